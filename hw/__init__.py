@@ -1,0 +1,1 @@
+"""Gateware: one file per unit."""

@@ -1,0 +1,1 @@
+"""Trained networks that ship with the package, and the table of what they reach."""

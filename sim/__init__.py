@@ -1,0 +1,1 @@
+"""Simulation of the generated Verilog: bench, harness and simulator runner."""

@@ -1,0 +1,1 @@
+"""Jinja2 texts: Verilog wrapper, test bench, reports."""
