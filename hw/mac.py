@@ -1,0 +1,102 @@
+"""Multiply-accumulate: products of unsigned weight codes and activations, summed in a tree."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Const, Module, Mux, Shape, Signal
+from amaranth.hdl import Value as HdlValue
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..errors import N2uqError
+from .stream import beats
+
+__all__ = ["FORMS", "MacArray", "adder_tree", "mac_latency", "tree_latency"]
+
+FORMS = ("planes", "product", "direct")
+LEVELS_PER_STAGE = 2  # adder levels between registers: about 100 MHz on ECP5
+
+
+def tree_latency(terms: int) -> int:
+    """Cycles of `adder_tree` over that many terms: ``⌈⌈log2(terms)⌉ / LEVELS_PER_STAGE⌉``."""
+    return -(-(terms - 1).bit_length() // LEVELS_PER_STAGE)
+
+
+def mac_latency(simd: int) -> int:
+    """Cycles of a `MacArray` from its beat to its accumulator: ``tree_latency(SIMD) + 2``."""
+    return tree_latency(simd) + 2
+
+
+def adder_tree(m: Module, enable: HdlValue, terms: list, name: str) -> HdlValue:
+    """Sum of `terms` in a balanced tree, a register after every LEVELS_PER_STAGE levels.
+
+    Latency `tree_latency(len(terms))`; every node is as wide as its range needs.
+    """
+    level = 0
+    while len(terms) > 1:
+        odd = terms[len(terms) & ~1:]
+        terms = [a + b for a, b in zip(terms[0::2], terms[1::2], strict=False)] + odd
+        level += 1
+        if level % LEVELS_PER_STAGE == 0 or len(terms) == 1:
+            registers = [Signal(term.shape(), name=f"{name}_{level}_{k}")
+                         for k, term in enumerate(terms)]
+            with m.If(enable):
+                m.d.sync += [r.eq(t) for r, t in zip(registers, terms, strict=True)]
+            terms = list(registers)
+    return terms[0]
+
+
+class MacArray(wiring.Component):
+    """One PE: the dot product of SIMD weight codes and activations, accumulated over beats.
+
+    A weight is ``step·k + least`` with an unsigned code k; for N2UQ ``2k - n``.  Forms:
+
+    - "planes": Σ_b 2^b · Σ (k_b ? a : 0), plus the shared ``least·Σa``;
+    - "product": Σ k·a, plus the shared ``least·Σa``;
+    - "direct": Σ (step·k + least)·a with signed weights, no shared term.
+
+    Latency `mac_latency(SIMD)` from `a` to `acc`; `total` comes `tree_latency(SIMD)` cycles after
+    its `a`, `valid` and `first` one cycle later.  One beat per cycle.
+
+    Members
+    -------
+    enable: everything holds while low.
+    a, codes: one beat of SIMD activations and weight codes.
+    total: ``least·Σa`` of the beat.
+    valid, first: there is a beat at the accumulator; it begins a new sum.
+    acc: the sum; exact once all beats of a fold have passed.
+    """
+
+    def __init__(self, *, simd: int, code_bits: int, activation: Shape, total: Shape, acc: Shape,
+                 step: int = 2, least: int = -3, form: str = "planes") -> None:
+        if form not in FORMS:
+            raise N2uqError(f"product form must be one of {', '.join(FORMS)}, not {form}")
+        self.simd, self.code_bits, self.activation = simd, code_bits, activation
+        self.step, self.least, self.form = step, least, form
+        super().__init__({
+            "enable": In(1), "a": In(beats(activation, simd)),
+            "codes": In(beats(Shape(code_bits, False), simd)), "total": In(total),
+            "valid": In(1), "first": In(1), "acc": Out(acc),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        lanes = range(self.simd)
+        if self.form == "planes":
+            zero = Const(0, self.activation)
+            planes = [adder_tree(m, self.enable, [Mux(self.codes[i][b], self.a[i], zero)
+                                                  for i in lanes], f"plane{b}")
+                      for b in range(self.code_bits)]
+            dot = sum((plane << b for b, plane in enumerate(planes[1:], 1)), planes[0])
+            term = dot * self.step + self.total
+        elif self.form == "product":
+            dot = adder_tree(m, self.enable, [self.codes[i] * self.a[i] for i in lanes], "dot")
+            term = dot * self.step + self.total
+        else:
+            term = adder_tree(m, self.enable, [(self.codes[i] * self.step + self.least) * self.a[i]
+                                               for i in lanes], "dot")
+        held = Signal(HdlValue.cast(term).shape(), name="term")
+        with m.If(self.enable):
+            m.d.sync += held.eq(term)
+        with m.If(self.enable & self.valid):
+            m.d.sync += self.acc.eq(Mux(self.first, 0, self.acc) + held)
+        return m

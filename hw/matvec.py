@@ -1,0 +1,152 @@
+"""The MVU: matrix-vector products, folded over PE output channels and SIMD inputs per cycle."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.lib import memory
+
+from ..ir import Edge, MatVec, bits_for
+from .mac import MacArray, adder_tree, mac_latency
+from .stream import Unit, beats, divides, element, instantiate, shape_for, wraps
+
+__all__ = ["MatVecUnit", "accumulator_range", "weight_codes_of", "words"]
+
+
+def weight_codes_of(weights: np.ndarray) -> tuple[np.ndarray, int, int, int]:
+    """Unsigned codes k with ``weights = step·k + least``: (k, bits, step, least).
+
+    Odd levels get the N2UQ encoding, step 2, on the symmetric range that holds them; other
+    integers step 1.  `k` is uint32 like `weights`.
+    """
+    weights = weights.astype(np.int64)
+    if (weights % 2).all():
+        bits = int(np.abs(weights).max()).bit_length()
+        least, step = -(2**bits - 1), 2
+    else:
+        least, step = int(weights.min()), 1
+        bits = max(int(weights.max() - least).bit_length(), 1)
+    return ((weights - least) // step).astype(np.uint32), bits, step, least
+
+
+def accumulator_range(weights: np.ndarray, edge: Edge, simd: int) -> tuple[int, int]:
+    """The exact range of an accumulator over all its partial sums, beat by beat."""
+    w = weights.astype(np.int64)
+    ends = np.stack([w * edge.lo, w * edge.hi])
+    by_beat = ends.reshape(2, len(w), -1, simd)
+    lo = by_beat.min(axis=0).sum(axis=2).cumsum(axis=1)
+    hi = by_beat.max(axis=0).sum(axis=2).cumsum(axis=1)
+    return int(lo.min()), int(hi.max())
+
+
+def words(values: np.ndarray, width: int) -> list[int]:
+    """Pack unsigned `values` [rows, n] of `width` bits into one integer per row, first one low."""
+    bits = (values[:, :, None] >> np.arange(width, dtype=values.dtype) & 1).astype(np.uint8)
+    packed = np.packbits(bits.reshape(len(values), -1), axis=1, bitorder="little")
+    return [int.from_bytes(row.tobytes(), "little") for row in packed]
+
+
+class MatVecUnit(Unit):
+    """``o = weights · i`` for each vector of K elements, SIMD per beat in, PE per beat out.
+
+    A vector takes ``(N/PE)·(K/SIMD)`` cycles; it is read once, in the first of the N/PE folds,
+    and replayed from a buffer in the others.  Latency from the last beat of a fold to its output:
+    ``mac_latency(SIMD) + 1`` cycles.  II = 1 beat per cycle inside and between folds.
+
+    Parameters
+    ----------
+    node, edge, out: weights [N, K], the edge that is read, the edge that is made.
+    pe, simd: divisors of N and K.
+    form: how products are summed, see `MacArray`.
+    """
+
+    def __init__(self, node: MatVec, edge: Edge, out: Edge, *, pe: int, simd: int,
+                 form: str = "planes") -> None:
+        outputs, inputs = node.weights.shape
+        self.folds = divides(f"{node.name}: PE", pe, "output channels", outputs)
+        self.beats = divides(f"{node.name}: SIMD", simd, "inputs", inputs)
+        self.node, self.edge, self.pe, self.simd, self.form = node, edge, pe, simd, form
+        self.acc = shape_for(*accumulator_range(node.weights, edge, simd))
+        super().__init__(beats(element(edge), simd), beats(element(out), pe))
+
+    def elaborate(self, platform):
+        m = Module()
+        codes, bits, step, least = weight_codes_of(self.node.weights)
+        enable, issue, last, replay = Signal(), Signal(), Signal(), Signal()
+        beat, fold = Signal(range(self.beats)), Signal(range(self.folds))
+        m.d.comb += [
+            enable.eq(~self.o.valid | self.o.ready),
+            replay.eq(fold != 0),
+            issue.eq(enable & (replay | self.i.valid)),
+            self.i.ready.eq(enable & ~replay),
+        ]
+        m.d.comb += last.eq(wraps(m, beat, self.beats, issue))
+        wraps(m, fold, self.folds, issue & last)
+
+        # Cycle 1: the beat of the vector, from the stream or the buffer, meets its weights.
+        by_fold = codes.reshape(self.folds, self.pe, self.beats, self.simd).transpose(0, 2, 1, 3)
+        m.submodules.weights = weights = memory.Memory(
+            shape=self.pe * self.simd * bits, depth=self.folds * self.beats,
+            init=words(by_fold.reshape(self.folds * self.beats, -1), bits))
+        rom = weights.read_port()
+        wraps(m, rom.addr, self.folds * self.beats, issue)
+        m.d.comb += rom.en.eq(enable)
+        a = self._vector(m, enable, beat, replay)
+
+        # Cycles 2..: dot products; the sum of the activations is shared by all PEs.
+        lo, hi = self._total_range(least)
+        make = partial(MacArray, simd=self.simd, code_bits=bits, activation=element(self.edge),
+                       total=shape_for(lo, hi), acc=self.acc, step=step, least=least,
+                       form=self.form)
+        pes = []
+        for k in range(self.pe):
+            m.submodules[f"pe{k}"], pe = instantiate(make, f"pe{k}", self._pe_name(bits), platform)
+            pes.append(pe)
+            m.d.comb += [pe.enable.eq(enable), pe.a.as_value().eq(a),
+                         pe.codes.as_value().eq(rom.data.word_select(k, self.simd * bits))]
+            m.d.comb += self.o.payload[k].eq(pe.acc)
+        valid, first, final = self._control(m, enable, issue, beat == 0, last)
+        shared = beats(element(self.edge), self.simd)(a)
+        total = Const(0) if self.form == "direct" else adder_tree(
+            m, enable, [shared[i] for i in range(self.simd)], "total") * least
+        for pe in pes:
+            m.d.comb += [pe.valid.eq(valid), pe.first.eq(first), pe.total.eq(total)]
+        with m.If(enable):
+            m.d.sync += self.o.valid.eq(valid & final)
+        return m
+
+    def _total_range(self, least: int) -> tuple[int, int]:
+        ends = [least * self.simd * int(end) for end in (self.edge.lo.min(), self.edge.hi.max())]
+        return min(0, *ends), max(0, *ends)
+
+    def _pe_name(self, bits: int) -> str:
+        edge, sign = self.edge, "s" if self.edge.signed else "u"
+        return (f"pe_{self.form}_w{bits}_a{sign}{edge.width}_simd{self.simd}"
+                f"_acc{self.acc.width}")
+
+    def _vector(self, m, enable, beat, replay):
+        direct, replayed = Signal(len(self.i.p.as_value())), Signal()
+        with m.If(enable):
+            m.d.sync += [direct.eq(self.i.p.as_value()), replayed.eq(replay)]
+        if self.folds == 1:
+            return direct
+        m.submodules.vector = vector = memory.Memory(shape=len(direct), depth=self.beats, init=[])
+        write, read = vector.write_port(), vector.read_port()
+        m.d.comb += [
+            write.addr.eq(beat), write.data.eq(self.i.p.as_value()),
+            write.en.eq(self.i.valid & self.i.ready),
+            read.addr.eq(beat), read.en.eq(enable),
+        ]
+        return Mux(replayed, read.data, direct)
+
+    def _control(self, m, enable, issue, first, last):
+        """valid, first and last of the beat whose dot product is at the accumulators."""
+        stage = [issue, first, last]
+        for cycle in range(mac_latency(self.simd)):
+            registers = [Signal(name=f"{name}_{cycle + 1}") for name in ("valid", "first", "last")]
+            with m.If(enable):
+                m.d.sync += [r.eq(s) for r, s in zip(registers, stage, strict=True)]
+            stage = registers
+        return stage

@@ -1,0 +1,71 @@
+"""Pools: maximum or sum over the positions of a window, channel group by channel group."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Value as HdlValue
+from amaranth.lib import memory
+
+from ..ir import Edge, MaxPool, SumPool
+from .stream import Unit, beats, divides, element, wraps
+
+__all__ = ["MaxPoolUnit", "PoolUnit", "SumPoolUnit"]
+
+
+class PoolUnit(Unit):
+    """Folds the P positions of a window into one pixel; PE channels per beat.
+
+    Beats come position by position, each with C/PE channel groups, so C/PE partial results wait in
+    a memory.  A window takes ``P·C/PE`` cycles, II = 1; latency 1 cycle from the last position.
+
+    Parameters
+    ----------
+    node, edge, out: positions, the window edge that is read, the edge that is made.
+    pe: channels per beat, a divisor of C.
+    """
+
+    def __init__(self, node: MaxPool | SumPool, edge: Edge, out: Edge, *, pe: int) -> None:
+        self.groups = divides(f"{node.name}: PE", pe, "channels", out.channels)
+        self.positions, self.pe = node.positions, pe
+        super().__init__(beats(element(edge), pe), beats(element(out), pe))
+
+    def combine(self, so_far: HdlValue, x: HdlValue) -> HdlValue:
+        """The pool's operation on two values."""
+        raise TypeError(f"{type(self).__name__} combines nothing")
+
+    def elaborate(self, platform):
+        m = Module()
+        layout = self.o.payload.shape()
+        enable, moved, result = Signal(), Signal(), Signal(layout)
+        group, position = Signal(range(self.groups)), Signal(range(self.positions))
+        m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
+                     moved.eq(enable & self.i.valid)]
+        round_done = wraps(m, group, self.groups, moved)
+        last = wraps(m, position, self.positions, moved & round_done)
+        m.submodules.partial = partial = memory.Memory(shape=layout, depth=self.groups, init=[])
+        write, read = partial.write_port(), partial.read_port(domain="comb")
+        m.d.comb += [read.addr.eq(group), write.addr.eq(group), write.en.eq(moved),
+                     write.data.eq(result)]
+        for lane in range(self.pe):
+            x = self.i.payload[lane]
+            m.d.comb += result[lane].eq(Mux(position == 0, x, self.combine(read.data[lane], x)))
+        with m.If(enable):
+            m.d.sync += [self.o.valid.eq(self.i.valid & last),
+                         self.o.p.as_value().eq(result.as_value())]
+        return m
+
+
+class MaxPoolUnit(PoolUnit):
+    """Maximum over the positions; timing as `PoolUnit`."""
+
+    def combine(self, so_far: HdlValue, x: HdlValue) -> HdlValue:
+        """The larger of the two."""
+        return Mux(so_far > x, so_far, x)
+
+
+class SumPoolUnit(PoolUnit):
+    """Sum over the positions, exact; timing as `PoolUnit`."""
+
+    def combine(self, so_far: HdlValue, x: HdlValue) -> HdlValue:
+        """The sum of the two."""
+        return so_far + x

@@ -1,0 +1,191 @@
+"""Threshold quantizers: general step functions per channel, by comparators or binary search."""
+
+from __future__ import annotations
+
+import numpy as np
+from amaranth.hdl import Cat, Const, Module, Shape, Signal
+from amaranth.lib import memory
+
+from ..errors import N2uqError
+from ..ir import Edge, Threshold, threshold_values
+from .stream import Unit, beats, divides, element, shape_for, wraps
+
+__all__ = ["STYLES", "ThresholdUnit", "comparator_table", "search_table"]
+
+STYLES = ("parallel", "search")
+
+
+def comparator_table(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarray, int]:
+    """The steps as S comparators per channel: ``out = base + Σᵢ ([x >= t[c, i]] ^ turn[c, i])``.
+
+    Returns `t` int64 [C, S], `turn` bool [C, S] and the one `base`.  A step down counts as its
+    complement.  Channels with fewer steps or a higher base fill up with comparators that always
+    or never hold, so that no table of bases is needed.  C is 1 if all channels are alike.
+    """
+    channels = len(node.signs)
+    lo, hi = (edge.lo, edge.hi) if channels > 1 else (edge.lo.min()[None], edge.hi.max()[None])
+    steps = [np.flatnonzero(row) for row in node.signs]
+    base = np.array([int(b) - int((row < 0).sum()) for b, row in
+                     zip(np.broadcast_to(node.base, channels), node.signs, strict=True)])
+    lowest = int(base.min())
+    size = max(len(used) + int(b) - lowest for used, b in zip(steps, base, strict=True))
+    t = np.repeat(np.int64(hi.max() + 1), channels * size).reshape(channels, size)
+    turn = np.zeros((channels, size), bool)
+    for c, used in enumerate(steps):
+        always = int(base[c]) - lowest
+        t[c, :len(used)] = node.thresholds[c, used]
+        turn[c, :len(used)] = node.signs[c, used] < 0
+        t[c, len(used):len(used) + always] = lo.min()
+    return t, turn, lowest
+
+
+def search_table(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted thresholds int64 [C, 2**depth - 1] and the value between them, int64 [C, 2**depth]."""
+    steps = node.signs.shape[1]
+    depth = max(steps.bit_length(), 1)
+    never = int(edge.hi.max()) + 1
+    t = np.full((len(node.signs), 2**depth - 1), never, np.int64)
+    t[:, :steps] = np.where(node.signs != 0, node.thresholds, never)
+    t.sort(axis=1)
+    ends = np.concatenate([np.full((len(t), 1), edge.lo.min() - 1), t], axis=1)
+    return t, threshold_values(node, ends.T).T
+
+
+class ThresholdUnit(Unit):
+    """``o = base + Σ signs·[i >= thresholds]`` on PE channels per beat.
+
+    Channel tables sit in a memory that steps through the channel groups; constants if there is one
+    group.  Latency 3 cycles (parallel; 2 with a single group) or ``⌈log2(S + 1)⌉ + 1`` (search);
+    II = 1.
+
+    Parameters
+    ----------
+    node, edge: the step function and the edge that it reads.
+    out: the edge that it makes.
+    pe: channels per beat, a divisor of C.
+    style: "parallel" (S comparators per lane) or "search" (depth comparators and table reads).
+    """
+
+    def __init__(self, node: Threshold, edge: Edge, out: Edge, *, pe: int,
+                 style: str = "parallel") -> None:
+        self.groups = divides(f"{node.name}: PE", pe, "channels", edge.channels)
+        if style not in STYLES:
+            raise N2uqError(f"{node.name}: threshold style must be one of {', '.join(STYLES)}, "
+                            f"not {style}")
+        self.node, self.edge, self.pe, self.style = node, edge, pe, style
+        super().__init__(beats(element(edge), pe), beats(element(out), pe))
+
+    def elaborate(self, platform):
+        m = Module()
+        enable = Signal()
+        m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable)]
+        build = self._parallel if self.style == "parallel" else self._search
+        build(m, enable)
+        return m
+
+    def _delay(self, m: Module, enable: Signal, values: list, names: list[str]) -> list[Signal]:
+        """One pipeline register for each value."""
+        registers = [Signal.like(value, name=name) for value, name in
+                     zip(values, names, strict=True)]
+        with m.If(enable):
+            m.d.sync += [r.eq(v) for r, v in zip(registers, values, strict=True)]
+        return registers
+
+    def _parallel(self, m: Module, enable: Signal) -> None:
+        t, turn, base = comparator_table(self.node, self.edge)
+        shape = shape_for(int(min(t.min(initial=0), self.edge.lo.min())), int(t.max(initial=0)))
+        size, shared = t.shape[1], len(t) == 1 or self.groups == 1
+        # One row per channel group: all thresholds, then the turned comparators.
+        mixed = bool(turn.any() and not turn.all())
+        lanes_x = [self.i.payload[lane] for lane in range(self.pe)]
+        valid = self.i.valid
+        if shared:
+            rows = [[Const(int(v), shape) for v in t[lane % len(t)]] for lane in range(self.pe)]
+            turns = [Const(_bits(turn[lane % len(t)]), max(size, 1)) for lane in range(self.pe)]
+        else:
+            # Cycle 1: the row of this channel group is read.
+            fields = shape.width * size + (size if mixed else 0)
+            words = [_pack([_row(t[c], turn[c], shape.width, mixed) for c in
+                            range(g * self.pe, (g + 1) * self.pe)], fields)
+                     for g in range(self.groups)]
+            m.submodules.table = table = memory.Memory(shape=fields * self.pe, depth=self.groups,
+                                                       init=words)
+            port = table.read_port()
+            group = Signal(range(self.groups))
+            m.d.comb += [port.addr.eq(group), port.en.eq(enable)]
+            wraps(m, group, self.groups, enable & self.i.valid)
+            valid, *lanes_x = self._delay(m, enable, [valid, *lanes_x],
+                                          ["valid_1", *(f"x_{k}" for k in range(self.pe))])
+            rows, turns = [], []
+            for lane in range(self.pe):
+                word = port.data.word_select(lane, fields)
+                rows.append([_as(word.word_select(i, shape.width), shape) for i in range(size)])
+                turns.append(word[shape.width * size:] if mixed else
+                             Const(_bits(turn[0]), max(size, 1)))
+        # Cycle 2: compare. Cycle 3: count.
+        held = [Cat(x >= row[i] for i in range(size)) ^ turns[lane][:size]
+                for lane, (x, row) in enumerate(zip(lanes_x, rows, strict=True))]
+        valid, *held = self._delay(m, enable, [valid, *held],
+                                   ["valid_2", *(f"held_{k}" for k in range(self.pe))])
+        with m.If(enable):
+            m.d.sync += self.o.valid.eq(valid)
+            for lane in range(self.pe):
+                m.d.sync += self.o.payload[lane].eq(sum((held[lane][i] for i in range(size)),
+                                                        Const(base)))
+
+    def _search(self, m: Module, enable: Signal) -> None:
+        t, values = search_table(self.node, self.edge)
+        depth = t.shape[1].bit_length()
+        groups = self.groups if len(t) > 1 else 1
+        shape = shape_for(int(min(t.min(), self.edge.lo.min())), int(t.max()))
+        out = self.o.payload[0].shape()
+        group = Signal(range(groups))
+        wraps(m, group, groups, enable & self.i.valid)
+        valid, x = self.i.valid, [self.i.payload[lane] for lane in range(self.pe)]
+        found = [Const(0, 0)] * self.pe
+        # Cycle 1 + level: each lane reads its threshold at this level of its search tree.
+        for level in range(depth + 1):
+            size, ports = groups << level, []
+            for lane in range(self.pe):
+                c = (np.arange(groups) * self.pe + lane) % len(t)
+                if level < depth:
+                    step = 2**(depth - level)
+                    entries, width = t[c][:, step // 2 - 1::step], shape.width
+                else:
+                    entries, width = values[c], out.width
+                m.submodules[f"table_{level}_{lane}"] = table = memory.Memory(
+                    shape=width, depth=size, init=[int(v) % 2**width for v in entries.reshape(-1)])
+                port = table.read_port()
+                m.d.comb += [port.en.eq(enable), port.addr.eq(Cat(found[lane], group))]
+                ports.append(port.data)
+            if level == depth:
+                break
+            index = found
+            valid, group, *rest = self._delay(
+                m, enable, [valid, group, *x, *index],
+                [f"{name}_{level}" for name in ("valid", "group", *(f"x{k}" for k in range(self.pe)),
+                                                *(f"index{k}" for k in range(self.pe)))])
+            x, index = rest[:self.pe], rest[self.pe:]
+            found = [Cat(x[lane] >= _as(ports[lane], shape), index[lane])
+                     for lane in range(self.pe)]
+        with m.If(enable):
+            m.d.sync += self.o.valid.eq(valid)
+        m.d.comb += [self.o.payload[lane].eq(_as(ports[lane], out)) for lane in range(self.pe)]
+
+
+def _as(value, shape: Shape):
+    return value.as_signed() if shape.signed else value
+
+
+def _bits(row: np.ndarray) -> int:
+    return int(sum(int(bit) << i for i, bit in enumerate(row)))
+
+
+def _row(t: np.ndarray, turn: np.ndarray, width: int, mixed: bool) -> int:
+    word = _pack([int(v) % 2**width for v in t], width)
+    return word | _bits(turn) << width * len(t) if mixed else word
+
+
+def _pack(values: list[int], width: int) -> int:
+    return sum(value << width * i for i, value in enumerate(values))
+

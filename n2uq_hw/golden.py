@@ -1,0 +1,185 @@
+"""The specification: what every node computes, in integers, over a batch [N, H, W, C].
+
+One function per node, no knowledge of the hardware.  Where BLAS multiplies in floats, the range of
+every partial sum is below the float's exact integers (2^24, 2^53), which is asserted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import singledispatch
+
+import numpy as np
+
+from .errors import N2uqError
+from .ir import (
+    ArgMax,
+    DepthwiseMatVec,
+    Edge,
+    Fifo,
+    Flatten,
+    Graph,
+    Input,
+    MatVec,
+    MaxPool,
+    Node,
+    Pad,
+    Scale,
+    SlidingWindow,
+    SumPool,
+    Threshold,
+    WidthConvert,
+)
+
+__all__ = ["evaluate", "exact_float", "run", "run_all"]
+
+BATCH = 64  # images at a time: windows of a batch stay in the cache
+
+
+def run(graph: Graph, images: np.ndarray,
+        progress: Callable[[int], None] | None = None) -> np.ndarray:
+    """Output integers [N, H', W', C'] of `graph` for integer images [N, H, W, C].
+
+    `progress` is called with the number of images done.
+    """
+    images = _check(graph, images)
+    parts = []
+    for start in range(0, max(len(images), 1), BATCH):
+        values: dict[str, np.ndarray] = {}
+        last_use = {name: node.name for node in graph.nodes for name in node.inputs}
+        for node in graph.nodes:
+            values[node.name] = _node(graph, node, values, images[start:start + BATCH])
+            for name in node.inputs:
+                if last_use[name] == node.name:
+                    values.pop(name, None)
+        parts.append(values[graph.output])
+        if progress:
+            progress(min(start + BATCH, len(images)))
+    return np.concatenate(parts)
+
+
+def run_all(graph: Graph, images: np.ndarray) -> dict[str, np.ndarray]:
+    """The integers on every edge, by node name, for integer images [N, H, W, C]."""
+    images, values = _check(graph, images), {}
+    for node in graph.nodes:
+        values[node.name] = _node(graph, node, values, images)
+    return values
+
+
+def _check(graph: Graph, images: np.ndarray) -> np.ndarray:
+    images, node = np.asarray(images), graph.input
+    if images.dtype.kind not in "ui" or images.shape[1:] != node.shape:
+        raise N2uqError(f"images of {graph.name} must be integers [N, "
+                        f"{', '.join(map(str, node.shape))}], not {images.dtype} "
+                        f"{list(images.shape)}")
+    if images.size and not (node.lo <= images.min() and images.max() <= node.hi):
+        raise N2uqError(f"images of {graph.name} must lie in {node.lo}..{node.hi}, "
+                        f"not {images.min()}..{images.max()}")
+    return images
+
+
+def _node(graph: Graph, node: Node, values: dict[str, np.ndarray],
+          images: np.ndarray) -> np.ndarray:
+    edge = graph.edges[node.name]
+    if isinstance(node, Input):
+        return images.astype(edge.dtype)
+    out = evaluate(node, graph.reads(node), *(values[name] for name in node.inputs))
+    return out.astype(edge.dtype, copy=False)
+
+
+def exact_float(bound: int) -> np.dtype:
+    """The fastest type in which integers and sums up to `bound` in magnitude are exact."""
+    for dtype, limit in ((np.float32, 2**24), (np.float64, 2**53)):
+        if bound < limit:
+            return np.dtype(dtype)
+    return np.dtype(np.int64)
+
+
+def _bound(edge: Edge) -> np.ndarray:
+    return np.maximum(np.abs(edge.lo), np.abs(edge.hi))
+
+
+@singledispatch
+def evaluate(node: Node, edges: tuple[Edge, ...], *xs: np.ndarray) -> np.ndarray:
+    """Output of `node` [N, H', W', C'] for inputs [N, H, W, C] that lie on `edges`."""
+    raise N2uqError(f"no golden model for {type(node).__name__}")
+
+
+@evaluate.register
+def _(node: Pad, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    (n, height, width, channels), (top, bottom, left, right) = x.shape, node.frame
+    out = np.empty((n, top + height + bottom, left + width + right, channels),
+                   np.promote_types(x.dtype, np.int16 if node.values.any() else x.dtype))
+    out[:] = node.values
+    out[:, top:top + height, left:left + width] = x
+    return out
+
+
+@evaluate.register
+def _(node: SlidingWindow, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    (kh, kw), (sh, sw) = node.kernel, node.stride
+    windows = np.lib.stride_tricks.sliding_window_view(x, (kh, kw), axis=(1, 2))[:, ::sh, ::sw]
+    n, height, width = windows.shape[:3]
+    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(n, height, width, -1)
+
+
+@evaluate.register
+def _(node: Flatten, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    return x.reshape(len(x), 1, 1, -1)
+
+
+@evaluate.register
+def _(node: MatVec, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    bound = int((np.abs(node.weights.astype(np.int64)) @ _bound(edges[0])).max())
+    dtype = exact_float(bound)
+    out = x.reshape(-1, x.shape[-1]).astype(dtype) @ node.weights.T.astype(dtype)
+    assert dtype.kind == "i" or bound < 2**np.finfo(dtype).nmant * 2
+    return out.astype(np.int64 if bound >= 2**31 else np.int32).reshape(*x.shape[:3], -1)
+
+
+@evaluate.register
+def _(node: DepthwiseMatVec, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    by_position = x.reshape(*x.shape[:3], *node.weights.shape)
+    return np.einsum("nhwpc,pc->nhwc", by_position, node.weights, dtype=np.int64,
+                     casting="unsafe")
+
+
+@evaluate.register
+def _(node: Threshold, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    wide = np.promote_types(x.dtype, np.min_scalar_type(-int(np.abs(node.thresholds).max(initial=1))
+                                                        - 1))
+    x, out = x.astype(wide, copy=False), np.zeros(x.shape, np.int8 if node.signs.shape[1] < 128
+                                                  else np.int64)
+    for threshold, sign in zip(node.thresholds.T.astype(wide), node.signs.T, strict=True):
+        step = x >= threshold
+        if (sign == 1).all():
+            out += step
+        else:
+            out += step * sign
+    return out + node.base
+
+
+@evaluate.register
+def _(node: Scale, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    return (x.astype(np.int64) * node.multiplier + node.offset) >> node.shift
+
+
+@evaluate.register
+def _(node: MaxPool, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    return x.reshape(*x.shape[:3], node.positions, -1).max(axis=3)
+
+
+@evaluate.register
+def _(node: SumPool, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    return x.reshape(*x.shape[:3], node.positions, -1).sum(axis=3, dtype=np.int64)
+
+
+@evaluate.register
+def _(node: ArgMax, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    return x.argmax(axis=3, keepdims=True)
+
+
+@evaluate.register(Fifo)
+@evaluate.register(WidthConvert)
+def _(node: Node, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    return x
