@@ -1,1 +1,19 @@
 """Jinja2 texts: Verilog wrapper, test bench, reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+__all__ = ["render"]
+
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True,
+    lstrip_blocks=True, keep_trailing_newline=True)
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of the template file `template` with `values` filled in; none may be missing."""
+    return _ENVIRONMENT.get_template(template).render(**values)

@@ -1,0 +1,88 @@
+"""Data sets as integers: digits from scikit-learn, MNIST from IDX files in a folder."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .errors import N2uqError
+
+__all__ = ["DATASETS", "Dataset", "load", "read_idx"]
+
+DATASETS = ("digits", "mnist")
+DIGITS_TEST = 360   # images of the fixed test split
+SPLIT_SEED = 0
+_IDX = {"train": "train", "test": "t10k"}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`images` uint8 [N, C, H, W] in 0..`max`, `labels` int64 [N] in 0..`classes` - 1."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    max: int
+    classes: int = 10
+
+
+def load(name: str, folder: Path | None = None, split: str = "test") -> Dataset:
+    """The "train" or "test" split of a data set.
+
+    Parameters
+    ----------
+    name: "digits" (1 × 8 × 8, 0..16; needs no folder) or "mnist" (1 × 28 × 28, 0..255).
+    folder: where the four MNIST IDX files are, plain or gzipped.
+    """
+    if name == "digits":
+        return _digits(split)
+    if name != "mnist":
+        raise N2uqError(f"data set must be one of {', '.join(DATASETS)}, not {name!r}")
+    if folder is None:
+        raise N2uqError("mnist needs the folder of its IDX files: give --data FOLDER")
+    images = read_idx(folder, f"{_IDX[split]}-images-idx3-ubyte", 3)
+    labels = read_idx(folder, f"{_IDX[split]}-labels-idx1-ubyte", 1)
+    if len(images) != len(labels) or images.shape[1:] != (28, 28):
+        raise N2uqError(f"{folder}: mnist must hold as many labels as 28 × 28 images, not "
+                        f"{len(labels)} for {list(images.shape)}")
+    return Dataset(images[:, None], labels.astype(np.int64), 255)
+
+
+def _digits(split: str) -> Dataset:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    # The same share of every class in both splits; both in random order.
+    rng = np.random.default_rng(SPLIT_SEED)
+    shuffled = rng.permutation(len(digits.target))
+    rank = np.empty(len(shuffled), np.int64)
+    for label in range(10):
+        of_class = shuffled[digits.target[shuffled] == label]
+        rank[of_class] = np.arange(len(of_class)) * 10 + label
+    order = np.argsort(rank)
+    test, train = rng.permutation(order[:DIGITS_TEST]), rng.permutation(order[DIGITS_TEST:])
+    chosen = test if split == "test" else train
+    return Dataset(digits.images[chosen, None].astype(np.uint8),
+                   digits.target[chosen].astype(np.int64), 16)
+
+
+def read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:
+    """The uint8 array of an IDX file ``stem`` or ``stem.gz`` in `folder`."""
+    paths = [p for p in (folder / stem, folder / f"{stem}.gz") if p.is_file()]
+    if not paths:
+        raise N2uqError(f"{folder / stem}: no such file, nor with .gz")
+    try:
+        raw = paths[0].read_bytes()
+        raw = gzip.decompress(raw) if paths[0].suffix == ".gz" else raw
+    except (OSError, EOFError) as error:
+        raise N2uqError(f"{paths[0]}: cannot be read: {error}") from None
+    if raw[:4] != bytes([0, 0, 8, dimensions]):
+        raise N2uqError(f"{paths[0]}: IDX magic must be 000008{dimensions:02x}, "
+                        f"not {raw[:4].hex()}")
+    sizes = np.frombuffer(raw[4:4 + 4 * dimensions], ">u4").astype(np.int64)
+    if len(sizes) != dimensions or len(raw) != 4 + 4 * dimensions + sizes.prod():
+        raise N2uqError(f"{paths[0]}: must hold {' × '.join(map(str, sizes))} bytes of data, "
+                        f"not {len(raw) - 4 - 4 * dimensions}")
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(sizes)

@@ -1,0 +1,198 @@
+"""The build directory: Verilog, IR, folding, test vectors, manifest and report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from amaranth.lib import data
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from . import __version__, golden
+from .errors import N2uqError
+from .folding import Fold, Folding, fold_cycles, load_folding, save_folding
+from .hw.build import Accelerator
+from .hw.stream import Library
+from .ir import Edge, Flatten, Graph, MatVec, bits_for, load_graph
+from .templates import render
+from .tools import rtlil_to_verilog
+
+__all__ = ["Build", "Port", "accelerator_verilog", "emit", "load_build", "ports", "report",
+           "whole_directory"]
+
+
+@dataclass(frozen=True)
+class Port:
+    """One AXI4-Stream side: `lanes` elements of `width` bits per beat, `beats` per image."""
+
+    shape: tuple[int, int, int]
+    lanes: int
+    width: int
+    signed: bool
+
+    @property
+    def bits(self) -> int:
+        """Payload bits of a beat."""
+        return self.lanes * self.width
+
+    @property
+    def tdata(self) -> int:
+        """Payload bits padded to whole bytes."""
+        return -(-self.bits // 8) * 8
+
+    @property
+    def beats(self) -> int:
+        """Beats per image."""
+        return self.shape[0] * self.shape[1] * self.shape[2] // self.lanes
+
+
+def ports(graph: Graph, accelerator: Accelerator) -> tuple[Port, Port]:
+    """The input and the output side of an accelerator."""
+    def port(edge: Edge, layout: data.ArrayLayout) -> Port:
+        return Port(edge.shape, layout.length, edge.width, edge.signed)
+    return (port(graph.edges[graph.input.name], accelerator.i_layout),
+            port(graph.edges[graph.output], accelerator.o_layout))
+
+
+def accelerator_verilog(graph: Graph, folding: Folding) -> tuple[dict[str, str], Accelerator]:
+    """Verilog texts by file name, `<name>.v` and the AXI4-Stream `<name>_axis.v`."""
+    accelerator, library = Accelerator(graph, folding), Library()
+    library.signature(graph.name, lambda: accelerator)
+    given, made = ports(graph, accelerator)
+    verilog = rtlil_to_verilog("\n".join(library.rtlil().values()))
+    wrapper = render("axis.v.j2", name=graph.name, version=__version__, input=given, output=made)
+    return {f"{graph.name}.v": verilog, f"{graph.name}_axis.v": wrapper}, accelerator
+
+
+def report(graph: Graph, folding: Folding) -> dict[str, Any]:
+    """What was built: a row per unit with shape, exact range, width, folding and cycles."""
+    rows, macs, weight_bits = [], 0, 0
+    for node in graph.nodes:
+        if isinstance(node, Flatten):
+            continue
+        edge, fold = graph.edges[node.name], folding.get(node.name, Fold())
+        row: dict[str, Any] = {
+            "name": node.name, "kind": type(node).__name__, "shape": list(edge.shape),
+            "range": [int(edge.lo.min()), int(edge.hi.max())], "bits": edge.width,
+            "pe": fold.pe, "simd": fold.simd, "style": "", "macs": 0,
+            "cycles": fold_cycles(node, graph.reads(node), edge, fold)}
+        if isinstance(node, MatVec):
+            row["macs"] = edge.shape[0] * edge.shape[1] * node.weights.size
+            low, high = int(node.weights.min()), int(node.weights.max())
+            row["weight_bits"] = bits_for(0, high - low >> 1)[0]
+            row["style"] = fold.form
+            macs += row["macs"]
+            weight_bits += row["weight_bits"] * node.weights.size
+        elif type(node).__name__ == "Threshold":
+            row["style"] = fold.style
+        rows.append(row)
+    return {"name": graph.name, "version": __version__, "macs": macs, "weight_bits": weight_bits,
+            "output": graph.meta.get("output", ""),
+            "output_scale": graph.meta.get("output_scale", 1.0), "layers": rows,
+            "slowest": max(rows, key=lambda row: row["cycles"])["name"]}
+
+
+@contextmanager
+def whole_directory(out: Path, mark: str = "manifest.json") -> Iterator[Path]:
+    """A temporary folder that becomes `out` when the block ends well, and vanishes when not.
+
+    An `out` that exists is replaced if it is empty or holds the file `mark`, else refused.
+    """
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / mark).is_file())):
+        raise N2uqError(f"{out}: must be new, empty or an earlier build, and is not")
+    part = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        part.chmod(0o755)
+        yield part
+        if out.exists():
+            shutil.rmtree(out)
+        part.replace(out)
+    except OSError as error:
+        raise N2uqError(f"{out}: cannot be written: {error.strerror or error}") from None
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def emit(graph: Graph, folding: Folding, out: Path, images: np.ndarray, labels: np.ndarray | None,
+         progress: Callable[[str], None] = lambda stage: None) -> dict[str, Any]:
+    """Write the build directory `out`, whole or not at all; returns the report.
+
+    Parameters
+    ----------
+    graph, folding: what to build.
+    images: integers [N, C, H, W] to keep as test vectors, with golden's results.
+    labels: int64 [N], or None.
+    progress: is told each stage as it begins.
+    """
+    progress("Verilog")
+    texts, _ = accelerator_verilog(graph, folding)
+    progress("test vectors")
+    expected = golden.run(graph, images.transpose(0, 2, 3, 1))
+    vectors = {"images": images, "expected": expected}
+    if labels is not None:
+        vectors["labels"] = labels
+    described = report(graph, folding)
+    progress("files")
+    with whole_directory(out) as part:
+        (part / "rtl").mkdir()
+        for name, text in texts.items():
+            (part / "rtl" / name).write_text(text)
+        graph.save(part / "graph.safetensors")
+        save_folding(folding, part / "folding.yaml")
+        try:
+            save_file({k: np.ascontiguousarray(v) for k, v in vectors.items()},
+                      part / "vectors.safetensors")
+        except SafetensorError as error:
+            raise N2uqError(f"{out}: cannot be written: {error}") from None
+        (part / "report.json").write_text(json.dumps(described, indent=1) + "\n")
+        (part / "report.md").write_text(render("report.md.j2", **described))
+        files = sorted(p for p in part.rglob("*") if p.is_file())
+        (part / "manifest.json").write_text(json.dumps(
+            {"n2uq-hw": __version__, "name": graph.name,
+             "sha256": {str(p.relative_to(part)): hashlib.sha256(p.read_bytes()).hexdigest()
+                        for p in files}}, indent=1) + "\n")
+    return described
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build directory, read back."""
+
+    path: Path
+    graph: Graph
+    folding: Folding
+    vectors: dict[str, np.ndarray]
+    changed: tuple[str, ...]  # files that are not as they were built
+
+    @property
+    def verilog(self) -> list[Path]:
+        """The Verilog files."""
+        return sorted((self.path / "rtl").glob("*.v"))
+
+
+def load_build(path: Path) -> Build:
+    """Read the build directory `path`; raises N2uqError if it is none or not whole."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        changed = tuple(name for name, digest in manifest["sha256"].items()
+                        if hashlib.sha256((path / name).read_bytes()).hexdigest() != digest)
+        graph = load_graph(path / "graph.safetensors")
+        vectors = load_file(path / "vectors.safetensors")
+    except FileNotFoundError as error:
+        raise N2uqError(f"{path}: must be a build directory, but has no "
+                        f"{Path(error.filename).name}") from None
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise N2uqError(f"{path}: not a whole build directory: {error}") from None
+    return Build(path, graph, load_folding(path / "folding.yaml", graph), vectors, changed)
