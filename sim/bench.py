@@ -1,0 +1,42 @@
+"""The cocotb side of a simulation: clock, resets, and the wait for the harness to stop.
+
+All beats move inside the simulation (`templates/harness.sv.j2`); Python wakes only here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.triggers import ReadOnly, RisingEdge, Timer
+
+__all__ = ["run"]
+
+PERIOD = 10  # ns
+
+
+@cocotb.test()
+async def run(dut: Any) -> None:
+    """Reset, run `resets[0]` cycles, reset, run `resets[1]` cycles, ... reset, run to the end."""
+    dut.clk.value = dut.last.value = 0
+    dut.rst.value = 1
+    # The first rising edge comes after half a period, so every wait below ends on a falling one.
+    Clock(dut.clk, PERIOD, "ns").start(start_high=False)
+    began = time.perf_counter()
+    for cycles in json.loads(Path("resets.json").read_text()):
+        await Timer(4 * PERIOD, "ns")
+        dut.rst.value = 0
+        if cycles:
+            await Timer(cycles * PERIOD, "ns")
+        dut.rst.value = 1
+    dut.last.value = 1
+    await Timer(4 * PERIOD, "ns")
+    dut.rst.value = 0
+    await RisingEdge(dut.stop)
+    await ReadOnly()
+    Path("outcome.json").write_text(json.dumps({
+        "stalled": bool(dut.stalled.value), "seconds": time.perf_counter() - began}))

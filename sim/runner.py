@@ -1,0 +1,251 @@
+"""Compiles a simulation once and runs it: `simulate`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import cocotb_tools.config as cocotb
+import find_libpython
+
+from n2uq_hw import tools
+from n2uq_hw.errors import N2uqError
+
+from .harness import (
+    Dut,
+    Run,
+    Sink,
+    Source,
+    harness_verilog,
+    read_cycles,
+    read_record,
+    streams,
+    write_inputs,
+)
+
+__all__ = ["MAX_IDLE", "simulate"]
+
+MAX_IDLE = 10_000
+_TIMESCALE = ("1ns", "1ps")
+Progress = Callable[[str, float], None]
+
+
+def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
+             stalls: tuple[float, float] = (0, 0), seed: int = 0, simulator: str = "verilator",
+             resets: Sequence[int] = (), max_idle: int = MAX_IDLE,
+             progress: Progress | None = None) -> Run:
+    """Run all `duts` side by side, until each output gave its beats.
+
+    Parameters
+    ----------
+    verilog: the files with the devices' modules.
+    work: folder for the compiled simulator, which is kept and serves again for the same
+        Verilog and streams, whatever the beats, counts, stalls, seed and resets.
+    stalls: probability that a source, and that a sink, stalls in a cycle, 0 to 1.
+    seed: of the stalls, see `harness.stall_pattern`.
+    simulator: "verilator" or "icarus".
+    resets: cycles to run before each extra reset, counted from the reset before; the run that
+        counts begins after the last.
+    max_idle: the run has failed when no stream moved for so many cycles.
+    progress: is told the stage, "compile" or "simulate", and the fraction done, 0 to 1.
+
+    Raises
+    ------
+    N2uqError: tools missing or failing, Verilog that does not compile, a stalled device.
+    """
+    _check(verilog, duts, stalls, resets, simulator)
+    report = progress or (lambda stage, fraction: None)
+    work = work.resolve()
+    began = time.perf_counter()
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        report("compile", 0.0)
+        program, compiled = _program(verilog, harness_verilog(duts), work, simulator)
+        compile_seconds = time.perf_counter() - began if compiled else 0.0
+        report("compile", 1.0)
+        with tempfile.TemporaryDirectory(prefix="run-", dir=work) as folder:
+            run = Path(folder)
+            write_inputs(run, duts, stalls, seed, max_idle)
+            (run / "resets.json").write_text(json.dumps([int(cycles) for cycles in resets]))
+            outcome = _execute(program, run, simulator, duts, report)
+            return _result(run, duts, outcome, max_idle, compile_seconds)
+    except OSError as error:
+        raise N2uqError(f"{error.filename or work}: {error.strerror}") from None
+
+
+def _check(verilog: Sequence[Path], duts: Sequence[Dut], stalls: tuple[float, float],
+           resets: Sequence[int], simulator: str) -> None:
+    """Raise N2uqError for arguments that make no simulation."""
+    if simulator not in ("verilator", "icarus"):
+        raise N2uqError(f"simulator: must be verilator or icarus, not {simulator}")
+    for path in verilog:
+        if not path.is_file():
+            raise N2uqError(f"{path}: must be a Verilog file, and is not there")
+    names = [dut.name for dut in duts]
+    if not names or len(set(names)) != len(names):
+        raise N2uqError(f"devices: names must be given and differ, not {names}")
+    if not all(0 <= probability <= 1 for probability in stalls):
+        raise N2uqError(f"stalls: probabilities must lie in 0 to 1, not {stalls}")
+    if any(cycles < 0 for cycles in resets):
+        raise N2uqError(f"resets: cycles must not be negative, not {list(resets)}")
+    for _, dut, stream in streams(duts):
+        if stream.width < 1:
+            raise N2uqError(f"{dut.name}: {stream.data} must have 1 bit or more")
+        if isinstance(stream, Source) and stream.beats.shape[1:] != (stream.width,):
+            raise N2uqError(f"{dut.name}: beats of {stream.data} must be [n, {stream.width}] "
+                            f"bits, not {list(stream.beats.shape)}")
+
+
+def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str
+             ) -> tuple[Path, bool]:
+    """The compiled simulator, and whether it had to be compiled."""
+    sources = [path.resolve() for path in verilog]
+    versions = tools.versions()
+    key = hashlib.sha256(json.dumps([
+        simulator, harness, [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources],
+        str(cocotb.libs_dir), versions["cocotb"], versions["g++"],
+        tools.verilator().version if simulator == "verilator" else versions["iverilog"],
+    ]).encode()).hexdigest()[:16]
+    program = work / f"{simulator}-{key}"
+    if program.is_file():
+        return program, False
+    with tempfile.TemporaryDirectory(prefix="compile-", dir=work) as folder:
+        build = Path(folder)
+        (build / "harness.sv").write_text(harness)
+        compiler = _verilate if simulator == "verilator" else _compile_icarus
+        # Whole or not there: others may look for the program at the same time.
+        compiler([build / "harness.sv", *sources], build).replace(program)
+    return program, True
+
+
+def _verilate(sources: Sequence[Path], build: Path) -> Path:
+    """Compile with Verilator and g++.
+
+    Not by cocotb's own runner: that makes every signal public, which costs Verilator most of
+    its optimizations, where the bench sees five signals of the harness.
+    """
+    verilator = tools.verilator()
+    libs = cocotb.libs_dir
+    tools.run([
+        verilator.command, "-cc", "--exe", "--vpi", "-O3", "-Wno-fatal", "--no-timing",
+        "--top-module", "harness", "--prefix", "Vtop", "-Mdir", str(build), "-o", "simulator",
+        "--timescale", "/".join(_TIMESCALE),
+        "-LDFLAGS", f"-Wl,-rpath,{libs} -L{libs} -lcocotbvpi_verilator",
+        str(Path(cocotb.share_dir) / "lib" / "verilator" / "verilator.cpp"), *map(str, sources),
+    ], cwd=build, env=verilator.env, name="verilator")
+    runtime = _runtime(verilator)
+    for path in runtime.glob("*.o"):
+        shutil.copy(path, build)  # newer than Vtop.mk, so that make leaves it alone
+    tools.run(["make", f"-j{os.cpu_count() or 1}", "-C", str(build), "-f", "Vtop.mk",
+               "OPT_FAST=-O2", "OPT_GLOBAL=-O2"], cwd=build, env=verilator.env, name="g++")
+    if not runtime.is_dir():
+        _keep_runtime(build, runtime)
+    return build / "simulator"
+
+
+def _runtime(verilator: tools.Verilator) -> Path:
+    """The user's folder of Verilator's run-time library as objects, the same for every design.
+
+    Compiling it anew would take most of the time of a small simulation.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    key = hashlib.sha256(json.dumps([
+        verilator.command, verilator.version, verilator.env.get("MAKEFLAGS", ""),
+        tools.versions()["g++"]]).encode()).hexdigest()[:16]
+    return cache / "n2uq-hw" / f"verilated-{key}"
+
+
+def _keep_runtime(build: Path, runtime: Path) -> None:
+    """Keep the run-time objects of `build`; a cache that cannot be written is no fault."""
+    try:
+        runtime.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=runtime.parent))
+        for path in build.glob("verilated*.o"):
+            shutil.copy(path, part)
+        part.replace(runtime)
+    except OSError:
+        pass
+
+
+def _compile_icarus(sources: Sequence[Path], build: Path) -> Path:
+    """Compile with Icarus Verilog."""
+    (build / "options").write_text("+timescale+{}/{}\n".format(*_TIMESCALE))
+    tools.run([tools.need("iverilog", "simulation with Icarus"), "-g2012", "-s", "harness",
+               "-f", "options", "-o", "simulator", *map(str, sources)], cwd=build, name="iverilog")
+    return build / "simulator"
+
+
+def _environment(simulator: str) -> dict[str, str]:
+    """What cocotb wants to find in the environment of a simulator."""
+    libpython = find_libpython.find_libpython()
+    if libpython is None:
+        raise N2uqError("libpython: cocotb needs Python's shared library, and there is none")
+    base: Mapping[str, str] = tools.verilator().env if simulator == "verilator" else os.environ
+    return {**base, "GPI_USERS": f"{libpython};{cocotb.pygpi_entry_point()}",
+            "PYGPI_PYTHON_BIN": sys.executable, "PYTHONPATH": os.pathsep.join(sys.path),
+            "COCOTB_TOPLEVEL": "harness", "COCOTB_TEST_MODULES": "n2uq_hw.sim.bench",
+            "COCOTB_TRUST_INERTIAL_WRITES": "1", "TOPLEVEL_LANG": "verilog"}
+
+
+def _execute(program: Path, run: Path, simulator: str, duts: Sequence[Dut],
+             report: Progress) -> dict[str, float]:
+    """Run the compiled simulator in the folder `run` and return what the bench left."""
+    sinks = [(port, stream) for port, _, stream in streams(duts) if isinstance(stream, Sink)]
+    total = max(1, sum(sink.count for _, sink in sinks))
+
+    def poll() -> None:
+        # The logs grow as the beats come, a line each; no need to wake the simulation.
+        logs = ((run / f"port{port}.log", 11 + 2 * -(-sink.width // 8)) for port, sink in sinks)
+        given = sum(path.stat().st_size // line for path, line in logs if path.exists())
+        report("simulate", min(1.0, given / total))
+
+    command = [str(program)] if simulator == "verilator" else [
+        tools.need("vvp", "simulation with Icarus"), "-M", str(cocotb.libs_dir),
+        "-m", "cocotbvpi_icarus", str(program)]
+    report("simulate", 0.0)
+    log = tools.run(command, cwd=run, env=_environment(simulator), name="simulation", poll=poll)
+    report("simulate", 1.0)
+    try:
+        outcome: dict[str, float] = json.loads((run / "outcome.json").read_text())
+    except (FileNotFoundError, ValueError):
+        raise N2uqError(f"simulation: {tools.fault(log)}") from None
+    return outcome
+
+
+def _result(run: Path, duts: Sequence[Dut], outcome: Mapping[str, float], max_idle: int,
+            compile_seconds: float) -> Run:
+    """Read the logs in `run` and judge whether the run is complete."""
+    sinks: dict[str, list] = {dut.name: [] for dut in duts}
+    sources: dict[str, list] = {dut.name: [] for dut in duts}
+    taps: dict[str, dict] = {}
+    end = 0
+    for port, dut, stream in streams(duts):
+        log, what = run / f"port{port}.log", f"{dut.name}: {stream.data}"
+        if isinstance(stream, Source):
+            sources[dut.name].append(read_cycles(log, what))
+            continue
+        record = read_record(log, stream.width, what)
+        given = len(record.cycles)
+        if given < stream.count:
+            if not outcome["stalled"]:
+                raise N2uqError(f"{what}: {log} was cut short; is the disk full?")
+            raise N2uqError(f"{dut.name}: deadlock, output {stream.data} gave {given} of "
+                            f"{stream.count} beats, then nothing for {max_idle} cycles")
+        if stream.count:
+            end = max(end, int(record.cycles[stream.count - 1]) + 1)
+        sinks[dut.name].append(record)
+    numbers = iter(range(sum(len(dut.taps) for dut in duts)))
+    for dut in duts:
+        taps[dut.name] = {
+            tap.name: read_record(run / f"tap{next(numbers)}.log", tap.width,
+                                  f"{dut.name}: {tap.name}") for tap in dut.taps}
+    return Run({name: tuple(records) for name, records in sinks.items()},
+               {name: tuple(cycles) for name, cycles in sources.items()}, taps, end,
+               outcome["seconds"], compile_seconds)
