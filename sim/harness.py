@@ -36,7 +36,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Sink:
-    """An output stream, and how many beats it should give."""
+    """An output stream, and how many beats it must give, neither fewer nor more."""
 
     data: str
     valid: str
@@ -75,7 +75,7 @@ class Record:
     """The transfers of a stream since the last reset.
 
     `cycles` is int64 [n], 0 for the first clock edge after reset; `beats` is uint8 bits
-    [n, width].  A sink's record holds more than its `count` if the device gave more.
+    [n, width]; for a sink, n is its `count`.
     """
 
     cycles: np.ndarray

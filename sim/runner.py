@@ -12,25 +12,31 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import cocotb_tools.config as cocotb
 import find_libpython
+from cocotb_tools import config
 
 from n2uq_hw import tools
 from n2uq_hw.errors import N2uqError
 
 from .harness import (
     Dut,
+    Record,
     Run,
     Sink,
     Source,
+    Tap,
     harness_verilog,
+    pack,
     read_cycles,
     read_record,
+    stall_pattern,
     streams,
+    unpack,
     write_inputs,
 )
 
-__all__ = ["MAX_IDLE", "simulate"]
+__all__ = ["MAX_IDLE", "Dut", "Record", "Run", "Sink", "Source", "Tap", "pack", "simulate",
+           "stall_pattern", "unpack"]
 
 MAX_IDLE = 10_000
 _TIMESCALE = ("1ns", "1ps")
@@ -58,7 +64,8 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
 
     Raises
     ------
-    N2uqError: tools missing or failing, Verilog that does not compile, a stalled device.
+    N2uqError: tools missing or failing, Verilog that does not compile, a device that gives no
+        more beats before its count or a beat after it.
     """
     _check(verilog, duts, stalls, resets, simulator)
     report = progress or (lambda stage, fraction: None)
@@ -110,7 +117,7 @@ def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str
     versions = tools.versions()
     key = hashlib.sha256(json.dumps([
         simulator, harness, [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources],
-        str(cocotb.libs_dir), versions["cocotb"], versions["g++"],
+        str(config.libs_dir), versions["cocotb"], versions["g++"],
         tools.verilator().version if simulator == "verilator" else versions["iverilog"],
     ]).encode()).hexdigest()[:16]
     program = work / f"{simulator}-{key}"
@@ -132,13 +139,13 @@ def _verilate(sources: Sequence[Path], build: Path) -> Path:
     its optimizations, where the bench sees five signals of the harness.
     """
     verilator = tools.verilator()
-    libs = cocotb.libs_dir
+    libs = config.libs_dir
     tools.run([
         verilator.command, "-cc", "--exe", "--vpi", "-O3", "-Wno-fatal", "--no-timing",
         "--top-module", "harness", "--prefix", "Vtop", "-Mdir", str(build), "-o", "simulator",
         "--timescale", "/".join(_TIMESCALE),
         "-LDFLAGS", f"-Wl,-rpath,{libs} -L{libs} -lcocotbvpi_verilator",
-        str(Path(cocotb.share_dir) / "lib" / "verilator" / "verilator.cpp"), *map(str, sources),
+        str(Path(config.share_dir) / "lib" / "verilator" / "verilator.cpp"), *map(str, sources),
     ], cwd=build, env=verilator.env, name="verilator")
     runtime = _runtime(verilator)
     for path in runtime.glob("*.o"):
@@ -188,7 +195,7 @@ def _environment(simulator: str) -> dict[str, str]:
     if libpython is None:
         raise N2uqError("libpython: cocotb needs Python's shared library, and there is none")
     base: Mapping[str, str] = tools.verilator().env if simulator == "verilator" else os.environ
-    return {**base, "GPI_USERS": f"{libpython};{cocotb.pygpi_entry_point()}",
+    return {**base, "GPI_USERS": f"{libpython};{config.pygpi_entry_point()}",
             "PYGPI_PYTHON_BIN": sys.executable, "PYTHONPATH": os.pathsep.join(sys.path),
             "COCOTB_TOPLEVEL": "harness", "COCOTB_TEST_MODULES": "n2uq_hw.sim.bench",
             "COCOTB_TRUST_INERTIAL_WRITES": "1", "TOPLEVEL_LANG": "verilog"}
@@ -207,8 +214,8 @@ def _execute(program: Path, run: Path, simulator: str, duts: Sequence[Dut],
         report("simulate", min(1.0, given / total))
 
     command = [str(program)] if simulator == "verilator" else [
-        tools.need("vvp", "simulation with Icarus"), "-M", str(cocotb.libs_dir),
-        "-m", "cocotbvpi_icarus", str(program)]
+        tools.need("vvp", "simulation with Icarus"), "-m",
+        str(config.lib_name_path("vpi", "icarus")), str(program)]
     report("simulate", 0.0)
     log = tools.run(command, cwd=run, env=_environment(simulator), name="simulation", poll=poll)
     report("simulate", 1.0)
@@ -238,6 +245,8 @@ def _result(run: Path, duts: Sequence[Dut], outcome: Mapping[str, float], max_id
                 raise N2uqError(f"{what}: {log} was cut short; is the disk full?")
             raise N2uqError(f"{dut.name}: deadlock, output {stream.data} gave {given} of "
                             f"{stream.count} beats, then nothing for {max_idle} cycles")
+        if given > stream.count:
+            raise N2uqError(f"{what} must give {stream.count} beats, not {given}")
         if stream.count:
             end = max(end, int(record.cycles[stream.count - 1]) + 1)
         sinks[dut.name].append(record)

@@ -231,8 +231,9 @@ def test_corrupt_beat_shows(faulty) -> None:
     assert np.flatnonzero(wrong).tolist() == [3] and wrong[3] == 0x100
 
 
-def test_beat_too_many_shows(faulty) -> None:
-    assert np.array_equal(values(faulty("doubles")), np.insert(VALUES, 3, VALUES[3], axis=0))
+def test_beat_too_many_is_named(faulty) -> None:
+    with pytest.raises(N2uqError, match="doubles: o must give 200 beats, not 201"):
+        faulty("doubles")
 
 
 @pytest.mark.parametrize("module,given", [("drops", 199), ("hangs", 3)])
