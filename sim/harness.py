@@ -206,7 +206,7 @@ def write_inputs(folder: Path, duts: Sequence[Dut], stalls: tuple[float, float],
         if isinstance(stream, Source):
             # $fread fills a register from its most significant byte on.
             packed = np.packbits(stream.beats, axis=1, bitorder="little")[:, ::-1]
-            np.ascontiguousarray(packed).tofile(folder / f"port{port}.bin")
+            (folder / f"port{port}.bin").write_bytes(packed.tobytes())
     (folder / "params.hex").write_text("".join(f"{value:016x}\n" for value in params))
 
 

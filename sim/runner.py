@@ -84,7 +84,7 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
             outcome = _execute(program, run, simulator, duts, report)
             return _result(run, duts, outcome, max_idle, compile_seconds)
     except OSError as error:
-        raise N2uqError(f"{error.filename or work}: {error.strerror}") from None
+        raise N2uqError(f"{error.filename or work}: {error.strerror or error}") from None
 
 
 def _check(verilog: Sequence[Path], duts: Sequence[Dut], stalls: tuple[float, float],
@@ -95,6 +95,9 @@ def _check(verilog: Sequence[Path], duts: Sequence[Dut], stalls: tuple[float, fl
     for path in verilog:
         if not path.is_file():
             raise N2uqError(f"{path}: must be a Verilog file, and is not there")
+    files = ["harness.sv", *(path.name for path in verilog)]
+    if len(set(files)) != len(files):
+        raise N2uqError(f"verilog: file names must differ, not be {files}")
     names = [dut.name for dut in duts]
     if not names or len(set(names)) != len(names):
         raise N2uqError(f"devices: names must be given and differ, not {names}")
@@ -113,27 +116,35 @@ def _check(verilog: Sequence[Path], duts: Sequence[Dut], stalls: tuple[float, fl
 def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str
              ) -> tuple[Path, bool]:
     """The compiled simulator, and whether it had to be compiled."""
-    sources = [path.resolve() for path in verilog]
     versions = tools.versions()
     key = hashlib.sha256(json.dumps([
-        simulator, harness, [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources],
+        simulator, harness, [hashlib.sha256(path.read_bytes()).hexdigest() for path in verilog],
         str(config.libs_dir), versions["cocotb"], versions["g++"],
         tools.verilator().version if simulator == "verilator" else versions["iverilog"],
     ]).encode()).hexdigest()[:16]
     program = work / f"{simulator}-{key}"
     if program.is_file():
         return program, False
-    with tempfile.TemporaryDirectory(prefix="compile-", dir=work) as folder:
+    # Not in `work`: make refuses folders with a space in their names.
+    with tempfile.TemporaryDirectory(prefix="n2uq-") as folder:
         build = Path(folder)
         (build / "harness.sv").write_text(harness)
+        for path in verilog:
+            shutil.copy(path, build)
         compiler = _verilate if simulator == "verilator" else _compile_icarus
+        compiler(["harness.sv", *(path.name for path in verilog)], build)
         # Whole or not there: others may look for the program at the same time.
-        compiler([build / "harness.sv", *sources], build).replace(program)
+        part = work / f".{program.name}.{os.getpid()}"
+        try:
+            shutil.copy(build / "simulator", part)
+            part.replace(program)
+        finally:
+            part.unlink(missing_ok=True)
     return program, True
 
 
-def _verilate(sources: Sequence[Path], build: Path) -> Path:
-    """Compile with Verilator and g++.
+def _verilate(sources: Sequence[str], build: Path) -> None:
+    """Compile `sources` in the folder `build` to `simulator`, with Verilator and g++.
 
     Not by cocotb's own runner: that makes every signal public, which costs Verilator most of
     its optimizations, where the bench sees five signals of the harness.
@@ -142,19 +153,18 @@ def _verilate(sources: Sequence[Path], build: Path) -> Path:
     libs = config.libs_dir
     tools.run([
         verilator.command, "-cc", "--exe", "--vpi", "-O3", "-Wno-fatal", "--no-timing",
-        "--top-module", "harness", "--prefix", "Vtop", "-Mdir", str(build), "-o", "simulator",
+        "--top-module", "harness", "--prefix", "Vtop", "-Mdir", ".", "-o", "simulator",
         "--timescale", "/".join(_TIMESCALE),
         "-LDFLAGS", f"-Wl,-rpath,{libs} -L{libs} -lcocotbvpi_verilator",
-        str(Path(config.share_dir) / "lib" / "verilator" / "verilator.cpp"), *map(str, sources),
+        str(Path(config.share_dir) / "lib" / "verilator" / "verilator.cpp"), *sources,
     ], cwd=build, env=verilator.env, name="verilator")
     runtime = _runtime(verilator)
     for path in runtime.glob("*.o"):
         shutil.copy(path, build)  # newer than Vtop.mk, so that make leaves it alone
-    tools.run(["make", f"-j{os.cpu_count() or 1}", "-C", str(build), "-f", "Vtop.mk",
+    tools.run(["make", f"-j{os.cpu_count() or 1}", "-f", "Vtop.mk",
                "OPT_FAST=-O2", "OPT_GLOBAL=-O2"], cwd=build, env=verilator.env, name="g++")
     if not runtime.is_dir():
         _keep_runtime(build, runtime)
-    return build / "simulator"
 
 
 def _runtime(verilator: tools.Verilator) -> Path:
@@ -181,12 +191,11 @@ def _keep_runtime(build: Path, runtime: Path) -> None:
         pass
 
 
-def _compile_icarus(sources: Sequence[Path], build: Path) -> Path:
-    """Compile with Icarus Verilog."""
+def _compile_icarus(sources: Sequence[str], build: Path) -> None:
+    """Compile `sources` in the folder `build` to `simulator`, with Icarus Verilog."""
     (build / "options").write_text("+timescale+{}/{}\n".format(*_TIMESCALE))
     tools.run([tools.need("iverilog", "simulation with Icarus"), "-g2012", "-s", "harness",
-               "-f", "options", "-o", "simulator", *map(str, sources)], cwd=build, name="iverilog")
-    return build / "simulator"
+               "-f", "options", "-o", "simulator", *sources], cwd=build, name="iverilog")
 
 
 def _environment(simulator: str) -> dict[str, str]:

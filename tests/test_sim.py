@@ -252,9 +252,18 @@ def test_verilog_that_does_not_compile(tmp_path: Path) -> None:
     assert not any((tmp_path / "work").iterdir())
 
 
+def test_folders_may_have_spaces(tmp_path: Path) -> None:
+    folder = tmp_path / "my designs"
+    folder.mkdir()
+    (folder / "slice.v").write_text(DEVICES["slice"])
+    run = simulate([folder / "slice.v"], [device("slice")], work=folder / "work")
+    assert np.array_equal(values(run.sinks["slice"][0]), VALUES)
+
+
 @pytest.mark.parametrize("change,message", [
     ({"stalls": (0, 1.5)}, "must lie in 0 to 1"), ({"simulator": "spice"}, "not spice"),
     ({"resets": (-1,)}, "must not be negative"), ({"duts": []}, "names must be given"),
+    ({"verilog": [Path(__file__), Path(__file__)]}, "file names must differ"),
     ({"verilog": [Path("none.v")]}, "none.v: must be a Verilog file")])
 def test_arguments_are_checked(tmp_path: Path, change: dict, message: str) -> None:
     given = {"verilog": [], "duts": [device("slice")], "work": tmp_path, **change}
