@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,19 +36,26 @@ def load(name: str, folder: Path | None = None, split: str = "test") -> Dataset:
     Parameters
     ----------
     name: "digits" (1 × 8 × 8, 0..16; needs no folder) or "mnist" (1 × 28 × 28, 0..255).
-    folder: where the four MNIST IDX files are, plain or gzipped.
+    folder: where the MNIST IDX files are, plain or gzipped, under their published names.
+    split: "train" (1437 digits, or MNIST's 60000) or "test" (360 digits, or MNIST's 10000).
+
+    Raises N2uqError for a name, a split or a file that is not one.
     """
+    if name not in DATASETS:
+        raise N2uqError(f"data set must be one of {', '.join(DATASETS)}, not {name!r}")
+    if split not in _IDX:
+        raise N2uqError(f"split must be one of {', '.join(_IDX)}, not {split!r}")
     if name == "digits":
         return _digits(split)
-    if name != "mnist":
-        raise N2uqError(f"data set must be one of {', '.join(DATASETS)}, not {name!r}")
     if folder is None:
-        raise N2uqError("mnist needs the folder of its IDX files: give --data FOLDER")
+        raise N2uqError("mnist needs the folder of its IDX files, not None")
     images = read_idx(folder, f"{_IDX[split]}-images-idx3-ubyte", 3)
     labels = read_idx(folder, f"{_IDX[split]}-labels-idx1-ubyte", 1)
     if len(images) != len(labels) or images.shape[1:] != (28, 28):
         raise N2uqError(f"{folder}: mnist must hold as many labels as 28 × 28 images, not "
                         f"{len(labels)} for {list(images.shape)}")
+    if labels.max(initial=0) > 9:
+        raise N2uqError(f"{folder}: mnist labels must lie in 0..9, not {labels.max()}")
     return Dataset(images[:, None], labels.astype(np.int64), 255)
 
 
@@ -69,20 +78,23 @@ def _digits(split: str) -> Dataset:
 
 
 def read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:
-    """The uint8 array of an IDX file ``stem`` or ``stem.gz`` in `folder`."""
+    """The uint8 array of `dimensions` axes in the IDX file ``stem`` or ``stem.gz`` in `folder`."""
     paths = [p for p in (folder / stem, folder / f"{stem}.gz") if p.is_file()]
     if not paths:
         raise N2uqError(f"{folder / stem}: no such file, nor with .gz")
     try:
         raw = paths[0].read_bytes()
         raw = gzip.decompress(raw) if paths[0].suffix == ".gz" else raw
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise N2uqError(f"{paths[0]}: cannot be read: {error}") from None
+    start = 4 + 4 * dimensions
     if raw[:4] != bytes([0, 0, 8, dimensions]):
         raise N2uqError(f"{paths[0]}: IDX magic must be 000008{dimensions:02x}, "
-                        f"not {raw[:4].hex()}")
-    sizes = np.frombuffer(raw[4:4 + 4 * dimensions], ">u4").astype(np.int64)
-    if len(sizes) != dimensions or len(raw) != 4 + 4 * dimensions + sizes.prod():
+                        f"not {raw[:4].hex() or 'an empty file'}")
+    if len(raw) < start:
+        raise N2uqError(f"{paths[0]}: IDX header must have {start} bytes, not {len(raw)}")
+    sizes = [int.from_bytes(raw[at:at + 4], "big") for at in range(4, start, 4)]
+    if len(raw) - start != math.prod(sizes):
         raise N2uqError(f"{paths[0]}: must hold {' × '.join(map(str, sizes))} bytes of data, "
-                        f"not {len(raw) - 4 - 4 * dimensions}")
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(sizes)
+                        f"not {len(raw) - start}")
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(sizes).copy()

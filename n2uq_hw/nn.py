@@ -1,11 +1,16 @@
 """The torch side: N2UQ modules with the authors' parameter names, forward numerics and gradients.
 
 Only training and the tests need this module; everything after training reads a `Net`.
+
+A straight-through estimator is written ``levels + (smooth - smooth.detach())``: the bracket is
+exactly 0, so the forward value is the level itself, where the authors' order of the same terms is
+off by an ulp.
 """
 
 from __future__ import annotations
 
 from functools import singledispatch
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -15,10 +20,12 @@ from torch import Tensor, nn
 
 from . import model
 from .errors import N2uqError
-from .model import InputSpec, Layer, Net, weight_codes
+from .model import InputSpec, Layer, Net
 
 __all__ = ["LTQ", "PACT", "LearnableBias", "Network", "QuantizedConv2d", "QuantizedLinear",
-           "gste", "module_for", "quantize_weight", "to_net"]
+           "gste", "module_for", "quantize_weight", "weight_codes"]
+
+NUDGE, NUDGES = 1e-5, 20  # relative move of a weight on a rounding boundary, and how often
 
 
 class _GSTE(torch.autograd.Function):
@@ -26,38 +33,45 @@ class _GSTE(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, start: Tensor, a: Tensor) -> Tensor:
-        thresholds = start + torch.cumsum(a, 0) - a / 2
-        points = torch.cat([start, start + torch.cumsum(a, 0)])
-        ctx.save_for_backward(x, points, a)
+        # The reference's float32 additions in its order: cumsum would add in double.
+        thresholds = torch.stack([*accumulate(
+            [start[0] + a[0] / 2, *(a[:-1] / 2 + a[1:] / 2).unbind()])])
+        ctx.save_for_backward(x, torch.stack([*accumulate([start[0], *a.unbind()])]), a)
         # bucketize(right=False) counts the thresholds strictly below x: q = #{x > θ}.
         return torch.bucketize(x, thresholds).to(x.dtype) * (2 / len(a))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, points, a = ctx.saved_tensors
-        grad, n = grads[0], len(a)
-        # Interval i in 1..n, 0 below `start`, n + 1 above the last point.
-        interval = torch.bucketize(x, points)
-        inside = torch.zeros(n + 2, dtype=x.dtype)
-        inside[1:n + 1] = (2 / n) / a
-        slope = inside[interval]
-        to_x = grad * slope
-        by_interval = torch.zeros(n + 2, dtype=x.dtype).index_add_(
-            0, interval.reshape(-1), to_x.reshape(-1))[1:n + 1]
-        left = points[(interval - 1).clamp(min=0)]
-        moved = torch.zeros(n + 2, dtype=x.dtype).index_add_(
-            0, interval.reshape(-1), (to_x * (x - left)).reshape(-1))[1:n + 1]
+        n = len(a)
+        interval = torch.bucketize(x, points)  # 1..n; 0 below `start`, n + 1 above the last point
+        slope = F.pad((2 / n) / a, (1, 1))     # 0 outside
+        to_x = grads[0] * slope[interval]
+        left = points[(interval - 1).clamp_min(0)]
+
+        def per_interval(values: Tensor) -> Tensor:
+            sums = x.new_zeros(n + 2)
+            return sums.index_add_(0, interval.flatten(), values.flatten())[1:-1]
+
         # An interval's slope shrinks with its own width; its left end moves with all before it.
-        after = by_interval.sum() - torch.cumsum(by_interval, 0)
-        return to_x, -by_interval.sum().reshape(1), -after - moved / a
+        sums = per_interval(to_x)
+        after = sums.sum() - sums.cumsum(0)
+        return to_x, -sums.sum(0, keepdim=True), -after - per_interval(to_x * (x - left)) / a
 
 
 def gste(x: Tensor, start: Tensor, a: Tensor) -> Tensor:
-    """Levels ``q·2/n`` of `x` of any shape; gradients of the generalized straight-through estimator.
+    """Levels ``q·2/n`` of `x`, with gradients of the generalized straight-through estimator.
 
-    `start` [1] and positive interval widths `a` [n] place thresholds and surrogate.
+    Parameters
+    ----------
+    x: any shape.
+    start: [1], left end of the first interval.
+    a: [n], positive widths of the intervals; threshold i is the middle of interval i.
+
+    Source: paper section 3.2.  The surrogate is linear through (start + a₁ + … + aᵢ, i·2/n), 0
+    before and 2 after; its gradient reaches all three arguments.
     """
-    return _GSTE.apply(x, start, a)  # type: ignore[no-any-return]
+    return _GSTE.apply(x, start, a)
 
 
 def _constant(value: float) -> nn.Parameter:
@@ -65,7 +79,11 @@ def _constant(value: float) -> nn.Parameter:
 
 
 class LTQ(nn.Module):
-    """Learnable threshold quantizer to 2**bits levels (paper section 3.2); any input shape."""
+    """Learnable threshold quantizer to 2**bits levels (paper section 3.2).
+
+    Parameters `start` [1], `a` [n], `scale1` [1], `scale2` [1] start as the authors': intervals
+    of equal width over 0..2, scales 1.
+    """
 
     def __init__(self, bits: int) -> None:
         super().__init__()
@@ -79,13 +97,13 @@ class LTQ(nn.Module):
         self.minusone, self.eps = _constant(-1.0), _constant(1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Equidistant levels ``q·(2/n)·scale2``."""
+        """Equidistant levels ``q·(2/n)·scale2`` of `x` of any shape."""
         a = torch.where(self.a > self.eps, self.a, self.eps)
         return gste(x * self.scale1, self.start, a) * self.scale2
 
 
 class PACT(nn.Module):
-    """PACT quantizer: ``rint(min(relu(x), clip)·n/clip)·clip/n``; any input shape."""
+    """PACT quantizer (`clip_val` [1]): ``rint(min(relu(x), clip)·n/clip)`` levels of clip/n."""
 
     def __init__(self, bits: int) -> None:
         super().__init__()
@@ -93,28 +111,37 @@ class PACT(nn.Module):
         self.clip_val = nn.Parameter(torch.tensor([2.0]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Levels; straight-through gradient inside, to `clip_val` above."""
-        x = torch.minimum(F.relu(x), self.clip_val)
+        """Levels of `x` of any shape; the gradient goes to x inside, to `clip_val` above."""
+        x = F.relu(x)
+        x = torch.where(x < self.clip_val, x, self.clip_val)
         n = (2**self.bits - 1) / self.clip_val
-        return x + (torch.round(x * n) / n - x).detach()
+        return (torch.round(x * n) / n).detach() + (x - x.detach())
 
 
-def quantize_weight(weight: Tensor, clip_val: Tensor, bits: int) -> Tensor:
-    """Quantized weights like `weight` [Cout, ...] (paper section 3.3), straight-through gradient.
+def weight_codes(weight: Tensor, clip_val: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Codes k in 0..2**bits - 1 like `weight` [Cout, ...], and the scale s [Cout, 1, ...].
 
-    The operations and their order are the reference's: nested means, last axis first.
+    The operations and their order are the reference's (nested means, last axis first), in torch;
+    `model.weight_codes` is the same in NumPy.
     """
     scale = weight.abs()
     for axis in range(weight.dim() - 1, 0, -1):
         scale = scale.mean(dim=axis, keepdim=True)
-    scale = ((2**bits - 1) / 2**(bits - 1) * scale).detach()
-    scaled, half = weight / scale, clip_val / 2
-    clipped = torch.maximum(torch.minimum(scaled, half), -half)
-    n = (2**bits - 1) / clip_val
-    quantized = scale * (torch.round((clipped + half) * n) / n - half)
-    if torch.is_grad_enabled() and weight.requires_grad:
-        return quantized.detach() - scaled.detach() + scaled
-    return quantized
+    scale, half = (2**bits - 1) / 2**(bits - 1) * scale, clip_val / 2
+    clipped = torch.maximum(torch.minimum(weight / scale, half), -half)
+    return torch.round((clipped + half) * ((2**bits - 1) / clip_val)), scale
+
+
+def quantize_weight(weight: Tensor, clip_val: Tensor, bits: int) -> Tensor:
+    """Quantized weights like `weight` [Cout, ...], one L1 scale per channel (paper section 3.3).
+
+    The gradient is the reference's: straight to ``weight / s`` with s held fixed, also where the
+    weight is clipped; none to `clip_val`.
+    """
+    codes, scale = (part.detach() for part in weight_codes(weight, clip_val, bits))
+    scaled = weight / scale
+    levels = scale * (codes / ((2**bits - 1) / clip_val) - clip_val / 2)
+    return levels.detach() + (scaled - scaled.detach())
 
 
 class QuantizedConv2d(nn.Module):
@@ -232,6 +259,7 @@ class Network(nn.Sequential):
 
     def __init__(self, layers: tuple[Layer, ...]) -> None:
         super().__init__()
+        self.layers = layers
         for layer in layers:
             self.add_module(layer.name, module_for(layer))
 
@@ -243,30 +271,31 @@ class Network(nn.Sequential):
         network.load_state_dict({**network.state_dict(), **tensors})
         return network
 
+    def to_net(self, name: str, input: InputSpec, meta: dict[str, Any]) -> Net:
+        """The trained network as data, without the constants that no `Net` holds.
 
-def to_net(network: Network, name: str, input: InputSpec, layers: tuple[Layer, ...],
-           meta: dict[str, Any]) -> Net:
-    """The trained net as data.
+        Float32 means in torch and in NumPy may differ in the last bit, so a weight on a rounding
+        boundary could get another code k.  Such a weight is moved by 1e-5 of itself, at most 20
+        times, until both give the same code for every weight; else N2uqError.
+        """
+        state = self.state_dict()
+        names = [f"{layer.name}.{key}" for layer in self.layers for key in layer.shapes()]
+        params = {key: state[key].cpu().numpy().copy() for key in names}
+        for layer in self.layers:
+            if isinstance(layer, model.Conv | model.Linear):
+                _agree(f"{name}: {layer.name}.weight", params[f"{layer.name}.weight"],
+                       params[f"{layer.name}.clip_val"], layer.bits)
+        return Net(name, input, self.layers, params, meta)
 
-    Means in torch and in NumPy may differ in the last bit, so a weight that lies on a rounding
-    boundary could get another code.  Such a weight is moved by 1e-5 of itself until both agree.
-    """
-    state = {key: value.detach().numpy().copy() for key, value in network.state_dict().items()}
-    params = {f"{layer.name}.{key}": state[f"{layer.name}.{key}"]
-              for layer in layers for key in layer.shapes()}
-    for layer in layers:
-        if isinstance(layer, model.Conv | model.Linear):
-            weight, clip = params[f"{layer.name}.weight"], params[f"{layer.name}.clip_val"]
-            for _ in range(20):
-                k, delta = weight_codes(weight, clip[0], layer.bits)
-                ours = ((2 * k - 2**layer.bits + 1).reshape(len(k), -1) * delta[:, None])
-                theirs = quantize_weight(torch.from_numpy(weight), torch.from_numpy(clip),
-                                         layer.bits).numpy().reshape(len(k), -1)
-                differs = (np.abs(ours - theirs) > np.abs(delta[:, None])).reshape(weight.shape)
-                if not differs.any():
-                    break
-                weight[differs] *= np.float32(1 + 1e-5)
-            else:
-                raise N2uqError(f"{name}: {layer.name}.weight must quantize alike in torch and "
-                                f"NumPy, and {int(differs.sum())} weights do not")
-    return Net(name, input, layers, params, meta)
+
+def _agree(what: str, weight: np.ndarray, clip_val: np.ndarray, bits: int) -> None:
+    """Move entries of `weight` in place until torch and NumPy give it the same codes."""
+    for _ in range(NUDGES):
+        ours, _ = model.weight_codes(weight, clip_val[0], bits)
+        theirs, _ = weight_codes(torch.from_numpy(weight), torch.from_numpy(clip_val), bits)
+        differs = ours != theirs.numpy()
+        if not differs.any():
+            return
+        weight[differs] *= np.float32(1 + NUDGE)
+    raise N2uqError(f"{what} must get the same codes in torch and in NumPy, "
+                    f"{int(differs.sum())} of {weight.size} do not")
