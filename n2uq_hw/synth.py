@@ -80,12 +80,15 @@ class Pnr:
     script: str
 
 
-# Synthesis command, its option without DSP blocks, and its option with them.
+# Synthesis commands, their option without DSP blocks, and the one with them.
 FAMILIES = {
-    "xcup": ("synth_xilinx -family xcup", "-nodsp", ""),
-    "xc7": ("synth_xilinx -family xc7", "-nodsp", ""),
-    "ecp5": ("synth_ecp5", "-nodsp", ""),
-    "ice40": ("synth_ice40", "", "-dsp"),
+    "xcup": ("synth_xilinx -family xcup {}", "-nodsp", ""),
+    "xc7": ("synth_xilinx -family xc7 {}", "-nodsp", ""),
+    # Yosys 0.70 fails an assertion when abc9 puts back a TRELLIS_DPR16X4 that drives only part of
+    # a wire ("GetSize(conn.first) == GetSize(conn.second)"); after splitnets no wire has parts.
+    "ecp5": ("synth_ecp5 {0} -run begin:map_luts\nsplitnets\nopt_clean\n"
+             "synth_ecp5 {0} -run map_luts:", "-nodsp", ""),
+    "ice40": ("synth_ice40 {}", "", "-dsp"),
 }
 
 
@@ -154,11 +157,12 @@ def _leaves(modules: Mapping[str, Mapping[str, int]], name: str) -> Counter[str]
 
 def _script(files: Sequence[str], top: str, family: str, units: Sequence[str], dsp: bool,
             *end: str) -> str:
-    command, without, with_ = FAMILIES[family]
+    commands, without, with_ = FAMILIES[family]
+    options = f"-top {top} {with_ if dsp else without}".rstrip()
     return "\n".join([
         *(f"read_verilog -sv {name}" for name in files), f"hierarchy -check -top {top}",
         *(f"setattr -mod -set keep_hierarchy 1 {unit}" for unit in units),
-        "proc", "flatten", f"{command} -top {top} {with_ if dsp else without}".rstrip(), *end, ""])
+        "proc", "flatten", commands.format(options), *end, ""])
 
 
 def _cached(verilog: Sequence[Path], work: Path, name: str, key: Sequence[object],
