@@ -44,9 +44,10 @@ from .stream import (
 from .threshold import ThresholdUnit
 from .window import PadUnit, SlidingWindowUnit
 
-__all__ = ["Accelerator", "hardware_graph", "lanes_in", "lanes_out", "unit"]
+__all__ = ["Accelerator", "fifo_depth", "hardware_graph", "lanes_in", "lanes_of", "lanes_out",
+           "module_name", "unit"]
 
-FIFO_DEPTH = 2  # cuts the ready path; deeper ones are for branches
+CUT = 2  # beats of a Fifo that only cuts the ready path
 
 
 @singledispatch
@@ -115,13 +116,35 @@ def lanes_out(node: Node, fold: Fold) -> int:
     return 1 if isinstance(node, ArgMax) else fold.pe
 
 
+def fifo_depth(graph: Graph, node: Node, lanes: int) -> int:
+    """Beats of `lanes` elements to queue before `node`, so that it never waits; 0 for no Fifo.
+
+    A MatVec takes its vector in the first of its folds; in the others the next vector piles up,
+    unless it comes from a window, which makes it in no time.  A line buffer is full until an
+    image's last window is read; the pixels pile up that the next image's first window needs beyond
+    the rows that a stride leaves to spare.
+    """
+    source, (read,) = graph[node.inputs[0]], graph.reads(node)
+    if isinstance(node, MatVec):
+        return CUT if isinstance(source, SlidingWindow | Input) else read.channels // lanes
+    pad = node if isinstance(node, Pad) else None
+    window = next((n for n in graph.nodes if node.name in n.inputs), None) if pad else node
+    if not isinstance(window, SlidingWindow) or isinstance(source, Input | Pad):
+        return 0
+    (kh, kw), (sh, _) = window.kernel, window.stride
+    top, _, left, _ = pad.frame if pad else (0, 0, 0, 0)
+    pixels = max(kh - sh - top, 0) * read.shape[1] + max(kw - left, 0)
+    return max(pixels * read.channels // lanes, CUT)
+
+
 def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
-    """Insert what only hardware needs: width converters, and a Fifo before each MatVec.
+    """Insert what only hardware needs: width converters, and a Fifo where `fifo_depth` asks.
 
     Returns the graph with these nodes and the folding with theirs.  A Flatten has no unit: the
     stream passes through.
     """
-    folds, nodes = dict(folding), []
+    folds = dict(folding)
+    nodes: list[Node] = []
     lanes: dict[str, int] = {}
     tip: dict[str, str] = {}  # the node that now carries what the key made
     for node in graph.nodes:
@@ -145,8 +168,8 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
                 folds[converter.name] = Fold(pe=to, simd=lanes[at])
                 nodes.append(converter)
                 at, lanes[converter.name] = converter.name, to
-            if isinstance(node, MatVec):
-                fifo = Fifo(f"{node.name}_fifo", (at,), depth=FIFO_DEPTH)
+            if depth := fifo_depth(graph, node, wanted):
+                fifo = Fifo(f"{node.name}_fifo", (at,), depth=depth)
                 folds[fifo.name] = Fold(pe=wanted, simd=wanted)
                 nodes.append(fifo)
                 at = fifo.name
@@ -155,6 +178,14 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
         if not isinstance(node, Flatten):
             lanes[node.name] = lanes_out(node, folds[node.name])
     return graph.with_nodes(nodes), folds
+
+
+def lanes_of(graph: Graph, folding: Folding, name: str) -> int:
+    """Elements per beat on the edge `name` of a hardware graph."""
+    node = graph[name]
+    if isinstance(node, Flatten):
+        return lanes_of(graph, folding, node.inputs[0])
+    return lanes_out(node, folding[name])
 
 
 class Accelerator(wiring.Component):
@@ -175,38 +206,32 @@ class Accelerator(wiring.Component):
 
     def __init__(self, graph: Graph, folding: Folding) -> None:
         self.graph, self.folding = hardware_graph(graph, folding)
-        self.units: dict[str, Unit] = {
-            node.name: unit(node, self.graph.reads(node), self.graph.edges[node.name],
-                            self.folding[node.name])
-            for node in self.graph.nodes if not isinstance(node, Input | Flatten)}
-        first = self.graph.input.name
-        self.i_layout = beats(element(self.graph.edges[first]), self.folding[first].pe)
-        last = self._source(self.graph.output)
-        self.o_layout: data.ArrayLayout = (
-            self.units[last].o.payload.shape() if last in self.units else self.i_layout)
-        super().__init__({"i": In(stream.Signature(self.i_layout)),
-                          "o": Out(stream.Signature(self.o_layout))})
 
-    def _source(self, name: str) -> str:
-        """The node whose unit drives the edge `name`."""
-        node = self.graph[name]
-        return self._source(node.inputs[0]) if isinstance(node, Flatten) else name
-
-    def module_name(self, node: str) -> str:
-        """Verilog module of a node's unit."""
-        return f"{self.graph.name}_{node}"
+        def layout(name: str) -> data.ArrayLayout:
+            return beats(element(self.graph.edges[name]),
+                         lanes_of(self.graph, self.folding, name))
+        super().__init__({"i": In(stream.Signature(layout(self.graph.input.name))),
+                          "o": Out(stream.Signature(layout(self.graph.output)))})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        outputs: dict[str, Any] = {self.graph.input.name: flipped(self.i)}
-        for node in self.graph.nodes:
-            if node.name not in self.units:
-                continue
-            m.submodules[f"{node.name}_unit"], ports = instantiate(
-                partial(self.units.__getitem__, node.name), node.name, self.module_name(node.name), platform)
+        graph = self.graph
+        streams: dict[str, Any] = {graph.input.name: flipped(self.i)}
+        for node in graph.nodes[1:]:
             (read,) = node.inputs
-            connect(m, outputs[self._source(read)], ports.i)
-            outputs[node.name] = ports.o
-        connect(m, outputs[self._source(self.graph.output)], flipped(self.o))
+            if isinstance(node, Flatten):
+                streams[node.name] = streams[read]
+                continue
+            make = partial(unit, node, graph.reads(node), graph.edges[node.name],
+                           self.folding[node.name])
+            m.submodules[f"{node.name}_unit"], ports = instantiate(
+                make, node.name, module_name(graph, node.name), platform)
+            connect(m, streams[read], ports.i)
+            streams[node.name] = ports.o
+        connect(m, streams[graph.output], flipped(self.o))
         return m
 
+
+def module_name(graph: Graph, node: str) -> str:
+    """Verilog module of a node's unit."""
+    return f"{graph.name}_{node}"

@@ -62,13 +62,17 @@ class ThresholdUnit(Unit):
     ----------
     node, edge: the step function and the edge that it reads.
     out: the edge that it makes.
-    pe: channels per beat, a divisor of C.
+    pe: channels per beat, a divisor of C; of H·W·C where one table serves all channels.
     style: "parallel" (S comparators per lane) or "search" (depth comparators and table reads).
     """
 
     def __init__(self, node: Threshold, edge: Edge, out: Edge, *, pe: int,
                  style: str = "parallel") -> None:
-        self.groups = divides(f"{node.name}: PE", pe, "channels", edge.channels)
+        # One table for all channels serves any number of elements.
+        shared = len(node.signs) == 1
+        of, total = ("elements", edge.size) if shared else ("channels", edge.channels)
+        groups = divides(f"{node.name}: PE", pe, of, total)
+        self.groups = 1 if shared else groups
         if style not in STYLES:
             raise N2uqError(f"{node.name}: threshold style must be one of {', '.join(STYLES)}, "
                             f"not {style}")
@@ -136,10 +140,9 @@ class ThresholdUnit(Unit):
     def _search(self, m: Module, enable: Signal) -> None:
         t, values = search_table(self.node, self.edge)
         depth = t.shape[1].bit_length()
-        groups = self.groups if len(t) > 1 else 1
         shape = shape_for(int(min(t.min(), self.edge.lo.min())), int(t.max()))
         out = self.o.payload[0].shape()
-        group = Signal(range(groups))
+        groups, group = self.groups, Signal(range(self.groups))
         wraps(m, group, groups, enable & self.i.valid)
         valid, x = self.i.valid, [self.i.payload[lane] for lane in range(self.pe)]
         found = [Const(0, 0)] * self.pe

@@ -13,20 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from amaranth.lib import data
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from . import __version__, golden
 from .errors import N2uqError
 from .folding import Fold, Folding, fold_cycles, load_folding, save_folding
-from .hw.build import Accelerator
+from .hw.build import Accelerator, hardware_graph, lanes_of
 from .hw.stream import Library
-from .ir import Edge, Flatten, Graph, MatVec, bits_for, load_graph
+from .ir import Flatten, Graph, MatVec, bits_for, load_graph
 from .templates import render
 from .tools import rtlil_to_verilog
 
-__all__ = ["Build", "Port", "accelerator_verilog", "emit", "load_build", "ports", "report",
+__all__ = ["Build", "Port", "accelerator_verilog", "emit", "load_build", "port", "ports", "report",
            "whole_directory"]
 
 
@@ -55,22 +54,26 @@ class Port:
         return self.shape[0] * self.shape[1] * self.shape[2] // self.lanes
 
 
-def ports(graph: Graph, accelerator: Accelerator) -> tuple[Port, Port]:
-    """The input and the output side of an accelerator."""
-    def port(edge: Edge, layout: data.ArrayLayout) -> Port:
-        return Port(edge.shape, layout.length, edge.width, edge.signed)
-    return (port(graph.edges[graph.input.name], accelerator.i_layout),
-            port(graph.edges[graph.output], accelerator.o_layout))
+def port(graph: Graph, folding: Folding, name: str) -> Port:
+    """The stream on edge `name` of a hardware graph."""
+    edge = graph.edges[name]
+    return Port(edge.shape, lanes_of(graph, folding, name), edge.width, edge.signed)
 
 
-def accelerator_verilog(graph: Graph, folding: Folding) -> tuple[dict[str, str], Accelerator]:
+def ports(graph: Graph, folding: Folding) -> tuple[Port, Port]:
+    """The input and the output side of the accelerator."""
+    hardware, folds = hardware_graph(graph, folding)
+    return port(hardware, folds, hardware.input.name), port(hardware, folds, hardware.output)
+
+
+def accelerator_verilog(graph: Graph, folding: Folding) -> dict[str, str]:
     """Verilog texts by file name, `<name>.v` and the AXI4-Stream `<name>_axis.v`."""
-    accelerator, library = Accelerator(graph, folding), Library()
-    library.signature(graph.name, lambda: accelerator)
-    given, made = ports(graph, accelerator)
+    library = Library()
+    library.signature(graph.name, lambda: Accelerator(graph, folding))
+    given, made = ports(graph, folding)
     verilog = rtlil_to_verilog("\n".join(library.rtlil().values()))
     wrapper = render("axis.v.j2", name=graph.name, version=__version__, input=given, output=made)
-    return {f"{graph.name}.v": verilog, f"{graph.name}_axis.v": wrapper}, accelerator
+    return {f"{graph.name}.v": verilog, f"{graph.name}_axis.v": wrapper}
 
 
 def report(graph: Graph, folding: Folding) -> dict[str, Any]:
@@ -137,7 +140,7 @@ def emit(graph: Graph, folding: Folding, out: Path, images: np.ndarray, labels: 
     progress: is told each stage as it begins.
     """
     progress("Verilog")
-    texts, _ = accelerator_verilog(graph, folding)
+    texts = accelerator_verilog(graph, folding)
     progress("test vectors")
     expected = golden.run(graph, images.transpose(0, 2, 3, 1))
     vectors = {"images": images, "expected": expected}

@@ -89,28 +89,31 @@ def _reader(graph: Graph, node: Node) -> Node | None:
 @singledispatch
 def _choose(node: Node, graph: Graph, folding: Folding, target: int) -> Fold:
     """Element by element: as few lanes as the beats that its reads bring in time allow."""
-    edge, reads = graph.edges[node.name], graph.reads(node)
-    beats = max(e.size for e in (*reads, edge))
-    fits = [d for d in _divisors(edge.channels) if beats // d <= target]
-    return Fold(pe=fits[0] if fits else _cannot(node, edge, beats // edge.channels, target))
+    return _elementwise(node, graph, graph.edges[node.name].channels, target)
 
 
-def _cannot(node: Node, edge: Edge, best: int, target: int) -> int:
-    raise N2uqError(f"{node.name}: {edge.channels} channels per beat take {best} cycles per image; "
-                    f"{target} cannot be reached")
+def _elementwise(node: Node, graph: Graph, lanes: int, target: int) -> Fold:
+    beats = max(e.size for e in (*graph.reads(node), graph.edges[node.name]))
+    fits = [d for d in _divisors(lanes) if beats // d <= target]
+    return Fold(pe=fits[0] if fits else _cannot(node, lanes, beats // lanes, target))
+
+
+def _cannot(node: Node, lanes: int, best: int, target: int) -> int:
+    raise N2uqError(f"{node.name}: {lanes} lanes, the most it can have, take {best} cycles per "
+                    f"image; {target} cannot be reached")
 
 
 @_choose.register
 def _(node: MatVec, graph: Graph, folding: Folding, target: int) -> Fold:
     outputs, inputs = node.weights.shape
-    edge, (read,) = graph.edges[node.name], graph.reads(node)
+    edge = graph.edges[node.name]
     source = graph[node.inputs[0]]
     channels = graph.reads(source)[0].channels if isinstance(source, SlidingWindow) else inputs
     options = [(pe * simd, lcm(simd, channels), pe, simd)
                for pe in _divisors(outputs) for simd in _divisors(inputs)
                if edge.size * inputs <= target * pe * simd]
     if not options:
-        _cannot(node, read, edge.shape[0] * edge.shape[1], target)
+        _cannot(node, outputs * inputs, edge.shape[0] * edge.shape[1], target)
     *_, pe, simd = min(options)
     return Fold(pe=pe, simd=simd)
 
@@ -124,7 +127,7 @@ def _(node: Node, graph: Graph, folding: Folding, target: int) -> Fold:
     (read,), edge = graph.reads(node), graph.edges[node.name]
     fits = [d for d in _divisors(read.channels) if max(edge.size, read.size) // d <= target]
     if not fits:
-        _cannot(node, read, edge.size // read.channels, target)
+        _cannot(node, read.channels, edge.size // read.channels, target)
     simd = folding[reader.name].simd if isinstance(reader, MatVec) else folding[reader.name].pe
     lanes = min(fits, key=lambda d: (lcm(d, simd) // simd, lcm(d, simd) // d, d))
     return Fold(pe=lanes, simd=lanes)
@@ -132,7 +135,9 @@ def _(node: Node, graph: Graph, folding: Folding, target: int) -> Fold:
 
 @_choose.register
 def _(node: Threshold, graph: Graph, folding: Folding, target: int) -> Fold:
-    return _choose.dispatch(Node)(node, graph, folding, target)
+    """One table for all channels serves any number of elements."""
+    edge = graph.edges[node.name]
+    return _elementwise(node, graph, edge.channels if len(node.signs) > 1 else edge.size, target)
 
 
 @_choose.register

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import golden
-from .emit import Build, Port, ports
+from .emit import Build, port, ports
 from .errors import N2uqError
 from .folding import fold_cycles
-from .hw.build import Accelerator
-from .ir import Flatten, Graph, MatVec
+from .hw.build import hardware_graph
+from .ir import Flatten, MatVec
 from .sim.runner import Dut, Run, Sink, Source, Tap, pack, simulate, unpack
 
 __all__ = ["Verdict", "verify"]
@@ -66,17 +65,15 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
         raise N2uqError("images must be at least 1, not 0")
     nhwc = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
     expected = golden.run(build.graph, nhwc)
-    accelerator = Accelerator(build.graph, build.folding)
-    given, made = ports(build.graph, accelerator)
-    run = _simulate(build, nhwc, given, made, stalls, seed, simulator, progress)
+    _, made = ports(build.graph, build.folding)
+    run = _simulate(build, nhwc, stalls, seed, simulator, progress)
     record = run.sinks[build.graph.name][0]
     got = unpack(record.beats[:, :made.bits], made.lanes, made.width, made.signed
                  ).reshape(expected.shape)
     wrong = (got != expected).reshape(len(images), -1).any(axis=1)
     first = ""
     if wrong.any():
-        first = _locate(build, nhwc, int(wrong.argmax()), accelerator, given, made, stalls, seed,
-                        simulator, got, expected)
+        first = _locate(build, nhwc, int(wrong.argmax()), stalls, seed, simulator, got, expected)
     accepted = run.sources[build.graph.name][0]
     ends = record.cycles[made.beats - 1::made.beats]
     half = len(ends) // 2
@@ -97,9 +94,9 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
         simulator=simulator, layers=layers, first_mismatch=first)
 
 
-def _simulate(build: Build, nhwc: np.ndarray, given: Port, made: Port, stalls: float, seed: int,
-              simulator: str, progress: Callable[[str, float], None] | None,
-              taps: tuple[Tap, ...] = ()) -> Run:
+def _simulate(build: Build, nhwc: np.ndarray, stalls: float, seed: int, simulator: str,
+              progress: Callable[[str, float], None] | None, taps: tuple[Tap, ...] = ()) -> Run:
+    given, made = ports(build.graph, build.folding)
     beats = pack(nhwc.reshape(-1, given.lanes), given.width)
     beats = np.pad(beats, ((0, 0), (0, given.tdata - given.bits)))
     dut = Dut(
@@ -113,54 +110,27 @@ def _simulate(build: Build, nhwc: np.ndarray, given: Port, made: Port, stalls: f
                     simulator=simulator, progress=progress)
 
 
-def _locate(build: Build, nhwc: np.ndarray, image: int, accelerator: Accelerator, given: Port,
-            made: Port, stalls: float, seed: int, simulator: str, got: np.ndarray,
-            expected: np.ndarray) -> str:
-    """Where the inner streams first leave the golden model: image, layer, pixel, channel, values."""
-    graph = build.graph
+def _locate(build: Build, nhwc: np.ndarray, image: int, stalls: float, seed: int, simulator: str,
+            got: np.ndarray, expected: np.ndarray) -> str:
+    """Where the inner streams first leave golden: image, layer, pixel, channel, both values."""
+    graph, folding = hardware_graph(build.graph, build.folding)
+    units = [node.name for node in graph.nodes[1:] if not isinstance(node, Flatten)]
     taps = tuple(
-        Tap(name, *(f"accelerator.{name}__o__{signal}" for signal in ("valid", "ready", "payload")),
-            width=len(unit.o.p.as_value()))
-        for name, unit in accelerator.units.items() if name in graph.edges)
-    run = _simulate(build, nhwc[:image + 1], given, made, stalls, seed, simulator, None, taps)
+        Tap(name, valid=f"accelerator.{name}__o__valid", ready=f"accelerator.{name}__o__ready",
+            data=f"accelerator.{name}__o__payload", width=port(graph, folding, name).bits)
+        for name in units)
+    run = _simulate(build, nhwc[:image + 1], stalls, seed, simulator, None, taps)
     truth = golden.run_all(graph, nhwc[image:image + 1])
-    for node in graph.nodes:
-        if node.name not in run.taps[graph.name] or isinstance(node, Flatten):
-            continue
-        edge, record = graph.edges[node.name], run.taps[graph.name][node.name]
-        unit = accelerator.units[node.name]
-        values = unpack(record.beats, unit.o.payload.shape().length, edge.width, edge.signed)
-        values = values.reshape(-1)[image * edge.size:(image + 1) * edge.size]
-        right = truth[node.name].reshape(-1)[:len(values)]
+    for name in units:
+        edge, stream = graph.edges[name], port(graph, folding, name)
+        values = unpack(run.taps[graph.name][name].beats, stream.lanes, stream.width, stream.signed
+                        ).reshape(-1)[image * edge.size:(image + 1) * edge.size]
+        right = truth[name].reshape(-1)[:len(values)]
         if (values != right).any():
             at = int((values != right).argmax())
             row, column, channel = (int(v) for v in np.unravel_index(at, edge.shape))
-            return (f"image {image}: layer {node.name} first differs at pixel ({row}, {column}), "
+            return (f"image {image}: layer {name} first differs at pixel ({row}, {column}), "
                     f"channel {channel}: {values[at]} in RTL, {right[at]} in golden")
     at = int((got[image] != expected[image]).reshape(-1).argmax())
     return (f"image {image}: only the output differs, at element {at}: "
             f"{got[image].reshape(-1)[at]} in RTL, {expected[image].reshape(-1)[at]} in golden")
-
-
-def images_for(graph: Graph, build: Build | None, count: int, folder: Path | None
-               ) -> tuple[np.ndarray, np.ndarray | None]:
-    """`count` images and their labels: of the net's data set, else the build's own vectors.
-
-    Without a data set at hand, a build's stored vectors serve as far as they go.
-    """
-    from . import data
-
-    name = graph.meta.get("dataset", "")
-    if name == "digits" or (name in data.DATASETS and folder is not None):
-        held = data.load(name, folder)
-        if count <= len(held.images):
-            return held.images[:count], held.labels[:count]
-        raise N2uqError(f"images must be at most the {len(held.images)} of {name}'s test split, "
-                        f"not {count}")
-    if build is not None and count <= len(build.vectors["images"]):
-        return build.vectors["images"][:count], build.vectors.get("labels", [None] * count)[:count]
-    node = graph.input
-    rng = np.random.default_rng(0)
-    height, width, channels = node.shape
-    return rng.integers(node.lo, node.hi + 1, (count, channels, height, width)).astype(
-        np.uint8 if node.hi < 256 else np.uint16), None
