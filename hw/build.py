@@ -10,7 +10,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..errors import N2uqError
-from ..folding import Fold, Folding
+from ..folding import Fold, Folding, check
 from ..ir import (
     ArgMax,
     Edge,
@@ -37,7 +37,6 @@ from .stream import (
     WidthConverter,
     beats,
     convert_width,
-    divides,
     element,
     instantiate,
 )
@@ -143,6 +142,7 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
     Returns the graph with these nodes and the folding with theirs.  A Flatten has no unit: the
     stream passes through.
     """
+    check(graph, folding)
     folds = dict(folding)
     nodes: list[Node] = []
     lanes: dict[str, int] = {}
@@ -150,8 +150,6 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
     for node in graph.nodes:
         if isinstance(node, Input):
             lanes[node.name] = folds[node.name].pe
-            divides(f"{node.name}: lanes", folds[node.name].pe, "elements",
-                    graph.edges[node.name].size)
             nodes.append(node)
             continue
         sources = []
@@ -162,7 +160,6 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
                 lanes[node.name] = lanes[at]
                 continue
             wanted = lanes_in(node, folds[node.name])
-            divides(f"{node.name}: lanes", wanted, "elements", graph.edges[name].size)
             for k, to in enumerate(convert_width(lanes[at], wanted)):
                 converter = WidthConvert(f"{node.name}_width{k or ''}", (at,), lanes=to)
                 folds[converter.name] = Fold(pe=to, simd=lanes[at])

@@ -1,7 +1,7 @@
 """Folding: how many elements each unit takes and makes per cycle, and in which style.
 
 PE is a unit's output channels per cycle, SIMD its inputs per cycle.  A folding is a small YAML file
-that people edit: ``layer: {pe: 4, simd: 9, style: parallel}``.
+that people edit: ``layer: {pe: 4, simd: 9, form: planes}``.
 """
 
 from __future__ import annotations
@@ -15,27 +15,78 @@ from typing import Any
 import yaml
 
 from .errors import N2uqError
-from .ir import Edge, Flatten, Graph, Input, MatVec, Node, Pad, SlidingWindow, Threshold
+from .ir import ArgMax, Edge, Flatten, Graph, Input, MatVec, Node, Pad, SlidingWindow, Threshold
 
-__all__ = ["Fold", "Folding", "choose", "fold_cycles", "load_folding", "save_folding",
-           "slowest_window"]
+__all__ = ["FORMS", "STYLES", "Fold", "Folding", "cheapest_form", "check", "choose", "divided",
+           "fold_cycles", "load_folding", "save_folding", "slowest_window"]
+
+STYLES = ("parallel", "search")            # of a Threshold, see hw/threshold.py
+FORMS = ("planes", "product", "direct")    # of a MatVec's products, see hw/mac.py
 
 
 @dataclass(frozen=True)
 class Fold:
     """Folding of one unit: `pe` lanes out, `simd` lanes in (MatVec only), style and product form.
 
-    `style` is how a Threshold compares ("parallel", "search"), `form` how a MatVec multiplies
-    ("planes", "product", "direct", or "" for the cheaper one of its widths).
+    `style` is how a Threshold compares, one of `STYLES`; `form` how a MatVec multiplies, one of
+    `FORMS`.
     """
 
     pe: int = 1
     simd: int = 1
     style: str = "parallel"
-    form: str = ""
+    form: str = "planes"
 
 
 Folding = dict[str, Fold]
+
+
+@singledispatch
+def divided(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, int]]:
+    """What the lanes of a unit divide, by field of its `Fold`: a name and how many there are."""
+    return {"pe": ("channels", edge.channels)}
+
+
+@divided.register
+def _(node: Input, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, int]]:
+    return {"pe": ("elements", edge.size)}
+
+
+@divided.register(Pad)
+@divided.register(SlidingWindow)
+@divided.register(ArgMax)
+def _(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, int]]:
+    return {"pe": ("channels", reads[0].channels)}
+
+
+@divided.register
+def _(node: Threshold, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, int]]:
+    """One table for all channels serves any number of elements."""
+    return {"pe": ("channels", edge.channels) if len(node.signs) > 1 else ("elements", edge.size)}
+
+
+@divided.register
+def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, int]]:
+    outputs, inputs = node.weights.shape
+    return {"pe": ("output channels", outputs), "simd": ("inputs", inputs)}
+
+
+def check(graph: Graph, folding: Folding) -> None:
+    """Raise N2uqError for a folding that no hardware can have: unit, rule and value."""
+    for node in graph.nodes:
+        if isinstance(node, Flatten):
+            continue
+        fold = folding[node.name]
+        for key, names in (("style", STYLES), ("form", FORMS)):
+            if getattr(fold, key) not in names:
+                raise N2uqError(f"{node.name}: {key} must be one of {', '.join(names)}, "
+                                f"not {getattr(fold, key)!r}")
+        totals = divided(node, graph.reads(node), graph.edges[node.name])
+        for key, (of, total) in totals.items():
+            lanes = getattr(fold, key)
+            if lanes < 1 or total % lanes:
+                raise N2uqError(f"{node.name}: {key.upper()} must divide the {total} {of}, "
+                                f"not {lanes}")
 
 
 def fold_cycles(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> int:
@@ -55,8 +106,9 @@ def slowest_window(graph: Graph) -> int:
     return max(windows, default=-(-graph.edges[graph.input.name].size // 4))
 
 
-def _divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]
+def cheapest_form(weight_bits: int, act_bits: int) -> str:
+    """The product form with the fewest LUTs, as `bench/units.py` measures."""
+    return "planes"
 
 
 def choose(graph: Graph, cycles: int | None = None) -> Folding:
@@ -79,76 +131,66 @@ def choose(graph: Graph, cycles: int | None = None) -> Folding:
     return {node.name: folding[node.name] for node in graph.nodes if node.name in folding}
 
 
-def _reader(graph: Graph, node: Node) -> Node | None:
+def _in_time(node: Node, graph: Graph, target: int) -> list[Fold]:
+    """Every folding of the unit that takes at most `target` cycles; N2uqError if there is none."""
+    reads, edge = graph.reads(node), graph.edges[node.name]
+    totals = divided(node, reads, edge)
+    folds = [Fold(pe=pe, simd=simd) for pe in _divisors(totals["pe"][1])
+             for simd in _divisors(totals.get("simd", ("", 1))[1])]
+    fits = [fold for fold in folds if fold_cycles(node, reads, edge, fold) <= target]
+    if not fits:
+        every = " and ".join(f"{total} {of}" for of, total in totals.values())
+        raise N2uqError(f"{node.name}: all {every} at once take "
+                        f"{fold_cycles(node, reads, edge, folds[-1])} cycles per image; "
+                        f"{target} cannot be reached")
+    return fits
+
+
+def _divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def _lanes_of_reader(graph: Graph, node: Node, folding: Folding) -> int:
+    """The lanes that the unit behind `node` takes."""
     for other in graph.nodes:
         if node.name in other.inputs:
-            return _reader(graph, other) if isinstance(other, Flatten) else other
-    return None
+            if isinstance(other, Flatten):
+                return _lanes_of_reader(graph, other, folding)
+            fold = folding[other.name]
+            return fold.simd if isinstance(other, MatVec) else fold.pe
+    return 1
 
 
 @singledispatch
 def _choose(node: Node, graph: Graph, folding: Folding, target: int) -> Fold:
-    """Element by element: as few lanes as the beats that its reads bring in time allow."""
-    return _elementwise(node, graph, graph.edges[node.name].channels, target)
-
-
-def _elementwise(node: Node, graph: Graph, lanes: int, target: int) -> Fold:
-    beats = max(e.size for e in (*graph.reads(node), graph.edges[node.name]))
-    fits = [d for d in _divisors(lanes) if beats // d <= target]
-    return Fold(pe=fits[0] if fits else _cannot(node, lanes, beats // lanes, target))
-
-
-def _cannot(node: Node, lanes: int, best: int, target: int) -> int:
-    raise N2uqError(f"{node.name}: {lanes} lanes, the most it can have, take {best} cycles per "
-                    f"image; {target} cannot be reached")
+    """Element by element: as few lanes as the rate asks."""
+    return _in_time(node, graph, target)[0]
 
 
 @_choose.register
 def _(node: MatVec, graph: Graph, folding: Folding, target: int) -> Fold:
-    outputs, inputs = node.weights.shape
-    edge = graph.edges[node.name]
-    source = graph[node.inputs[0]]
-    channels = graph.reads(source)[0].channels if isinstance(source, SlidingWindow) else inputs
-    options = [(pe * simd, lcm(simd, channels), pe, simd)
-               for pe in _divisors(outputs) for simd in _divisors(inputs)
-               if edge.size * inputs <= target * pe * simd]
-    if not options:
-        _cannot(node, outputs * inputs, edge.shape[0] * edge.shape[1], target)
-    *_, pe, simd = min(options)
-    return Fold(pe=pe, simd=simd)
+    """The fewest multipliers; of these the narrowest converter behind the channels of a window."""
+    (read,), source = graph.reads(node), graph[node.inputs[0]]
+    channels = (graph.reads(source)[0] if isinstance(source, SlidingWindow) else read).channels
+    fold = min(_in_time(node, graph, target),
+               key=lambda f: (f.pe * f.simd, lcm(f.simd, channels), f.pe))
+    bits = max(int(node.weights.max()) - int(node.weights.min()) >> 1, 1).bit_length()
+    return Fold(fold.pe, fold.simd, form=cheapest_form(bits, read.width))
 
 
 @_choose.register(SlidingWindow)
 @_choose.register(Pad)
 def _(node: Node, graph: Graph, folding: Folding, target: int) -> Fold:
     """As many lanes as the rate asks, and of these what suits the reader best."""
-    reader = _reader(graph, node)
-    assert reader is not None
-    (read,), edge = graph.reads(node), graph.edges[node.name]
-    fits = [d for d in _divisors(read.channels) if max(edge.size, read.size) // d <= target]
-    if not fits:
-        _cannot(node, read.channels, edge.size // read.channels, target)
-    simd = folding[reader.name].simd if isinstance(reader, MatVec) else folding[reader.name].pe
-    lanes = min(fits, key=lambda d: (lcm(d, simd) // simd, lcm(d, simd) // d, d))
-    return Fold(pe=lanes, simd=lanes)
-
-
-@_choose.register
-def _(node: Threshold, graph: Graph, folding: Folding, target: int) -> Fold:
-    """One table for all channels serves any number of elements."""
-    edge = graph.edges[node.name]
-    return _elementwise(node, graph, edge.channels if len(node.signs) > 1 else edge.size, target)
+    simd = _lanes_of_reader(graph, node, folding)
+    return min(_in_time(node, graph, target), key=lambda f: (
+        lcm(f.pe, simd) // simd, lcm(f.pe, simd) // f.pe, f.pe))
 
 
 @_choose.register
 def _(node: Input, graph: Graph, folding: Folding, target: int) -> Fold:
     """The lanes of the first unit, so that the input needs no converter."""
-    reader = _reader(graph, node)
-    if reader is None:
-        return Fold()
-    fold = folding[reader.name]
-    lanes = fold.simd if isinstance(reader, MatVec) else fold.pe
-    return Fold(pe=lanes, simd=lanes)
+    return Fold(pe=_lanes_of_reader(graph, node, folding))
 
 
 def save_folding(folding: Folding, path: Path) -> None:
@@ -168,9 +210,11 @@ def load_folding(path: Path, graph: Graph) -> Folding:
     """Read a YAML folding for `graph`; units that it does not name keep the chosen folding."""
     try:
         rows: Any = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise N2uqError(f"{path}: no such folding file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise N2uqError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise N2uqError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(rows, dict):
         raise N2uqError(f"{path}: must map layer names to foldings, not {type(rows).__name__}")
@@ -188,5 +232,5 @@ def load_folding(path: Path, graph: Graph) -> Folding:
                 raise N2uqError(f"{path}: {name}.{key} must be "
                                 f"{type(getattr(Fold(), key)).__name__}, not {value!r}")
         folding[name] = Fold(**{**asdict(folding[name]), **row})
+    check(graph, folding)
     return folding
-
