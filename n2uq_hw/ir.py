@@ -7,18 +7,17 @@ widths follow from ranges.  A vector is a tensor [1, 1, C].
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, singledispatch
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from .errors import N2uqError
+from .files import load_arrays, save_arrays
 
 __all__ = [
     "ArgMax", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Graph", "Input", "MatVec", "MaxPool",
@@ -27,13 +26,16 @@ __all__ = [
 ]
 
 FORMAT = 1
+MAX_ELEMENTS = 2**26  # of one image on one edge; what is above is a fault, not a network
+MAX_BITS = 62         # so that int64 holds every sum of two
 
 
 def bits_for(lo: int, hi: int) -> tuple[int, bool]:
     """Width in bits and signedness of the narrowest integer that holds `lo`..`hi`."""
-    signed = lo < 0
-    return max(max(int(hi), 0).bit_length(), (~int(lo)).bit_length() if signed else 1) + signed, \
-        signed
+    lo, hi = int(lo), int(hi)
+    if lo >= 0:
+        return max(hi.bit_length(), 1), False
+    return max(max(hi, 0).bit_length(), (~lo).bit_length()) + 1, True
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +83,7 @@ class Node:
     name: str
     inputs: tuple[str, ...] = ()
     KINDS: ClassVar[dict[str, type[Node]]] = {}
+    READS: ClassVar[int] = 1
 
     def __init_subclass__(cls) -> None:
         Node.KINDS[cls.__name__] = cls
@@ -90,6 +93,7 @@ class Node:
 class Input(Node):
     """Images [H, W, C] of integers in `lo`..`hi`, pixel by pixel, channels last."""
 
+    READS: ClassVar[int] = 0
     shape: tuple[int, int, int] = (1, 1, 1)
     lo: int = 0
     hi: int = 255
@@ -118,7 +122,7 @@ class Flatten(Node):
 
 @dataclass(frozen=True, eq=False)
 class MatVec(Node):
-    """Each pixel's vector [K] times `weights` [N, K]: a linear layer, or a convolution's windows."""
+    """Each pixel's vector [K] times `weights` [N, K]: a linear layer, or windows' convolution."""
 
     weights: np.ndarray = field(default_factory=lambda: np.ones((1, 1), np.int8))
 
@@ -145,7 +149,7 @@ class Threshold(Node):
 
 @dataclass(frozen=True, eq=False)
 class Scale(Node):
-    """Fixed point: ``(x·multiplier + offset) >> shift``, floor; `offset` holds the rounding half."""
+    """Fixed point: ``(x·multiplier + offset) >> shift``, floor; `offset` holds what rounds."""
 
     multiplier: np.ndarray = field(default_factory=lambda: np.ones(1, np.int64))
     offset: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
@@ -202,8 +206,10 @@ class Graph:
                 raise N2uqError(f"{self.name}: node {node.name} must read an earlier node, "
                                 f"not {missing[0]}")
             try:
+                _need(len(node.inputs) == node.READS, node,
+                      f"must read {node.READS} edges, not {len(node.inputs)}")
                 edges[node.name] = infer(node, *(edges[name] for name in node.inputs))
-            except (N2uqError, TypeError) as error:
+            except N2uqError as error:
                 raise N2uqError(f"{self.name}: {error}") from None
         return edges
 
@@ -232,21 +238,26 @@ class Graph:
     def verify(self) -> Graph:
         """Return the graph if it is legal, else raise N2uqError.
 
-        Legal: unique names that are identifiers, one Input (first), one output, every node reads
-        earlier nodes, every edge's shape and range can be inferred, ranges fit 63 bits.
+        Legal: names that are identifiers, those of nodes unique; fields of the declared types;
+        one Input (first), one output, every node reads earlier nodes; every edge's shape and range
+        can be inferred, has at most 2**26 elements and fits 62 bits.
         """
         names = [node.name for node in self.nodes]
-        for name in names:
-            if not name.isidentifier() or names.count(name) > 1:
-                raise N2uqError(f"{self.name}: node names must be unique identifiers, not {name!r}")
+        for name in [self.name, *names]:
+            if not (isinstance(name, str) and name.isascii() and name.isidentifier()):
+                raise N2uqError(f"{self.name}: names must be identifiers, not {name!r}")
+            if names.count(name) > 1:
+                raise N2uqError(f"{self.name}: node names must be unique, not {name} twice")
+        if not isinstance(self.meta, dict):
+            raise N2uqError(f"{self.name}: meta must be a dict, not {type(self.meta).__name__}")
+        for node in self.nodes:
+            _check_fields(self.name, node)
         if [isinstance(node, Input) for node in self.nodes] != [True] + [False] * (len(names) - 1):
             raise N2uqError(f"{self.name}: exactly one Input must come first")
         read = {name for node in self.nodes for name in node.inputs}
         if len(ends := [name for name in names if name not in read]) != 1:
             raise N2uqError(f"{self.name}: exactly one node must be the output, not {ends}")
-        for name, edge in self.edges.items():
-            if edge.width > 62:
-                raise N2uqError(f"{self.name}: {name} must fit 62 bits, not {edge.width}")
+        _ = self.edges  # raises where one cannot be inferred
         return self
 
     def save(self, path: Path) -> None:
@@ -257,39 +268,65 @@ class Graph:
             for f in fields(node):
                 value = getattr(node, f.name)
                 if isinstance(value, np.ndarray):
-                    arrays[f"{node.name}.{f.name}"] = np.ascontiguousarray(value)
+                    arrays[f"{node.name}.{f.name}"] = value
                 else:
                     row[f.name] = value
             rows.append(row)
-        described = {"format": FORMAT, "name": self.name, "meta": self.meta, "nodes": rows}
-        part = path.with_name(path.name + ".part")
-        try:
-            save_file(arrays, part, metadata={"n2uq-ir": json.dumps(described, sort_keys=True)})
-            part.replace(path)
-        except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
-            raise N2uqError(f"{path}: cannot be written: {error}") from None
+        save_arrays(path, arrays, "n2uq-ir", {
+            "format": FORMAT, "name": self.name, "meta": self.meta, "nodes": rows})
 
 
 def load_graph(path: Path) -> Graph:
     """Read a graph that `Graph.save` wrote; any fault in it is an N2uqError naming the file."""
+    arrays, described = load_arrays(path, "n2uq-ir", FORMAT)
     try:
-        with safe_open(path, "np") as file:
-            described = json.loads((file.metadata() or {})["n2uq-ir"])
-            if described["format"] != FORMAT:
-                raise N2uqError(f"{path}: IR format must be {FORMAT}, not {described['format']}")
-            nodes = []
-            for row in described["nodes"]:
-                kind = Node.KINDS[row.pop("kind")]
-                given = {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}
-                given |= {f.name: file.get_tensor(f"{row['name']}.{f.name}")
-                          for f in fields(kind) if f.name not in row}
-                nodes.append(kind(**given))
-        return Graph(described["name"], tuple(nodes), described["meta"]).verify()
-    except FileNotFoundError:
-        raise N2uqError(f"{path}: no such IR file") from None
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise N2uqError(f"{path}: not a whole IR file: {error}") from None
+        nodes = tuple(_node(row, arrays) for row in described["nodes"])
+        graph = Graph(described["name"], nodes, described["meta"]).verify()
+    except N2uqError as error:
+        raise N2uqError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise N2uqError(f"{path}: malformed n2uq-ir description: {error!r}") from None
+    if arrays:
+        raise N2uqError(f"{path}: array {min(arrays)} is of no node")
+    return graph
+
+
+def _node(row: dict[str, Any], arrays: dict[str, np.ndarray]) -> Node:
+    """The node that `row` describes; takes its arrays out of `arrays`."""
+    name, kind = row["name"], row.pop("kind")
+    if kind not in Node.KINDS:
+        raise N2uqError(f"node {name} must be one of {', '.join(Node.KINDS)}, not {kind}")
+    given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}
+    for f in fields(Node.KINDS[kind]):
+        if f.name not in given:
+            if (key := f"{name}.{f.name}") not in arrays:
+                raise N2uqError(f"{f.name} of {name} is missing")
+            given[f.name] = arrays.pop(key)
+    return Node.KINDS[kind](**given)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether `value` is of the type `hint` of a node's field: int, str, tuple or integer array."""
+    if hint is np.ndarray:
+        return isinstance(value, np.ndarray) and value.dtype.kind in "iu" \
+            and value.dtype != np.uint64
+    if hint is int:  # not bool, and none that a float cannot hold
+        return type(value) is int and value.bit_length() <= MAX_BITS
+    if (parts := get_args(hint)) and isinstance(value, tuple):
+        parts = parts[:1] * len(value) if parts[-1] is ... else parts
+        return len(value) == len(parts) and all(map(_fits, value, parts))
+    return type(value) is hint
+
+
+def _check_fields(graph: str, node: Node) -> None:
+    hints = get_type_hints(type(node))
+    for f in fields(node):
+        value = getattr(node, f.name)
+        if not _fits(value, hints[f.name]):
+            rule = "an integer array" if hints[f.name] is np.ndarray else f"{f.type}"
+            given = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) \
+                else repr(value)
+            raise N2uqError(f"{graph}: {f.name} of {node.name} must be {rule}, not {given}")
 
 
 def _need(holds: bool, node: Node, rule: str) -> None:
@@ -299,34 +336,59 @@ def _need(holds: bool, node: Node, rule: str) -> None:
 
 def _channels(node: Node, edge: Edge, **arrays: np.ndarray) -> None:
     for key, array in arrays.items():
-        _need(array.shape[0] in (1, edge.channels), node,
-              f"{key} must serve the {edge.channels} channels, not {array.shape[0]}")
+        _need(array.ndim == 1 and len(array) in (1, edge.channels), node,
+              f"{key} must be [1] or [{edge.channels}], not {list(array.shape)}")
+
+
+def _size(node: Node, *sizes: int) -> None:
+    """Refuse a shape before arrays of it are made."""
+    _need(math.prod(sizes) <= MAX_ELEMENTS, node,
+          f"an image must have at most {MAX_ELEMENTS} elements, not {math.prod(sizes)}")
+
+
+def _magnitude(*arrays: np.ndarray) -> np.ndarray:
+    """Largest magnitude at each place, in floats: near enough to see that int64 would wrap."""
+    return np.abs(np.stack([array.astype(np.float64) for array in arrays])).max(axis=0)
+
+
+def _narrow(node: Node, magnitude: np.ndarray) -> None:
+    """Refuse what could come near the end of int64, before it is computed there."""
+    _need(bool((magnitude < 2.0**(MAX_BITS - 1)).all()), node,
+          f"values must fit {MAX_BITS} bits, not {magnitude.max(initial=0):.3g}")
 
 
 @singledispatch
 def infer(node: Node, *edges: Edge) -> Edge:
-    """The output edge of `node` for its input edges; raises N2uqError where they do not fit."""
+    """The output edge of `node` for its input edges; raises N2uqError where they do not fit.
+
+    A range is exact for inputs that take every value of their own ranges, independently.
+    """
     raise N2uqError(f"no shape rule for {type(node).__name__}")
 
 
 @infer.register
 def _(node: Input) -> Edge:
-    _need(len(node.shape) == 3 and min(node.shape) > 0 and node.lo <= node.hi, node,
-          f"shape must be three positive sizes and lo <= hi, not {node.shape}, "
-          f"{node.lo}..{node.hi}")
+    _need(min(node.shape) > 0 and node.lo <= node.hi, node,
+          f"must have positive sizes and lo <= hi, not {node.shape}, {node.lo}..{node.hi}")
+    _size(node, *node.shape)
+    _narrow(node, np.array([float(node.lo), float(node.hi)]))
     channels = node.shape[2]
-    return Edge(node.shape, np.full(channels, node.lo), np.full(channels, node.hi))
+    return Edge(node.shape, np.full(channels, node.lo, np.int64),
+                np.full(channels, node.hi, np.int64))
 
 
 @infer.register
 def _(node: Pad, x: Edge) -> Edge:
     _channels(node, x, values=node.values)
+    _narrow(node, _magnitude(node.values))
     _need(min(node.frame) >= 0, node, f"the frame must not be negative, not {node.frame}")
-    top, bottom, left, right = node.frame
-    shape = (x.shape[0] + top + bottom, x.shape[1] + left + right, x.channels)
     if not any(node.frame):
         return x
-    return Edge(shape, np.minimum(x.lo, node.values), np.maximum(x.hi, node.values))
+    top, bottom, left, right = node.frame
+    shape = (x.shape[0] + top + bottom, x.shape[1] + left + right, x.channels)
+    _size(node, *shape)
+    values = node.values.astype(np.int64)
+    return Edge(shape, np.minimum(x.lo, values), np.maximum(x.hi, values))
 
 
 @infer.register
@@ -335,6 +397,7 @@ def _(node: SlidingWindow, x: Edge) -> Edge:
     _need(0 < kh <= height and 0 < kw <= width and min(sh, sw) > 0, node,
           f"kernel {kh}×{kw} with stride {sh}×{sw} must fit the {height}×{width} image")
     shape = ((height - kh) // sh + 1, (width - kw) // sw + 1, kh * kw * x.channels)
+    _size(node, *shape)
     return Edge(shape, np.tile(x.lo, kh * kw), np.tile(x.hi, kh * kw))
 
 
@@ -346,8 +409,10 @@ def _(node: Flatten, x: Edge) -> Edge:
 
 @infer.register
 def _(node: MatVec, x: Edge) -> Edge:
-    _need(node.weights.ndim == 2 and node.weights.shape[1] == x.channels, node,
-          f"weights must be [N, {x.channels}], not {list(node.weights.shape)}")
+    _need(node.weights.ndim == 2 and node.weights.shape[1] == x.channels and len(node.weights) > 0,
+          node, f"weights must be [N, {x.channels}], not {list(node.weights.shape)}")
+    _size(node, *x.shape[:2], len(node.weights))
+    _narrow(node, _magnitude(node.weights) @ _magnitude(x.lo, x.hi))
     w = node.weights.astype(np.int64)
     up, down = np.maximum(w, 0), np.minimum(w, 0)
     return Edge((*x.shape[:2], len(w)), up @ x.lo + down @ x.hi, up @ x.hi + down @ x.lo)
@@ -358,7 +423,9 @@ def _(node: DepthwiseMatVec, x: Edge) -> Edge:
     _need(node.weights.ndim == 2 and node.weights.size == x.channels, node,
           f"weights must be [P, C] with P·C = {x.channels}, not {list(node.weights.shape)}")
     w = node.weights.astype(np.int64)
-    ends = np.stack([w * x.lo.reshape(w.shape), w * x.hi.reshape(w.shape)])
+    lo, hi = x.lo.reshape(w.shape), x.hi.reshape(w.shape)
+    _narrow(node, (_magnitude(w) * _magnitude(lo, hi)).sum(axis=0))
+    ends = np.stack([w * lo, w * hi])
     return Edge((*x.shape[:2], w.shape[1]), ends.min(axis=0).sum(axis=0),
                 ends.max(axis=0).sum(axis=0))
 
@@ -373,10 +440,13 @@ def threshold_values(node: Threshold, x: np.ndarray) -> np.ndarray:
 
 @infer.register
 def _(node: Threshold, x: Edge) -> Edge:
-    _channels(node, x, thresholds=node.thresholds, signs=node.signs, base=node.base)
-    _need(node.thresholds.shape == node.signs.shape and node.signs.ndim == 2, node,
-          "thresholds and signs must both be [C, S]")
+    _channels(node, x, base=node.base)
+    _need(node.thresholds.shape == node.signs.shape and node.signs.ndim == 2
+          and len(node.signs) in (1, x.channels), node,
+          f"thresholds and signs must both be [1, S] or [{x.channels}, S], not "
+          f"{list(node.thresholds.shape)} and {list(node.signs.shape)}")
     _need(bool(np.isin(node.signs, (-1, 0, 1)).all()), node, "signs must be -1, 0 or 1")
+    _narrow(node, _magnitude(node.base) + node.signs.shape[1])
     # A step function takes all its values at the low end of the range and at the steps within.
     steps = np.broadcast_to(node.thresholds.T, (node.signs.shape[1], x.channels))
     at = np.vstack([x.lo, np.clip(steps, x.lo, x.hi)])
@@ -387,35 +457,41 @@ def _(node: Threshold, x: Edge) -> Edge:
 @infer.register
 def _(node: Scale, x: Edge) -> Edge:
     _channels(node, x, multiplier=node.multiplier, offset=node.offset)
-    _need(node.shift >= 0, node, f"shift must not be negative, not {node.shift}")
-    ends = np.stack([(end * node.multiplier + node.offset) >> node.shift for end in (x.lo, x.hi)])
+    _need(0 <= node.shift <= MAX_BITS, node, f"shift must be in 0..{MAX_BITS}, not {node.shift}")
+    _narrow(node, _magnitude(x.lo, x.hi) * _magnitude(node.multiplier) + _magnitude(node.offset))
+    m, offset = node.multiplier.astype(np.int64), node.offset.astype(np.int64)
+    ends = np.stack([(end * m + offset) >> node.shift for end in (x.lo, x.hi)])
     return Edge(x.shape, ends.min(axis=0), ends.max(axis=0))
 
 
-def _pooled(node: MaxPool | SumPool, x: Edge) -> tuple[tuple[int, int, int], Edge]:
+def _by_position(node: MaxPool | SumPool, x: Edge) -> tuple[np.ndarray, np.ndarray]:
+    """`lo` and `hi` as [P, C]."""
     _need(node.positions > 0 and x.channels % node.positions == 0, node,
           f"{node.positions} positions must divide the window of {x.channels} elements")
-    by_position = (node.positions, x.channels // node.positions)
-    return (*x.shape[:2], by_position[1]), Edge(x.shape, x.lo.reshape(by_position),
-                                                x.hi.reshape(by_position))
+    return x.lo.reshape(node.positions, -1), x.hi.reshape(node.positions, -1)
 
 
 @infer.register
 def _(node: MaxPool, x: Edge) -> Edge:
-    shape, x = _pooled(node, x)
-    return Edge(shape, x.lo.max(axis=0), x.hi.max(axis=0))
+    lo, hi = _by_position(node, x)
+    return Edge((*x.shape[:2], lo.shape[1]), lo.max(axis=0), hi.max(axis=0))
 
 
 @infer.register
 def _(node: SumPool, x: Edge) -> Edge:
-    shape, x = _pooled(node, x)
-    return Edge(shape, x.lo.sum(axis=0), x.hi.sum(axis=0))
+    lo, hi = _by_position(node, x)
+    _narrow(node, _magnitude(lo, hi).sum(axis=0))
+    return Edge((*x.shape[:2], lo.shape[1]), lo.sum(axis=0), hi.sum(axis=0))
 
 
 @infer.register
 def _(node: ArgMax, x: Edge) -> Edge:
     _need(x.shape[:2] == (1, 1), node, f"must read one vector, not an image {x.shape}")
-    return Edge((1, 1, 1), np.array([0]), np.array([x.channels - 1]))
+    # A channel wins at its highest value if all others, at their lowest, let it; the first of
+    # equals does.
+    before = np.maximum.accumulate(np.concatenate([[x.lo.min() - 1], x.lo[:-1]]))
+    wins, = np.nonzero((x.hi > before) & (x.hi >= x.lo.max()))
+    return Edge((1, 1, 1), wins[:1], wins[-1:])
 
 
 @infer.register
@@ -437,7 +513,7 @@ def dump(graph: Graph) -> str:
     for node in graph.nodes:
         edge = graph.edges[node.name]
         attributes = [
-            f"{f.name}={list(value.shape)}" if isinstance(value, np.ndarray) else f"{f.name}={value}"
+            f"{f.name}={list(value.shape) if isinstance(value, np.ndarray) else value}"
             for f in fields(node) if f.name not in ("name", "inputs", "shape", "lo", "hi")
             for value in [getattr(node, f.name)]]
         lines.append(

@@ -6,17 +6,16 @@ formulas of the paper in NumPy float64; nothing here knows of hardware, and noth
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, fields
 from functools import singledispatch
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from .errors import N2uqError
+from .files import load_arrays, save_arrays
 
 __all__ = [
     "LTQ", "AvgPool", "BatchNorm", "Bias", "Conv", "Flatten", "InputSpec", "Layer", "Linear",
@@ -197,61 +196,53 @@ class Net:
 
     def save(self, path: Path) -> None:
         """Write the net as one safetensors file; it appears whole or not at all."""
-        described = {
+        save_arrays(path, self.params, "n2uq", {
             "format": FORMAT, "name": self.name, "input": asdict(self.input),
             "layers": [{"kind": type(layer).__name__, **asdict(layer)} for layer in self.layers],
-            "meta": self.meta,
-        }
-        part = path.with_name(path.name + ".part")
-        try:
-            save_file({k: np.ascontiguousarray(v) for k, v in self.params.items()}, part,
-                      metadata={"n2uq": json.dumps(described, sort_keys=True)})
-            part.replace(path)
-        except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
-            raise N2uqError(f"{path}: cannot be written: {error}") from None
+            "meta": self.meta})
 
 
 def load_net(path: Path) -> Net:
     """Read a net file; any fault in it is an N2uqError that names the file."""
+    params, described = load_arrays(path, "n2uq", FORMAT)
     try:
-        with safe_open(path, "np") as file:
-            described = json.loads((file.metadata() or {})["n2uq"])
-            params = {key: file.get_tensor(key) for key in sorted(file.keys())}
-    except FileNotFoundError:
-        raise N2uqError(f"{path}: no such net file") from None
-    except (SafetensorError, OSError) as error:
-        raise N2uqError(f"{path}: not a whole safetensors file: {error}") from None
-    except (KeyError, ValueError):
-        raise N2uqError(f"{path}: holds no n2uq description in its metadata") from None
-    try:
-        if described["format"] != FORMAT:
-            raise N2uqError(f"{path}: net format must be {FORMAT}, not {described['format']}")
         given = described["input"]
         return Net(
             name=described["name"],
             input=InputSpec(tuple(given["shape"]), given["max"], given["scale"]),
-            layers=tuple(_layer(row, path) for row in described["layers"]),
+            layers=tuple(_layer(row) for row in described["layers"]),
             params=params, meta=described["meta"])
     except N2uqError as error:
-        raise N2uqError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
-                        ) from None
+        raise N2uqError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise N2uqError(f"{path}: malformed n2uq description: {error!r}") from None
 
 
-def _layer(row: dict[str, Any], path: Path) -> Layer:
-    fields = dict(row)
-    kind = fields.pop("kind")
+def _layer(row: dict[str, Any]) -> Layer:
+    kind = row.pop("kind")
     if kind not in Layer.KINDS:
-        raise N2uqError(f"{path}: layer {row.get('name')} must be one of "
-                        f"{', '.join(Layer.KINDS)}, not {kind}")
-    return Layer.KINDS[kind](**fields)
+        raise N2uqError(f"layer {row.get('name')} must be one of {', '.join(Layer.KINDS)}, "
+                        f"not {kind}")
+    return Layer.KINDS[kind](**row)
+
+
+def _is_name(name: object) -> bool:
+    """Names become those of files, modules and signals."""
+    return isinstance(name, str) and name.isascii() and name.isidentifier()
 
 
 def _check(net: Net) -> None:
-    if len({layer.name for layer in net.layers}) != len(net.layers):
-        raise N2uqError(f"{net.name}: layer names must differ from each other")
+    if not _is_name(net.name):
+        raise N2uqError(f"net name must be an identifier, not {net.name!r}")
+    _check_input(net)
+    names = [layer.name for layer in net.layers]
+    for layer in net.layers:
+        if not _is_name(layer.name) or names.count(layer.name) > 1:
+            raise N2uqError(f"{net.name}: layer names must be identifiers that differ from each "
+                            f"other, not {layer.name!r}")
+        _check_hyperparameters(net, layer)
+    if not isinstance(net.meta, dict):
+        raise N2uqError(f"{net.name}: meta must be a dict, not {type(net.meta).__name__}")
     wanted = {f"{layer.name}.{key}": shape
               for layer in net.layers for key, shape in layer.shapes().items()}
     for key in sorted(wanted.keys() ^ net.params.keys()):
@@ -259,32 +250,64 @@ def _check(net: Net) -> None:
                         + ("missing" if key in wanted else "of no layer"))
     for key, shape in wanted.items():
         value = net.params[key]
-        if value.shape != shape:
-            raise N2uqError(f"{net.name}: {key} must have shape {list(shape)}, "
-                            f"not {list(value.shape)}")
+        if value.shape != shape or value.dtype != np.float32:
+            raise N2uqError(f"{net.name}: {key} must be float32 {list(shape)}, "
+                            f"not {value.dtype} {list(value.shape)}")
         if not np.isfinite(value).all():
             raise N2uqError(f"{net.name}: {key} must be finite, not "
                             f"{value[~np.isfinite(value)][0]} ({(~np.isfinite(value)).sum()} "
                             f"of {value.size} values)")
     for layer in net.layers:
-        bits = getattr(layer, "bits", 1)
-        if bits not in range(1, 9):
-            raise N2uqError(f"{net.name}: bits of {layer.name} must be in 1..8, not {bits}")
-        p = net.of(layer)
-        if "clip_val" in p and p["clip_val"][0] <= 0:
-            raise N2uqError(f"{net.name}: {layer.name}.clip_val must be positive, "
-                            f"not {p['clip_val'][0]}")
-        if isinstance(layer, Conv | Linear):
-            empty = ~p["weight"].reshape(len(p["weight"]), -1).any(axis=1)
-            if empty.any():
-                raise N2uqError(f"{net.name}: {layer.name}.weight must not hold an all-zero "
-                                f"filter (its scale is 0): channel {int(empty.argmax())}")
-        if isinstance(layer, BatchNorm) and (p["running_var"] < 0).any():
-            raise N2uqError(f"{net.name}: {layer.name}.running_var must not be negative, "
-                            f"not {p['running_var'].min()}")
-    if net.input.max not in range(1, 65536) or len(net.input.shape) != 3:
-        raise N2uqError(f"{net.name}: input must be (C, H, W) with max in 1..65535, "
-                        f"not {net.input}")
+        _check_values(net, layer)
+
+
+def _check_input(net: Net) -> None:
+    shape, largest, scale = net.input.shape, net.input.max, net.input.scale
+    if len(shape) != 3 or any(type(size) is not int or size < 1 for size in shape):
+        raise N2uqError(f"{net.name}: input shape must be three positive sizes (C, H, W), "
+                        f"not {shape!r}")
+    if type(largest) is not int or not 1 <= largest <= 65535:
+        raise N2uqError(f"{net.name}: input max must be in 1..65535, not {largest!r}")
+    if type(scale) not in (int, float) or not 0 < scale < math.inf:
+        raise N2uqError(f"{net.name}: input scale must be positive and finite, not {scale!r}")
+
+
+def _check_hyperparameters(net: Net, layer: Layer) -> None:
+    """Every field but the name is a size."""
+    for f in fields(layer)[1:]:
+        value, least = getattr(layer, f.name), 0 if f.name == "padding" else 1
+        if type(value) is not int or value < least or (f.name == "bits" and value > 8):
+            raise N2uqError(f"{net.name}: {f.name} of {layer.name} must be "
+                            + ("in 1..8" if f.name == "bits" else f"an integer from {least}")
+                            + f", not {value!r}")
+    if isinstance(layer, Conv) and (layer.in_channels % layer.groups
+                                    or layer.out_channels % layer.groups):
+        raise N2uqError(f"{net.name}: groups of {layer.name} must divide its channels "
+                        f"{layer.in_channels} and {layer.out_channels}, not {layer.groups}")
+
+
+def _check_values(net: Net, layer: Layer) -> None:
+    p = net.of(layer)
+    if "clip_val" in p and p["clip_val"][0] <= 0:
+        raise N2uqError(f"{net.name}: {layer.name}.clip_val must be positive, "
+                        f"not {p['clip_val'][0]}")
+    if isinstance(layer, Conv | Linear):
+        empty = ~p["weight"].reshape(len(p["weight"]), -1).any(axis=1)
+        if empty.any():
+            raise N2uqError(f"{net.name}: {layer.name}.weight must not hold an all-zero "
+                            f"filter (its scale is 0): channel {int(empty.argmax())}")
+        with np.errstate(all="ignore"):
+            k, delta = weight_codes(p["weight"], p["clip_val"][0], layer.bits)
+        bad = ~(np.isfinite(delta) & (delta > 0))
+        bad |= ((k < 0) | (k >= 2**layer.bits)).reshape(len(k), -1).any(axis=1)
+        if bad.any():
+            at = int(bad.argmax())
+            raise N2uqError(f"{net.name}: {layer.name}.weight and clip_val must have a float32 "
+                            f"scale, not {delta[at]} (channel {at}, largest weight "
+                            f"{np.abs(p['weight'][at]).max()}, clip_val {p['clip_val'][0]})")
+    if isinstance(layer, BatchNorm) and (p["running_var"] < 0).any():
+        raise N2uqError(f"{net.name}: {layer.name}.running_var must not be negative, "
+                        f"not {p['running_var'].min()}")
 
 
 # --- The formulas of the paper ----------------------------------------------------------------
@@ -323,16 +346,14 @@ def weight_codes(weight: np.ndarray, clip_val: float, bits: int) -> tuple[np.nda
 def ltq_thresholds(p: Params) -> np.ndarray:
     """Thresholds θ [n], float64, ascending, to be compared with x · scale1 (strict >)."""
     a = np.maximum(p["a"].astype(np.float64), 1e-3)
-    return p["start"].astype(np.float64) + np.cumsum(a) - a / 2
+    # The sums of the paper's recurrence, one after the other: θ₁, then + (aᵢ₋₁/2 + aᵢ/2).
+    return np.cumsum(np.concatenate([p["start"] + a[:1] / 2, a[:-1] / 2 + a[1:] / 2]))
 
 
 def ltq_levels(p: Params, x: np.ndarray) -> np.ndarray:
-    """Level indices q = #{i : x·scale1 > θᵢ}, int64, 0..n, of float64 `x` of any shape."""
-    scaled = x * float(p["scale1"][0])
-    q = np.zeros(np.shape(x), np.int64)
-    for threshold in ltq_thresholds(p):
-        q += scaled > threshold
-    return q
+    """Level indices q = #{i : x·scale1 > θᵢ}, int64, 0..n, of finite float64 `x` of any shape."""
+    # side="left" counts the thresholds strictly below.
+    return np.searchsorted(ltq_thresholds(p), x * float(p["scale1"][0]), side="left")
 
 
 def pact_levels(p: Params, bits: int, x: np.ndarray) -> np.ndarray:
