@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import golden
-from .emit import Build, port, ports
+from .emit import Build, Port, port, ports
 from .errors import N2uqError
 from .folding import fold_cycles
 from .hw.build import hardware_graph
@@ -70,7 +70,8 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
     record = run.sinks[build.graph.name][0]
     got = unpack(record.beats[:, :made.bits], made.lanes, made.width, made.signed
                  ).reshape(expected.shape)
-    wrong = (got != expected).reshape(len(images), -1).any(axis=1)
+    # Every bit of every beat: data, the bits that pad it to bytes, and tlast.
+    wrong = (record.beats != _beats(expected, made)).reshape(len(images), -1).any(axis=1)
     first = ""
     if wrong.any():
         first = _locate(build, nhwc, int(wrong.argmax()), stalls, seed, simulator, got, expected)
@@ -94,17 +95,24 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
         simulator=simulator, layers=layers, first_mismatch=first)
 
 
+def _beats(tensor: np.ndarray, port: Port) -> np.ndarray:
+    """The beats of integers [N, H, W, C] on an AXI4-Stream side: tdata, and tlast above it."""
+    bits = pack(tensor.reshape(-1, port.lanes), port.width)
+    fill = bits[:, -1:] if port.signed else np.zeros((len(bits), 1), np.uint8)
+    last = np.arange(1, len(bits) + 1)[:, None] % port.beats == 0
+    return np.hstack([bits, fill.repeat(port.tdata - port.bits, axis=1), last.astype(np.uint8)])
+
+
 def _simulate(build: Build, nhwc: np.ndarray, stalls: float, seed: int, simulator: str,
               progress: Callable[[str, float], None] | None, taps: tuple[Tap, ...] = ()) -> Run:
     given, made = ports(build.graph, build.folding)
-    beats = pack(nhwc.reshape(-1, given.lanes), given.width)
-    beats = np.pad(beats, ((0, 0), (0, given.tdata - given.bits)))
     dut = Dut(
         name=build.graph.name, module=f"{build.graph.name}_axis", clock="aclk", reset="aresetn",
         reset_active_low=True, taps=taps,
-        sources=(Source("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", given.tdata, beats),),
-        sinks=(Sink("m_axis_tdata", "m_axis_tvalid", "m_axis_tready", made.tdata,
-                    len(nhwc) * made.beats),))
+        sources=(Source("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", given.tdata + 1,
+                        _beats(nhwc, given), last="s_axis_tlast"),),
+        sinks=(Sink("m_axis_tdata", "m_axis_tvalid", "m_axis_tready", made.tdata + 1,
+                    len(nhwc) * made.beats, last="m_axis_tlast"),))
     work = build.path / ("simulation_debug" if taps else "simulation")
     return simulate(build.verilog, [dut], work=work / simulator, stalls=(stalls, stalls), seed=seed,
                     simulator=simulator, progress=progress)

@@ -22,9 +22,10 @@ _CYCLE = 5  # bytes of a cycle number in the logs
 
 @dataclass(frozen=True)
 class Source:
-    """An input stream: names of its three ports, payload bits, and the beats to send.
+    """An input stream: names of its ports, bits of a beat, and the beats to send.
 
-    `beats` is uint8 bits [n, width], least significant first (see `pack`).
+    `beats` is uint8 bits [n, width], least significant first (see `pack`).  A port `last` takes the
+    top bit of each beat, `data` the others; without it, `data` takes all.
     """
 
     data: str
@@ -32,17 +33,19 @@ class Source:
     ready: str
     width: int
     beats: np.ndarray
+    last: str = ""
 
 
 @dataclass(frozen=True)
 class Sink:
-    """An output stream, and how many beats it must give, neither fewer nor more."""
+    """An output stream, ports as in a `Source`; it must give `count` beats, no fewer, no more."""
 
     data: str
     valid: str
     ready: str
     width: int
     count: int
+    last: str = ""
 
 
 @dataclass(frozen=True)
