@@ -7,12 +7,10 @@ from amaranth.hdl import Value as HdlValue
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ..errors import N2uqError
-from .stream import beats
+from .stream import beats, shape_for
 
-__all__ = ["FORMS", "MacArray", "adder_tree", "mac_latency", "tree_latency"]
+__all__ = ["MacArray", "adder_tree", "mac_latency", "mac_name", "tree_latency"]
 
-FORMS = ("planes", "product", "direct")
 LEVELS_PER_STAGE = 2  # adder levels between registers: about 100 MHz on ECP5
 
 
@@ -45,6 +43,16 @@ def adder_tree(m: Module, enable: HdlValue, terms: list, name: str) -> HdlValue:
     return terms[0]
 
 
+def mac_name(*, simd: int, code_bits: int, activation: Shape, acc: Shape, step: int, least: int,
+             form: str) -> str:
+    """Module name of a `MacArray`: of all of its parameters, so that only equal ones share it."""
+    def kind(shape: Shape) -> str:
+        return f"{'s' if shape.signed else 'u'}{shape.width}"
+
+    level = f"{step}k{'m' if least < 0 else 'p'}{abs(least)}"
+    return f"pe_{form}_w{code_bits}_{level}_a{kind(activation)}_simd{simd}_acc{kind(acc)}"
+
+
 class MacArray(wiring.Component):
     """One PE: the dot product of SIMD weight codes and activations, accumulated over beats.
 
@@ -66,15 +74,17 @@ class MacArray(wiring.Component):
     acc: the sum; exact once all beats of a fold have passed.
     """
 
-    def __init__(self, *, simd: int, code_bits: int, activation: Shape, total: Shape, acc: Shape,
-                 step: int = 2, least: int = -3, form: str = "planes") -> None:
-        if form not in FORMS:
-            raise N2uqError(f"product form must be one of {', '.join(FORMS)}, not {form}")
+    def __init__(self, *, simd: int, code_bits: int, activation: Shape, acc: Shape, step: int,
+                 least: int, form: str) -> None:
         self.simd, self.code_bits, self.activation = simd, code_bits, activation
         self.step, self.least, self.form = step, least, form
+        span = 2**activation.width
+        lowest = -span // 2 if activation.signed else 0
+        ends = (0, least * simd * lowest, least * simd * (lowest + span - 1))
         super().__init__({
             "enable": In(1), "a": In(beats(activation, simd)),
-            "codes": In(beats(Shape(code_bits, False), simd)), "total": In(total),
+            "codes": In(beats(Shape(code_bits), simd)),
+            "total": In(shape_for(min(ends), max(ends))),
             "valid": In(1), "first": In(1), "acc": Out(acc),
         })
 

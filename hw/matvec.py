@@ -8,8 +8,10 @@ import numpy as np
 from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import memory
 
-from ..ir import Edge, MatVec, bits_for
-from .mac import MacArray, adder_tree, mac_latency
+from ..errors import N2uqError
+from ..folding import FORMS
+from ..ir import Edge, MatVec
+from .mac import MacArray, adder_tree, mac_latency, mac_name
 from .stream import Unit, beats, divides, element, instantiate, shape_for, wraps
 
 __all__ = ["MatVecUnit", "accumulator_range", "weight_codes_of", "words"]
@@ -67,6 +69,9 @@ class MatVecUnit(Unit):
         outputs, inputs = node.weights.shape
         self.folds = divides(f"{node.name}: PE", pe, "output channels", outputs)
         self.beats = divides(f"{node.name}: SIMD", simd, "inputs", inputs)
+        if form not in FORMS:
+            raise N2uqError(f"{node.name}: product form must be one of {', '.join(FORMS)}, "
+                            f"not {form}")
         self.node, self.edge, self.pe, self.simd, self.form = node, edge, pe, simd, form
         self.acc = shape_for(*accumulator_range(node.weights, edge, simd))
         super().__init__(beats(element(edge), simd), beats(element(out), pe))
@@ -96,13 +101,12 @@ class MatVecUnit(Unit):
         a = self._vector(m, enable, beat, replay)
 
         # Cycles 2..: dot products; the sum of the activations is shared by all PEs.
-        lo, hi = self._total_range(least)
         make = partial(MacArray, simd=self.simd, code_bits=bits, activation=element(self.edge),
-                       total=shape_for(lo, hi), acc=self.acc, step=step, least=least,
-                       form=self.form)
+                       acc=self.acc, step=step, least=least, form=self.form)
         pes = []
         for k in range(self.pe):
-            m.submodules[f"pe{k}"], pe = instantiate(make, f"pe{k}", self._pe_name(bits), platform)
+            m.submodules[f"pe{k}"], pe = instantiate(make, f"pe{k}", mac_name(**make.keywords),
+                                                     platform)
             pes.append(pe)
             m.d.comb += [pe.enable.eq(enable), pe.a.as_value().eq(a),
                          pe.codes.as_value().eq(rom.data.word_select(k, self.simd * bits))]
@@ -116,15 +120,6 @@ class MatVecUnit(Unit):
         with m.If(enable):
             m.d.sync += self.o.valid.eq(valid & final)
         return m
-
-    def _total_range(self, least: int) -> tuple[int, int]:
-        ends = [least * self.simd * int(end) for end in (self.edge.lo.min(), self.edge.hi.max())]
-        return min(0, *ends), max(0, *ends)
-
-    def _pe_name(self, bits: int) -> str:
-        edge, sign = self.edge, "s" if self.edge.signed else "u"
-        return (f"pe_{self.form}_w{bits}_a{sign}{edge.width}_simd{self.simd}"
-                f"_acc{self.acc.width}")
 
     def _vector(self, m, enable, beat, replay):
         direct, replayed = Signal(len(self.i.p.as_value())), Signal()
