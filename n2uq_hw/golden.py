@@ -60,7 +60,8 @@ def run(graph: Graph, images: np.ndarray,
 
 def run_all(graph: Graph, images: np.ndarray) -> dict[str, np.ndarray]:
     """The integers on every edge, by node name, for integer images [N, H, W, C]."""
-    images, values = _check(graph, images), {}
+    images = _check(graph, images)
+    values: dict[str, np.ndarray] = {}
     for node in graph.nodes:
         values[node.name] = _node(graph, node, values, images)
     return values

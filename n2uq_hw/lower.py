@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import singledispatchmethod
+from functools import partial, singledispatchmethod
+from itertools import pairwise
 
 import numpy as np
 
 from .errors import N2uqError
 from .ir import (
     ArgMax,
+    DepthwiseMatVec,
+    Edge,
     Flatten,
     Graph,
     Input,
@@ -27,6 +30,7 @@ from .ir import (
     SlidingWindow,
     SumPool,
     Threshold,
+    infer,
 )
 from .model import (
     LTQ,
@@ -38,6 +42,7 @@ from .model import (
     Linear,
     Net,
     Pact,
+    Params,
     PReLU,
     layer_float,
     ltq_levels,
@@ -47,10 +52,9 @@ from .model import (
 from .model import Flatten as FlattenLayer
 from .model import MaxPool as MaxPoolLayer
 
-__all__ = ["LOGIT_FRACTION_BITS", "MULTIPLIER_BITS", "lower", "step_function"]
+__all__ = ["LOGIT_FRACTION_BITS", "lower", "step_function"]
 
 LOGIT_FRACTION_BITS = 8   # an output step of 1/256: far below what separates two classes
-MULTIPLIER_BITS = 12      # significant bits of the largest multiplier of a Scale
 
 Scalar = Callable[[np.ndarray], np.ndarray]
 
@@ -71,7 +75,8 @@ def step_function(stages: list[Scalar], turns: list[int], lo: np.ndarray, hi: np
     Returns
     -------
     thresholds int64 [C, S], signs int8 [C, S] (0 where unused), base int64 [C], such that
-    ``base + Σ signs·[x >= thresholds]`` equals the function at every integer of lo..hi.
+    ``base + Σ signs·[x >= thresholds]`` equals the function at every integer of lo..hi.  Raises
+    N2uqError where a stage overflows float64.
 
     The range is cut where a turning stage's input changes its sign, into pieces on which the whole
     function is monotone, in float64 too, since rounding is monotone.  On a piece each level is
@@ -79,8 +84,13 @@ def step_function(stages: list[Scalar], turns: list[int], lo: np.ndarray, hi: np
     """
     def value(x: np.ndarray, until: int | None = None) -> np.ndarray:
         y = x.astype(np.float64)
-        for stage in stages[:until]:
-            y = stage(y)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for stage in stages[:until]:
+                # On a piece all stages are largest at an end, and both ends are evaluated.
+                if not np.isfinite(y).all():
+                    raise N2uqError("values before the quantizer must be finite in float64, "
+                                    f"not {y[~np.isfinite(y)][0]}")
+                y = stage(y)
         return y
 
     def first(holds: Callable[[np.ndarray], np.ndarray], low: np.ndarray,
@@ -98,8 +108,8 @@ def step_function(stages: list[Scalar], turns: list[int], lo: np.ndarray, hi: np
     starts = [lo, hi + 1]
     for turn in turns:
         cuts = [starts[0]]
-        for start, end in zip(starts[:-1], starts[1:], strict=True):
-            at_start = value(start[None], turn) > 0
+        for start, end in pairwise(starts):
+            at_start = value(np.minimum(start, hi)[None], turn) > 0
             cut = first(lambda x, t=turn, s=at_start: (value(x, t) > 0) != s,  # type: ignore[misc]
                         start[None], end[None])
             cuts += [cut[0], end]
@@ -109,7 +119,7 @@ def step_function(stages: list[Scalar], turns: list[int], lo: np.ndarray, hi: np
     base = value(lo[None])[0].astype(np.int64)
     passed = value(lo[None]) >= level
     thresholds, signs = [], []
-    for start, end in zip(starts[:-1], starts[1:], strict=True):
+    for start, end in pairwise(starts):
         filled = start < end
         begin = np.where(filled, value(np.minimum(start, hi)[None]) >= level, passed)
         finish = np.where(filled, value(np.maximum(end - 1, lo)[None]) >= level, passed)
@@ -145,8 +155,9 @@ def lower(net: Net, *, top1: bool = False) -> Graph:
     Returns
     -------
     A verified graph.  Its output holds the logits in fixed point with `LOGIT_FRACTION_BITS`
-    fraction bits (`meta["output_scale"]` is their real value per unit), or the class index.
-    Raises N2uqError for a chain of layers that has no integer form, naming the layer.
+    fraction bits, each less than one step from the real value of its accumulator
+    (`meta["output_scale"]` is the step), or the class index.  Raises N2uqError for a
+    chain of layers that has no integer form, naming the layer.
     """
     lowering = _Lowering(net)
     for layer in net.layers:
@@ -156,35 +167,47 @@ def lower(net: Net, *, top1: bool = False) -> Graph:
 
 @dataclass
 class _Lowering:
-    """The nodes so far, and what the last edge stands for: ``real = integer · scale[channel]``,
-    followed by the scalar layers that wait for a quantizer."""
+    """The nodes so far, and what the last edge stands for.
+
+    real = integer · factors[0] · factors[1] ..., multiplied in this order as the paper writes it
+    (acc · Δ · δ), then through the scalar layers that wait for a quantizer.  After a Flatten,
+    element i of the stream is element `order[i]` of the net's vector.
+    """
 
     net: Net
     nodes: list[Node] = field(default_factory=list)
     waiting: list[Layer] = field(default_factory=list)
+    order: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         channels, height, width = self.net.input.shape
-        self.nodes.append(Input("input", shape=(height, width, channels), hi=self.net.input.max))
-        self.scale = np.array([self.net.input.scale])
-
-    @property
-    def graph(self) -> Graph:
-        return Graph(self.net.name, tuple(self.nodes))
+        pixels = Input("input", shape=(height, width, channels), hi=self.net.input.max)
+        self.nodes.append(pixels)
+        self.edge: Edge = infer(pixels)
+        self.factors = [np.array([float(self.net.input.scale)])]
 
     def append(self, node: Node) -> None:
+        try:
+            self.edge = infer(node, self.edge)
+        except N2uqError as error:
+            raise N2uqError(f"{self.net.name}: {error}") from None
         self.nodes.append(replace(node, inputs=(self.nodes[-1].name,)))
 
-    def settled(self, layer: Layer) -> float:
-        """The one scale of the last edge, for a layer that mixes channels."""
-        if self.waiting or len(self.scale) > 1 or self.scale[0] <= 0:
-            raise N2uqError(f"{self.net.name}: {type(layer).__name__} {layer.name} must follow a "
-                            f"quantizer (LTQ or Pact) or the input, not "
-                            f"{(self.waiting or self.nodes)[-1].name}")
-        return float(self.scale[0])
+    def error(self, layer: Layer, rule: str) -> N2uqError:
+        return N2uqError(f"{self.net.name}: {type(layer).__name__} {layer.name} {rule}")
 
-    def edge_of(self) -> tuple[int, int, int]:
-        return self.graph.edges[self.nodes[-1].name].shape
+    def settled(self, layer: Layer) -> np.ndarray:
+        """The one factor of the last edge, for a layer that mixes elements."""
+        if self.waiting or len(self.factors) > 1:
+            raise self.error(layer, "must follow a quantizer (LTQ or Pact) or the input, not "
+                             f"{(self.waiting or self.nodes)[-1].name}")
+        return self.factors[0]
+
+    def image(self, layer: Layer) -> np.ndarray:
+        """The same, for a layer that needs an image."""
+        if self.order is not None:
+            raise self.error(layer, "must read an image, not the vector of a Flatten")
+        return self.settled(layer)
 
     @singledispatchmethod
     def add(self, layer: Layer) -> None:
@@ -193,122 +216,144 @@ class _Lowering:
     @add.register(BatchNorm)
     @add.register(Bias)
     @add.register(PReLU)
-    def _(self, layer: Layer) -> None:
-        channels = self.edge_of()[2]
-        if layer.channels != channels:  # type: ignore[attr-defined]
-            raise N2uqError(f"{self.net.name}: {layer.name} must have {channels} channels, "
-                            f"not {layer.channels}")  # type: ignore[attr-defined]
+    def _(self, layer: BatchNorm | Bias | PReLU) -> None:
+        if layer.channels != self.edge.channels:
+            raise self.error(layer, f"must have {self.edge.channels} channels, "
+                             f"not {layer.channels}")
         self.waiting.append(layer)
 
     @add.register
     def _(self, layer: Conv) -> None:
-        scale, channels = self.settled(layer), self.edge_of()[2]
-        if channels != layer.in_channels or layer.groups != 1:
-            raise N2uqError(f"{self.net.name}: {layer.name} must have {channels} input channels in "
-                            f"1 group, not {layer.in_channels} in {layer.groups}")
+        factor, channels = self.image(layer), self.edge.channels
+        if channels != layer.in_channels:
+            raise self.error(layer, f"must have {channels} input channels, not {layer.in_channels}")
+        depthwise = layer.groups > 1 and layer.groups == layer.in_channels == layer.out_channels
+        if layer.groups != 1 and not depthwise:
+            raise self.error(layer, f"must have 1 group or be depthwise, not {layer.groups} groups "
+                             f"of {layer.in_channels} to {layer.out_channels} channels")
         if layer.padding:
             self.append(Pad(f"{layer.name}_pad", frame=(layer.padding,) * 4,
                             values=np.zeros(1, np.int64)))
-        if (layer.kernel, layer.stride) != (1, 1):
+        if depthwise or (layer.kernel, layer.stride) != (1, 1):
             self.append(SlidingWindow(f"{layer.name}_window", kernel=(layer.kernel,) * 2,
                                       stride=(layer.stride,) * 2))
+        weights, delta = self.weights(layer)
         # OIHW in the net, (ky, kx, c) in the stream
-        self.matvec(layer, scale, lambda w: w.transpose(0, 2, 3, 1).reshape(len(w), -1))
+        if depthwise:
+            self.append(DepthwiseMatVec(layer.name, weights=weights.reshape(channels, -1).T))
+        else:
+            self.append(MatVec(layer.name, weights=weights.transpose(0, 2, 3, 1)
+                               .reshape(len(weights), -1)))
+        self.factors = [delta, factor]
 
     @add.register
     def _(self, layer: Linear) -> None:
-        scale, (height, width, channels) = self.settled(layer), self.edge_of()
-        if isinstance(self.nodes[-1], Flatten):
-            height, width, channels = self.graph.reads(self.nodes[-1])[0].shape
-        if layer.in_features != height * width * channels:
-            raise N2uqError(f"{self.net.name}: {layer.name} must have {height * width * channels} "
-                            f"input features, not {layer.in_features}")
-        # Flatten runs over (C, H, W) in the net, over (H, W, C) in the stream.
-        self.matvec(layer, scale, lambda w: w.reshape(len(w), channels, height, width)
-                    .transpose(0, 2, 3, 1).reshape(len(w), -1))
+        factor, edge = self.settled(layer), self.edge
+        if edge.shape[:2] != (1, 1):
+            raise self.error(layer, f"must follow a Flatten, not read an image {edge.shape}")
+        if layer.in_features != edge.channels:
+            raise self.error(layer, f"must have {edge.channels} input features, "
+                             f"not {layer.in_features}")
+        weights, delta = self.weights(layer)
+        self.append(MatVec(layer.name, weights=self.ordered(weights)))
+        self.factors, self.order = [delta, factor], None
 
-    def matvec(self, layer: Conv | Linear, scale: float,
-               arrange: Callable[[np.ndarray], np.ndarray]) -> None:
+    def weights(self, layer: Conv | Linear) -> tuple[np.ndarray, np.ndarray]:
+        """Odd integer weights int16, and their real value per unit and channel."""
         p = self.net.of(layer)
         k, delta = weight_codes(p["weight"], p["clip_val"][0], layer.bits)
-        weights = arrange(2 * k - (2**layer.bits - 1))
-        self.append(MatVec(layer.name, weights=weights.astype(np.int16)))
-        self.scale = delta * scale
+        return (2 * k - (2**layer.bits - 1)).astype(np.int16), delta
+
+    def ordered(self, values: np.ndarray) -> np.ndarray:
+        """`values` [..., C] of the net, in the order of the stream."""
+        return values if self.order is None else values[..., self.order]
 
     @add.register(LTQ)
     @add.register(Pact)
     def _(self, layer: LTQ | Pact) -> None:
-        """Pending layers and quantizer become steps; a negative δ turns the levels' sign."""
+        """Waiting layers and quantizer become steps; a negative δ turns the levels' sign."""
         p, n = self.net.of(layer), 2**layer.bits - 1
+        quantize: Scalar
         if isinstance(layer, LTQ):
-            delta = 2 / n * float(p["scale2"][0])
-            quantize: Scalar = lambda y: ltq_levels(p, y)  # noqa: E731
+            delta, quantize = 2 / n * float(p["scale2"][0]), partial(ltq_levels, p)
         else:
-            delta = float(p["clip_val"][0]) / n
-            quantize = lambda y: pact_levels(p, layer.bits, y)  # noqa: E731
-        edge = self.graph.edges[self.nodes[-1].name]
-        shared = len(self.scale) == 1 and not self.waiting
-        span = slice(0, 1) if shared else slice(None)
-        lo, hi = (edge.lo.min()[None], edge.hi.max()[None]) if shared else (edge.lo, edge.hi)
+            delta, quantize = float(p["clip_val"][0]) / n, partial(pact_levels, p, layer.bits)
+        lo, hi = self.edge.lo, self.edge.hi
+        if not self.waiting and all(factor.size == 1 for factor in self.factors):
+            lo, hi = lo.min(keepdims=True), hi.max(keepdims=True)  # one function for all channels
         stages, turns = self.stages()
-        thresholds, signs, base = step_function([*stages, quantize], turns, lo[span], hi[span], n)
+        try:
+            thresholds, signs, base = step_function([*stages, quantize], turns, lo, hi, n)
+        except N2uqError as error:
+            raise self.error(layer, f"cannot be lowered: {error}") from None
         sign = int(np.sign(delta))
+        if sign == 0:  # scale2 = 0: all levels are 0
+            thresholds, signs = thresholds[:, :0], signs[:, :0]
         self.append(Threshold(layer.name, thresholds=thresholds,
                               signs=(signs * sign).astype(np.int8), base=base * sign))
-        self.scale, self.waiting = np.array([abs(delta) or 1.0]), []
+        self.factors, self.waiting = [np.array([abs(delta) or 1.0])], []
 
     def stages(self) -> tuple[list[Scalar], list[int]]:
-        """The waiting layers as functions of the integer, and which of them turn."""
-        scale, stages = self.scale, []
-        stages.append(lambda x: x * scale)
+        """Factors and waiting layers as functions of the integer, and which of them turn."""
+        stages: list[Scalar] = [partial(np.multiply, factor) for factor in self.factors]
         turns = []
         for layer in self.waiting:
-            p = self.net.of(layer)
+            p: Params = {key: self.ordered(value.reshape(-1))
+                         for key, value in self.net.of(layer).items()}
             if isinstance(layer, PReLU) and (p["weight"] < 0).any():
                 turns.append(len(stages))
-            stages.append(lambda x, layer=layer, p=p: layer_float(layer, p, x))
+            stages.append(partial(layer_float, layer, p))
         return stages, turns
 
     @add.register
     def _(self, layer: MaxPoolLayer) -> None:
-        self.settled(layer)
+        self.image(layer)
         self.append(SlidingWindow(f"{layer.name}_window", kernel=(layer.kernel,) * 2,
                                   stride=(layer.stride,) * 2))
         self.append(MaxPool(layer.name, positions=layer.kernel**2))
 
     @add.register
     def _(self, layer: AvgPool) -> None:
-        scale, (height, width, _) = self.settled(layer), self.edge_of()
+        factor, (height, width, _) = self.image(layer), self.edge.shape
         self.append(Flatten(f"{layer.name}_pixels"))
         self.append(SumPool(layer.name, positions=height * width))
-        self.scale = np.array([scale / (height * width)])
+        self.factors = [factor / (height * width)]
 
     @add.register
     def _(self, layer: FlattenLayer) -> None:
         self.settled(layer)
-        if self.edge_of()[:2] != (1, 1):
+        height, width, channels = self.edge.shape
+        if (height, width) != (1, 1):
+            # The net's vector runs over (C, H, W), the stream over (H, W, C).
+            self.order = (np.arange(self.edge.size).reshape(channels, height, width)
+                          .transpose(1, 2, 0).reshape(-1))
             self.append(Flatten(layer.name))
 
     def finish(self, top1: bool) -> Graph:
         """Scale the last accumulators to logits; ``y = (x·m + c) >> r`` rounds half up."""
-        turning = [layer for layer in self.waiting if isinstance(layer, PReLU)]
-        if turning:
-            raise N2uqError(f"{self.net.name}: PReLU {turning[0].name} must be followed by a "
-                            f"quantizer, not by the output")
-        channels = self.edge_of()[2]
-        stages, _ = self.stages()
-        y = np.stack([np.zeros(channels), np.ones(channels)])
-        for stage in stages:
-            y = stage(y)
-        slope, intercept = y[1] - y[0], y[0]
-        unit = 2.0**-LOGIT_FRACTION_BITS
-        largest = float(np.abs(slope).max()) / unit
-        shift = max(0, MULTIPLIER_BITS - int(np.floor(np.log2(largest or 1.0))) - 1)
-        self.append(Scale(
-            "logits", multiplier=np.rint(slope / unit * 2**shift).astype(np.int64), shift=shift,
-            offset=np.rint(intercept / unit * 2**shift).astype(np.int64) + (1 << shift >> 1)))
+        if self.order is not None:
+            raise N2uqError(f"{self.net.name}: a Flatten must be followed by a Linear, "
+                            f"not by the output")
+        if turning := [layer for layer in self.waiting if isinstance(layer, PReLU)]:
+            raise self.error(turning[0], "must be followed by a quantizer, not by the output")
+        # The two ends of the range give the line with the least rounding.
+        edge = self.edge
+        span = max(1, int(-edge.lo.min()), int(edge.hi.max()))
+        y = np.repeat([[0.0], [float(span)]], edge.channels, axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for stage in self.stages()[0]:
+                y = stage(y)
+        slope, intercept = (y[1] - y[0]) / span, y[0]
+        # Rounding the multiplier moves x·m by at most half a step, rounding y by another half.
+        unit, shift = 2.0**-LOGIT_FRACTION_BITS, span.bit_length() + 1
+        m, c = slope / unit * 2.0**shift, intercept / unit * 2.0**shift
+        if not (np.abs(m) * span + np.abs(c) < 2.0**60).all():
+            raise N2uqError(f"{self.net.name}: logits must stay below 2^{60 - shift} steps of "
+                            f"{unit}, not reach {np.abs(y).max():.3g}")
+        self.append(Scale("logits", multiplier=np.rint(m).astype(np.int64), shift=shift,
+                          offset=np.rint(c).astype(np.int64) + (1 << shift >> 1)))
         if top1:
             self.append(ArgMax("top1"))
         meta = {"net": self.net.name, "dataset": self.net.meta.get("dataset", ""),
                 "output": "class" if top1 else "logits", "output_scale": 1.0 if top1 else unit}
-        return replace(self.graph, meta=meta).verify()
+        return Graph(self.net.name, tuple(self.nodes), meta).verify()
