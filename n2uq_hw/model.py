@@ -179,7 +179,7 @@ class Net:
         x = self.check_images(images).astype(np.float64) * self.input.scale
         for layer in self.layers:
             x = layer_float(layer, self.of(layer), x)
-        return x.reshape(len(x), -1)
+        return x.reshape(len(x), math.prod(x.shape[1:]))
 
     def check_images(self, images: np.ndarray) -> np.ndarray:
         """Return `images` if they are integers [N, C, H, W] in 0..max, else raise N2uqError."""
@@ -434,4 +434,4 @@ def _(layer: AvgPool, p: Params, x: np.ndarray) -> np.ndarray:
 
 @layer_float.register
 def _(layer: Flatten, p: Params, x: np.ndarray) -> np.ndarray:
-    return x.reshape(len(x), -1)
+    return x.reshape(len(x), math.prod(x.shape[1:]))
