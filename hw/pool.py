@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.hdl import Value as HdlValue
 from amaranth.lib import memory
 
 from ..ir import Edge, MaxPool, SumPool
-from .stream import Unit, beats, divides, element, wraps
+from .stream import Unit, beats, divides, element, shape_for, wraps
 
 __all__ = ["MaxPoolUnit", "PoolUnit", "SumPoolUnit"]
 
@@ -24,9 +25,15 @@ class PoolUnit(Unit):
     pe: channels per beat, a divisor of C.
     """
 
+    operation: np.ufunc
+
     def __init__(self, node: MaxPool | SumPool, edge: Edge, out: Edge, *, pe: int) -> None:
         self.groups = divides(f"{node.name}: PE", pe, "channels", out.channels)
         self.positions, self.pe = node.positions, pe
+        # A partial result can leave the range of the whole: its exact range is over all positions.
+        lo, hi = (self.operation.accumulate(end.reshape(node.positions, -1))
+                  for end in (edge.lo, edge.hi))
+        self.partial = beats(shape_for(int(lo.min()), int(hi.max())), pe)
         super().__init__(beats(element(edge), pe), beats(element(out), pe))
 
     def combine(self, so_far: HdlValue, x: HdlValue) -> HdlValue:
@@ -35,14 +42,14 @@ class PoolUnit(Unit):
 
     def elaborate(self, platform):
         m = Module()
-        layout = self.o.payload.shape()
-        enable, moved, result = Signal(), Signal(), Signal(layout)
+        enable, moved, result = Signal(), Signal(), Signal(self.partial)
         group, position = Signal(range(self.groups)), Signal(range(self.positions))
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
                      moved.eq(enable & self.i.valid)]
         round_done = wraps(m, group, self.groups, moved)
         last = wraps(m, position, self.positions, moved & round_done)
-        m.submodules.partial = partial = memory.Memory(shape=layout, depth=self.groups, init=[])
+        m.submodules.partial = partial = memory.Memory(
+            shape=self.partial, depth=self.groups, init=[])
         write, read = partial.write_port(), partial.read_port(domain="comb")
         m.d.comb += [read.addr.eq(group), write.addr.eq(group), write.en.eq(moved),
                      write.data.eq(result)]
@@ -50,13 +57,15 @@ class PoolUnit(Unit):
             x = self.i.payload[lane]
             m.d.comb += result[lane].eq(Mux(position == 0, x, self.combine(read.data[lane], x)))
         with m.If(enable):
-            m.d.sync += [self.o.valid.eq(self.i.valid & last),
-                         self.o.p.as_value().eq(result.as_value())]
+            m.d.sync += self.o.valid.eq(self.i.valid & last)
+            m.d.sync += [self.o.payload[lane].eq(result[lane]) for lane in range(self.pe)]
         return m
 
 
 class MaxPoolUnit(PoolUnit):
     """Maximum over the positions; timing as `PoolUnit`."""
+
+    operation = np.maximum
 
     def combine(self, so_far: HdlValue, x: HdlValue) -> HdlValue:
         """The larger of the two."""
@@ -65,6 +74,8 @@ class MaxPoolUnit(PoolUnit):
 
 class SumPoolUnit(PoolUnit):
     """Sum over the positions, exact; timing as `PoolUnit`."""
+
+    operation = np.add
 
     def combine(self, so_far: HdlValue, x: HdlValue) -> HdlValue:
         """The sum of the two."""

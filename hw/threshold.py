@@ -7,12 +7,24 @@ from amaranth.hdl import Cat, Const, Module, Shape, Signal
 from amaranth.lib import memory
 
 from ..errors import N2uqError
+from ..folding import STYLES
 from ..ir import Edge, Threshold, threshold_values
 from .stream import Unit, beats, divides, element, shape_for, wraps
 
-__all__ = ["STYLES", "ThresholdUnit", "comparator_table", "search_table"]
+__all__ = ["ThresholdUnit", "comparator_table", "search_table"]
 
-STYLES = ("parallel", "search")
+
+def _steps(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Thresholds [C, S], no further out than the range of `edge` needs, signs [C, S], base [C].
+
+    C is 1 if all channels are alike.
+    """
+    t = np.clip(node.thresholds, edge.lo.min(), edge.hi.max() + 1)
+    channels = max(len(node.signs), len(node.base))
+    t, signs, base = (np.broadcast_to(values, (channels, *values.shape[1:]))
+                      for values in (t, node.signs, node.base))
+    alike = all((values == values[0]).all() for values in (t, signs, base))
+    return (t[:1], signs[:1], base[:1]) if alike else (t, signs, base)
 
 
 def comparator_table(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarray, int]:
@@ -22,41 +34,42 @@ def comparator_table(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarra
     complement.  Channels with fewer steps or a higher base fill up with comparators that always
     or never hold, so that no table of bases is needed.  C is 1 if all channels are alike.
     """
-    channels = len(node.signs)
-    lo, hi = (edge.lo, edge.hi) if channels > 1 else (edge.lo.min()[None], edge.hi.max()[None])
-    steps = [np.flatnonzero(row) for row in node.signs]
-    base = np.array([int(b) - int((row < 0).sum()) for b, row in
-                     zip(np.broadcast_to(node.base, channels), node.signs, strict=True)])
-    lowest = int(base.min())
-    size = max(len(used) + int(b) - lowest for used, b in zip(steps, base, strict=True))
-    t = np.repeat(np.int64(hi.max() + 1), channels * size).reshape(channels, size)
-    turn = np.zeros((channels, size), bool)
-    for c, used in enumerate(steps):
-        always = int(base[c]) - lowest
-        t[c, :len(used)] = node.thresholds[c, used]
-        turn[c, :len(used)] = node.signs[c, used] < 0
-        t[c, len(used):len(used) + always] = lo.min()
-    return t, turn, lowest
+    steps, signs, base = _steps(node, edge)
+    base = base - (signs < 0).sum(axis=1)
+    always = base - base.min()
+    size = int(((signs != 0).sum(axis=1) + always).max())
+    t = np.full((len(signs), size), edge.hi.max() + 1)
+    turn = np.zeros(t.shape, bool)
+    for c, used in enumerate(signs != 0):
+        end = np.count_nonzero(used)
+        t[c, :end] = steps[c, used]
+        turn[c, :end] = signs[c, used] < 0
+        t[c, end:end + always[c]] = edge.lo.min()
+    return t, turn, int(base.min())
 
 
 def search_table(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted thresholds int64 [C, 2**depth - 1] and the value between them, int64 [C, 2**depth]."""
-    steps = node.signs.shape[1]
-    depth = max(steps.bit_length(), 1)
-    never = int(edge.hi.max()) + 1
-    t = np.full((len(node.signs), 2**depth - 1), never, np.int64)
-    t[:, :steps] = np.where(node.signs != 0, node.thresholds, never)
+    """Sorted thresholds int64 [C, 2**depth - 1] and the value between them, int64 [C, 2**depth].
+
+    C is 1 if all channels are alike.
+    """
+    steps, signs, base = _steps(node, edge)
+    depth = max(signs.shape[1].bit_length(), 1)
+    never = edge.hi.max() + 1
+    t = np.full((len(signs), 2**depth - 1), never)
+    t[:, :signs.shape[1]] = np.where(signs != 0, steps, never)
     t.sort(axis=1)
     ends = np.concatenate([np.full((len(t), 1), edge.lo.min() - 1), t], axis=1)
-    return t, threshold_values(node, ends.T).T
+    alone = Threshold(node.name, thresholds=steps, signs=signs, base=base)
+    return t, threshold_values(alone, ends.T).T
 
 
 class ThresholdUnit(Unit):
     """``o = base + Σ signs·[i >= thresholds]`` on PE channels per beat.
 
     Channel tables sit in a memory that steps through the channel groups; constants if there is one
-    group.  Latency 3 cycles (parallel; 2 with a single group) or ``⌈log2(S + 1)⌉ + 1`` (search);
-    II = 1.
+    group or all channels are alike.  Latency 3 cycles (parallel; 2 with constants) or
+    ``⌈log2(S + 1)⌉ + 1``, at least 2 (search); II = 1.
 
     Parameters
     ----------
@@ -69,7 +82,7 @@ class ThresholdUnit(Unit):
     def __init__(self, node: Threshold, edge: Edge, out: Edge, *, pe: int,
                  style: str = "parallel") -> None:
         # One table for all channels serves any number of elements.
-        shared = len(node.signs) == 1
+        shared = len(node.signs) == len(node.base) == 1
         of, total = ("elements", edge.size) if shared else ("channels", edge.channels)
         groups = divides(f"{node.name}: PE", pe, of, total)
         self.groups = 1 if shared else groups
@@ -97,7 +110,7 @@ class ThresholdUnit(Unit):
 
     def _parallel(self, m: Module, enable: Signal) -> None:
         t, turn, base = comparator_table(self.node, self.edge)
-        shape = shape_for(int(min(t.min(initial=0), self.edge.lo.min())), int(t.max(initial=0)))
+        shape = shape_for(int(t.min(initial=0)), int(t.max(initial=0)))
         size, shared = t.shape[1], len(t) == 1 or self.groups == 1
         # One row per channel group: all thresholds, then the turned comparators.
         mixed = bool(turn.any() and not turn.all())
@@ -140,9 +153,9 @@ class ThresholdUnit(Unit):
     def _search(self, m: Module, enable: Signal) -> None:
         t, values = search_table(self.node, self.edge)
         depth = t.shape[1].bit_length()
-        shape = shape_for(int(min(t.min(), self.edge.lo.min())), int(t.max()))
-        out = self.o.payload[0].shape()
-        groups, group = self.groups, Signal(range(self.groups))
+        shape, out = shape_for(int(t.min()), int(t.max())), self.o.payload[0].shape()
+        groups = self.groups if len(t) > 1 else 1
+        group = Signal(range(groups))
         wraps(m, group, groups, enable & self.i.valid)
         valid, x = self.i.valid, [self.i.payload[lane] for lane in range(self.pe)]
         found = [Const(0, 0)] * self.pe
@@ -164,10 +177,10 @@ class ThresholdUnit(Unit):
             if level == depth:
                 break
             index = found
-            valid, group, *rest = self._delay(
-                m, enable, [valid, group, *x, *index],
-                [f"{name}_{level}" for name in ("valid", "group", *(f"x{k}" for k in range(self.pe)),
-                                                *(f"index{k}" for k in range(self.pe)))])
+            names = ["valid", "group", *(f"{what}{lane}" for what in ("x", "index")
+                                         for lane in range(self.pe))]
+            valid, group, *rest = self._delay(m, enable, [valid, group, *x, *index],
+                                              [f"{name}_{level}" for name in names])
             x, index = rest[:self.pe], rest[self.pe:]
             found = [Cat(x[lane] >= _as(ports[lane], shape), index[lane])
                      for lane in range(self.pe)]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,13 +115,17 @@ class Bench:
         self.path.write_text(self.verilog + "".join(c.checked for c in cases))
         # All workers of pytest-xdist look here, so that only the first of them compiles.
         base = factory.getbasetemp()
-        self.work = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "simulators"
+        base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+        self.work = base / f"simulators-{cases[0].name}"
 
     def run(self, source: float = 0, sink: float = 0, resets: Sequence[int] = (), seed: int = 1
             ) -> Run:
         """Simulate and compare every output of every unit with the golden model."""
-        run = simulate([self.path], [c.dut for c in self.cases.values()], work=self.work,
-                       stalls=(source, sink), resets=resets, seed=seed, max_idle=2000)
+        self.work.mkdir(exist_ok=True)
+        with (self.work / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # not two workers at the same compile
+            run = simulate([self.path], [c.dut for c in self.cases.values()], work=self.work,
+                           stalls=(source, sink), resets=resets, seed=seed, max_idle=2000)
         for c in self.cases.values():
             got = c.values(run.sinks[c.name][0])
             wrong = np.argwhere(got != c.expected)
