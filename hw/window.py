@@ -16,7 +16,8 @@ class PadUnit(Unit):
     """A frame of constant pixels around the image; LANES channels per beat.
 
     Latency 0 (combinational); one beat per cycle, the frame's beats included, so an image of H × W
-    takes ``(H + top + bottom)·(W + left + right)·C/LANES`` cycles.
+    takes ``(H + top + bottom)·(W + left + right)·C/LANES`` cycles.  The frame above an image comes
+    before the image does, in cycles that the source would leave idle.
     """
 
     def __init__(self, node: Pad, edge: Edge, out: Edge, *, lanes: int) -> None:
@@ -51,11 +52,16 @@ class PadUnit(Unit):
 class SlidingWindowUnit(Unit):
     """Every window of the image in the order (ky, kx, c), LANES channels per beat.
 
-    A circular line buffer is written as pixels come and read window by window; a window's pixels are
-    released as soon as no later window needs them.  It holds ``(kh + sh - 2)·W + kw`` pixels: the
-    fewest that hold a window, and the rows that a vertical stride skips, which come in while the
-    windows before are read.  An image takes ``max(H·W, H'·W'·kh·kw)·C/LANES`` cycles when the source
-    keeps up; latency from a window's last pixel to its beat: 2 cycles.
+    A circular line buffer is written as pixels come and read window by window; a window's pixels
+    are released as soon as no later window needs them.  With G = C/LANES words per pixel it holds
+    ``D = ((kh + sh - 2)·W + kw)·G + 1`` words: the fewest that hold a window, the rows that a
+    vertical stride skips, which come in while the windows before are read, and one that comes in
+    while the window's last word is read.
+
+    Latency from a window's last word to its beat: 2 cycles.  An image takes
+    ``max(H·W·G, H'·W'·kh·kw·G + wait)`` cycles when neither side stalls.  The next image's first
+    window fills up in ``wait = max(0, J + (kh - 1)·(W - kw)·G + 1 - D)``, where J are the words
+    from an image's last window's first to the image's end: ``(kh - 1)·(W - kw)·G`` at stride 1.
 
     Parameters
     ----------
@@ -67,7 +73,7 @@ class SlidingWindowUnit(Unit):
         self.groups = divides(f"{node.name}: lanes", lanes, "channels", edge.channels)
         self.node, self.edge, self.lanes = node, edge, lanes
         (kh, kw), (sh, _), width = node.kernel, node.stride, edge.shape[1]
-        self.depth = ((kh + sh - 2) * width + kw) * self.groups
+        self.depth = ((kh + sh - 2) * width + kw) * self.groups + 1
         super().__init__(*[beats(element(edge), lanes)] * 2)
 
     def elaborate(self, platform):
