@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from .errors import N2uqError
 
-__all__ = ["DATASETS", "Dataset", "load", "read_idx"]
+__all__ = ["DATASETS", "Dataset", "channels_last", "images_for", "load", "read_idx", "read_npz"]
 
 DATASETS = ("digits", "mnist")
 DIGITS_TEST = 360   # images of the fixed test split
@@ -57,6 +58,51 @@ def load(name: str, folder: Path | None = None, split: str = "test") -> Dataset:
     if labels.max(initial=0) > 9:
         raise N2uqError(f"{folder}: mnist labels must lie in 0..9, not {labels.max()}")
     return Dataset(images[:, None], labels.astype(np.int64), 255)
+
+
+def images_for(dataset: str, source: Path | None) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Test images [N, C, H, W] and labels [N] to run a net on; None if there are none at hand.
+
+    Parameters
+    ----------
+    dataset: the data set that the net was trained on, "" if it is not known.
+    source: an .npz file (see `read_npz`), or the folder of the data set's files, or None.
+    """
+    if source is not None and not source.is_dir():
+        return read_npz(source)
+    if dataset not in DATASETS or (dataset == "mnist" and source is None):
+        return None
+    held = load(dataset, source)
+    return held.images, held.labels
+
+
+def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """`images` and, where the file has them, `labels` of an .npz file."""
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise N2uqError(f"{path}: must be a whole .npz file, and is not")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            images = file["images"]
+            labels = file.get("labels")
+    except FileNotFoundError:
+        raise N2uqError(f"{path}: no such file or folder") from None
+    except KeyError:
+        raise N2uqError(f"{path}: must hold an array named images, and does not") from None
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise N2uqError(f"{path}: must be an .npz file of plain arrays: {error}") from None
+    if labels is not None and (labels.dtype.kind not in "ui" or labels.shape != images.shape[:1]):
+        raise N2uqError(f"{path}: labels must be {len(images) if images.ndim else 0} integers, "
+                        f"not {labels.dtype} {list(labels.shape)}")
+    return images, labels
+
+
+def channels_last(images: np.ndarray, shape: tuple[int, int, int], name: str) -> np.ndarray:
+    """Integer images [N, C, H, W] as [N, H, W, C] for the net `name` of input `shape` (H, W, C)."""
+    height, width, channels = shape
+    if images.dtype.kind not in "ui" or images.shape[1:] != (channels, height, width):
+        raise N2uqError(f"images of {name} must be integers [N, {channels}, {height}, {width}], "
+                        f"not {images.dtype} {list(images.shape)}")
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
 
 
 def _digits(split: str) -> Dataset:

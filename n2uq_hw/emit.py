@@ -17,11 +17,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from . import __version__, golden
+from .data import channels_last, images_for
 from .errors import N2uqError
-from .folding import Fold, Folding, fold_cycles, load_folding, save_folding
+from .folding import Fold, Folding, fold_cycles, load_folding, save_folding, weight_bits
 from .hw.build import Accelerator, hardware_graph, lanes_of
 from .hw.stream import Library
-from .ir import Flatten, Graph, MatVec, bits_for, load_graph
+from .ir import Flatten, Graph, MatVec, Threshold, load_graph
 from .templates import render
 from .tools import rtlil_to_verilog
 
@@ -78,7 +79,7 @@ def accelerator_verilog(graph: Graph, folding: Folding) -> dict[str, str]:
 
 def report(graph: Graph, folding: Folding) -> dict[str, Any]:
     """What was built: a row per unit with shape, exact range, width, folding and cycles."""
-    rows, macs, weight_bits = [], 0, 0
+    rows, macs, memory = [], 0, 0
     for node in graph.nodes:
         if isinstance(node, Flatten):
             continue
@@ -90,15 +91,14 @@ def report(graph: Graph, folding: Folding) -> dict[str, Any]:
             "cycles": fold_cycles(node, graph.reads(node), edge, fold)}
         if isinstance(node, MatVec):
             row["macs"] = edge.shape[0] * edge.shape[1] * node.weights.size
-            low, high = int(node.weights.min()), int(node.weights.max())
-            row["weight_bits"] = bits_for(0, high - low >> 1)[0]
+            row["weight_bits"] = weight_bits(node.weights)
             row["style"] = fold.form
             macs += row["macs"]
-            weight_bits += row["weight_bits"] * node.weights.size
-        elif type(node).__name__ == "Threshold":
+            memory += row["weight_bits"] * node.weights.size
+        elif isinstance(node, Threshold):
             row["style"] = fold.style
         rows.append(row)
-    return {"name": graph.name, "version": __version__, "macs": macs, "weight_bits": weight_bits,
+    return {"name": graph.name, "version": __version__, "macs": macs, "weight_bits": memory,
             "output": graph.meta.get("output", ""),
             "output_scale": graph.meta.get("output_scale", 1.0), "layers": rows,
             "slowest": max(rows, key=lambda row: row["cycles"])["name"]}
@@ -142,7 +142,7 @@ def emit(graph: Graph, folding: Folding, out: Path, images: np.ndarray, labels: 
     progress("Verilog")
     texts = accelerator_verilog(graph, folding)
     progress("test vectors")
-    expected = golden.run(graph, images.transpose(0, 2, 3, 1))
+    expected = golden.run(graph, channels_last(images, graph.input.shape, graph.name))
     vectors = {"images": images, "expected": expected}
     if labels is not None:
         vectors["labels"] = labels
@@ -183,6 +183,21 @@ class Build:
     def verilog(self) -> list[Path]:
         """The Verilog files."""
         return sorted((self.path / "rtl").glob("*.v"))
+
+    def images(self, count: int | None, source: Path | None
+               ) -> tuple[np.ndarray, np.ndarray | None]:
+        """`count` images to run, and labels if known: of `source`, else the data set of the net,
+        else the build's own test vectors; all of the vectors for None.
+        """
+        found = images_for(self.graph.meta.get("dataset", ""), source)
+        if found is None:
+            found = self.vectors["images"], self.vectors.get("labels")
+        images, labels = found
+        count = len(self.vectors["images"]) if count is None and source is None else count
+        if count is not None and not 1 <= count <= len(images):
+            raise N2uqError(f"images must be 1 to the {len(images)} at hand, not {count}"
+                            + ("" if source else " (--data names more)"))
+        return images[:count], None if labels is None else labels[:count]
 
 
 def load_build(path: Path) -> Build:

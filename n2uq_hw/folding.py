@@ -12,13 +12,14 @@ from math import lcm
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from .errors import N2uqError
 from .ir import ArgMax, Edge, Flatten, Graph, Input, MatVec, Node, Pad, SlidingWindow, Threshold
 
 __all__ = ["FORMS", "STYLES", "Fold", "Folding", "cheapest_form", "check", "choose", "divided",
-           "fold_cycles", "load_folding", "save_folding", "slowest_window"]
+           "fold_cycles", "load_folding", "save_folding", "slowest_window", "weight_bits"]
 
 STYLES = ("parallel", "search")            # of a Threshold, see hw/threshold.py
 FORMS = ("planes", "product", "direct")    # of a MatVec's products, see hw/mac.py
@@ -106,6 +107,13 @@ def slowest_window(graph: Graph) -> int:
     return max(windows, default=-(-graph.edges[graph.input.name].size // 4))
 
 
+def weight_bits(weights: np.ndarray) -> int:
+    """Bits of a weight's code in memory: odd levels need those of their index, 2^b of them."""
+    low, high = int(weights.min()), int(weights.max())
+    return max(-low, high).bit_length() if (weights % 2).all() else max(
+        (high - low).bit_length(), 1)
+
+
 def cheapest_form(weight_bits: int, act_bits: int) -> str:
     """The product form with the fewest LUTs, as `bench/units.py` measures."""
     return "planes"
@@ -174,8 +182,8 @@ def _(node: MatVec, graph: Graph, folding: Folding, target: int) -> Fold:
     channels = (graph.reads(source)[0] if isinstance(source, SlidingWindow) else read).channels
     fold = min(_in_time(node, graph, target),
                key=lambda f: (f.pe * f.simd, lcm(f.simd, channels), f.pe))
-    bits = max(int(node.weights.max()) - int(node.weights.min()) >> 1, 1).bit_length()
-    return Fold(fold.pe, fold.simd, form=cheapest_form(bits, read.width))
+    return Fold(fold.pe, fold.simd,
+                form=cheapest_form(weight_bits(node.weights), read.width))
 
 
 @_choose.register(SlidingWindow)

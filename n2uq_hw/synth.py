@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from . import tools
+from .emit import Build
 from .errors import N2uqError
+from .hw.build import hardware_graph, module_name
+from .ir import Flatten, Input
 
-__all__ = ["FAMILIES", "Pnr", "Resources", "Synthesis", "place_and_route", "synthesize"]
+__all__ = ["FAMILIES", "Pnr", "Resources", "Synthesis", "place_and_route", "synthesize",
+           "synthesize_build"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,10 @@ class Synthesis:
     version: str
     script: str
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class Pnr:
@@ -79,16 +87,17 @@ class Pnr:
     version: str
     script: str
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
 
-# Synthesis commands, their option without DSP blocks, and the one with them.
+
+# Synthesis command, its option without DSP blocks, and the one with them.
 FAMILIES = {
-    "xcup": ("synth_xilinx -family xcup {}", "-nodsp", ""),
-    "xc7": ("synth_xilinx -family xc7 {}", "-nodsp", ""),
-    # Yosys 0.70 fails an assertion when abc9 puts back a TRELLIS_DPR16X4 that drives only part of
-    # a wire ("GetSize(conn.first) == GetSize(conn.second)"); after splitnets no wire has parts.
-    "ecp5": ("synth_ecp5 {0} -run begin:map_luts\nsplitnets\nopt_clean\n"
-             "synth_ecp5 {0} -run map_luts:", "-nodsp", ""),
-    "ice40": ("synth_ice40 {}", "", "-dsp"),
+    "xcup": ("synth_xilinx -family xcup", "-nodsp", ""),
+    "xc7": ("synth_xilinx -family xc7", "-nodsp", ""),
+    "ecp5": ("synth_ecp5", "-nodsp", ""),
+    "ice40": ("synth_ice40", "", "-dsp"),
 }
 
 
@@ -157,12 +166,16 @@ def _leaves(modules: Mapping[str, Mapping[str, int]], name: str) -> Counter[str]
 
 def _script(files: Sequence[str], top: str, family: str, units: Sequence[str], dsp: bool,
             *end: str) -> str:
-    commands, without, with_ = FAMILIES[family]
-    options = f"-top {top} {with_ if dsp else without}".rstrip()
+    command, without, with_ = FAMILIES[family]
+    command = f"{command} -top {top} {with_ if dsp else without}".rstrip()
     return "\n".join([
         *(f"read_verilog -sv {name}" for name in files), f"hierarchy -check -top {top}",
         *(f"setattr -mod -set keep_hierarchy 1 {unit}" for unit in units),
-        "proc", "flatten", commands.format(options), *end, ""])
+        # Yosys 0.70 fails an assertion (count_id(wire->name) == 0, or GetSize(conn.first) ==
+        # GetSize(conn.second)) when abc9 puts back a design in which a cell drives only part of a
+        # wire; after splitnets no wire has parts.
+        "proc", "flatten", f"{command} -run begin:map_luts", "splitnets", "opt_clean",
+        f"{command} -run map_luts:", *end, ""])
 
 
 def _cached(verilog: Sequence[Path], work: Path, name: str, key: Sequence[object],
@@ -232,6 +245,16 @@ def synthesize(verilog: Sequence[Path], top: str, family: str, *, units: Sequenc
     return Synthesis(top, family, Resources(**made["total"]),
                      {name: Resources(**row) for name, row in made["units"].items()},
                      made["cells"], made["pads"], version, script)
+
+
+def synthesize_build(build: Build, family: str, *, dsp: bool = True) -> Synthesis:
+    """Synthesize a build's accelerator; `units` has a row per node of the hardware graph."""
+    graph, _ = hardware_graph(build.graph, build.folding)
+    modules = {module_name(graph, node.name): node.name for node in graph.nodes
+               if not isinstance(node, Input | Flatten)}
+    found = synthesize(build.verilog, graph.name, family, units=tuple(modules), dsp=dsp,
+                       work=build.path / "synthesis")
+    return replace(found, units={modules[name]: used for name, used in found.units.items()})
 
 
 def _short(need: Resources, pads: int, limit: Resources, pads_limit: int) -> str:

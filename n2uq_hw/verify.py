@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import golden
+from .data import channels_last
 from .emit import Build, Port, port, ports
 from .errors import N2uqError
 from .folding import fold_cycles
@@ -63,7 +64,7 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
         raise N2uqError(f"stalls must be a probability in 0..0.95, not {stalls}")
     if len(images) < 1:
         raise N2uqError("images must be at least 1, not 0")
-    nhwc = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    nhwc = channels_last(images, build.graph.input.shape, build.graph.name)
     expected = golden.run(build.graph, nhwc)
     _, made = ports(build.graph, build.folding)
     run = _simulate(build, nhwc, stalls, seed, simulator, progress)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from ..errors import N2uqError
 from ..model import Net, load_net
 
-__all__ = ["ACCURACY", "find_net", "measured_accuracy", "shipped"]
+__all__ = ["ACCURACY", "find_net", "shipped"]
 
-ACCURACY = Path(__file__).parent / "accuracy.json"
+ACCURACY = Path(__file__).parent / "accuracy.json"  # what `n2uq-hw nets --measure` found
 
 
 def shipped() -> dict[str, Path]:
@@ -26,8 +24,3 @@ def find_net(name: str) -> Net:
     if Path(name).suffix or Path(name).exists():
         return load_net(Path(name))
     raise N2uqError(f"net must be a file or one of {', '.join(shipped())}, not {name}")
-
-
-def measured_accuracy() -> dict[str, dict[str, Any]]:
-    """What `n2uq-hw nets --measure` last found, by net name."""
-    return json.loads(ACCURACY.read_text()) if ACCURACY.exists() else {}

@@ -1,0 +1,388 @@
+"""The command line: arguments in, tables or JSON out; every fault is one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from . import __version__, accuracy, data, nets
+from .errors import N2uqError
+from .folding import choose, load_folding, weight_bits
+from .ir import Graph, MatVec, Threshold, dump
+from .lower import lower as lower_net
+from .model import Net
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Trained N2UQ networks as verified hardware.", no_args_is_help=True,
+    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+VECTORS = 64  # test vectors that a build keeps
+
+NetName = Annotated[str, typer.Argument(metavar="NET", help="A shipped net's name, or a net file.")]
+BuildDir = Annotated[Path, typer.Argument(metavar="DIR", help="What `n2uq-hw build` made.")]
+DataPath = Annotated[Path | None, typer.Option(
+    "--data", envvar="N2UQ_MNIST", help="Folder of the MNIST IDX files, or an .npz with `images` "
+    "[N, C, H, W] and `labels`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Simulator = Annotated[str, typer.Option(help="verilator or icarus.")]
+
+
+def _console(stderr: bool = False) -> Console:
+    """A terminal as wide as it is; elsewhere wide enough for the tables."""
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=118)
+
+
+def _table(title: str, *columns: str, left: int = 1) -> Table:
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for k, column in enumerate(columns):
+        table.add_column(column, justify="left" if k < left else "right")
+    return table
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """A function (stage, fraction done) that shows one line per stage on standard error."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=_console(stderr=True), transient=True) as progress:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, fraction: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=1.0)
+            progress.update(tasks[stage], completed=fraction)
+        yield report
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1))
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f} %"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"n2uq-hw {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(version: Annotated[bool, typer.Option(
+        "--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    pass
+
+
+@app.command("nets")
+def nets_command(
+        measure: Annotated[bool, typer.Option(
+            help="Measure the accuracies anew: float, golden, and RTL in simulation.")] = False,
+        data_path: DataPath = None, as_json: AsJson = False) -> None:
+    """List the shipped networks and the accuracy that they reach."""
+    if measure:
+        with _progress() as progress:
+            accuracy.measure_shipped(data_path, progress)
+    rows = accuracy.shipped_table()
+    if as_json:
+        return _print_json(rows)
+    table = _table("", "net", "layers", "weights", "images", "float", "golden", "RTL",
+                   "RTL images", "differences", left=2)
+    for name, row in rows.items():
+        table.add_row(name, row["layers"], f"{row['weights']:,}", str(row.get("images", "–")),
+                      *(_percent(row.get(key)) for key in ("float", "golden", "rtl")),
+                      str(row.get("rtl_images", "–")), str(row.get("mismatches", "–")))
+    _console().print(table)
+
+
+@app.command()
+def train(
+        dataset: Annotated[str, typer.Argument(help="digits or mnist.")],
+        architecture: Annotated[str, typer.Argument(help="mlp or cnn.")],
+        out: Annotated[Path, typer.Option(help="The net file to write.")],
+        widths: Annotated[str, typer.Option(help="Widths of the hidden layers.")] = "64,64",
+        weight_bits: Annotated[int, typer.Option(min=1, max=8)] = 2,
+        act_bits: Annotated[int, typer.Option(min=1, max=8)] = 2,
+        first_last_bits: Annotated[int, typer.Option(
+            min=1, max=8, help="Weight bits of the first and the last layer.")] = 8,
+        input_bits: Annotated[int, typer.Option(
+            min=0, max=8, help="Quantize the pixels to so many bits; 0: take them whole.")] = 0,
+        epochs: int = 60, batch: int = 64, lr: float = 2e-3, seed: int = 0,
+        pools: Annotated[str | None, typer.Option(
+            help="Convolutions that end in a max-pool, such as 1,2; default the last two.")] = None,
+        shift: Annotated[int, typer.Option(help="Move training images by so many pixels.")] = 0,
+        data_path: DataPath = None) -> None:
+    """Train a network with N2UQ quantizers (needs torch)."""
+    try:
+        from .train import run_training
+    except ModuleNotFoundError as error:
+        raise N2uqError(f"{error.name}: needed for training, and not installed "
+                        "(pip install 'n2uq-hw[train]')") from None
+    net = run_training(
+        dataset, architecture, widths=_numbers("widths", widths), weight_bits=weight_bits,
+        act_bits=act_bits, first_last_bits=first_last_bits, input_bits=input_bits, epochs=epochs,
+        lr=lr, seed=seed, batch=batch, data_folder=data_path, out=out, name=out.stem,
+        pools=_numbers("pools", pools) if pools else None, shift=shift)
+    _console().print(f"{out}: float accuracy {_percent(net.meta['accuracy']['float'])} on the "
+                     f"test split, {_percent(net.meta['validation'])} in validation")
+
+
+def _numbers(what: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise N2uqError(f"{what} must be whole numbers with commas between, not {text!r}"
+                        ) from None
+
+
+@app.command()
+def lower(
+        net: NetName, data_path: DataPath = None, top1: Annotated[bool, typer.Option(
+            help="End in the class index instead of the logits.")] = False,
+        out: Annotated[Path | None, typer.Option(help="Save the graph in this file.")] = None,
+        text: Annotated[bool, typer.Option("--text", help="Print the graph as text.")] = False,
+        as_json: AsJson = False) -> None:
+    """Lower a network to integers: layers, ranges, widths, and agreement with the float model."""
+    given = nets.find_net(net)
+    graph = lower_net(given, top1=top1)
+    if out is not None:
+        graph.save(out)
+    rows = [_row(graph, k) for k in range(len(graph.nodes))]
+    found = data.images_for(given.meta.get("dataset", ""), data_path)
+    agrees = None
+    if found is not None:
+        with _progress() as progress:
+            agrees = accuracy.agreement(given, graph, *found, progress)
+    if as_json:
+        return _print_json({"name": graph.name, "layers": rows,
+                            **(agrees.as_dict() if agrees else {"images": 0})})
+    console = _console()
+    if text:
+        console.print(dump(graph), markup=False, soft_wrap=True, end="")
+    else:
+        table = _table(graph.name, "layer", "kind", "shape", "range", "bits", "weights",
+                       "weight bits", "thresholds", "MACs", left=2)
+        for row in rows:
+            table.add_row(row["name"], row["kind"], "×".join(map(str, row["shape"])),
+                          f"{row['range'][0]}..{row['range'][1]}", str(row["bits"]),
+                          *(f"{row[key]:,}" if row[key] else "" for key in
+                            ("weights", "weight_bits", "thresholds", "macs")))
+        console.print(table)
+        console.print(f"{sum(row['macs'] for row in rows):,} MACs per image")
+    if agrees is None:
+        console.print(f"agreement not measured: name images for {given.name} with --data")
+    else:
+        console.print(
+            f"{agrees.images} images: golden gives the float model's class on "
+            f"{_percent(agrees.top1_agreement)}, worst logit error {agrees.worst_logit_error:.4f}"
+            + ("" if agrees.accuracy is None else
+               f"; accuracy {_percent(agrees.accuracy)} (float {_percent(agrees.accuracy_float)})"))
+
+
+def _row(graph: Graph, k: int) -> dict[str, Any]:
+    node = graph.nodes[k]
+    edge = graph.edges[node.name]
+    row = {"name": node.name, "kind": type(node).__name__, "shape": list(edge.shape),
+           "range": [int(edge.lo.min()), int(edge.hi.max())], "bits": edge.width,
+           "weights": 0, "weight_bits": 0, "thresholds": 0, "macs": 0}
+    if isinstance(node, MatVec):
+        row |= {"weights": node.weights.size, "weight_bits": weight_bits(node.weights),
+                "macs": edge.shape[0] * edge.shape[1] * node.weights.size}
+    if isinstance(node, Threshold):
+        row["thresholds"] = int((node.signs != 0).sum())
+    return row
+
+
+@app.command()
+def build(
+        net: NetName, out: Annotated[Path, typer.Option(help="The build directory to make.")],
+        folding: Annotated[Path | None, typer.Option(
+            help="A YAML folding, such as an edited folding.yaml of another build.")] = None,
+        cycles: Annotated[int | None, typer.Option(
+            help="Choose the folding for so many cycles per image.")] = None,
+        top1: Annotated[bool, typer.Option(
+            help="Put out the class index instead of the logits.")] = False,
+        data_path: DataPath = None, as_json: AsJson = False) -> None:
+    """Write Verilog, IR, folding, test vectors, manifest and report to a directory."""
+    with _progress() as progress:
+        made = _build(nets.find_net(net), out, folding, cycles, top1, data_path, progress)
+    if as_json:
+        return _print_json(made)
+    table = _table(f"{made['name']} in {out}", "unit", "kind", "shape", "bits", "PE", "SIMD",
+                   "style", "cycles", left=2)
+    for row in made["layers"]:
+        table.add_row(row["name"], row["kind"], "×".join(map(str, row["shape"])),
+                      *(str(row[key]) for key in ("bits", "pe", "simd", "style", "cycles")))
+    _console().print(table)
+
+
+def _build(net: Net, out: Path, folding: Path | None, cycles: int | None, top1: bool,
+           source: Path | None, progress: Callable[[str, float], None]) -> dict[str, Any]:
+    """Lower, fold and emit; test vectors are real images where there are any, else random."""
+    from .emit import emit
+
+    if folding is not None and cycles is not None:
+        raise N2uqError("give either --folding or --cycles, not both")
+    graph = lower_net(net, top1=top1)
+    chosen = choose(graph, cycles) if folding is None else load_folding(folding, graph)
+    found = data.images_for(net.meta.get("dataset", ""), source)
+    images, labels = found or (np.random.default_rng(0).integers(
+        0, net.input.max + 1, (VECTORS, *net.input.shape)), None)
+    return emit(graph, chosen, out, images[:VECTORS], None if labels is None else labels[:VECTORS],
+                lambda stage: progress(f"build: {stage}", 0.0))
+
+
+@app.command()
+def sim(
+        folder: BuildDir,
+        images: Annotated[int | None, typer.Option(
+            help="How many images; default the build's test vectors.")] = None,
+        stalls: Annotated[float, typer.Option(
+            help="Probability of a stalled cycle, on both sides.")] = 0.0,
+        seed: Annotated[int, typer.Option(help="Of the stall pattern.")] = 0,
+        simulator: Simulator = "verilator", data_path: DataPath = None,
+        as_json: AsJson = False) -> None:
+    """Simulate a build's Verilog and compare every output bit with golden.
+
+    Exit code 1 if a bit differs.
+    """
+    from .emit import load_build
+    from .verify import verify
+
+    made = load_build(folder)
+    for name in made.changed:
+        print(f"note: {folder / name} is not as it was built", file=sys.stderr)
+    given, labels = made.images(images, data_path)
+    with _progress() as progress:
+        verdict = verify(made, given, labels, stalls=stalls, seed=seed, simulator=simulator,
+                         progress=progress)
+    if as_json:
+        _print_json(verdict.as_dict())
+    else:
+        table = _table(f"{made.graph.name}, {simulator}, stalls {stalls}, seed {seed}", "", "")
+        for key, value in _verdict_rows(verdict):
+            table.add_row(key, value)
+        _console().print(table)
+    if verdict.mismatches:
+        print(f"mismatch: {verdict.first_mismatch}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _verdict_rows(verdict: Any) -> list[tuple[str, str]]:
+    exact = "every output bit as golden" if not verdict.mismatches else "DIFFERENT"
+    return [("images", f"{verdict.images}, {verdict.mismatches} mismatches ({exact})"),
+            ("accuracy", _percent(verdict.accuracy)),
+            ("cycles to the first output", f"{verdict.cycles_first_output:,}"),
+            ("cycles per image", f"{verdict.cycles_per_image:,.2f}"),
+            ("MAC utilization of the slowest layer", f"{verdict.mac_utilization:.4f}"),
+            ("simulated cycles per second", f"{verdict.cycles_per_second:,.0f}")]
+
+
+@app.command()
+def cost(
+        folder: BuildDir,
+        family: Annotated[str, typer.Option(help="xcup, xc7, ecp5 or ice40.")] = "xcup",
+        dsp: Annotated[bool, typer.Option(help="Whether multiplier blocks may be used.")] = True,
+        pnr: Annotated[bool, typer.Option(
+            "--pnr", help="Place and route too (ecp5, ice40): Fmax, images per second.")] = False,
+        seed: Annotated[int, typer.Option(help="Of the placer.")] = 1,
+        as_json: AsJson = False) -> None:
+    """Synthesize a build with Yosys: LUTs, flip-flops and memories per unit and in all."""
+    from . import synth
+    from .emit import load_build
+    from .verify import verify
+
+    made = load_build(folder)
+    with _progress() as progress:
+        progress(f"yosys {family}", 0.0)
+        found = synth.synthesize_build(made, family, dsp=dsp)
+        placed = None
+        if pnr:
+            progress(f"nextpnr {family}", 0.0)
+            placed = synth.place_and_route(made.verilog, made.graph.name, family, seed=seed,
+                                           dsp=dsp, work=folder / "synthesis")
+            verdict = verify(made, *made.images(8, None), progress=progress)
+    result = found.as_dict()
+    if placed is not None:
+        result["pnr"] = placed.as_dict() | {
+            "cycles_per_image": verdict.cycles_per_image,
+            "images_per_second": placed.fmax_mhz * 1e6 / verdict.cycles_per_image}
+    if as_json:
+        return _print_json(result)
+    console, kinds = _console(), ("lut", "carry", "ff", "bram", "lutram", "dsp")
+    table = _table(f"{made.graph.name} on {family}, Yosys {found.version}, "
+                   f"DSP blocks {'on' if dsp else 'off'}", "unit", *(k.upper() for k in kinds))
+    for name, used in [*found.units.items(), ("in all", found.total)]:
+        table.add_row(name, *(f"{getattr(used, kind):,}" for kind in kinds))
+    console.print(table)
+    console.print("The rest of the whole is wiring between units.", style="dim")
+    if placed is not None:
+        row = result["pnr"]
+        console.print(f"nextpnr-{family} {placed.version}, {placed.device}, seed {seed}: "
+                      f"{placed.fmax_mhz:.1f} MHz; {row['cycles_per_image']:,.2f} cycles per image"
+                      f", {row['images_per_second']:,.0f} images/s")
+
+
+@app.command()
+def demo(out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("n2uq-demo")
+         ) -> None:
+    """The whole way on real data: a shipped digits CNN becomes Verilog, proven and costed."""
+    from . import synth
+    from .emit import load_build
+    from .verify import verify
+
+    net, family = nets.find_net("digits_cnn_w2a2"), "xcup"
+    folder = out / net.name
+    found = data.images_for("digits", None)
+    assert found is not None
+    with _progress() as progress:
+        agrees = accuracy.agreement(net, lower_net(net), *found, progress)
+        _build(net, folder, None, None, False, None, progress)
+        made = load_build(folder)
+        verdict = verify(made, *found, progress=progress)
+        stalled = verify(made, *found, stalls=0.3, seed=1, progress=progress)
+        progress(f"yosys {family}", 0.0)
+        costs = synth.synthesize_build(made, family)
+    total = costs.total
+    table = _table(f"{net.name}: {accuracy.topology(net)} on the digits test split", "", "")
+    for key, value in [
+            ("accuracy of the float model", _percent(agrees.accuracy_float)),
+            ("accuracy of golden (integers)", _percent(agrees.accuracy)),
+            *_verdict_rows(verdict),
+            ("with random stalls on both sides", f"{stalled.images} images, {stalled.mismatches} "
+             f"mismatches, {stalled.cycles_per_image:,.2f} cycles per image"),
+            (f"cost on {family}, Yosys {costs.version}", f"{total.lut:,} LUT, {total.ff:,} FF, "
+             f"{total.bram} BRAM18, {total.lutram:,} LUTRAM, {total.dsp} DSP"),
+            ("Verilog", str(folder / "rtl")), ("report", str(folder / "report.md")),
+            ("IR, folding, test vectors", str(folder))]:
+        table.add_row(key, value)
+    _console().print(table)
+    if verdict.mismatches or stalled.mismatches:
+        print(f"mismatch: {verdict.first_mismatch or stalled.first_mismatch}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; the exit code is 0, 1 for a mismatch, 2 for a fault, 130 for Ctrl-C."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except N2uqError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except typer.TyperException as error:
+        print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
