@@ -1,0 +1,43 @@
+# `make demo` and `make test` need python3 (3.11 or newer), g++, make and perl; the rest is wheels.
+PYTHON ?= python3
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+
+.PHONY: demo venv lint test test-slow bench nets clean
+
+demo: $(VENV)/demo            ## a shipped network becomes Verilog, proven and costed
+	$(BIN)/n2uq-hw demo
+
+venv: $(VENV)/all             ## .venv with everything in it
+
+lint: $(VENV)/all
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint                    ## all but what takes minutes
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not slow"
+
+test-slow: $(VENV)/all        ## the rest; MNIST is looked for in $$N2UQ_MNIST
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m slow
+
+bench: $(VENV)/all            ## the figures of the README, measured side by side
+	$(BIN)/python -m bench
+
+nets: $(VENV)/all             ## the accuracies of the shipped networks, measured anew
+	$(BIN)/n2uq-hw nets --measure
+
+clean:
+	rm -rf $(VENV) build n2uq-demo
+
+# Without build isolation setuptools is the pinned one too.
+$(VENV)/demo: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -r requirements.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/all: requirements-all.txt $(VENV)/demo
+	$(PIP) install -r requirements-all.txt
+	touch $@
