@@ -29,11 +29,12 @@ from .ir import (
     SumPool,
     Threshold,
     WidthConvert,
+    dtype_for,
 )
 
 __all__ = ["evaluate", "exact_float", "run", "run_all"]
 
-BATCH = 64  # images at a time: windows of a batch stay in the cache
+BATCH = 32  # images at a time: a small image's windows stay in the cache
 
 
 def run(graph: Graph, images: np.ndarray,
@@ -109,55 +110,68 @@ def evaluate(node: Node, edges: tuple[Edge, ...], *xs: np.ndarray) -> np.ndarray
 @evaluate.register
 def _(node: Pad, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
     (n, height, width, channels), (top, bottom, left, right) = x.shape, node.frame
-    out = np.empty((n, top + height + bottom, left + width + right, channels),
-                   np.promote_types(x.dtype, np.int16 if node.values.any() else x.dtype))
-    out[:] = node.values
+    (edge,), values = edges, node.values
+    dtype = dtype_for(min(int(edge.lo.min()), int(values.min())),
+                      max(int(edge.hi.max()), int(values.max())))
+    out = np.empty((n, top + height + bottom, left + width + right, channels), dtype)
+    out[:] = values
     out[:, top:top + height, left:left + width] = x
     return out
 
 
 @evaluate.register
 def _(node: SlidingWindow, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
-    (kh, kw), (sh, sw) = node.kernel, node.stride
+    (kh, kw), (sh, sw), channels = node.kernel, node.stride, x.shape[3]
     windows = np.lib.stride_tricks.sliding_window_view(x, (kh, kw), axis=(1, 2))[:, ::sh, ::sw]
-    n, height, width = windows.shape[:3]
-    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(n, height, width, -1)
+    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], kh * kw * channels)
 
 
 @evaluate.register
 def _(node: Flatten, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
-    return x.reshape(len(x), 1, 1, -1)
+    return x.reshape(len(x), 1, 1, edges[0].size)
 
 
 @evaluate.register
 def _(node: MatVec, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    outputs, inputs = node.weights.shape
+    # No partial sum, in any order, exceeds Σ|w|·|x|.
     bound = int((np.abs(node.weights.astype(np.int64)) @ _bound(edges[0])).max())
     dtype = exact_float(bound)
-    out = x.reshape(-1, x.shape[-1]).astype(dtype) @ node.weights.T.astype(dtype)
     assert dtype.kind == "i" or bound < 2**np.finfo(dtype).nmant * 2
-    return out.astype(np.int64 if bound >= 2**31 else np.int32).reshape(*x.shape[:3], -1)
+    out = x.reshape(-1, inputs).astype(dtype) @ node.weights.T.astype(dtype)
+    return out.astype(dtype_for(-bound, bound)).reshape(*x.shape[:3], outputs)
 
 
 @evaluate.register
 def _(node: DepthwiseMatVec, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
-    by_position = x.reshape(*x.shape[:3], *node.weights.shape)
-    return np.einsum("nhwpc,pc->nhwc", by_position, node.weights, dtype=np.int64,
-                     casting="unsafe")
+    positions, channels = node.weights.shape
+    out = np.zeros((*x.shape[:3], channels), np.int64)
+    for weights, pixel in zip(node.weights, np.split(x, positions, axis=3), strict=True):
+        out += pixel * weights.astype(np.int64)
+    return out
 
 
 @evaluate.register
 def _(node: Threshold, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
-    wide = np.promote_types(x.dtype, np.min_scalar_type(-int(np.abs(node.thresholds).max(initial=1))
-                                                        - 1))
-    x, out = x.astype(wide, copy=False), np.zeros(x.shape, np.int8 if node.signs.shape[1] < 128
-                                                  else np.int64)
-    for threshold, sign in zip(node.thresholds.T.astype(wide), node.signs.T, strict=True):
-        step = x >= threshold
-        if (sign == 1).all():
-            out += step
-        else:
-            out += step * sign
-    return out + node.base
+    (edge,), steps, base = edges, node.thresholds, node.base
+    compared = dtype_for(min(int(edge.lo.min()), int(steps.min(initial=0))),
+                         max(int(edge.hi.max()), int(steps.max(initial=0))))
+    summed = dtype_for(min(-1, int(base.min()) - steps.shape[1]),  # signed, as the steps are
+                       int(base.max()) + steps.shape[1])
+
+    def row(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
+        """[C] or [1] for one row of pixels: NumPy is fast where its inner loop is long."""
+        return np.broadcast_to(values, x.shape[2:]).astype(dtype)
+
+    x = x.astype(compared, copy=False)
+    out = np.empty(x.shape, summed)
+    out[:] = base - (node.signs == -1).sum(axis=1)
+    for threshold, sign in zip(steps.T, node.signs.T, strict=True):
+        step = x >= row(threshold, compared)
+        if (sign != 1).any():  # -[x >= T] = [x < T] - 1, and the base holds the -1
+            step = (step & row(sign != 0, bool)) ^ row(sign == -1, bool)
+        out += step.view(np.int8)
+    return out
 
 
 @evaluate.register
@@ -167,12 +181,12 @@ def _(node: Scale, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
 
 @evaluate.register
 def _(node: MaxPool, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
-    return x.reshape(*x.shape[:3], node.positions, -1).max(axis=3)
+    return np.maximum.reduce(np.split(x, node.positions, axis=3))
 
 
 @evaluate.register
 def _(node: SumPool, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
-    return x.reshape(*x.shape[:3], node.positions, -1).sum(axis=3, dtype=np.int64)
+    return np.add.reduce(np.split(x, node.positions, axis=3), dtype=np.int64)
 
 
 @evaluate.register

@@ -22,7 +22,7 @@ from .files import load_arrays, save_arrays
 __all__ = [
     "ArgMax", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Graph", "Input", "MatVec", "MaxPool",
     "Node", "Pad", "Scale", "SlidingWindow", "SumPool", "Threshold", "WidthConvert", "bits_for",
-    "dump", "infer", "load_graph", "threshold_values",
+    "dtype_for", "dump", "infer", "load_graph", "threshold_values",
 ]
 
 FORMAT = 1
@@ -36,6 +36,15 @@ def bits_for(lo: int, hi: int) -> tuple[int, bool]:
     if lo >= 0:
         return max(hi.bit_length(), 1), False
     return max(max(hi, 0).bit_length(), (~lo).bit_length()) + 1, True
+
+
+def dtype_for(lo: int, hi: int) -> np.dtype:
+    """The narrowest NumPy integer that holds `lo`..`hi`."""
+    for dtype in (np.int8, np.uint8, np.int16, np.int32):
+        info = np.iinfo(dtype)
+        if info.min <= lo and hi <= info.max:
+            return np.dtype(dtype)
+    return np.dtype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +78,7 @@ class Edge:
     @property
     def dtype(self) -> np.dtype:
         """The narrowest NumPy integer for the range."""
-        for dtype in (np.int8, np.uint8, np.int16, np.int32):
-            info = np.iinfo(dtype)
-            if info.min <= self.lo.min() and self.hi.max() <= info.max:
-                return np.dtype(dtype)
-        return np.dtype(np.int64)
+        return dtype_for(int(self.lo.min()), int(self.hi.max()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -431,7 +436,7 @@ def _(node: DepthwiseMatVec, x: Edge) -> Edge:
 
 
 def threshold_values(node: Threshold, x: np.ndarray) -> np.ndarray:
-    """The step function at int64 `x` [..., C]; the golden model and range inference use it."""
+    """The step function at int64 `x` [..., C], one step after the other."""
     out = np.broadcast_to(node.base, x.shape).astype(np.int64)
     for i in range(node.signs.shape[1]):
         out += node.signs[:, i] * (x >= node.thresholds[:, i])
