@@ -161,11 +161,11 @@ def _(node: Threshold, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
 
     def row(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
         """[C] or [1] for one row of pixels: NumPy is fast where its inner loop is long."""
-        return np.broadcast_to(values, x.shape[2:]).astype(dtype)
+        return np.broadcast_to(values, x.shape[2:]).astype(dtype, order="C")
 
     x = x.astype(compared, copy=False)
     out = np.empty(x.shape, summed)
-    out[:] = base - (node.signs == -1).sum(axis=1)
+    out[:] = row(base - (node.signs == -1).sum(axis=1), summed)
     for threshold, sign in zip(steps.T, node.signs.T, strict=True):
         step = x >= row(threshold, compared)
         if (sign != 1).any():  # -[x >= T] = [x < T] - 1, and the base holds the -1
