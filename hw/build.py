@@ -13,6 +13,7 @@ from ..errors import N2uqError
 from ..folding import Fold, Folding, check
 from ..ir import (
     ArgMax,
+    DepthwiseMatVec,
     Edge,
     Fifo,
     Flatten,
@@ -28,6 +29,7 @@ from ..ir import (
     Threshold,
     WidthConvert,
 )
+from .depthwise import DepthwiseMatVecUnit
 from .eltwise import ArgMaxUnit, ScaleUnit
 from .matvec import MatVecUnit
 from .pool import MaxPoolUnit, SumPoolUnit
@@ -68,6 +70,11 @@ def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> U
 @unit.register
 def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
     return MatVecUnit(node, reads[0], edge, pe=fold.pe, simd=fold.simd, form=fold.form)
+
+
+@unit.register
+def _(node: DepthwiseMatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return DepthwiseMatVecUnit(node, reads[0], edge, pe=fold.pe)
 
 
 @unit.register

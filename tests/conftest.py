@@ -1,0 +1,59 @@
+"""Fixtures that several tests share: a small net of every chain layer, and its build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from n2uq_hw import model
+from n2uq_hw.emit import emit, load_build
+from n2uq_hw.folding import choose
+from n2uq_hw.lower import lower
+from n2uq_hw.model import InputSpec, Net
+
+LAYERS = (
+    model.Conv("conv1", 2, 4, 3, 1, 1, bits=8), model.BatchNorm("bn1", 4), model.PReLU("prelu1", 4),
+    model.LTQ("quan1", 2), model.Conv("dw2", 4, 4, 3, 2, 1, groups=4, bits=4),
+    model.BatchNorm("bn2", 4), model.LTQ("quan2", 3), model.Conv("conv3", 4, 6, 1, bits=2),
+    model.BatchNorm("bn3", 6), model.Pact("quan3", 2), model.MaxPool("pool3", 2, 1),
+    model.Flatten("flatten"), model.Linear("fc", 24, 5, bits=3), model.BatchNorm("bn_out", 5))
+
+
+def random_net(name: str, layers: tuple[model.Layer, ...], shape: tuple[int, int, int],
+               seed: int = 0, largest: int = 15) -> Net:
+    """A net with random parameters of either sign, whose quantizers see their whole range."""
+    rng = np.random.default_rng(seed)
+    params = {}
+    for layer in layers:
+        for key, size in layer.shapes().items():
+            value = rng.normal(0, 1, size)
+            if key in ("running_var", "clip_val") or (layer.name, key) == ("quan1", "a"):
+                value = np.abs(value) + 0.5
+            elif key in ("a", "scale2"):
+                value = np.abs(value) + 0.1
+            params[f"{layer.name}.{key}"] = value.astype(np.float32)
+    return Net(name, InputSpec(shape, largest, 1 / largest), layers, params)
+
+
+@pytest.fixture(scope="session")
+def net() -> Net:
+    """A random net of every layer that chains are made of, 2 × 5 × 5 pixels in 0..15."""
+    return random_net("small", LAYERS, (2, 5, 5))
+
+
+@pytest.fixture(scope="session")
+def images(net: Net) -> np.ndarray:
+    """40 random images."""
+    return np.random.default_rng(1).integers(0, 16, (40, *net.input.shape))
+
+
+@pytest.fixture(scope="session")
+def built(net: Net, images: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The build directory of `net`."""
+    graph = lower(net)
+    folder = tmp_path_factory.mktemp("built") / "small"
+    emit(graph, choose(graph), folder, images[:8], np.arange(8) % 5)
+    assert load_build(folder).changed == ()
+    return folder

@@ -1,0 +1,137 @@
+"""Foldings: chosen ones meet their target, given ones are checked before anything is built."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from n2uq_hw import folding
+from n2uq_hw.errors import N2uqError
+from n2uq_hw.folding import (
+    Fold,
+    check,
+    choose,
+    fold_cycles,
+    load_folding,
+    save_folding,
+    weight_bits,
+)
+from n2uq_hw.ir import Flatten, Graph, Input, MatVec, Threshold
+from n2uq_hw.lower import lower
+from n2uq_hw.nets import find_net, shipped
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return lower(find_net("digits_cnn_w2a2"))
+
+
+def slowest(graph: Graph, folds: folding.Folding) -> int:
+    return max(fold_cycles(node, graph.reads(node), graph.edges[node.name], folds[node.name])
+               for node in graph.nodes if not isinstance(node, Flatten | Input))
+
+
+@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("factor", [1, 2, 5, 100])
+def test_chosen_foldings_meet_their_target(name: str, factor: int) -> None:
+    graph = lower(find_net(name))
+    target = folding.slowest_window(graph) * factor
+    folds = choose(graph, target)
+    check(graph, folds)
+    assert slowest(graph, folds) <= target
+    # No MatVec could do with fewer multipliers: every pair of divisors with fewer is too slow.
+    for node in graph.nodes:
+        if isinstance(node, MatVec):
+            outputs, inputs = node.weights.shape
+            pixels = np.prod(graph.edges[node.name].shape[:2])
+            fewest = min(pe * simd for pe in range(1, outputs + 1) if outputs % pe == 0
+                         for simd in range(1, inputs + 1) if inputs % simd == 0
+                         if pixels * (outputs // pe) * (inputs // simd) <= target)
+            fold = folds[node.name]
+            assert fold.pe * fold.simd == fewest, node.name
+
+
+def test_a_window_makes_a_pixel_per_cycle(graph: Graph) -> None:
+    assert folding.slowest_window(graph) == 8 * 8 * 9  # conv1 and conv2, by hand
+
+
+@pytest.mark.parametrize("target,message", [
+    (64, "conv3_window: all 32 channels at once take 144 cycles per image; 64 cannot be reached"),
+    (0, "digits_cnn_w2a2: cycles per image must be at least 1, not 0")])
+def test_targets_out_of_reach(graph: Graph, target: int, message: str) -> None:
+    with pytest.raises(N2uqError) as error:
+        choose(graph, target)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("unit,change,message", [
+    ("conv2", {"pe": 12}, "conv2: PE must divide the 32 output channels, not 12"),
+    ("conv2", {"simd": 5}, "conv2: SIMD must divide the 144 inputs, not 5"),
+    ("quan2", {"pe": 0}, "quan2: PE must divide the 32 channels, not 0"),
+    ("conv1_pad", {"pe": 2}, "conv1_pad: PE must divide the 1 channels, not 2"),
+    ("pool2_window", {"pe": -1}, "pool2_window: PE must divide the 32 channels, not -1"),
+    ("input", {"pe": 7}, "input: PE must divide the 64 elements, not 7"),
+    ("logits", {"pe": 3}, "logits: PE must divide the 10 channels, not 3"),
+    ("quan1", {"style": "serial"}, "quan1: style must be one of parallel, search, not 'serial'"),
+    ("conv1", {"form": ""}, "conv1: form must be one of planes, product, direct, not ''")])
+def test_impossible_foldings(graph: Graph, unit: str, change: dict, message: str) -> None:
+    folds = choose(graph)
+    with pytest.raises(N2uqError) as error:
+        check(graph, {**folds, unit: replace(folds[unit], **change)})
+    assert str(error.value) == message
+
+
+def test_one_table_serves_any_number_of_elements() -> None:
+    graph = lower(find_net("mnist_mlp_w2a2"))
+    shared = next(node for node in graph.nodes if isinstance(node, Threshold))
+    assert len(shared.signs) == 1
+    folds = choose(graph)
+    check(graph, {**folds, shared.name: Fold(pe=98)})
+
+
+@pytest.mark.parametrize("weights,bits", [
+    ([[1, -1]], 1), ([[1, -3]], 2), ([[3, 3]], 2), ([[7, 1]], 3), ([[-255, 255]], 8),
+    ([[0, 1]], 1), ([[-2, 1]], 2), ([[4, 4]], 1), ([[-8, 7]], 4)])
+def test_weight_bits_by_hand(weights: list, bits: int) -> None:
+    assert weight_bits(np.array(weights)) == bits
+
+
+def test_files_keep_what_they_are_given(graph: Graph, tmp_path: Path) -> None:
+    folds = choose(graph)
+    folds["conv2"] = Fold(pe=4, simd=9, form="direct")
+    folds["quan2"] = Fold(pe=8, style="search")
+    save_folding(folds, tmp_path / "folding.yaml")
+    assert load_folding(tmp_path / "folding.yaml", graph) == folds
+    assert "conv2: {pe: 4, simd: 9, form: direct}\n" in (tmp_path / "folding.yaml").read_text()
+
+
+def test_units_left_out_keep_the_chosen_folding(graph: Graph, tmp_path: Path) -> None:
+    path = tmp_path / "folding.yaml"
+    path.write_text("conv2: {simd: 48}\n")
+    folds = choose(graph)
+    assert load_folding(path, graph) == {**folds, "conv2": replace(folds["conv2"], simd=48)}
+
+
+@pytest.mark.parametrize("text,message", [
+    ("a: [", "not YAML"), ("- 1", "must map layer names to foldings, not list"), ("", "NoneType"),
+    ("conv9: {pe: 1}", "conv9 must be a unit of digits_cnn_w2a2"),
+    ("conv2: 7", "conv2 must map pe, simd, style or form, not 7"),
+    ("conv2: {lanes: 7}", "conv2: key must be pe, simd, style or form, not lanes"),
+    ("conv2: {pe: two}", "conv2.pe must be int, not 'two'"),
+    ("conv2: {pe: true}", "conv2.pe must be int, not True"),
+    ("conv2: {pe: 12}", "conv2: PE must divide the 32 output channels, not 12"),
+    ("!!python/object/apply:os.system ['true']", "not YAML"), ("\0", "not YAML")])
+def test_faulty_files(graph: Graph, tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "folding.yaml"
+    path.write_text(text)
+    with pytest.raises(N2uqError, match=message) as error:
+        load_folding(path, graph)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file(graph: Graph, tmp_path: Path) -> None:
+    with pytest.raises(N2uqError, match="no such folding file"):
+        load_folding(tmp_path / "none.yaml", graph)
