@@ -123,7 +123,8 @@ def instantiate(make: Callable[[], wiring.Component], name: str, module: str, pl
 class FifoUnit(Unit):
     """A queue of `depth` beats that cuts the ready path.
 
-    Latency 1 cycle, II = 1 for depth >= 2; an entry is free one cycle after it was read.
+    Latency 1 cycle; II = 1 from depth 2 on, 2 at depth 1, for an entry is free one cycle after it
+    was read.
 
     Parameters
     ----------
@@ -156,8 +157,8 @@ class FifoUnit(Unit):
 class WidthConverter(Unit):
     """Regroup a stream to another number of lanes, of which one divides the other.
 
-    Latency n_out/n_in cycles up, 1 cycle down; II = 1 on the wider side's terms: nothing is lost
-    while the narrower side moves one beat per cycle.
+    Latency ``lanes_out/lanes_in`` cycles from the first part up, 1 cycle down; the narrower side
+    moves one beat per cycle, the wider side one whenever its parts are complete.
 
     Parameters
     ----------
