@@ -45,9 +45,10 @@ from .stream import (
 from .threshold import ThresholdUnit
 from .window import PadUnit, SlidingWindowUnit
 
-__all__ = ["Accelerator", "fifo_depth", "hardware_graph", "lanes_in", "lanes_of", "lanes_out",
-           "module_name", "unit"]
+__all__ = ["TOP", "WRAPPER", "Accelerator", "fifo_depth", "hardware_graph", "lanes_in", "lanes_of",
+           "lanes_out", "module_name", "unit"]
 
+TOP, WRAPPER = "accelerator", "axis"  # what modules are called beside those of nodes
 CUT = 2  # beats of a Fifo that only cuts the ready path
 
 
@@ -210,6 +211,9 @@ class Accelerator(wiring.Component):
 
     def __init__(self, graph: Graph, folding: Folding) -> None:
         self.graph, self.folding = hardware_graph(graph, folding)
+        for node in self.graph.nodes:
+            if node.name in (TOP, WRAPPER):
+                raise N2uqError(f"{graph.name}: no node may be called {TOP} or {WRAPPER}")
 
         def layout(name: str) -> data.ArrayLayout:
             return beats(element(self.graph.edges[name]),
@@ -236,6 +240,6 @@ class Accelerator(wiring.Component):
         return m
 
 
-def module_name(graph: Graph, node: str) -> str:
-    """Verilog module of a node's unit."""
+def module_name(graph: Graph, node: str = TOP) -> str:
+    """Verilog module of a node's unit, or of the accelerator: never a keyword."""
     return f"{graph.name}_{node}"

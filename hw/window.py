@@ -16,8 +16,8 @@ class PadUnit(Unit):
     """A frame of constant pixels around the image; LANES channels per beat.
 
     Latency 0 (combinational); one beat per cycle, the frame's beats included, so an image of H × W
-    takes ``(H + top + bottom)·(W + left + right)·C/LANES`` cycles.  The frame above an image comes
-    before the image does, in cycles that the source would leave idle.
+    takes ``(H + top + bottom)·(W + left + right)·C/LANES`` cycles.  The frame begins when the
+    image's first beat is offered.
     """
 
     def __init__(self, node: Pad, edge: Edge, out: Edge, *, lanes: int) -> None:
@@ -37,7 +37,9 @@ class PadUnit(Unit):
         wraps(m, row, rows, moved & pixel_done & row_done)
         inside = ((row >= top) & (row < top + height)
                   & (column >= left) & (column < left + width))
-        m.d.comb += [self.o.valid.eq(self.i.valid | ~inside),
+        # The frame waits for its image: a result must not come before what it is a result of.
+        begin = (row == 0) & (column == 0) & (group == 0)
+        m.d.comb += [self.o.valid.eq(self.i.valid | ~(inside | begin)),
                      self.i.ready.eq(self.o.ready & inside)]
         values = np.broadcast_to(self.node.values, channels).reshape(self.groups, self.lanes)
         for lane in range(self.lanes):

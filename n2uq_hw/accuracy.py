@@ -123,9 +123,10 @@ def measure_shipped(source: Path | None, progress: Progress | None = None) -> No
         few = images[:RTL_IMAGES], None if labels is None else labels[:RTL_IMAGES]
         with tempfile.TemporaryDirectory(prefix="n2uq-") as folder:
             emit(graph, choose(graph), Path(folder) / name, images[:1], None)
-            verdict = verify(load_build(Path(folder) / name), *few, stalls=0.3, progress=(
-                lambda stage, done, name=name: progress(f"{name} {stage}", done)
-            ) if progress else None)
+            def report(stage: str, done: float, name: str = name) -> None:
+                if progress:
+                    progress(f"{name} {stage}", done)
+            verdict = verify(load_build(Path(folder) / name), *few, stalls=0.3, progress=report)
         rows[name] = {
             "images": agrees.images, "float": agrees.accuracy_float, "golden": agrees.accuracy,
             "rtl": verdict.accuracy, "rtl_images": verdict.images,

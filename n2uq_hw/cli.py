@@ -17,8 +17,8 @@ from rich.table import Table
 
 from . import __version__, accuracy, data, nets
 from .errors import N2uqError
-from .folding import choose, load_folding, weight_bits
-from .ir import Graph, MatVec, Threshold, dump
+from .folding import choose, load_folding
+from .ir import describe, dump
 from .lower import lower as lower_net
 from .model import Net
 
@@ -158,7 +158,7 @@ def lower(
     graph = lower_net(given, top1=top1)
     if out is not None:
         graph.save(out)
-    rows = [_row(graph, k) for k in range(len(graph.nodes))]
+    rows = describe(graph)
     found = data.images_for(given.meta.get("dataset", ""), data_path)
     agrees = None
     if found is not None:
@@ -188,20 +188,6 @@ def lower(
             f"{_percent(agrees.top1_agreement)}, worst logit error {agrees.worst_logit_error:.4f}"
             + ("" if agrees.accuracy is None else
                f"; accuracy {_percent(agrees.accuracy)} (float {_percent(agrees.accuracy_float)})"))
-
-
-def _row(graph: Graph, k: int) -> dict[str, Any]:
-    node = graph.nodes[k]
-    edge = graph.edges[node.name]
-    row = {"name": node.name, "kind": type(node).__name__, "shape": list(edge.shape),
-           "range": [int(edge.lo.min()), int(edge.hi.max())], "bits": edge.width,
-           "weights": 0, "weight_bits": 0, "thresholds": 0, "macs": 0}
-    if isinstance(node, MatVec):
-        row |= {"weights": node.weights.size, "weight_bits": weight_bits(node.weights),
-                "macs": edge.shape[0] * edge.shape[1] * node.weights.size}
-    if isinstance(node, Threshold):
-        row["thresholds"] = int((node.signs != 0).sum())
-    return row
 
 
 @app.command()
@@ -301,6 +287,7 @@ def cost(
     """Synthesize a build with Yosys: LUTs, flip-flops and memories per unit and in all."""
     from . import synth
     from .emit import load_build
+    from .hw.build import module_name
     from .verify import verify
 
     made = load_build(folder)
@@ -310,7 +297,7 @@ def cost(
         placed = None
         if pnr:
             progress(f"nextpnr {family}", 0.0)
-            placed = synth.place_and_route(made.verilog, made.graph.name, family, seed=seed,
+            placed = synth.place_and_route(made.verilog, module_name(made.graph), family, seed=seed,
                                            dsp=dsp, work=folder / "synthesis")
             verdict = verify(made, *made.images(8, None), progress=progress)
     result = found.as_dict()

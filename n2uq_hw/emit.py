@@ -19,10 +19,10 @@ from safetensors.numpy import load_file, save_file
 from . import __version__, golden
 from .data import channels_last, images_for
 from .errors import N2uqError
-from .folding import Fold, Folding, fold_cycles, load_folding, save_folding, weight_bits
-from .hw.build import Accelerator, hardware_graph, lanes_of
+from .folding import Folding, fold_cycles, load_folding, save_folding
+from .hw.build import WRAPPER, Accelerator, hardware_graph, lanes_of, module_name
 from .hw.stream import Library
-from .ir import Flatten, Graph, MatVec, Threshold, load_graph
+from .ir import Flatten, Graph, MatVec, Threshold, describe, load_graph
 from .templates import render
 from .tools import rtlil_to_verilog
 
@@ -70,35 +70,27 @@ def ports(graph: Graph, folding: Folding) -> tuple[Port, Port]:
 def accelerator_verilog(graph: Graph, folding: Folding) -> dict[str, str]:
     """Verilog texts by file name, `<name>.v` and the AXI4-Stream `<name>_axis.v`."""
     library = Library()
-    library.signature(graph.name, lambda: Accelerator(graph, folding))
+    library.signature(module_name(graph), lambda: Accelerator(graph, folding))
     given, made = ports(graph, folding)
     verilog = rtlil_to_verilog("\n".join(library.rtlil().values()))
-    wrapper = render("axis.v.j2", name=graph.name, version=__version__, input=given, output=made)
-    return {f"{graph.name}.v": verilog, f"{graph.name}_axis.v": wrapper}
+    wrapper = render("axis.v.j2", name=module_name(graph, WRAPPER),
+                     accelerator=module_name(graph), version=__version__, input=given, output=made)
+    return {f"{graph.name}.v": verilog, f"{module_name(graph, WRAPPER)}.v": wrapper}
 
 
 def report(graph: Graph, folding: Folding) -> dict[str, Any]:
     """What was built: a row per unit with shape, exact range, width, folding and cycles."""
-    rows, macs, memory = [], 0, 0
-    for node in graph.nodes:
+    rows = []
+    for node, row in zip(graph.nodes, describe(graph), strict=True):
         if isinstance(node, Flatten):
             continue
-        edge, fold = graph.edges[node.name], folding.get(node.name, Fold())
-        row: dict[str, Any] = {
-            "name": node.name, "kind": type(node).__name__, "shape": list(edge.shape),
-            "range": [int(edge.lo.min()), int(edge.hi.max())], "bits": edge.width,
-            "pe": fold.pe, "simd": fold.simd, "style": "", "macs": 0,
-            "cycles": fold_cycles(node, graph.reads(node), edge, fold)}
-        if isinstance(node, MatVec):
-            row["macs"] = edge.shape[0] * edge.shape[1] * node.weights.size
-            row["weight_bits"] = weight_bits(node.weights)
-            row["style"] = fold.form
-            macs += row["macs"]
-            memory += row["weight_bits"] * node.weights.size
-        elif isinstance(node, Threshold):
-            row["style"] = fold.style
-        rows.append(row)
-    return {"name": graph.name, "version": __version__, "macs": macs, "weight_bits": memory,
+        fold = folding[node.name]
+        style = {MatVec: fold.form, Threshold: fold.style}.get(type(node), "")
+        rows.append(row | {
+            "pe": fold.pe, "simd": fold.simd, "style": style,
+            "cycles": fold_cycles(node, graph.reads(node), graph.edges[node.name], fold)})
+    return {"name": graph.name, "version": __version__, "macs": sum(row["macs"] for row in rows),
+            "weight_bits": sum(row["weight_bits"] * row["weights"] for row in rows),
             "output": graph.meta.get("output", ""),
             "output_scale": graph.meta.get("output_scale", 1.0), "layers": rows,
             "slowest": max(rows, key=lambda row: row["cycles"])["name"]}
@@ -123,6 +115,8 @@ def whole_directory(out: Path, mark: str = "manifest.json") -> Iterator[Path]:
         part.replace(out)
     except OSError as error:
         raise N2uqError(f"{out}: cannot be written: {error.strerror or error}") from None
+    except N2uqError as error:
+        raise N2uqError(str(error).replace(str(part), str(out))) from None
     finally:
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)
@@ -211,6 +205,6 @@ def load_build(path: Path) -> Build:
     except FileNotFoundError as error:
         raise N2uqError(f"{path}: must be a build directory, but has no "
                         f"{Path(error.filename).name}") from None
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise N2uqError(f"{path}: not a whole build directory: {error}") from None
     return Build(path, graph, load_folding(path / "folding.yaml", graph), vectors, changed)

@@ -12,14 +12,25 @@ from math import lcm
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from .errors import N2uqError
-from .ir import ArgMax, Edge, Flatten, Graph, Input, MatVec, Node, Pad, SlidingWindow, Threshold
+from .ir import (
+    ArgMax,
+    Edge,
+    Flatten,
+    Graph,
+    Input,
+    MatVec,
+    Node,
+    Pad,
+    SlidingWindow,
+    Threshold,
+    weight_bits,
+)
 
 __all__ = ["FORMS", "STYLES", "Fold", "Folding", "cheapest_form", "check", "choose", "divided",
-           "fold_cycles", "load_folding", "save_folding", "slowest_window", "weight_bits"]
+           "fold_cycles", "load_folding", "save_folding", "slowest_window"]
 
 STYLES = ("parallel", "search")            # of a Threshold, see hw/threshold.py
 FORMS = ("planes", "product", "direct")    # of a MatVec's products, see hw/mac.py
@@ -105,13 +116,6 @@ def slowest_window(graph: Graph) -> int:
     windows = [edge.size // graph.reads(node)[0].channels for node in graph.nodes
                if isinstance(node, SlidingWindow) for edge in [graph.edges[node.name]]]
     return max(windows, default=-(-graph.edges[graph.input.name].size // 4))
-
-
-def weight_bits(weights: np.ndarray) -> int:
-    """Bits of a weight's code in memory: odd levels need those of their index, 2^b of them."""
-    low, high = int(weights.min()), int(weights.max())
-    return max(-low, high).bit_length() if (weights % 2).all() else max(
-        (high - low).bit_length(), 1)
 
 
 def cheapest_form(weight_bits: int, act_bits: int) -> str:

@@ -22,7 +22,7 @@ from .files import load_arrays, save_arrays
 __all__ = [
     "ArgMax", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Graph", "Input", "MatVec", "MaxPool",
     "Node", "Pad", "Scale", "SlidingWindow", "SumPool", "Threshold", "WidthConvert", "bits_for",
-    "dtype_for", "dump", "infer", "load_graph", "threshold_values",
+    "describe", "dtype_for", "dump", "infer", "load_graph", "threshold_values", "weight_bits",
 ]
 
 FORMAT = 1
@@ -526,3 +526,28 @@ def dump(graph: Graph) -> str:
             f" : [{', '.join(map(str, edge.shape))}] in {edge.lo.min()}..{edge.hi.max()}"
             f", {edge.width} bits{' signed' if edge.signed else ''}")
     return "\n".join(lines) + "\n"
+
+
+def weight_bits(weights: np.ndarray) -> int:
+    """Bits of a weight's code in memory: odd levels need those of their index, 2^b of them."""
+    low, high = int(weights.min()), int(weights.max())
+    return max(-low, high).bit_length() if (weights % 2).all() else max(
+        (high - low).bit_length(), 1)
+
+
+def describe(graph: Graph) -> list[dict[str, Any]]:
+    """A JSON-ready row per node: shape, exact range, width, weights, thresholds, MACs per image."""
+    rows = []
+    for node in graph.nodes:
+        edge = graph.edges[node.name]
+        row: dict[str, Any] = {
+            "name": node.name, "kind": type(node).__name__, "shape": list(edge.shape),
+            "range": [int(edge.lo.min()), int(edge.hi.max())], "bits": edge.width,
+            "weights": 0, "weight_bits": 0, "thresholds": 0, "macs": 0}
+        if isinstance(node, MatVec | DepthwiseMatVec):
+            row |= {"weights": node.weights.size, "weight_bits": weight_bits(node.weights),
+                    "macs": edge.shape[0] * edge.shape[1] * node.weights.size}
+        if isinstance(node, Threshold):
+            row["thresholds"] = int((node.signs != 0).sum())
+        rows.append(row)
+    return rows

@@ -252,7 +252,7 @@ def synthesize_build(build: Build, family: str, *, dsp: bool = True) -> Synthesi
     graph, _ = hardware_graph(build.graph, build.folding)
     modules = {module_name(graph, node.name): node.name for node in graph.nodes
                if not isinstance(node, Input | Flatten)}
-    found = synthesize(build.verilog, graph.name, family, units=tuple(modules), dsp=dsp,
+    found = synthesize(build.verilog, module_name(graph), family, units=tuple(modules), dsp=dsp,
                        work=build.path / "synthesis")
     return replace(found, units={modules[name]: used for name, used in found.units.items()})
 

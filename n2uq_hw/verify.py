@@ -13,8 +13,8 @@ from .data import channels_last
 from .emit import Build, Port, port, ports
 from .errors import N2uqError
 from .folding import fold_cycles
-from .hw.build import hardware_graph
-from .ir import Flatten, MatVec
+from .hw.build import WRAPPER, hardware_graph, module_name
+from .ir import DepthwiseMatVec, Flatten, MatVec
 from .sim.runner import Dut, Run, Sink, Source, Tap, pack, simulate, unpack
 
 __all__ = ["Verdict", "verify"]
@@ -83,7 +83,7 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
                  else float(ends[0] - accepted[0] + 1))
     layers = {node.name: fold_cycles(node, build.graph.reads(node), build.graph.edges[node.name],
                                      build.folding[node.name]) / per_image
-              for node in build.graph.nodes if isinstance(node, MatVec)}
+              for node in build.graph.nodes if isinstance(node, MatVec | DepthwiseMatVec)}
     guesses = got.reshape(len(got), -1)
     if guesses.shape[1] > 1:
         guesses = guesses.argmax(axis=1)[:, None]
@@ -108,8 +108,8 @@ def _simulate(build: Build, nhwc: np.ndarray, stalls: float, seed: int, simulato
               progress: Callable[[str, float], None] | None, taps: tuple[Tap, ...] = ()) -> Run:
     given, made = ports(build.graph, build.folding)
     dut = Dut(
-        name=build.graph.name, module=f"{build.graph.name}_axis", clock="aclk", reset="aresetn",
-        reset_active_low=True, taps=taps,
+        name=build.graph.name, module=module_name(build.graph, WRAPPER), taps=taps,
+        clock="aclk", reset="aresetn", reset_active_low=True,
         sources=(Source("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", given.tdata + 1,
                         _beats(nhwc, given), last="s_axis_tlast"),),
         sinks=(Sink("m_axis_tdata", "m_axis_tvalid", "m_axis_tready", made.tdata + 1,

@@ -17,7 +17,6 @@ from n2uq_hw.folding import (
     fold_cycles,
     load_folding,
     save_folding,
-    weight_bits,
 )
 from n2uq_hw.ir import Flatten, Graph, Input, MatVec, Threshold
 from n2uq_hw.lower import lower
@@ -90,13 +89,6 @@ def test_one_table_serves_any_number_of_elements() -> None:
     assert len(shared.signs) == 1
     folds = choose(graph)
     check(graph, {**folds, shared.name: Fold(pe=98)})
-
-
-@pytest.mark.parametrize("weights,bits", [
-    ([[1, -1]], 1), ([[1, -3]], 2), ([[3, 3]], 2), ([[7, 1]], 3), ([[-255, 255]], 8),
-    ([[0, 1]], 1), ([[-2, 1]], 2), ([[4, 4]], 1), ([[-8, 7]], 4)])
-def test_weight_bits_by_hand(weights: list, bits: int) -> None:
-    assert weight_bits(np.array(weights)) == bits
 
 
 def test_files_keep_what_they_are_given(graph: Graph, tmp_path: Path) -> None:

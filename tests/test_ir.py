@@ -36,6 +36,7 @@ from n2uq_hw.ir import (
     dump,
     infer,
     load_graph,
+    weight_bits,
 )
 from n2uq_hw.lower import lower
 from n2uq_hw.nets import find_net, shipped
@@ -418,3 +419,10 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(N2uqError, match="cannot be written"):
         Graph("g", EVERY.nodes, {"path": path}).save(path)  # no JSON
     assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("weights,bits", [
+    ([[1, -1]], 1), ([[1, -3]], 2), ([[3, 3]], 2), ([[7, 1]], 3), ([[-255, 255]], 8),
+    ([[0, 1]], 1), ([[-2, 1]], 2), ([[4, 4]], 1), ([[-8, 7]], 4)])
+def test_weight_bits_by_hand(weights: list, bits: int) -> None:
+    assert weight_bits(np.array(weights)) == bits
