@@ -74,7 +74,8 @@ def _(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, i
 @divided.register
 def _(node: Threshold, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, int]]:
     """One table for all channels serves any number of elements."""
-    return {"pe": ("channels", edge.channels) if len(node.signs) > 1 else ("elements", edge.size)}
+    shared = len(node.signs) == len(node.base) == 1
+    return {"pe": ("elements", edge.size) if shared else ("channels", edge.channels)}
 
 
 @divided.register

@@ -140,6 +140,9 @@ def _locate(build: Build, nhwc: np.ndarray, image: int, stalls: float, seed: int
             row, column, channel = (int(v) for v in np.unravel_index(at, edge.shape))
             return (f"image {image}: layer {name} first differs at pixel ({row}, {column}), "
                     f"channel {channel}: {values[at]} in RTL, {right[at]} in golden")
-    at = int((got[image] != expected[image]).reshape(-1).argmax())
+    wrong = (got[image] != expected[image]).reshape(-1)
+    if not wrong.any():
+        return f"image {image}: only bits beside the output differ, tdata padding or tlast"
+    at = int(wrong.argmax())
     return (f"image {image}: only the output differs, at element {at}: "
             f"{got[image].reshape(-1)[at]} in RTL, {expected[image].reshape(-1)[at]} in golden")

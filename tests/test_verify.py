@@ -1,0 +1,145 @@
+"""The verdict: exact builds pass, every kind of wrong bit is found and located, figures by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from n2uq_hw import golden
+from n2uq_hw.emit import Build, emit, load_build
+from n2uq_hw.errors import N2uqError
+from n2uq_hw.folding import choose
+from n2uq_hw.ir import Graph, MatVec, Node, Scale, Threshold
+from n2uq_hw.lower import lower
+from n2uq_hw.model import Net
+from n2uq_hw.verify import Verdict, verify
+
+
+@pytest.mark.parametrize("stalls,seed", [(0.0, 0), (0.4, 1), (0.8, 2)])
+def test_exact_under_stalls(built: Path, images: np.ndarray, stalls: float, seed: int) -> None:
+    labels = np.arange(len(images)) % 5
+    build = load_build(built)
+    verdict = verify(build, images, labels, stalls=stalls, seed=seed)
+    assert verdict.mismatches == 0 and verdict.first_mismatch == "" and verdict.images == 40
+    guesses = golden.run(build.graph, images.transpose(0, 2, 3, 1)).reshape(40, -1).argmax(axis=1)
+    assert verdict.accuracy == (guesses == labels).mean()
+    json.dumps(verdict.as_dict(), allow_nan=False)
+
+
+def test_cycles_are_those_of_the_slowest_unit(built: Path, images: np.ndarray) -> None:
+    """Steady state, by the foldings: no unit of this net is slower than its longest fold."""
+    build = load_build(built)
+    verdict = verify(build, images, None)
+    assert verdict.accuracy is None
+    assert verdict.cycles_per_image == int(verdict.cycles_per_image)
+    fold, conv = build.folding["conv1"], build.graph["conv1"]
+    assert isinstance(conv, MatVec)
+    busy = 25 * conv.weights.size / (fold.pe * fold.simd)
+    assert verdict.layers["conv1"] == busy / verdict.cycles_per_image
+    assert verdict.mac_utilization == max(verdict.layers.values()) <= 1
+    again = verify(build, images[:20], None)
+    assert again.cycles_per_image == verdict.cycles_per_image
+    assert again.cycles_first_output == verdict.cycles_first_output
+
+
+def broken(built: Path, folder: Path, net: Net, name: str, **change: np.ndarray) -> Build:
+    """A build whose Verilog has one node changed, and whose graph says otherwise."""
+    right = lower(net)
+
+    def other(node: Node) -> Node:
+        return replace(node, **change) if node.name == name else node
+    wrong = Graph(right.name, tuple(other(node) for node in right.nodes), right.meta).verify()
+    emit(wrong, choose(right), folder / "wrong", np.zeros((1, *net.input.shape), int), None)
+    right.save(folder / "wrong" / "graph.safetensors")
+    return load_build(folder / "wrong")
+
+
+def first_difference(right: Graph, wrong: Graph, images: np.ndarray, name: str) -> str:
+    """The report that golden alone would give, of the first image in which the output differs."""
+    nhwc = images.transpose(0, 2, 3, 1)
+    differs = (golden.run(right, nhwc) != golden.run(wrong, nhwc)).reshape(len(images), -1).any(1)
+    image = int(differs.argmax())
+    ours, theirs = (golden.run_all(graph, nhwc[image:image + 1])[name][0]
+                    for graph in (right, wrong))
+    at = tuple(int(v) for v in np.argwhere(ours != theirs)[0])
+    return (f"image {image}: layer {name} first differs at pixel ({at[0]}, {at[1]}), "
+            f"channel {at[2]}: {theirs[at]} in RTL, {ours[at]} in golden")
+
+
+@pytest.mark.parametrize("layer", ["conv3", "quan2", "logits"])
+def test_wrong_numbers_are_located(built: Path, tmp_path: Path, net: Net, images: np.ndarray,
+                                     layer: str) -> None:
+    right = lower(net)
+    node = right[layer]
+    if isinstance(node, MatVec):
+        weights = node.weights.copy()
+        weights[4, 2] *= -1
+        change = {"weights": weights}
+    elif isinstance(node, Threshold):
+        change = {"thresholds": node.thresholds + 60}
+    else:
+        assert isinstance(node, Scale)
+        offset = node.offset.copy()
+        offset[3] += 1 << node.shift
+        change = {"offset": offset}
+    build = broken(built, tmp_path, net, layer, **change)
+    assert "graph.safetensors" in build.changed
+    verdict = verify(build, images, None, stalls=0.2)
+    wrong = Graph(right.name, tuple(replace(n, **change) if n.name == layer else n
+                                    for n in right.nodes), right.meta)
+    nhwc = images.transpose(0, 2, 3, 1)
+    differs = golden.run(right, nhwc) != golden.run(wrong, nhwc)
+    assert verdict.mismatches == differs.reshape(len(images), -1).any(axis=1).sum() > 0
+    assert verdict.first_mismatch == first_difference(right, wrong, images, layer)
+
+
+def edited(built: Path, folder: Path, old: str, new: str) -> Build:
+    """A copy of the build with one text of its wrapper replaced."""
+    shutil.copytree(built, folder / "edited", ignore=shutil.ignore_patterns("simulation*"))
+    path = folder / "edited" / "rtl" / "small_axis.v"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return load_build(folder / "edited")
+
+
+@pytest.mark.parametrize("old,new", [
+    ("m_axis_tlast = output_beat == OUTPUT_BEATS - 1", "m_axis_tlast = 1'b0"),
+    ("result[", "!result[")], ids=["tlast", "padding"])
+def test_bits_around_the_result_count_too(built: Path, tmp_path: Path, images: np.ndarray,
+                                          old: str, new: str) -> None:
+    build = edited(built, tmp_path, old, new)
+    assert build.changed == ("rtl/small_axis.v",)
+    verdict = verify(build, images[:3], None)
+    assert verdict.mismatches == 3
+    assert "tdata padding or tlast" in verdict.first_mismatch
+
+
+def test_a_deadlock_is_named(built: Path, tmp_path: Path, images: np.ndarray) -> None:
+    build = edited(built, tmp_path, ".i__valid(s_axis_tvalid)",
+                   ".i__valid(s_axis_tvalid && input_beat != 9)")
+    with pytest.raises(N2uqError, match="small: deadlock, output m_axis_tdata gave"):
+        verify(build, images[:3], None)
+
+
+@pytest.mark.parametrize("change,message", [
+    ({"stalls": 1.0}, r"stalls must be a probability in 0..0.95, not 1.0"),
+    ({"stalls": float("nan")}, "stalls must be a probability"),
+    ({"simulator": "spice"}, "must be verilator or icarus, not spice"),
+    ({"images": np.zeros((0, 2, 5, 5), int)}, "images must be at least 1, not 0"),
+    ({"images": np.zeros((2, 5, 5, 2), int)}, r"\[N, 2, 5, 5\], not int64 \[2, 5, 5, 2\]"),
+    ({"images": np.full((2, 2, 5, 5), 16)}, r"must lie in 0..15, not 16..16")])
+def test_faults(built: Path, images: np.ndarray, change: dict, message: str) -> None:
+    given = {"images": images, **change}
+    with pytest.raises(N2uqError, match=message):
+        verify(load_build(built), given.pop("images"), None, **given)
+
+
+def test_single_image(built: Path, images: np.ndarray) -> None:
+    verdict: Verdict = verify(load_build(built), images[:1], None)
+    assert verdict.cycles_per_image >= verdict.cycles_first_output
