@@ -55,11 +55,11 @@ def measure(name: str, threads: int) -> tuple[float, float]:
     return IMAGES / best[0], IMAGES / best[1]
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Print the table; each number of threads in a process of its own, as BLAS reads it once."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "mnist_cnn_w2a2"
-    if len(sys.argv) > 2:
-        print(*measure(name, int(sys.argv[2])))
+    name = arguments[0] if arguments else "mnist_cnn_w2a2"
+    if len(arguments) > 1:
+        print(*measure(name, int(arguments[1])))
         return
     print(f"{name}, {IMAGES} images, best of {TURNS} turns, images/s\n"
           f"{'threads':>8}{'torch':>10}{'golden':>10}{'golden/torch':>14}")
@@ -73,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -131,4 +131,8 @@ def measure_shipped(source: Path | None, progress: Progress | None = None) -> No
             "images": agrees.images, "float": agrees.accuracy_float, "golden": agrees.accuracy,
             "rtl": verdict.accuracy, "rtl_images": verdict.images,
             "mismatches": verdict.mismatches}
-        nets.ACCURACY.write_text(json.dumps(rows, indent=1) + "\n")
+        kept = {name: row for name, row in rows.items() if row}
+        try:
+            nets.ACCURACY.write_text(json.dumps(kept, indent=1) + "\n")
+        except OSError as error:
+            raise N2uqError(f"{nets.ACCURACY}: cannot be written: {error.strerror}") from None

