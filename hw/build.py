@@ -134,6 +134,8 @@ def fifo_depth(graph: Graph, node: Node, lanes: int) -> int:
     source, (read,) = graph[node.inputs[0]], graph.reads(node)
     if isinstance(node, MatVec):
         return CUT if isinstance(source, SlidingWindow | Input) else read.channels // lanes
+    if isinstance(source, MatVec) and isinstance(node, Threshold):
+        return CUT  # what follows would stall the MatVec through one long path
     pad = node if isinstance(node, Pad) else None
     window = next((n for n in graph.nodes if node.name in n.inputs), None) if pad else node
     if not isinstance(window, SlidingWindow) or isinstance(source, Input | Pad):

@@ -11,7 +11,7 @@ from .stream import beats, shape_for
 
 __all__ = ["MacArray", "adder_tree", "mac_latency", "mac_name", "tree_latency"]
 
-LEVELS_PER_STAGE = 2  # adder levels between registers: about 100 MHz on ECP5
+LEVELS_PER_STAGE = 1  # adder levels between registers: two would merge into wide compressors
 
 
 def tree_latency(terms: int) -> int:
@@ -19,9 +19,17 @@ def tree_latency(terms: int) -> int:
     return -(-(terms - 1).bit_length() // LEVELS_PER_STAGE)
 
 
-def mac_latency(simd: int) -> int:
-    """Cycles of a `MacArray` from its beat to its accumulator: ``tree_latency(SIMD) + 2``."""
-    return tree_latency(simd) + 2
+def planes_latency(code_bits: int, form: str) -> int:
+    """Cycles in which the sums of the bit planes add up: ``tree_latency(code_bits)`` or none."""
+    return tree_latency(code_bits) if form == "planes" else 0
+
+
+def mac_latency(simd: int, code_bits: int, form: str) -> int:
+    """Cycles of a `MacArray` from its beat to its accumulator.
+
+    ``tree_latency(SIMD) + planes_latency(code_bits, form) + 2``
+    """
+    return tree_latency(simd) + planes_latency(code_bits, form) + 2
 
 
 def adder_tree(m: Module, enable: HdlValue, terms: list, name: str) -> HdlValue:
@@ -62,8 +70,8 @@ class MacArray(wiring.Component):
     - "product": Σ k·a, plus the shared ``least·Σa``;
     - "direct": Σ (step·k + least)·a with signed weights, no shared term.
 
-    Latency `mac_latency(SIMD)` from `a` to `acc`; `total` comes `tree_latency(SIMD)` cycles after
-    its `a`, `valid` and `first` one cycle later.  One beat per cycle.
+    Latency `mac_latency(SIMD, code_bits, form)` from `a` to `acc`; `total` comes two cycles before
+    that, `valid` and `first` one cycle.  One beat per cycle.
 
     Members
     -------
@@ -96,7 +104,7 @@ class MacArray(wiring.Component):
             planes = [adder_tree(m, self.enable, [Mux(self.codes[i][b], self.a[i], zero)
                                                   for i in lanes], f"plane{b}")
                       for b in range(self.code_bits)]
-            dot = sum((plane << b for b, plane in enumerate(planes[1:], 1)), planes[0])
+            dot = adder_tree(m, self.enable, [plane << b for b, plane in enumerate(planes)], "dot")
             term = dot * self.step + self.total
         elif self.form == "product":
             dot = adder_tree(m, self.enable, [self.codes[i] * self.a[i] for i in lanes], "dot")

@@ -6,12 +6,13 @@ from functools import partial
 
 import numpy as np
 from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.hdl import Value as HdlValue
 from amaranth.lib import memory
 
 from ..errors import N2uqError
 from ..folding import FORMS
 from ..ir import Edge, MatVec
-from .mac import MacArray, adder_tree, mac_latency, mac_name
+from .mac import MacArray, adder_tree, mac_latency, mac_name, planes_latency
 from .stream import Unit, beats, divides, element, instantiate, shape_for, wraps
 
 __all__ = ["MatVecUnit", "accumulator_range", "weight_codes_of", "words"]
@@ -55,7 +56,8 @@ class MatVecUnit(Unit):
 
     A vector takes ``(N/PE)·(K/SIMD)`` cycles; it is read once, in the first of the N/PE folds,
     and replayed from a buffer in the others.  Latency from the last beat of a fold to its output:
-    ``mac_latency(SIMD) + 1`` cycles.  II = 1 beat per cycle inside and between folds.
+    ``mac_latency(SIMD, bits of a code, form) + 1`` cycles.  II = 1 beat per cycle inside and
+    between folds.
 
     Parameters
     ----------
@@ -111,10 +113,18 @@ class MatVecUnit(Unit):
             m.d.comb += [pe.enable.eq(enable), pe.a.as_value().eq(a),
                          pe.codes.as_value().eq(rom.data.word_select(k, self.simd * bits))]
             m.d.comb += self.o.payload[k].eq(pe.acc)
-        valid, first, final = self._control(m, enable, issue, beat == 0, last)
+        valid, first, final = self._control(m, enable, issue, beat == 0, last,
+                                            mac_latency(self.simd, bits, self.form))
         shared = beats(element(self.edge), self.simd)(a)
         total = Const(0) if self.form == "direct" else adder_tree(
-            m, enable, [shared[i] for i in range(self.simd)], "total") * least
+            m, enable, [shared[i] for i in range(self.simd)], "total")
+        # least is -(2^bits - 1) for odd weights: no multiplier, which would be a far DSP block.
+        total = total - (total << bits) if step == 2 else total * least
+        for cycle in range(planes_latency(bits, self.form)):
+            delayed = Signal(HdlValue.cast(total).shape(), name=f"total_delayed_{cycle + 1}")
+            with m.If(enable):
+                m.d.sync += delayed.eq(total)
+            total = delayed
         for pe in pes:
             m.d.comb += [pe.valid.eq(valid), pe.first.eq(first), pe.total.eq(total)]
         with m.If(enable):
@@ -136,10 +146,10 @@ class MatVecUnit(Unit):
         ]
         return Mux(replayed, read.data, direct)
 
-    def _control(self, m, enable, issue, first, last):
+    def _control(self, m, enable, issue, first, last, latency):
         """valid, first and last of the beat whose dot product is at the accumulators."""
         stage = [issue, first, last]
-        for cycle in range(mac_latency(self.simd)):
+        for cycle in range(latency):
             registers = [Signal(name=f"{name}_{cycle + 1}") for name in ("valid", "first", "last")]
             with m.If(enable):
                 m.d.sync += [r.eq(s) for r, s in zip(registers, stage, strict=True)]

@@ -104,33 +104,36 @@ class SlidingWindowUnit(Unit):
         def at_end(of_column: int, of_row: int, of_image: int):
             return Mux(image_end, of_image, Mux(row_end, of_row, of_column))
 
+        # Words from the one to read to the next one; a window's end goes back to its first one too.
+        back = ((kh - 1) * width + kw) * groups - 1
+        steps = (1, (width - kw) * groups + 1, *(jump - back for jump in jumps))
+
+        def step(of_word: int, of_run: int, *of_window: int):
+            return Mux(window_end, at_end(*of_window), Mux(run_end, of_run, of_word))
+
         # Words written from the window's first on. A jump past the last word written makes it
         # negative: words that no window reads are let in and forgotten.
         fill = Signal(range(-max(jumps), depth + 1))
-        offset = Signal(range(((kh - 1) * width + kw) * groups))  # of the word to read, likewise
-        m.d.sync += fill.eq(fill + write.en - Mux(issue & window_end, at_end(*jumps), 0))
-        with m.If(issue):
-            m.d.sync += offset.eq(Mux(window_end, 0, Mux(
-                run_end, offset + (width - kw) * groups + 1, offset + 1)))
-
+        # Words written after the one to read: negative while that one is still to come.
+        ahead = Signal(range(-max(jumps) - back - 1, depth), init=-1)
+        m.d.sync += [
+            fill.eq(fill + write.en - Mux(issue & window_end, at_end(*jumps), 0)),
+            ahead.eq(ahead + write.en - Mux(issue, step(*steps), 0)),
+        ]
         m.d.comb += [
             enable.eq(~self.o.valid | self.o.ready),
-            issue.eq(enable & (fill > offset)),
+            issue.eq(enable & (ahead >= 0)),
             self.i.ready.eq(fill != depth),
             write.en.eq(self.i.valid & self.i.ready), write.data.eq(self.i.p.as_value()),
             read.en.eq(enable), self.o.p.as_value().eq(read.data),
         ]
         wraps(m, write.addr, depth, write.en)
-        # The read address follows the offset round the circular buffer.
-        start = Signal(range(depth))
-        m.d.comb += read.addr.eq(_around(start + offset, depth))
-        with m.If(issue & window_end):
-            m.d.sync += start.eq(_around(start + at_end(*(jump % depth for jump in jumps)), depth))
+        # The read address goes round the circular buffer: both sums at once, then the one in range.
+        near = read.addr + step(*(size % depth for size in steps))
+        far = read.addr + step(*(size % depth - depth for size in steps))
+        with m.If(issue):
+            m.d.sync += read.addr.eq(Mux(far >= 0, far, near))
         with m.If(enable):
             m.d.sync += self.o.valid.eq(issue)
         return m
 
-
-def _around(address, depth: int):
-    """`address` modulo `depth`, for addresses below 2·depth."""
-    return Mux(address >= depth, address - depth, address)

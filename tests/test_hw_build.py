@@ -179,7 +179,8 @@ def test_fifos_by_hand() -> None:
     assert depth["conv3_pad"] == (4 + 2) * 32
     assert depth["pool2_window"] == 2 * 32   # the line buffer has a row to spare
     assert depth["fc"] == 128                # one vector, while the one before is replayed
-    assert depth["quan2"] == depth["pool2"] == depth["logits"] == 0
+    assert depth["quan1"] == depth["quan2"] == 2  # cuts the ready path into a MatVec
+    assert depth["pool2"] == depth["logits"] == 0
 
 
 def test_nodes_without_gateware_are_named() -> None:

@@ -8,7 +8,7 @@ import pytest
 from units import SCENARIOS, Bench, Case, case, edge_of, images_on
 
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.folding import FORMS
+from n2uq_hw.folding import FORMS, weight_bits
 from n2uq_hw.hw.mac import mac_latency
 from n2uq_hw.hw.matvec import MatVecUnit, accumulator_range, weight_codes_of, words
 from n2uq_hw.ir import Edge, MatVec, infer
@@ -105,7 +105,8 @@ def test_timing(bench: Bench) -> None:
         beat = np.arange(len(given)) % unit.beats
         assert np.array_equal(given, vector * unit.folds * unit.beats + beat), name
         last = np.arange(1, len(made) + 1) * unit.beats - 1
-        assert np.array_equal(made, last + mac_latency(unit.simd) + 1), name
+        assert np.array_equal(made, last + 1 + mac_latency(
+            unit.simd, weight_bits(unit.node.weights), unit.form)), name
 
 
 def test_accumulators_reach_their_range(bench: Bench) -> None:
