@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mnist import MNIST, needs_mnist
 
 from n2uq_hw import data
 from n2uq_hw.accuracy import agreement
@@ -17,9 +17,6 @@ from n2uq_hw.model import Conv
 from n2uq_hw.nets import find_net
 from n2uq_hw.verify import verify
 
-MNIST = Path(os.environ.get("N2UQ_MNIST")
-             or Path(__file__).parents[2] / "shared" / "data" / "mnist")
-needs_mnist = pytest.mark.skipif(not MNIST.is_dir(), reason="no MNIST: name it in N2UQ_MNIST")
 NETS = ["digits_mlp_w2a2", "digits_cnn_w2a2", "digits_cnn_w3a3", "digits_cnn_w4a4",
         pytest.param("mnist_mlp_w2a2", marks=needs_mnist),
         pytest.param("mnist_cnn_w2a2", marks=needs_mnist)]

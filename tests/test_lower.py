@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mnist import MNIST
 
 from n2uq_hw import data, golden, model, nn
 from n2uq_hw.errors import N2uqError
@@ -17,8 +16,6 @@ from n2uq_hw.lower import LOGIT_FRACTION_BITS, lower, step_function
 from n2uq_hw.model import InputSpec, Net
 from n2uq_hw.nets import find_net, shipped
 
-MNIST = Path(os.environ.get("N2UQ_MNIST")
-             or Path(__file__).parents[2] / "shared" / "data" / "mnist")
 Arrays = dict[str, np.ndarray]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mnist import MNIST, needs_mnist
 
 from n2uq_hw import data, model, train
 from n2uq_hw.errors import N2uqError
@@ -17,9 +17,6 @@ from n2uq_hw.train import RECIPES, Recipe, cnn, mlp, run_training
 
 NETS = Path(train.__file__).parent / "nets"
 SHORT = {"widths": (32,), "epochs": 2, "lr": 1e-2, "batch": 32, "quiet": True, "name": "short"}
-MNIST = Path(os.environ.get("N2UQ_MNIST")
-             or Path(__file__).parents[2] / "shared" / "data" / "mnist")
-needs_mnist = pytest.mark.skipif(not MNIST.is_dir(), reason="no MNIST: name it in N2UQ_MNIST")
 
 
 def accuracy(net: Net, dataset: data.Dataset, images: int) -> float:
