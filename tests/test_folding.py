@@ -91,6 +91,13 @@ def test_one_table_serves_any_number_of_elements() -> None:
     check(graph, {**folds, shared.name: Fold(pe=98)})
 
 
+def test_forms_go_by_width(graph: Graph) -> None:
+    # conv1 has 8-bit weights on 5-bit pixels; fc has 8-bit weights on 2-bit levels
+    forms = {name: fold.form for name, fold in choose(graph).items()}
+    assert [forms[name] for name in ("conv1", "conv2", "conv3", "fc")] == [
+        "planes", "planes", "planes", "product"]
+
+
 def test_files_keep_what_they_are_given(graph: Graph, tmp_path: Path) -> None:
     folds = choose(graph)
     folds["conv2"] = Fold(pe=4, simd=9, form="direct")
