@@ -98,6 +98,13 @@ def test_forms_go_by_width(graph: Graph) -> None:
         "planes", "planes", "planes", "product"]
 
 
+def test_styles_go_by_channel_groups(graph: Graph) -> None:
+    folds = choose(graph)
+    assert (folds["quan2"].pe, folds["quan2"].style) == (4, "search")  # 8 groups of 32 channels
+    fast = choose(lower(find_net("mnist_mlp_w2a2")))
+    assert fast["input_quan"].style == "parallel"                      # one table for all
+
+
 def test_files_keep_what_they_are_given(graph: Graph, tmp_path: Path) -> None:
     folds = choose(graph)
     folds["conv2"] = Fold(pe=4, simd=9, form="direct")
