@@ -1,13 +1,22 @@
-"""The command line: arguments in, tables or JSON out; every fault is one line and exit code 2."""
+"""The command line: arguments in, tables or JSON out; every fault is one line and exit code 2.
+
+Results go to standard output, all else (progress, notes, faults) to standard error.
+"""
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import re
+import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import numpy as np
 import typer
@@ -25,37 +34,56 @@ from .model import Net
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Trained N2UQ networks as verified hardware.", no_args_is_help=True,
-    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
-VECTORS = 64  # test vectors that a build keeps
+    help="Trained N2UQ networks as verified hardware.\n\nExit codes: 0, all is well; 1, a bit in "
+    "simulation differs from golden; 2, a fault, named in one line; 130, Ctrl-C.",
+    no_args_is_help=True, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]})
+VECTORS = 64         # test vectors that a build keeps
+DEMO_CYCLES = 2304   # per image: a small design, which Yosys maps in half a minute
+UNLIMITED = 10_000  # columns, where no terminal bounds them
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 NetName = Annotated[str, typer.Argument(metavar="NET", help="A shipped net's name, or a net file.")]
 BuildDir = Annotated[Path, typer.Argument(metavar="DIR", help="What `n2uq-hw build` made.")]
 DataPath = Annotated[Path | None, typer.Option(
-    "--data", envvar="N2UQ_MNIST", help="Folder of the MNIST IDX files, or an .npz with `images` "
-    "[N, C, H, W] and `labels`.")]
+    "--data", envvar="N2UQ_MNIST", help="An .npz with integer `images` [N, C, H, W] and, if known, "
+    "`labels` [N]; or the folder of the MNIST IDX files, for nets that were trained on them.")]
+MnistPath = Annotated[Path | None, typer.Option(
+    "--data", envvar="N2UQ_MNIST", help="Folder of the MNIST IDX files.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Simulator = Annotated[str, typer.Option(help="verilator or icarus.")]
 
 
 def _console(stderr: bool = False) -> Console:
-    """A terminal as wide as it is; elsewhere wide enough for the tables."""
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=118)
+    """A terminal as wide as it is; elsewhere as wide as the text.  Text is text, not markup."""
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = UNLIMITED
+    return console
 
 
-def _table(title: str, *columns: str, left: int = 1) -> Table:
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+def _table(*columns: str, left: int = 1) -> Table:
+    """An empty table whose first `left` columns are text, the others numbers."""
+    table = Table(show_header=any(columns), box=None, header_style="bold", pad_edge=False)
     for k, column in enumerate(columns):
-        table.add_column(column, justify="left" if k < left else "right")
+        table.add_column(column, justify="left" if k < left else "right", overflow="fold")
     return table
+
+
+def _print(*parts: str | Table) -> None:
+    """Lines and tables on standard output."""
+    console = _console()
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str))
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, float], None]]:
-    """A function (stage, fraction done) that shows one line per stage on standard error."""
+    """A function (stage, fraction done) that shows a bar per stage if stderr is a terminal."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=_console(stderr=True), transient=True) as progress:
+    console = _console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal
+                  ) as progress:
         tasks: dict[str, Any] = {}
 
         def report(stage: str, fraction: float) -> None:
@@ -66,7 +94,7 @@ def _progress() -> Iterator[Callable[[str, float], None]]:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1))
+    print(json.dumps(value, indent=1, allow_nan=False))
 
 
 def _percent(share: float | None) -> str:
@@ -89,7 +117,7 @@ def _main(version: Annotated[bool, typer.Option(
 def nets_command(
         measure: Annotated[bool, typer.Option(
             help="Measure the accuracies anew: float, golden, and RTL in simulation.")] = False,
-        data_path: DataPath = None, as_json: AsJson = False) -> None:
+        data_path: MnistPath = None, as_json: AsJson = False) -> None:
     """List the shipped networks and the accuracy that they reach."""
     if measure:
         with _progress() as progress:
@@ -97,32 +125,42 @@ def nets_command(
     rows = accuracy.shipped_table()
     if as_json:
         return _print_json(rows)
-    table = _table("", "net", "layers", "weights", "images", "float", "golden", "RTL",
-                   "RTL images", "differences", left=2)
+    table = _table("net", "layers", "weights", "images", "float", "golden", "RTL", "RTL images",
+                   "mismatches", left=2)
     for name, row in rows.items():
         table.add_row(name, row["layers"], f"{row['weights']:,}", str(row.get("images", "–")),
                       *(_percent(row.get(key)) for key in ("float", "golden", "rtl")),
                       str(row.get("rtl_images", "–")), str(row.get("mismatches", "–")))
-    _console().print(table)
+    _print(table, "layers: 16c3 is a 3 × 3 convolution to 16 channels, p2 a 2 × 2 max-pool, 10 a "
+           "linear layer; the rest is test accuracy of the float model, of golden (integers) and "
+           "of the Verilog in simulation")
 
 
 @app.command()
 def train(
         dataset: Annotated[str, typer.Argument(help="digits or mnist.")],
         architecture: Annotated[str, typer.Argument(help="mlp or cnn.")],
-        out: Annotated[Path, typer.Option(help="The net file to write.")],
-        widths: Annotated[str, typer.Option(help="Widths of the hidden layers.")] = "64,64",
-        weight_bits: Annotated[int, typer.Option(min=1, max=8)] = 2,
-        act_bits: Annotated[int, typer.Option(min=1, max=8)] = 2,
+        out: Annotated[Path, typer.Option(
+            help="The net file to write; its name without the ending is the net's.")],
+        widths: Annotated[str, typer.Option(
+            help="Features (mlp) or channels (cnn) of the hidden layers.")] = "64,64",
+        weight_bits: Annotated[int, typer.Option(
+            min=1, max=8, help="Bits of the weights.")] = 2,
+        act_bits: Annotated[int, typer.Option(
+            min=1, max=8, help="Bits of the activations.")] = 2,
         first_last_bits: Annotated[int, typer.Option(
             min=1, max=8, help="Weight bits of the first and the last layer.")] = 8,
         input_bits: Annotated[int, typer.Option(
             min=0, max=8, help="Quantize the pixels to so many bits; 0: take them whole.")] = 0,
-        epochs: int = 60, batch: int = 64, lr: float = 2e-3, seed: int = 0,
+        epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 60,
+        batch: Annotated[int, typer.Option(help="Images per step.")] = 64,
+        lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+        seed: Annotated[int, typer.Option(help="The same seed trains the same net.")] = 0,
         pools: Annotated[str | None, typer.Option(
             help="Convolutions that end in a max-pool, such as 1,2; default the last two.")] = None,
-        shift: Annotated[int, typer.Option(help="Move training images by so many pixels.")] = 0,
-        data_path: DataPath = None) -> None:
+        shift: Annotated[int, typer.Option(
+            help="Move training images by up to so many pixels each way.")] = 0,
+        data_path: MnistPath = None) -> None:
     """Train a network with N2UQ quantizers (needs torch)."""
     try:
         from .train import run_training
@@ -134,8 +172,8 @@ def train(
         act_bits=act_bits, first_last_bits=first_last_bits, input_bits=input_bits, epochs=epochs,
         lr=lr, seed=seed, batch=batch, data_folder=data_path, out=out, name=out.stem,
         pools=_numbers("pools", pools) if pools else None, shift=shift)
-    _console().print(f"{out}: float accuracy {_percent(net.meta['accuracy']['float'])} on the "
-                     f"test split, {_percent(net.meta['validation'])} in validation")
+    _print(f"{out}: float accuracy {_percent(net.meta['accuracy']['float'])} on the test split, "
+           f"{_percent(net.meta['validation'])} in validation")
 
 
 def _numbers(what: str, text: str) -> tuple[int, ...]:
@@ -156,36 +194,36 @@ def lower(
     """Lower a network to integers: layers, ranges, widths, and agreement with the float model."""
     given = nets.find_net(net)
     graph = lower_net(given, top1=top1)
-    if out is not None:
-        graph.save(out)
     rows = describe(graph)
     found = data.images_for(given.meta.get("dataset", ""), data_path)
     agrees = None
     if found is not None:
         with _progress() as progress:
             agrees = accuracy.agreement(given, graph, *found, progress)
+    if out is not None:
+        graph.save(out)
     if as_json:
         return _print_json({"name": graph.name, "layers": rows,
                             **(agrees.as_dict() if agrees else {"images": 0})})
-    console = _console()
     if text:
-        console.print(dump(graph), markup=False, soft_wrap=True, end="")
+        _print(dump(graph).rstrip())
     else:
-        table = _table(graph.name, "layer", "kind", "shape", "range", "bits", "weights",
+        table = _table("layer", "kind", "shape", "range", "bits", "weights",
                        "weight bits", "thresholds", "MACs", left=2)
         for row in rows:
             table.add_row(row["name"], row["kind"], "×".join(map(str, row["shape"])),
                           f"{row['range'][0]}..{row['range'][1]}", str(row["bits"]),
                           *(f"{row[key]:,}" if row[key] else "" for key in
                             ("weights", "weight_bits", "thresholds", "macs")))
-        console.print(table)
-        console.print(f"{sum(row['macs'] for row in rows):,} MACs per image")
+        _print(graph.name, table, f"{sum(row['macs'] for row in rows):,} MACs per image")
     if agrees is None:
-        console.print(f"agreement not measured: name images for {given.name} with --data")
+        _print("agreement with the float model not measured: give images of "
+               f"{given.name} with --data")
     else:
-        console.print(
-            f"{agrees.images} images: golden gives the float model's class on "
-            f"{_percent(agrees.top1_agreement)}, worst logit error {agrees.worst_logit_error:.4f}"
+        _print(
+            f"{agrees.images} images: the integers give the float model's class on "
+            f"{_percent(agrees.top1_agreement)}, worst logit error "
+            + ("–" if agrees.worst_logit_error is None else f"{agrees.worst_logit_error:.4f}")
             + ("" if agrees.accuracy is None else
                f"; accuracy {_percent(agrees.accuracy)} (float {_percent(agrees.accuracy_float)})"))
 
@@ -196,7 +234,8 @@ def build(
         folding: Annotated[Path | None, typer.Option(
             help="A YAML folding, such as an edited folding.yaml of another build.")] = None,
         cycles: Annotated[int | None, typer.Option(
-            help="Choose the folding for so many cycles per image.")] = None,
+            help="Choose the fewest multipliers that take at most so many cycles per image; "
+            "default: as many cycles as the slowest sliding window.")] = None,
         top1: Annotated[bool, typer.Option(
             help="Put out the class index instead of the logits.")] = False,
         data_path: DataPath = None, as_json: AsJson = False) -> None:
@@ -205,12 +244,13 @@ def build(
         made = _build(nets.find_net(net), out, folding, cycles, top1, data_path, progress)
     if as_json:
         return _print_json(made)
-    table = _table(f"{made['name']} in {out}", "unit", "kind", "shape", "bits", "PE", "SIMD",
+    table = _table("unit", "kind", "shape", "bits", "PE", "SIMD",
                    "style", "cycles", left=2)
     for row in made["layers"]:
         table.add_row(row["name"], row["kind"], "×".join(map(str, row["shape"])),
                       *(str(row[key]) for key in ("bits", "pe", "simd", "style", "cycles")))
-    _console().print(table)
+    _print(f"{made['name']} in {out}", table,
+           "PE output channels × SIMD inputs per cycle; cycles per image in which the unit is busy")
 
 
 def _build(net: Net, out: Path, folding: Path | None, cycles: int | None, top1: bool,
@@ -219,7 +259,8 @@ def _build(net: Net, out: Path, folding: Path | None, cycles: int | None, top1: 
     from .emit import emit
 
     if folding is not None and cycles is not None:
-        raise N2uqError("give either --folding or --cycles, not both")
+        raise N2uqError("--folding and --cycles exclude each other, and both are given: "
+                        f"{folding}, {cycles}")
     graph = lower_net(net, top1=top1)
     chosen = choose(graph, cycles) if folding is None else load_folding(folding, graph)
     found = data.images_for(net.meta.get("dataset", ""), source)
@@ -233,10 +274,11 @@ def _build(net: Net, out: Path, folding: Path | None, cycles: int | None, top1: 
 def sim(
         folder: BuildDir,
         images: Annotated[int | None, typer.Option(
-            help="How many images; default the build's test vectors.")] = None,
+            help="How many images; default all of --data, else the build's test vectors.")] = None,
         stalls: Annotated[float, typer.Option(
-            help="Probability of a stalled cycle, on both sides.")] = 0.0,
-        seed: Annotated[int, typer.Option(help="Of the stall pattern.")] = 0,
+            help="Probability of a stalled cycle on either side, 0 to 0.95.")] = 0.0,
+        seed: Annotated[int, typer.Option(
+            min=0, max=2**32 - 1, help="Seed of the stall pattern.")] = 0,
         simulator: Simulator = "verilator", data_path: DataPath = None,
         as_json: AsJson = False) -> None:
     """Simulate a build's Verilog and compare every output bit with golden.
@@ -248,7 +290,7 @@ def sim(
 
     made = load_build(folder)
     for name in made.changed:
-        print(f"note: {folder / name} is not as it was built", file=sys.stderr)
+        _say(f"note: {folder / name} is not as it was built")
     given, labels = made.images(images, data_path)
     with _progress() as progress:
         verdict = verify(made, given, labels, stalls=stalls, seed=seed, simulator=simulator,
@@ -256,17 +298,17 @@ def sim(
     if as_json:
         _print_json(verdict.as_dict())
     else:
-        table = _table(f"{made.graph.name}, {simulator}, stalls {stalls}, seed {seed}", "", "")
+        table = _table("", "", left=2)
         for key, value in _verdict_rows(verdict):
             table.add_row(key, value)
-        _console().print(table)
+        _print(f"{made.graph.name}, {simulator}, stalls {stalls}, seed {seed}", table)
     if verdict.mismatches:
-        print(f"mismatch: {verdict.first_mismatch}", file=sys.stderr)
+        _say(f"mismatch: {verdict.first_mismatch}")
         raise typer.Exit(1)
 
 
 def _verdict_rows(verdict: Any) -> list[tuple[str, str]]:
-    exact = "every output bit as golden" if not verdict.mismatches else "DIFFERENT"
+    exact = "every output bit as in golden" if not verdict.mismatches else "DIFFERENT"
     return [("images", f"{verdict.images}, {verdict.mismatches} mismatches ({exact})"),
             ("accuracy", _percent(verdict.accuracy)),
             ("cycles to the first output", f"{verdict.cycles_first_output:,}"),
@@ -282,7 +324,7 @@ def cost(
         dsp: Annotated[bool, typer.Option(help="Whether multiplier blocks may be used.")] = True,
         pnr: Annotated[bool, typer.Option(
             "--pnr", help="Place and route too (ecp5, ice40): Fmax, images per second.")] = False,
-        seed: Annotated[int, typer.Option(help="Of the placer.")] = 1,
+        seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the placer.")] = 1,
         as_json: AsJson = False) -> None:
     """Synthesize a build with Yosys: LUTs, flip-flops and memories per unit and in all."""
     from . import synth
@@ -292,14 +334,14 @@ def cost(
 
     made = load_build(folder)
     with _progress() as progress:
-        progress(f"yosys {family}", 0.0)
-        found = synth.synthesize_build(made, family, dsp=dsp)
         placed = None
-        if pnr:
-            progress(f"nextpnr {family}", 0.0)
+        if pnr:  # first: it asks for more
+            progress(f"yosys and nextpnr {family}", 0.0)
             placed = synth.place_and_route(made.verilog, module_name(made.graph), family, seed=seed,
                                            dsp=dsp, work=folder / "synthesis")
             verdict = verify(made, *made.images(8, None), progress=progress)
+        progress(f"yosys {family}", 0.0)
+        found = synth.synthesize_build(made, family, dsp=dsp)
     result = found.as_dict()
     if placed is not None:
         result["pnr"] = placed.as_dict() | {
@@ -307,18 +349,18 @@ def cost(
             "images_per_second": placed.fmax_mhz * 1e6 / verdict.cycles_per_image}
     if as_json:
         return _print_json(result)
-    console, kinds = _console(), ("lut", "carry", "ff", "bram", "lutram", "dsp")
-    table = _table(f"{made.graph.name} on {family}, Yosys {found.version}, "
-                   f"DSP blocks {'on' if dsp else 'off'}", "unit", *(k.upper() for k in kinds))
+    kinds = ("lut", "carry", "ff", "bram", "lutram", "dsp")
+    table = _table("unit", *(k.upper() for k in kinds))
     for name, used in [*found.units.items(), ("in all", found.total)]:
         table.add_row(name, *(f"{getattr(used, kind):,}" for kind in kinds))
-    console.print(table)
-    console.print("The rest of the whole is wiring between units.", style="dim")
+    _print(f"{made.graph.name} on {family}, Yosys {found.version}, DSP blocks "
+           f"{'on' if dsp else 'off'}", table,
+           "in all: the units and what connects them")
     if placed is not None:
         row = result["pnr"]
-        console.print(f"nextpnr-{family} {placed.version}, {placed.device}, seed {seed}: "
-                      f"{placed.fmax_mhz:.1f} MHz; {row['cycles_per_image']:,.2f} cycles per image"
-                      f", {row['images_per_second']:,.0f} images/s")
+        _print(f"nextpnr-{family} {placed.version}, {placed.device}, seed {seed}: "
+               f"{placed.fmax_mhz:.1f} MHz; {row['cycles_per_image']:,.2f} cycles per image, "
+               f"{row['images_per_second']:,.0f} images/s")
 
 
 @app.command()
@@ -335,14 +377,14 @@ def demo(out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("n
     assert found is not None
     with _progress() as progress:
         agrees = accuracy.agreement(net, lower_net(net), *found, progress)
-        _build(net, folder, None, None, False, None, progress)
+        _build(net, folder, None, DEMO_CYCLES, False, None, progress)
         made = load_build(folder)
         verdict = verify(made, *found, progress=progress)
         stalled = verify(made, *found, stalls=0.3, seed=1, progress=progress)
         progress(f"yosys {family}", 0.0)
         costs = synth.synthesize_build(made, family)
     total = costs.total
-    table = _table(f"{net.name}: {accuracy.topology(net)} on the digits test split", "", "")
+    table = _table("", "", left=2)
     for key, value in [
             ("accuracy of the float model", _percent(agrees.accuracy_float)),
             ("accuracy of golden (integers)", _percent(agrees.accuracy)),
@@ -354,22 +396,99 @@ def demo(out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("n
             ("Verilog", str(folder / "rtl")), ("report", str(folder / "report.md")),
             ("IR, folding, test vectors", str(folder))]:
         table.add_row(key, value)
-    _console().print(table)
+    _print(f"{net.name}: {accuracy.topology(net)} on the digits test split", table)
     if verdict.mismatches or stalled.mismatches:
-        print(f"mismatch: {verdict.first_mismatch or stalled.first_mismatch}", file=sys.stderr)
+        _say(f"mismatch: {verdict.first_mismatch or stalled.first_mismatch}")
         raise typer.Exit(1)
 
 
-def main() -> None:
-    """Run the command line; the exit code is 0, 1 for a mismatch, 2 for a fault, 130 for Ctrl-C."""
+def _say(text: str) -> None:
+    """One printable line on standard error."""
+    line = re.sub(r"\s*\n\s*", " ", text.strip())
+    print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Signals that stop the program end it as an exception does, so that all cleans up."""
+    codes: list[int] = []
+
+    def stop(number: int, frame: object) -> NoReturn:
+        for each in STOPS:
+            signal.signal(each, signal.SIG_IGN)  # nothing stops the cleaning
+        if not codes:
+            _say("interrupted")
+            codes.append(128 + number)
+        raise SystemExit(codes[0])
+
+    def swallowed(what: Any) -> None:
+        # Raised in a destructor, from which Python goes on; hence once more, a little later.
+        if what.exc_type is SystemExit:
+            signal.signal(signal.SIGALRM, stop)
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    sys.unraisablehook = swallowed
+    before = {each: signal.getsignal(each) for each in STOPS}
+    for each in STOPS:
+        if before[each] != signal.SIG_IGN:  # as under nohup
+            signal.signal(each, stop)
     try:
-        sys.exit(app(standalone_mode=False))
+        yield
+    finally:
+        sys.unraisablehook = sys.__unraisablehook__
+        if not codes:
+            for each in STOPS:
+                signal.signal(each, before[each])
+
+
+def _given(option: Any) -> str:
+    """The value that a faulty `option` was given; typer says only which values it may have."""
+    words = [part for word in sys.argv for part in word.split("=", 1)]
+    return next((f", not {value!r}" for name, value in pairwise(words)
+                 if option is not None and name in option.opts), "")
+
+
+def _run() -> int:
+    try:
+        code = app(prog_name="n2uq-hw", standalone_mode=False)
+        if sys.stdout:
+            sys.stdout.flush()
+        return int(code or 0)
+    except SystemExit as end:
+        if end.code != 1:  # a signal
+            raise
+        return 128 + signal.SIGPIPE  # typer met a pipe that nobody reads, and closed it
     except N2uqError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        fault = str(error)
     except typer.TyperException as error:
-        print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        fault = error.format_message() + _given(getattr(error, "param", None))
+        if not fault:  # no arguments: the help was printed
+            return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        name = error.filename2 or error.filename
+        fault = f"{name or 'standard output'}: {error.strerror or error}"
+        if name is None:
+            # Python would try to write the rest when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except MemoryError:
+        fault = "memory: needed more than there is"
+    _say(f"error: {fault}")
+    return 2
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exit code: 0, 1 for a mismatch, 2 for a fault, 128 + its number for a signal (Ctrl-C: 130).
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # such as for gateware that an error left unused
+    with _stoppable():
+        code = _run()
+    sys.exit(code)

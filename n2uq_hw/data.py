@@ -6,6 +6,7 @@ import gzip
 import math
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import numpy as np
 
 from .errors import N2uqError
 
-__all__ = ["DATASETS", "Dataset", "channels_last", "images_for", "load", "read_idx", "read_npz"]
+__all__ = ["DATASETS", "Dataset", "channels_last", "from_arrays", "images_for", "load", "read_idx",
+           "read_npz"]
 
 DATASETS = ("digits", "mnist")
 DIGITS_TEST = 360   # images of the fixed test split
@@ -82,16 +84,24 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise N2uqError(f"{path}: must be a whole .npz file, and is not")
     try:
         with np.load(path, allow_pickle=False) as file:
-            images = file["images"]
-            labels = file.get("labels")
+            return from_arrays(path, file)
     except FileNotFoundError:
         raise N2uqError(f"{path}: no such file or folder") from None
-    except KeyError:
-        raise N2uqError(f"{path}: must hold an array named images, and does not") from None
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise N2uqError(f"{path}: must be an .npz file of plain arrays: {error}") from None
+
+
+def from_arrays(path: Path, arrays: Mapping[str, np.ndarray]
+                ) -> tuple[np.ndarray, np.ndarray | None]:
+    """`images` and, where there are any, `labels` of the `arrays` in the file `path`."""
+    if "images" not in arrays:
+        raise N2uqError(f"{path}: must hold an array named images, and does not")
+    images, labels = arrays["images"], arrays.get("labels")
+    if images.ndim != 4 or not len(images):
+        raise N2uqError(f"{path}: images must be [N, C, H, W] with N at least 1, "
+                        f"not {list(images.shape)}")
     if labels is not None and (labels.dtype.kind not in "ui" or labels.shape != images.shape[:1]):
-        raise N2uqError(f"{path}: labels must be {len(images) if images.ndim else 0} integers, "
+        raise N2uqError(f"{path}: labels must be {len(images)} integers, "
                         f"not {labels.dtype} {list(labels.shape)}")
     return images, labels
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from . import __version__, golden
-from .data import channels_last, images_for
+from .data import channels_last, from_arrays, images_for
 from .errors import N2uqError
 from .folding import Folding, fold_cycles, load_folding, save_folding
 from .hw.build import WRAPPER, Accelerator, hardware_graph, lanes_of, module_name
@@ -104,6 +104,9 @@ def whole_directory(out: Path, mark: str = "manifest.json") -> Iterator[Path]:
     """
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / mark).is_file())):
         raise N2uqError(f"{out}: must be new, empty or an earlier build, and is not")
+    file = next((folder for folder in out.parents if folder.is_file()), None)
+    if file is not None:
+        raise N2uqError(f"{file}: must be a folder, to hold {out}, and is a file")
     part = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -148,11 +151,9 @@ def emit(graph: Graph, folding: Folding, out: Path, images: np.ndarray, labels: 
             (part / "rtl" / name).write_text(text)
         graph.save(part / "graph.safetensors")
         save_folding(folding, part / "folding.yaml")
-        try:
-            save_file({k: np.ascontiguousarray(v) for k, v in vectors.items()},
-                      part / "vectors.safetensors")
-        except SafetensorError as error:
-            raise N2uqError(f"{out}: cannot be written: {error}") from None
+        # safetensors' own file writer makes files that only their owner can read.
+        (part / "vectors.safetensors").write_bytes(
+            save({k: np.ascontiguousarray(v) for k, v in vectors.items()}))
         (part / "report.json").write_text(json.dumps(described, indent=1) + "\n")
         (part / "report.md").write_text(render("report.md.j2", **described))
         files = sorted(p for p in part.rglob("*") if p.is_file())
@@ -205,6 +206,12 @@ def load_build(path: Path) -> Build:
     except FileNotFoundError as error:
         raise N2uqError(f"{path}: must be a build directory, but has no "
                         f"{Path(error.filename).name}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
+            SafetensorError) as error:
         raise N2uqError(f"{path}: not a whole build directory: {error}") from None
+    from_arrays(path / "vectors.safetensors", vectors)
+    # The streams of the Verilog are as wide as its own folding says.
+    if "folding.yaml" in changed:
+        raise N2uqError(f"{path / 'folding.yaml'}: must be what the Verilog was built with, and "
+                        "was edited; `n2uq-hw build --folding` builds another")
     return Build(path, graph, load_folding(path / "folding.yaml", graph), vectors, changed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,18 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray], key: str,
 
     Equal contents give equal bytes.  An interrupted or failed write leaves what `path` held.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.parent / f"{path.name}.part"
     try:
         # safetensors' own file writer makes files that only their owner can read.
         part.write_bytes(save({k: np.ascontiguousarray(v) for k, v in arrays.items()},
                               metadata={key: json.dumps(described, sort_keys=True)}))
         part.replace(path)
     except (OSError, SafetensorError, TypeError, ValueError) as error:
-        raise N2uqError(f"{path}: cannot be written: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise N2uqError(f"{path}: cannot be written: {reason}") from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def load_arrays(path: Path, key: str, form: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

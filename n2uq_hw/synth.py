@@ -96,7 +96,7 @@ class Pnr:
 FAMILIES = {
     "xcup": ("synth_xilinx -family xcup", "-nodsp", ""),
     "xc7": ("synth_xilinx -family xc7", "-nodsp", ""),
-    "ecp5": ("synth_ecp5", "-nodsp", ""),
+    "ecp5": ("synth_ecp5 -nowidelut", "-nodsp", ""),
     "ice40": ("synth_ice40", "", "-dsp"),
 }
 
@@ -194,17 +194,18 @@ def _cached(verilog: Sequence[Path], work: Path, name: str, key: Sequence[object
         if result.is_file():
             found: dict[str, Any] = json.loads(result.read_text())
             return found
+        with tools.scratch() as scratch:
+            for path in verilog:
+                shutil.copy(path, scratch)
+            made = compute(scratch)
         work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="synth-", dir=work) as folder:
-            for path in verilog:
-                shutil.copy(path, folder)
-            made = compute(Path(folder))
             whole = Path(folder) / result.name
             whole.write_text(json.dumps(made, indent=1) + "\n")
             whole.replace(result)
         return made
     except OSError as error:
-        raise N2uqError(f"{error.filename or work}: {error.strerror}") from None
+        raise N2uqError(f"{error.filename2 or error.filename or work}: {error.strerror}") from None
 
 
 def synthesize(verilog: Sequence[Path], top: str, family: str, *, units: Sequence[str] = (),
@@ -223,7 +224,7 @@ def synthesize(verilog: Sequence[Path], top: str, family: str, *, units: Sequenc
     whose cost is not known.
     """
     if family not in FAMILIES:
-        raise N2uqError(f"family: must be one of {', '.join(FAMILIES)}, not {family}")
+        raise N2uqError(f"family: must be one of {', '.join(FAMILIES)}, not {family or 'nothing'}")
     script = _script([path.name for path in verilog], top, family, units, dsp,
                      "tee -q -o stat.json stat -json")
 
@@ -281,7 +282,9 @@ def place_and_route(verilog: Sequence[Path], top: str, family: str, *, seed: int
     Raises N2uqError if no device is large enough, or the design has no clock to time.
     """
     if family not in _DEVICES:
-        raise N2uqError(f"family: must be one of {', '.join(_DEVICES)}, not {family}")
+        raise N2uqError(f"family: place and route needs one of {', '.join(_DEVICES)}, "
+                        f"not {family or 'nothing'}")
+    tools.need_nextpnr(family)
     dsp = dsp and family != "ice40"
     result = synthesize(verilog, top, family, dsp=dsp, work=work)
     # A LUT that serves as memory fills its place like any other.

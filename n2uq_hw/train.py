@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -43,6 +44,7 @@ VALIDATION = 10    # every tenth training image chooses the epoch that is kept
 WARM_UP = 0.1      # share of the steps in which the learning rate rises; then it falls as a cosine
 TABLE = (1, 2, 5)  # epochs that get a line of their own, as every tenth does
 BATCH_OF_TEST = 500
+WIDEST = 4096      # so that the weights fit any memory
 
 LIMITS = {
     "weight_bits": (1, 8), "act_bits": (1, 8), "first_last_bits": (1, 8), "input_bits": (0, 8),
@@ -91,6 +93,8 @@ class Recipe:
                 raise N2uqError(f"{what} must be in {least}..{most}, not {getattr(self, what)}")
         if not self.widths or min(self.widths) < 1:
             raise N2uqError(f"widths must be one or more positive numbers, not {self.widths}")
+        if max(self.widths) > WIDEST:
+            raise N2uqError(f"widths must be at most {WIDEST}, not {max(self.widths)}")
         if not set(self.pools or ()) <= set(range(1, len(self.widths) + 1)):
             raise N2uqError(f"pools must name convolutions 1..{len(self.widths)}, "
                             f"not {self.pools}")
@@ -225,7 +229,8 @@ def train(name: str, recipe: Recipe, folder: Path | None = None, *, quiet: bool 
     best, kept = -1.0, network.state_dict()
     columns = (*Progress.get_default_columns()[:3], TimeRemainingColumn(),
                TextColumn("{task.fields[note]}"))
-    with Progress(*columns, console=Console(stderr=True, quiet=quiet)) as progress:
+    console = Console(stderr=True, quiet=quiet)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=recipe.epochs, note="")
         for epoch in range(1, recipe.epochs + 1):
             network.train()
@@ -265,8 +270,14 @@ def run_training(
         dataset, architecture, tuple(widths), pools, weight_bits=weight_bits, act_bits=act_bits,
         first_last_bits=first_last_bits, input_bits=input_bits, epochs=epochs, batch=batch, lr=lr,
         shift=shift, seed=seed)
+    # All that can stop the net from being saved, before the hours.
+    Net(name, InputSpec((1, 1, 1)), (), {})
     if not out.parent.is_dir() or out.is_dir():
-        raise N2uqError(f"{out}: must be a file in a folder that exists")  # before the hours
+        raise N2uqError(f"{out}: must be a file in a folder that exists")
+    try:
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise N2uqError(f"{out}: cannot be written: {error.strerror}") from None
     net = train(name, recipe, data_folder, quiet=quiet)
     net.save(out)
     return net

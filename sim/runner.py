@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import find_libpython
@@ -72,7 +73,6 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
     work = work.resolve()
     began = time.perf_counter()
     try:
-        work.mkdir(parents=True, exist_ok=True)
         report("compile", 0.0)
         program, compiled = _program(verilog, harness_verilog(duts), work, simulator)
         compile_seconds = time.perf_counter() - began if compiled else 0.0
@@ -84,14 +84,15 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
             outcome = _execute(program, run, simulator, duts, report)
             return _result(run, duts, outcome, max_idle, compile_seconds)
     except OSError as error:
-        raise N2uqError(f"{error.filename or work}: {error.strerror or error}") from None
+        name = error.filename2 or error.filename or work
+        raise N2uqError(f"{name}: {error.strerror or error}") from None
 
 
 def _check(verilog: Sequence[Path], duts: Sequence[Dut], stalls: tuple[float, float],
            resets: Sequence[int], simulator: str) -> None:
     """Raise N2uqError for arguments that make no simulation."""
     if simulator not in ("verilator", "icarus"):
-        raise N2uqError(f"simulator: must be verilator or icarus, not {simulator}")
+        raise N2uqError(f"simulator: must be verilator or icarus, not {simulator or 'nothing'}")
     for path in verilog:
         if not path.is_file():
             raise N2uqError(f"{path}: must be a Verilog file, and is not there")
@@ -116,23 +117,32 @@ def _check(verilog: Sequence[Path], duts: Sequence[Dut], stalls: tuple[float, fl
 def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str
              ) -> tuple[Path, bool]:
     """The compiled simulator, and whether it had to be compiled."""
+    icarus = simulator == "icarus"
+    if icarus:
+        for name in ("iverilog", "vvp"):
+            tools.need(name, "simulation with Icarus")
+    else:
+        tools.verilator()
     versions = tools.versions()
     key = hashlib.sha256(json.dumps([
         simulator, harness, [hashlib.sha256(path.read_bytes()).hexdigest() for path in verilog],
         str(config.libs_dir), versions["cocotb"], versions["g++"],
-        tools.verilator().version if simulator == "verilator" else versions["iverilog"],
+        versions["iverilog"] if icarus else tools.verilator().version,
     ]).encode()).hexdigest()[:16]
     program = work / f"{simulator}-{key}"
     if program.is_file():
         return program, False
     # Not in `work`: make refuses folders with a space in their names.
-    with tempfile.TemporaryDirectory(prefix="n2uq-") as folder:
-        build = Path(folder)
+    with tools.scratch() as build:
         (build / "harness.sv").write_text(harness)
         for path in verilog:
             shutil.copy(path, build)
-        compiler = _verilate if simulator == "verilator" else _compile_icarus
-        compiler(["harness.sv", *(path.name for path in verilog)], build)
+        translate = _compile_icarus if icarus else _verilate
+        translate(["harness.sv", *(path.name for path in verilog)], build)
+        if not (build / "simulator").is_file():
+            raise N2uqError(f"{'iverilog' if icarus else 'g++'}: must make a simulator, and made "
+                            "none without a fault")
+        work.mkdir(parents=True, exist_ok=True)
         # Whole or not there: others may look for the program at the same time.
         part = work / f".{program.name}.{os.getpid()}"
         try:
@@ -172,7 +182,10 @@ def _runtime(verilator: tools.Verilator) -> Path:
 
     Compiling it anew would take most of the time of a small simulation.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home
+        cache = Path(os.devnull)
     key = hashlib.sha256(json.dumps([
         verilator.command, verilator.version, verilator.env.get("MAKEFLAGS", ""),
         tools.versions()["g++"]]).encode()).hexdigest()[:16]
@@ -181,14 +194,14 @@ def _runtime(verilator: tools.Verilator) -> Path:
 
 def _keep_runtime(build: Path, runtime: Path) -> None:
     """Keep the run-time objects of `build`; a cache that cannot be written is no fault."""
-    try:
+    with suppress(OSError):
         runtime.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=runtime.parent))
-        for path in build.glob("verilated*.o"):
-            shutil.copy(path, part)
-        part.replace(runtime)
-    except OSError:
-        pass
+        with tempfile.TemporaryDirectory(dir=runtime.parent) as folder:
+            part = Path(folder) / runtime.name
+            part.mkdir()
+            for path in build.glob("verilated*.o"):
+                shutil.copy(path, part)
+            part.replace(runtime)
 
 
 def _compile_icarus(sources: Sequence[str], build: Path) -> None:

@@ -119,3 +119,30 @@ def test_versions_name_every_tool() -> None:
 def test_nextpnr_missing_says_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(N2uqError, match=r"nextpnr-vax: .* not installed \(pip install"):
         tools.run_nextpnr("vax", [], tmp_path)
+
+
+def test_nothing_outlives_a_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools.tempfile, "tempdir", str(tmp_path))
+    said = tools.run(["sh", "-c", "touch $TMPDIR/left; echo $TMPDIR; sleep 60 & echo $!"],
+                     cwd=tmp_path, name="x")
+    folder, pid = said.split()
+    assert Path(folder).parent == tmp_path and not list(tmp_path.iterdir())
+    time.sleep(0.1)
+    status = Path(f"/proc/{pid}/status")
+    assert not status.exists() or "State:\tZ" in status.read_text()
+
+
+def test_yosys_script_needs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t").mkdir()
+    monkeypatch.setattr(tools.tempfile, "tempdir", str(tmp_path / "t"))
+    (tmp_path / "a.v").write_text("module a(input i, output o); assign o = ~i; endmodule\n")
+    tools.run_yosys('read_verilog a.v\n\ntee -o "b c" stat', tmp_path)
+    assert "module a" in (tmp_path / "b c").read_text() or (tmp_path / "b c").stat().st_size
+    assert not list((tmp_path / "t").iterdir())
+
+
+def test_a_full_temporary_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools.tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(OSError) as error, tools.scratch():
+        raise OSError(28, "No space left on device")
+    assert error.value.filename == str(tmp_path) and not list(tmp_path.iterdir())
