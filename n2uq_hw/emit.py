@@ -150,7 +150,7 @@ def emit(graph: Graph, folding: Folding, out: Path, images: np.ndarray, labels: 
         for name, text in texts.items():
             (part / "rtl" / name).write_text(text)
         graph.save(part / "graph.safetensors")
-        save_folding(folding, part / "folding.yaml")
+        save_folding(folding, graph, part / "folding.yaml")
         # safetensors' own file writer makes files that only their owner can read.
         (part / "vectors.safetensors").write_bytes(
             save({k: np.ascontiguousarray(v) for k, v in vectors.items()}))

@@ -222,11 +222,12 @@ def _(node: Input, graph: Graph, folding: Folding, target: int) -> Fold:
     return Fold(pe=_lanes_of_reader(graph, node, folding))
 
 
-def save_folding(folding: Folding, path: Path) -> None:
-    """Write the folding as YAML, one line per unit, leaving out what is default."""
-    default = asdict(Fold())
-    rows = {name: {k: v for k, v in asdict(fold).items() if v != default[k] or k == "pe"}
-            for name, fold in folding.items()}
+def save_folding(folding: Folding, graph: Graph, path: Path) -> None:
+    """Write the folding as YAML, one line per unit with all that its kind has to choose."""
+    more = {MatVec: ("simd", "form"), Threshold: ("style",)}
+    rows = {node.name: {key: getattr(folding[node.name], key)
+                        for key in ("pe", *more.get(type(node), ()))}
+            for node in graph.nodes if node.name in folding}
     text = "".join(f"{name}: {yaml.safe_dump(row, default_flow_style=True, sort_keys=False)}"
                    for name, row in rows.items())
     try:

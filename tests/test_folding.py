@@ -105,13 +105,19 @@ def test_styles_go_by_channel_groups(graph: Graph) -> None:
     assert fast["input_quan"].style == "parallel"                      # one table for all
 
 
-def test_files_keep_what_they_are_given(graph: Graph, tmp_path: Path) -> None:
-    folds = choose(graph)
+@pytest.mark.parametrize("cycles", [None, 2304, 100_000])
+def test_files_keep_what_they_are_given(graph: Graph, tmp_path: Path, cycles: int | None) -> None:
+    folds = choose(graph, cycles)
     folds["conv2"] = Fold(pe=4, simd=9, form="direct")
+    folds["conv3"] = Fold()  # all that is default must be written, too: `choose` says otherwise
     folds["quan2"] = Fold(pe=8, style="search")
-    save_folding(folds, tmp_path / "folding.yaml")
+    folds["quan3"] = Fold()
+    assert choose(graph)["conv3"] != folds["conv3"] and choose(graph)["quan3"] != folds["quan3"]
+    save_folding(folds, graph, tmp_path / "folding.yaml")
     assert load_folding(tmp_path / "folding.yaml", graph) == folds
-    assert "conv2: {pe: 4, simd: 9, form: direct}\n" in (tmp_path / "folding.yaml").read_text()
+    text = (tmp_path / "folding.yaml").read_text()
+    assert "conv2: {pe: 4, simd: 9, form: direct}\n" in text
+    assert "quan2: {pe: 8, style: search}\n" in text and "pool2: {pe: " in text
 
 
 def test_units_left_out_keep_the_chosen_folding(graph: Graph, tmp_path: Path) -> None:
