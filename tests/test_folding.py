@@ -91,11 +91,14 @@ def test_one_table_serves_any_number_of_elements() -> None:
     check(graph, {**folds, shared.name: Fold(pe=98)})
 
 
-def test_forms_go_by_width(graph: Graph) -> None:
-    # conv1 has 8-bit weights on 5-bit pixels; fc has 8-bit weights on 2-bit levels
-    forms = {name: fold.form for name, fold in choose(graph).items()}
-    assert [forms[name] for name in ("conv1", "conv2", "conv3", "fc")] == [
-        "planes", "planes", "planes", "product"]
+@pytest.mark.parametrize("weight_bits,act_bits,form", [
+    (2, 2, "planes"), (8, 2, "planes"), (8, 8, "planes"), (2, 1, "planes"), (4, 1, "product")])
+def test_forms_go_by_width(weight_bits: int, act_bits: int, form: str) -> None:
+    assert folding.cheapest_form(weight_bits, act_bits) == form
+    rng = np.random.default_rng(0)
+    weights = 2 * rng.integers(0, 2**weight_bits, (4, 8)) - 2**weight_bits + 1
+    nodes = Input("x", shape=(1, 1, 8), hi=2**act_bits - 1), MatVec("y", ("x",), weights=weights)
+    assert choose(Graph("g", nodes))["y"].form == form
 
 
 def test_styles_go_by_channel_groups(graph: Graph) -> None:
