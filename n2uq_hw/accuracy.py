@@ -112,13 +112,10 @@ def measure_shipped(source: Path | None, progress: Progress | None = None) -> No
 
     rows = {name: {k: v for k, v in row.items() if k not in ("layers", "weights")}
             for name, row in shipped_table().items()}
-    for name, path in nets.shipped().items():
-        net = load_net(path)
-        found = images_for(net.meta["dataset"], source)
-        if found is None:
-            continue
-        images, labels = found
-        graph = lower(net)
+    shipped = [load_net(path) for path in nets.shipped().values()]
+    found = [(net, images_for(net.meta["dataset"], source)) for net in shipped]
+    for net, (images, labels) in [(net, held) for net, held in found if held is not None]:
+        name, graph = net.name, lower(net)
         agrees = agreement(net, graph, images, labels, progress)
         few = images[:RTL_IMAGES], None if labels is None else labels[:RTL_IMAGES]
         with tempfile.TemporaryDirectory(prefix="n2uq-") as folder:
