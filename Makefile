@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo venv lint test test-slow bench nets clean
+.PHONY: demo venv lint test bench nets clean
 
 demo: $(VENV)/demo            ## a shipped network becomes Verilog, proven and costed
 	$(BIN)/n2uq-hw demo
@@ -16,11 +16,8 @@ lint: $(VENV)/all
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: lint                    ## all but what takes minutes
-	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not slow"
-
-test-slow: $(VENV)/all        ## the rest; MNIST is looked for in $$N2UQ_MNIST
-	$(BIN)/pytest -n $(JOBS) --dist loadfile -m slow
+test: lint                    ## ruff, mypy, pytest; MNIST is looked for in $$N2UQ_MNIST
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 bench: $(VENV)/all            ## the figures of the README, measured side by side
 	$(BIN)/python -m bench
