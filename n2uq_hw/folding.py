@@ -122,8 +122,9 @@ def slowest_window(graph: Graph) -> int:
 def cheapest_form(weight_bits: int, act_bits: int) -> str:
     """The product form with the fewest LUTs, as `bench/units.py` measures on xcup and ecp5.
 
-    Bit planes win, or are within 3 % of the best, for odd weights of 1 to 8 bits; and they are the
-    fastest.  Only with 1-bit activations, where a product is a gate, planes lose up to 11 %.
+    Bit planes win or are near the best form at the points measured: 7 % above it at worst, for
+    8-bit weights of 2-bit activations, where a product was the slowest path.  With 1-bit
+    activations, where a product is a gate, planes lose up to 11 %.  They cost more flip-flops.
     """
     return "product" if act_bits == 1 and weight_bits > 2 else "planes"
 
@@ -199,8 +200,9 @@ def _(node: MatVec, graph: Graph, folding: Folding, target: int) -> Fold:
 def _(node: Threshold, graph: Graph, folding: Folding, target: int) -> Fold:
     """Search where tables step through channel groups; else comparators with constants.
 
-    `bench/units.py`: a search of 3 to 15 steps takes 60 to 80 % of the comparators' LUTs, but up
-    to 12 times their flip-flops where one group makes its thresholds constants.
+    `bench/units.py`, 3 to 15 steps: with 8 groups a search takes 42 to 77 % of the comparators'
+    LUTs on xcup, 79 to 96 % on ecp5, and 12 to 39 % more flip-flops; with one group, whose
+    thresholds are constants, 4 to 12 times their flip-flops.
     """
     pe = _in_time(node, graph, target)[0].pe
     groups = graph.edges[node.name].channels // pe if len(node.signs) > 1 else 1
