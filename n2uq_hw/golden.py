@@ -13,23 +13,28 @@ import numpy as np
 
 from .errors import N2uqError
 from .ir import (
+    Add,
     ArgMax,
     DepthwiseMatVec,
     Edge,
     Fifo,
     Flatten,
+    Fork,
     Graph,
     Input,
     MatVec,
     MaxPool,
     Node,
     Pad,
+    PiecewiseLinear,
+    Saturate,
     Scale,
     SlidingWindow,
     SumPool,
     Threshold,
     WidthConvert,
     dtype_for,
+    lines,
 )
 
 __all__ = ["evaluate", "exact_float", "run", "run_all"]
@@ -176,7 +181,23 @@ def _(node: Threshold, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
 
 @evaluate.register
 def _(node: Scale, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
-    return (x.astype(np.int64) * node.multiplier + node.offset) >> node.shift
+    y = (x.astype(np.int64) * node.multiplier + node.offset) >> node.shift
+    return y.clip(*node.clip) if node.clip else y
+
+
+@evaluate.register
+def _(node: PiecewiseLinear, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    return lines(node, x.astype(np.int64))
+
+
+@evaluate.register
+def _(node: Add, edges: tuple[Edge, ...], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return x.astype(np.int64) + y
+
+
+@evaluate.register
+def _(node: Saturate, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    return x.clip(node.lo, node.hi)
 
 
 @evaluate.register
@@ -195,6 +216,7 @@ def _(node: ArgMax, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
 
 
 @evaluate.register(Fifo)
+@evaluate.register(Fork)
 @evaluate.register(WidthConvert)
 def _(node: Node, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
     return x

@@ -20,12 +20,13 @@ from .errors import N2uqError
 from .files import load_arrays, save_arrays
 
 __all__ = [
-    "ArgMax", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Graph", "Input", "MatVec", "MaxPool",
-    "Node", "Pad", "Scale", "SlidingWindow", "SumPool", "Threshold", "WidthConvert", "bits_for",
-    "describe", "dtype_for", "dump", "infer", "load_graph", "threshold_values", "weight_bits",
+    "Add", "ArgMax", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Fork", "Graph", "Input",
+    "MatVec", "MaxPool", "Node", "Pad", "PiecewiseLinear", "Saturate", "Scale", "SlidingWindow",
+    "SumPool", "Threshold", "WidthConvert", "bits_for", "describe", "dtype_for", "dump", "infer",
+    "lines", "load_graph", "threshold_values", "weight_bits",
 ]
 
-FORMAT = 1
+FORMAT = 2
 MAX_ELEMENTS = 2**26  # of one image on one edge; what is above is a fault, not a network
 MAX_BITS = 62         # so that int64 holds every sum of two
 
@@ -154,11 +155,44 @@ class Threshold(Node):
 
 @dataclass(frozen=True, eq=False)
 class Scale(Node):
-    """Fixed point: ``(x·multiplier + offset) >> shift``, floor; `offset` holds what rounds."""
+    """Fixed point: ``(x·multiplier + offset) >> shift``, floor; `offset` holds what rounds.
+
+    `clip` is () or (lo, hi): the result is held in that range, as ReLU and ReLU6 do.
+    """
 
     multiplier: np.ndarray = field(default_factory=lambda: np.ones(1, np.int64))
     offset: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     shift: int = 0
+    clip: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class PiecewiseLinear(Node):
+    """Two lines per channel, in fixed point: ``(x·multiplier[s] + offset[s]) >> shift``, floor.
+
+    s = [x >= turn] chooses the line.  `multiplier` and `offset` are int64 [2, C], `turn` int64 [C];
+    bias, PReLU and bias are one such node.
+    """
+
+    turn: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    multiplier: np.ndarray = field(default_factory=lambda: np.ones((2, 1), np.int64))
+    offset: np.ndarray = field(default_factory=lambda: np.zeros((2, 1), np.int64))
+    shift: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Node):
+    """Sum of two tensors of one shape, exact."""
+
+    READS: ClassVar[int] = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Saturate(Node):
+    """Holds x in `lo`..`hi`: where a format is narrower than the range; hardware counts it."""
+
+    lo: int = 0
+    hi: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +219,13 @@ class Fifo(Node):
     """Hardware only: the identity, with room for `depth` beats."""
 
     depth: int = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Fork(Node):
+    """Hardware only: the identity, for `ways` readers; each takes every beat once."""
+
+    ways: int = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -466,7 +507,48 @@ def _(node: Scale, x: Edge) -> Edge:
     _narrow(node, _magnitude(x.lo, x.hi) * _magnitude(node.multiplier) + _magnitude(node.offset))
     m, offset = node.multiplier.astype(np.int64), node.offset.astype(np.int64)
     ends = np.stack([(end * m + offset) >> node.shift for end in (x.lo, x.hi)])
+    if node.clip:
+        _need(len(node.clip) == 2 and node.clip[0] <= node.clip[1], node,
+              f"clip must be () or (lo, hi) with lo <= hi, not {node.clip}")
+        ends = ends.clip(*node.clip)
     return Edge(x.shape, ends.min(axis=0), ends.max(axis=0))
+
+
+def lines(node: PiecewiseLinear, x: np.ndarray) -> np.ndarray:
+    """The two lines at int64 `x` [..., C]."""
+    above = x >= node.turn
+    m, offset = (np.where(above, values[1], values[0]).astype(np.int64)
+                 for values in (node.multiplier, node.offset))
+    return (x * m + offset) >> node.shift
+
+
+@infer.register
+def _(node: PiecewiseLinear, x: Edge) -> Edge:
+    _channels(node, x, turn=node.turn)
+    for key, array in (("multiplier", node.multiplier), ("offset", node.offset)):
+        _need(array.ndim == 2 and array.shape in ((2, 1), (2, x.channels)), node,
+              f"{key} must be [2, 1] or [2, {x.channels}], not {list(array.shape)}")
+    _need(0 <= node.shift <= MAX_BITS, node, f"shift must be in 0..{MAX_BITS}, not {node.shift}")
+    _narrow(node, _magnitude(node.turn))
+    _narrow(node, _magnitude(x.lo, x.hi) * _magnitude(*node.multiplier)
+            + _magnitude(*node.offset))
+    # Each line is monotone: the ends of what is in range of it bound its values.
+    below, above = np.clip(node.turn - 1, x.lo, x.hi), np.clip(node.turn, x.lo, x.hi)
+    ends = lines(node, np.stack([x.lo, below, above, x.hi]))
+    return Edge(x.shape, ends.min(axis=0), ends.max(axis=0))
+
+
+@infer.register
+def _(node: Add, x: Edge, y: Edge) -> Edge:
+    _need(x.shape == y.shape, node, f"must read two equal shapes, not {x.shape} and {y.shape}")
+    _narrow(node, _magnitude(x.lo, x.hi) + _magnitude(y.lo, y.hi))
+    return Edge(x.shape, x.lo + y.lo, x.hi + y.hi)
+
+
+@infer.register
+def _(node: Saturate, x: Edge) -> Edge:
+    _need(node.lo <= node.hi, node, f"lo must not exceed hi, not {node.lo}..{node.hi}")
+    return Edge(x.shape, x.lo.clip(node.lo, node.hi), x.hi.clip(node.lo, node.hi))
 
 
 def _by_position(node: MaxPool | SumPool, x: Edge) -> tuple[np.ndarray, np.ndarray]:
@@ -502,6 +584,12 @@ def _(node: ArgMax, x: Edge) -> Edge:
 @infer.register
 def _(node: Fifo, x: Edge) -> Edge:
     _need(node.depth > 0, node, f"depth must be positive, not {node.depth}")
+    return x
+
+
+@infer.register
+def _(node: Fork, x: Edge) -> Edge:
+    _need(node.ways > 0, node, f"ways must be positive, not {node.ways}")
     return x
 
 
