@@ -224,7 +224,7 @@ def cast(key: str, dtype: Any) -> Change:
     (lambda d, a: row(d, "conv").pop("kind"), "malformed n2uq description: KeyError"),
     (lambda d, a: row(d, "conv").pop("kernel"), "malformed n2uq description: TypeError"),
     (lambda d, a: row(d, "conv").update(dilation=2), "malformed n2uq description: TypeError"),
-    (lambda d, a: row(d, "conv").update(name="fc"), "layer names must be .* not 'fc'"),
+    (lambda d, a: row(d, "conv").update(name="fc"), "layer names must differ, .* not 'fc' after 'fc'"),
     (lambda d, a: row(d, "conv").update(name="a b"), "layer names must be .* not 'a b'"),
     (lambda d, a: row(d, "conv").update(name="é"), "layer names must be identifiers"),
     (lambda d, a: row(d, "conv").update(name=["x"]), "layer names must be identifiers"),
