@@ -71,24 +71,50 @@ def images_for(dataset: str, source: Path | None) -> tuple[np.ndarray, np.ndarra
     source: an .npz file (see `read_npz`), or the folder of the data set's files, or None.
     """
     if source is not None and not source.is_dir():
-        return read_npz(source)
+        given = read_npz(source)
+        return given.images, given.labels
     if dataset not in DATASETS or (dataset == "mnist" and source is None):
         return None
     held = load(dataset, source)
     return held.images, held.labels
 
 
-def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """`images` and, where the file has them, `labels` of an .npz file."""
+@dataclass(frozen=True)
+class Samples:
+    """Images [N, C, H, W] and what is known of them.
+
+    `labels` int64 [N]; `logits` float [N, classes] of the reference model; `mean` and `std` float
+    [C], by which that model's images were normalized, pixels of 0..1.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+
+
+def read_npz(path: Path) -> Samples:
+    """The arrays of an .npz file by the names of `Samples`; others are left alone."""
     if path.is_file() and not zipfile.is_zipfile(path):
         raise N2uqError(f"{path}: must be a whole .npz file, and is not")
     try:
         with np.load(path, allow_pickle=False) as file:
-            return from_arrays(path, file)
+            images, labels = from_arrays(path, file)
+            given = {key: file[key] for key in ("logits", "mean", "std") if key in file}
     except FileNotFoundError:
         raise N2uqError(f"{path}: no such file or folder") from None
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise N2uqError(f"{path}: must be an .npz file of plain arrays: {error}") from None
+    for key, shape in (("logits", (len(images), -1)), ("mean", images.shape[1:2]),
+                       ("std", images.shape[1:2])):
+        if key in given and (given[key].dtype.kind != "f" or given[key].ndim != len(shape)
+                             or len(given[key]) != shape[0]
+                             or not np.isfinite(given[key]).all()):
+            raise N2uqError(f"{path}: {key} must be {shape[0]} finite floats"
+                            f"{' per class' if key == 'logits' else ''}, not {given[key].dtype} "
+                            f"{list(given[key].shape)}")
+    return Samples(images, labels, **given)
 
 
 def from_arrays(path: Path, arrays: Mapping[str, np.ndarray]

@@ -510,7 +510,7 @@ def _(node: Scale, x: Edge) -> Edge:
     if node.clip:
         _need(len(node.clip) == 2 and node.clip[0] <= node.clip[1], node,
               f"clip must be () or (lo, hi) with lo <= hi, not {node.clip}")
-        ends = ends.clip(*node.clip)
+        ends = ends.clip(node.clip[0], node.clip[1])
     return Edge(x.shape, ends.min(axis=0), ends.max(axis=0))
 
 
