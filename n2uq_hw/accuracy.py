@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,18 @@ import numpy as np
 from . import golden, nets
 from .data import channels_last, images_for
 from .errors import N2uqError
+from .formats import Formats
 from .ir import Graph
-from .lower import lower
-from .model import Conv, Linear, MaxPool, Net, load_net
+from .lower import Ranges, lower
+from .model import Conv, FloatConv, FloatLinear, Linear, MaxPool, Net, load_net
 
-__all__ = ["Agreement", "agreement", "classes", "measure_shipped", "shipped_table", "topology"]
+__all__ = ["Agreement", "agreement", "calibrate", "classes", "explain", "measure_shipped",
+           "shipped_table", "topology"]
 
 BATCH = 250
+MARGIN = 2         # what a calibrated range leaves above the largest value seen
+FINE = {"residual stream": {"residual_fraction_bits": 20}, "stem": {"stem_bits": 16},
+        "head": {"head_bits": 16}}
 RTL_IMAGES = 1000  # of MNIST; the digits' test split runs whole
 
 Progress = Callable[[str, float], None]
@@ -48,21 +53,30 @@ def classes(outputs: np.ndarray) -> np.ndarray:
 
 
 def agreement(net: Net, graph: Graph, images: np.ndarray, labels: np.ndarray | None,
-              progress: Progress | None = None) -> Agreement:
-    """Run both on `images` [N, C, H, W]."""
+              progress: Progress | None = None, *, logits: np.ndarray | None = None) -> Agreement:
+    """Run golden on `images` [N, C, H, W] and compare with the float model.
+
+    `logits` [N, classes] are those of the float model where they are known; else it runs too.
+    """
     net.check_images(images)
     if not len(images):
         raise N2uqError(f"images of {net.name} must be at least 1, not 0")
     floats, integers = [], []
     for start in range(0, len(images), BATCH):
         part = images[start:start + BATCH]
-        floats.append(net.forward(part))
+        if logits is None:
+            floats.append(net.forward(part))
         integers.append(golden.run(graph, channels_last(part, graph.input.shape, graph.name)))
         if progress:
             progress(f"{net.name} float and golden", (start + len(part)) / len(images))
-    real, whole = np.concatenate(floats), np.concatenate(integers).reshape(len(images), -1)
+    real = np.concatenate(floats) if logits is None else logits
+    whole = np.concatenate(integers).reshape(len(images), -1)
     theirs, ours = classes(real), classes(whole)
-    error = None if whole.shape != real.shape else float(
+    is_class = graph.meta.get("output") == "class"
+    if not is_class and whole.shape != real.shape:
+        raise N2uqError(f"logits of {net.name} must be {list(whole.shape)}, "
+                        f"not {list(real.shape)}")
+    error = None if is_class else float(
         np.abs(whole * graph.meta["output_scale"] - real).max())
 
     def right(guesses: np.ndarray) -> float | None:
@@ -71,8 +85,49 @@ def agreement(net: Net, graph: Graph, images: np.ndarray, labels: np.ndarray | N
                      right(theirs))
 
 
+def explain(net: Net, formats: Formats, images: np.ndarray, logits: np.ndarray,
+            progress: Progress | None = None) -> list[dict[str, Any]]:
+    """What each choice of format costs: golden against `logits` with the others made fine.
+
+    A row per choice with `top1_agreement` and `worst_logit_error`, and one with all made fine;
+    a choice alone is what remains when only it is as `formats` says.
+    """
+    finest: dict[str, int] = {key: value for bits in FINE.values() for key, value in bits.items()}
+    kept = {"none": finest} | {
+        name: {key: value for key, value in finest.items() if key not in bits}
+        for name, bits in FINE.items()}
+    rows = []
+    for k, (name, bits) in enumerate(kept.items()):
+        if progress:
+            progress("what each format costs", k / len(kept))
+        graph = lower(net, replace(formats, residual_bits=None, **bits))
+        found = agreement(net, graph, images, None, logits=logits)
+        rows.append({"rounded": name, "top1_agreement": found.top1_agreement,
+                     "worst_logit_error": found.worst_logit_error})
+    return rows
+
+
+def calibrate(net: Net, formats: Formats, images: np.ndarray) -> Ranges:
+    """Ranges of the residual stream's tensors that hold `MARGIN` times what `images` reach.
+
+    Images are integers [N, C, H, W]; ranges are those of two's complement, by node name.
+    """
+    graph = lower(net, replace(formats, residual_bits=None))
+    reach: dict[str, int] = {}
+    for start in range(0, len(images), golden.BATCH):
+        values = golden.run_all(graph, channels_last(
+            net.check_images(images[start:start + golden.BATCH]), graph.input.shape, net.name))
+        for name in graph.meta.get("residual", ()):
+            largest = int(np.abs(values[name].astype(np.int64)).max())
+            reach[name] = max(largest, reach.get(name, 0))
+    powers = {name: 1 << (MARGIN * most).bit_length() for name, most in reach.items()}
+    return {name: (-power, power - 1) for name, power in powers.items()}
+
+
 def topology(net: Net) -> str:
     """Layers in short: ``16c3`` a convolution with its kernel, ``p2`` a max-pool, ``10`` linear."""
+    if "arch" in net.meta:
+        return str(net.meta["arch"])
     parts = []
     for layer in net.layers:
         if isinstance(layer, Conv):
@@ -94,8 +149,9 @@ def shipped_table() -> dict[str, dict[str, Any]]:
     for name, path in nets.shipped().items():
         net = load_net(path)
         rows[name] = {"layers": topology(net),
-                      "weights": sum(net.params[f"{layer.name}.weight"].size
-                                     for layer in net.layers if isinstance(layer, Conv | Linear)),
+                      "weights": sum(
+                          net.params[f"{layer.name}.weight"].size for layer in net.layers
+                          if isinstance(layer, Conv | Linear | FloatConv | FloatLinear)),
                       **measured.get(name, {})}
     return rows
 

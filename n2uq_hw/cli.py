@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -27,7 +28,9 @@ from rich.table import Table
 from . import __version__, accuracy, data, nets
 from .errors import N2uqError
 from .folding import choose, load_folding
-from .ir import describe, dump
+from .formats import Formats
+from .ir import Graph, describe, dump
+from .lower import Ranges
 from .lower import lower as lower_net
 from .model import Net
 
@@ -51,6 +54,19 @@ DataPath = Annotated[Path | None, typer.Option(
 MnistPath = Annotated[Path | None, typer.Option(
     "--data", envvar="N2UQ_MNIST", help="Folder of the MNIST IDX files.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Calibrate = Annotated[Path | None, typer.Option(
+    "--calibrate", help="An .npz with `images`: hold the residual stream in twice the range that "
+    "they reach, to the next power of two, instead of in what no image can exceed.")]
+FractionBits = Annotated[int | None, typer.Option(
+    "--residual-fraction-bits", help="Of the residual stream; default: as few as keep its "
+    "rounding below 1/16 of the narrowest quantizer's interval.")]
+ResidualBits = Annotated[int | None, typer.Option(
+    "--residual-bits", help="The widest that the residual stream may be; default: as its range "
+    "asks.")]
+StemBits = Annotated[int, typer.Option(
+    "--stem-bits", help="Of full-precision convolutions' weights.")]
+HeadBits = Annotated[int, typer.Option(
+    "--head-bits", help="Of full-precision linear layers' weights.")]
 Simulator = Annotated[str, typer.Option(help="verilator or icarus.")]
 
 
@@ -184,27 +200,65 @@ def _numbers(what: str, text: str) -> tuple[int, ...]:
                         ) from None
 
 
+def _ranges(net: Net, formats: Formats, calibrate: Path | None) -> Ranges | None:
+    if calibrate is None:
+        return None
+    return accuracy.calibrate(net, formats, data.read_npz(calibrate).images)
+
+
+def _normalized(net: Net, samples: data.Samples, path: Path) -> Net:
+    """The net for images that are normalized as the file says."""
+    given = {key: tuple(float(v) for v in getattr(samples, key)) for key in ("mean", "std")
+             if getattr(samples, key) is not None}
+    changed = replace(net.input, **given)
+    if np.allclose([changed.factor, changed.offset], [net.input.factor, net.input.offset], 1e-6):
+        return net
+    _say(f"note: {net.name} is lowered for the mean and std in {path}, which are not its own")
+    return replace(net, input=changed)
+
+
 @app.command()
 def lower(
         net: NetName, data_path: DataPath = None, top1: Annotated[bool, typer.Option(
             help="End in the class index instead of the logits.")] = False,
+        reference: Annotated[Path | None, typer.Option(
+            "--agreement", help="An .npz with `images` uint8 [N, C, H, W] and, if known, `labels`, "
+            "the float model's `logits`, and the `mean` and `std` of its images: measure the "
+            "agreement, and what each choice of format costs.")] = None,
+        calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
+        residual_bits: ResidualBits = None, stem_bits: StemBits = 8, head_bits: HeadBits = 8,
         out: Annotated[Path | None, typer.Option(help="Save the graph in this file.")] = None,
         text: Annotated[bool, typer.Option("--text", help="Print the graph as text.")] = False,
         as_json: AsJson = False) -> None:
     """Lower a network to integers: layers, ranges, widths, and agreement with the float model."""
-    given = nets.find_net(net)
-    graph = lower_net(given, top1=top1)
-    rows = describe(graph)
-    found = data.images_for(given.meta.get("dataset", ""), data_path)
-    agrees = None
-    if found is not None:
+    given, formats = nets.find_net(net), Formats(residual_fraction_bits, residual_bits, stem_bits,
+                                                 head_bits)
+    if reference is not None and data_path is not None:
+        raise N2uqError("--agreement and --data exclude each other, and both are given: "
+                        f"{reference}, {data_path}")
+    samples = None
+    if reference is not None:
+        samples = data.read_npz(reference)
+        given = _normalized(given, samples, reference)
+    elif (found := data.images_for(given.meta.get("dataset", ""), data_path)) is not None:
+        samples = data.Samples(*found)
+    graph = lower_net(given, formats, top1=top1, ranges=_ranges(given, formats, calibrate))
+    agrees, costs = None, []
+    if samples is not None:
         with _progress() as progress:
-            agrees = accuracy.agreement(given, graph, *found, progress)
+            agrees = accuracy.agreement(given, graph, samples.images, samples.labels, progress,
+                                        logits=samples.logits)
+            if reference is not None and "residual" in graph.meta and samples.logits is not None:
+                costs = accuracy.explain(given, formats, samples.images, samples.logits, progress)
     if out is not None:
         graph.save(out)
+    rows = describe(graph)
     if as_json:
-        return _print_json({"name": graph.name, "layers": rows,
-                            **(agrees.as_dict() if agrees else {"images": 0})})
+        return _print_json({
+            "name": graph.name, "layers": rows,
+            **{key: graph.meta[key] for key in ("residual_fraction_bits",) if key in graph.meta},
+            **({"rounding": costs} if costs else {}),
+            **(agrees.as_dict() if agrees else {"images": 0})})
     if text:
         _print(dump(graph).rstrip())
     else:
@@ -216,6 +270,18 @@ def lower(
                           *(f"{row[key]:,}" if row[key] else "" for key in
                             ("weights", "weight_bits", "thresholds", "macs")))
         _print(graph.name, table, f"{sum(row['macs'] for row in rows):,} MACs per image")
+    if residual := graph.meta.get("residual"):
+        widths = [graph.edges[name].width for name in residual]
+        _print(f"residual stream: {graph.meta['residual_fraction_bits']} fraction bits, "
+               f"{min(widths)} to {max(widths)} bits; stem weights {stem_bits} bits, "
+               f"head weights {head_bits} bits")
+    if costs:
+        table = _table("rounded", "same class", "worst logit error")
+        for row in costs:
+            table.add_row(row["rounded"], _percent(row["top1_agreement"]),
+                          f"{row['worst_logit_error']:.4f}")
+        _print(table, "each row with one format as chosen and the others fine: 20 fraction bits, "
+               "16-bit stem and head")
     if agrees is None:
         _print("agreement with the float model not measured: give images of "
                f"{given.name} with --data")
@@ -238,10 +304,15 @@ def build(
             "default: as many cycles as the slowest sliding window.")] = None,
         top1: Annotated[bool, typer.Option(
             help="Put out the class index instead of the logits.")] = False,
+        calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
+        residual_bits: ResidualBits = None, stem_bits: StemBits = 8, head_bits: HeadBits = 8,
         data_path: DataPath = None, as_json: AsJson = False) -> None:
     """Write Verilog, IR, folding, test vectors, manifest and report to a directory."""
+    formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits)
+    given = nets.find_net(net)
     with _progress() as progress:
-        made = _build(nets.find_net(net), out, folding, cycles, top1, data_path, progress)
+        graph = lower_net(given, formats, top1=top1, ranges=_ranges(given, formats, calibrate))
+        made = _build(given, graph, out, folding, cycles, data_path, progress)
     if as_json:
         return _print_json(made)
     table = _table("unit", "kind", "shape", "bits", "PE", "SIMD",
@@ -253,15 +324,14 @@ def build(
            "PE output channels × SIMD inputs per cycle; cycles per image in which the unit is busy")
 
 
-def _build(net: Net, out: Path, folding: Path | None, cycles: int | None, top1: bool,
+def _build(net: Net, graph: Graph, out: Path, folding: Path | None, cycles: int | None,
            source: Path | None, progress: Callable[[str, float], None]) -> dict[str, Any]:
-    """Lower, fold and emit; test vectors are real images where there are any, else random."""
+    """Fold and emit; test vectors are real images where there are any, else random."""
     from .emit import emit
 
     if folding is not None and cycles is not None:
         raise N2uqError("--folding and --cycles exclude each other, and both are given: "
                         f"{folding}, {cycles}")
-    graph = lower_net(net, top1=top1)
     chosen = choose(graph, cycles) if folding is None else load_folding(folding, graph)
     found = data.images_for(net.meta.get("dataset", ""), source)
     images, labels = found or (np.random.default_rng(0).integers(
@@ -377,7 +447,7 @@ def demo(out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("n
     assert found is not None
     with _progress() as progress:
         agrees = accuracy.agreement(net, lower_net(net), *found, progress)
-        _build(net, folder, None, DEMO_CYCLES, False, None, progress)
+        _build(net, lower_net(net), folder, None, DEMO_CYCLES, None, progress)
         made = load_build(folder)
         verdict = verify(made, *found, progress=progress)
         stalled = verify(made, *found, stalls=0.3, seed=1, progress=progress)
