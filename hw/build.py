@@ -12,17 +12,21 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from ..errors import N2uqError
 from ..folding import Fold, Folding, check
 from ..ir import (
+    Add,
     ArgMax,
     DepthwiseMatVec,
     Edge,
     Fifo,
     Flatten,
+    Fork,
     Graph,
     Input,
     MatVec,
     MaxPool,
     Node,
     Pad,
+    PiecewiseLinear,
+    Saturate,
     Scale,
     SlidingWindow,
     SumPool,
@@ -30,11 +34,12 @@ from ..ir import (
     WidthConvert,
 )
 from .depthwise import DepthwiseMatVecUnit
-from .eltwise import ArgMaxUnit, ScaleUnit
+from .eltwise import AddUnit, ArgMaxUnit, PiecewiseLinearUnit, SaturateUnit, ScaleUnit
 from .matvec import MatVecUnit
 from .pool import MaxPoolUnit, SumPoolUnit
 from .stream import (
     FifoUnit,
+    ForkUnit,
     Unit,
     WidthConverter,
     beats,
@@ -53,7 +58,7 @@ CUT = 2  # beats of a Fifo that only cuts the ready path
 
 
 @singledispatch
-def unit(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+def unit(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Component:
     """The gateware of `node`, reading edges `reads` and making `edge`, folded as `fold` says."""
     raise N2uqError(f"no gateware for {type(node).__name__}")
 
@@ -89,6 +94,21 @@ def _(node: Scale, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
 
 
 @unit.register
+def _(node: PiecewiseLinear, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return PiecewiseLinearUnit(node, reads[0], edge, pe=fold.pe)
+
+
+@unit.register
+def _(node: Add, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Component:
+    return AddUnit(node, reads[0], reads[1], edge, pe=fold.pe)
+
+
+@unit.register
+def _(node: Saturate, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return SaturateUnit(node, reads[0], edge, pe=fold.pe)
+
+
+@unit.register
 def _(node: MaxPool, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
     return MaxPoolUnit(node, reads[0], edge, pe=fold.pe)
 
@@ -106,6 +126,11 @@ def _(node: ArgMax, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
 @unit.register
 def _(node: Fifo, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
     return FifoUnit(layout=beats(element(edge), fold.pe), depth=node.depth)
+
+
+@unit.register
+def _(node: Fork, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Component:
+    return ForkUnit(layout=beats(element(edge), fold.pe), ways=node.ways)
 
 
 @unit.register

@@ -1,56 +1,298 @@
-"""Element by element: fixed-point scaling; and the index of the largest element."""
+"""Element by element: lines in fixed point, sums, saturation; the index of the largest element."""
 
 from __future__ import annotations
 
-import numpy as np
-from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import memory
+from typing import Any
 
-from ..ir import ArgMax, Edge, Scale
+import numpy as np
+from amaranth.hdl import Const, Module, Mux, Shape, Signal
+from amaranth.hdl import Value as HdlValue
+from amaranth.lib import memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..ir import Add, ArgMax, Edge, PiecewiseLinear, Saturate, Scale
 from .stream import Unit, beats, divides, element, shape_for, wraps
 
-__all__ = ["ArgMaxUnit", "ScaleUnit"]
+__all__ = ["AddUnit", "ArgMaxUnit", "LinesUnit", "PiecewiseLinearUnit", "SaturateUnit",
+           "ScaleUnit"]
+
+COUNT_BITS = 32  # of the counter of a SaturateUnit
 
 
-class ScaleUnit(Unit):
-    """``o = (i·multiplier + offset) >> shift`` (floor) on PE channels per beat.
+class Pipeline:
+    """Values of a beat by name and cycle, in registers that hold while `enable` is low.
 
-    Latency 3 cycles, II = 1.
+    Cycle 0 is the one in which the beat is taken.
     """
 
-    def __init__(self, node: Scale, edge: Edge, out: Edge, *, pe: int) -> None:
-        self.groups = divides(f"{node.name}: PE", pe, "channels", edge.channels)
-        self.node, self.edge, self.pe = node, edge, pe
+    def __init__(self, m: Module, enable: Signal, **start: Any) -> None:
+        self.m, self.enable = m, enable
+        self._values = {(name, 0): value for name, value in start.items()}
+
+    def at(self, name: str, cycle: int) -> Any:
+        """The value `name` in `cycle`, delayed by registers that all who ask share."""
+        if (name, cycle) not in self._values:
+            before = self.at(name, cycle - 1)
+            register = self._values[name, cycle] = Signal.like(before, name=f"{name}_{cycle}")
+            with self.m.If(self.enable):
+                self.m.d.sync += register.eq(before)
+        return self._values[name, cycle]
+
+    def lanes(self, name: str, cycle: int) -> list[HdlValue]:
+        """The lanes of `at(name, cycle)`."""
+        value = self.at(name, cycle)
+        return [value[lane] for lane in range(value.shape().length)]
+
+    def set(self, name: str, cycle: int, lanes: list, shape: Shape) -> None:
+        """Let `name` be in `cycle` what `lanes` are in the cycle before."""
+        register = self._values[name, cycle] = Signal(beats(shape, len(lanes)),
+                                                      name=f"{name}_{cycle}")
+        with self.m.If(self.enable):
+            self.m.d.sync += [register[k].eq(lane) for k, lane in enumerate(lanes)]
+
+
+class Table:
+    """Parameters [S, C] of PE lanes that step through the channel groups; constant if all agree.
+
+    With two rows, the bits `above` of a beat choose a lane's row.
+    """
+
+    def __init__(self, name: str, values: np.ndarray, groups: int) -> None:
+        self.name, self.shape = name, shape_for(*_ends(values))
+        values = values[:1] if (values == values[:1]).all() else values
+        words = values.reshape(len(values), groups, -1).swapaxes(0, 1)
+        self.words = words[:1] if (words == words[:1]).all() else words
+        self.groups, self.rows, self.pe = self.words.shape
+
+    @property
+    def constants(self) -> list[int]:
+        """The values of the lanes, if they never change; else none."""
+        return self.words.reshape(-1).tolist() if self.groups == self.rows == 1 else []
+
+    def ready(self, above: int) -> int:
+        """The first cycle in which a beat's values can be there, `above` that of its choice."""
+        return max(2 * (self.groups > 1), (above + 1) * (self.rows > 1))
+
+    def lookup(self, p: Pipeline, cycle: int) -> list[HdlValue]:
+        """A beat's values in `cycle`, in registers unless constant."""
+        if self.constants:
+            return [Const(v, self.shape) for v in self.constants]
+        if self.groups == 1:
+            read = [[Const(v, self.shape) for v in row] for row in self.words[0].tolist()]
+        else:
+            p.m.submodules[self.name] = table = memory.Memory(
+                shape=beats(self.shape, self.rows * self.pe), depth=self.groups,
+                init=self.words.reshape(self.groups, -1).tolist())
+            port = table.read_port()
+            p.m.d.comb += [port.addr.eq(p.at("group", cycle - 2)), port.en.eq(p.enable)]
+            read = [[port.data[row * self.pe + lane] for lane in range(self.pe)]
+                    for row in range(self.rows)]
+        chosen = read[0] if self.rows == 1 else [
+            Mux(above, upper, lower) for above, lower, upper in
+            zip(p.lanes("above", cycle - 1), *read, strict=True)]
+        p.set(self.name, cycle, chosen, self.shape)
+        return p.lanes(self.name, cycle)
+
+
+def _ends(values: np.ndarray) -> tuple[int, int]:
+    return int(values.min()), int(values.max())
+
+
+def _powers(values: list[int]) -> list[int]:
+    """The exponents of `values` if all are powers of two; else none."""
+    return [v.bit_length() - 1 for v in values] if all(
+        v > 0 and v & (v - 1) == 0 for v in values) else []
+
+
+def _clamp(x: HdlValue, clip: tuple[int, ...], reach: tuple[int, int]
+           ) -> tuple[HdlValue, HdlValue]:
+    """`x` held in `clip`, and whether it was outside; compares only with what `reach` exceeds."""
+    lo, hi = clip
+    low = x < lo if reach[0] < lo else Const(0)
+    high = x > hi if reach[1] > hi else Const(0)
+    return Mux(high, hi, Mux(low, lo, x)), low | high
+
+
+class LinesUnit(Unit):
+    """``o = clip((i·multiplier[s] + offset[s]) >> shift)`` (floor), ``s = [i >= turn]``.
+
+    PE channels per beat, II = 1; latency: see `schedule`.  Parameters that differ between the
+    channel groups come from memories.  A lane has one multiplier, its operands and its product in
+    registers, and none if it always multiplies by one power of two.  An upper line whose
+    multipliers are one power of two, as in a PReLU, goes round the multiplier.
+
+    Parameters
+    ----------
+    node: the name and the shift.
+    edge, out: the edge that is read, the edge that is made.
+    pe: channels per beat, a divisor of C.
+    turn, multiplier, offset: [C] or [1]; [2, C] or [2, 1].
+    clip: () or (lo, hi).
+    """
+
+    def __init__(self, node: Scale | PiecewiseLinear, edge: Edge, out: Edge, *, pe: int,
+                 turn: np.ndarray, multiplier: np.ndarray, offset: np.ndarray,
+                 clip: tuple[int, ...] = ()) -> None:
+        groups = divides(f"{node.name}: PE", pe, "channels", edge.channels)
+        self.groups, self.shift, self.clip = groups, node.shift, clip
         super().__init__(beats(element(edge), pe), beats(element(out), pe))
+        turn = np.broadcast_to(turn, (1, edge.channels)).clip(edge.lo.min(), edge.hi.max() + 1)
+        ends = np.stack([[edge.lo, np.maximum(edge.lo, turn[0])],
+                         [np.minimum(edge.hi, turn[0] - 1), edge.hi]])
+        reached = ends[0] <= ends[1]
+        # Where no channel reaches one of the lines, the other serves for both.
+        rows = [s if line.any() else 1 - s for s, line in enumerate(reached)]
+        m, c = (np.broadcast_to(values, reached.shape)[rows].astype(np.int64)
+                for values in (multiplier, offset))
+        self.reach = _ends(((ends * m + c) >> node.shift)[:, reached])
+        around = _powers(np.unique(m[1, reached[1]]).tolist()) if (m[0] != m[1]).any() else []
+        self.around = around[0] if len(around) == 1 else None
+        used = slice(2 if self.around is None else 1)
+        self.product = shape_for(*_ends((ends * m)[:, used][:, reached[used]]))
+        self.multiplier = Table("multipliers", m[used], groups)
+        self.offset, self.turn = Table("offsets", c, groups), Table("turns", turn, groups)
+        self.powers = _powers(self.multiplier.constants)
+
+    def schedule(self) -> tuple[int, int, int]:
+        """The cycles in which a lane has chosen its line, has its operands, has its sum.
+
+        What comes from memory is there in cycle 2.  The line is chosen 1 cycle after the turn is
+        there, and a parameter that depends on it 1 cycle later.  Operands are there in cycle 1 or
+        later, the product 2 cycles after them, the sum 1 cycle after product, line and offset.
+        This is the latency, but for a clip, which takes 1 cycle.
+        """
+        above = self.turn.ready(0) + 1
+        operands = max(self.multiplier.ready(above), 1)
+        terms = 0 if self.powers else operands + 2
+        if self.around is not None:
+            terms = max(terms, above)
+        return above, operands, max(terms, self.offset.ready(above)) + 1
 
     def elaborate(self, platform):
         m = Module()
-        node, channels = self.node, self.edge.channels
         enable, group = Signal(), Signal(range(self.groups))
-        m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable)]
         wraps(m, group, self.groups, enable & self.i.valid)
-        # Cycle 1: the group's multipliers and offsets are read.
-        ports = []
-        for name, values in (("multipliers", node.multiplier), ("offsets", node.offset)):
-            shape = shape_for(int(values.min()), int(values.max()))
-            rows = np.broadcast_to(values, channels).reshape(self.groups, self.pe)
-            m.submodules[name] = table = memory.Memory(
-                shape=beats(shape, self.pe), depth=self.groups,
-                init=[[int(v) for v in row] for row in rows])
-            port = table.read_port()
-            m.d.comb += [port.addr.eq(group), port.en.eq(enable)]
-            ports.append(port.data)
-        multipliers, offsets = ports
-        x, offset = Signal.like(self.i.payload), Signal.like(offsets)
-        valid = [Signal(name=f"valid_{k}") for k in (1, 2)]
+        p = Pipeline(m, enable, valid=self.i.valid, x=self.i.payload, group=group)
+        above, operands, last = self.schedule()
+        if self.around is not None or max(self.multiplier.rows, self.offset.rows) > 1:
+            turns = self.turn.lookup(p, above - 1)
+            p.set("above", above, [x >= turn for x, turn in
+                                   zip(p.lanes("x", above - 1), turns, strict=True)], Shape(1))
+        terms, offsets = self._terms(p, operands, last - 1), self.offset.lookup(p, last - 1)
+        p.set("line", last, [(term + offset) >> self.shift for term, offset in
+                             zip(terms, offsets, strict=True)], shape_for(*self.reach))
+        if self.clip:
+            last += 1
+            p.set("line", last, [_clamp(x, self.clip, self.reach)[0]
+                                 for x in p.lanes("line", last - 1)],
+                  self.o.payload.shape().elem_shape)
+        m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
+                     self.o.valid.eq(p.at("valid", last)), self.o.payload.eq(p.at("line", last))]
+        return m
+
+    def _terms(self, p: Pipeline, operands: int, cycle: int) -> list[HdlValue]:
+        """In `cycle`, each lane's element times its multiplier, read from cycle `operands` on."""
+        if self.powers:
+            terms = [x.shift_left(k) for x, k in zip(p.lanes("x", cycle), self.powers, strict=True)]
+        else:
+            factors = self.multiplier.lookup(p, operands)
+            p.set("product", operands + 1, [x * factor for x, factor in zip(
+                p.lanes("x", operands), factors, strict=True)], self.product)
+            terms = p.lanes("product", cycle)
+        if self.around is None:
+            return terms
+        return [Mux(above, x.shift_left(self.around), term) for above, x, term in
+                zip(p.lanes("above", cycle), p.lanes("x", cycle), terms, strict=True)]
+
+
+class ScaleUnit(LinesUnit):
+    """``o = clip((i·multiplier + offset) >> shift)`` (floor) on PE channels per beat.
+
+    Latency 5 cycles, or 4 if the multipliers are constants; without a multiplier 3, or 1 if the
+    offsets are constants too; a clip takes 1 more.  II = 1.
+    """
+
+    def __init__(self, node: Scale, edge: Edge, out: Edge, *, pe: int) -> None:
+        super().__init__(node, edge, out, pe=pe, turn=edge.hi, multiplier=node.multiplier[None],
+                         offset=node.offset[None], clip=node.clip)
+
+
+class PiecewiseLinearUnit(LinesUnit):
+    """``o = (i·multiplier[s] + offset[s]) >> shift`` (floor), ``s = [i >= turn]``, on PE channels.
+
+    Latency 7 cycles; 5 for a PReLU, whose upper multipliers are ``2**shift``; less where
+    parameters are constants, see `schedule`.  II = 1.
+    """
+
+    def __init__(self, node: PiecewiseLinear, edge: Edge, out: Edge, *, pe: int) -> None:
+        super().__init__(node, edge, out, pe=pe, turn=node.turn, multiplier=node.multiplier,
+                         offset=node.offset)
+
+
+class AddUnit(wiring.Component):
+    """``o = i0 + i1`` on PE channels per beat.
+
+    A beat moves when both inputs offer one and the output register is free.  Latency 1 cycle,
+    II = 1.
+
+    Members
+    -------
+    i0, i1, o: streams of PE elements.
+    """
+
+    def __init__(self, node: Add, reads_a: Edge, reads_b: Edge, out: Edge, *, pe: int) -> None:
+        divides(f"{node.name}: PE", pe, "channels", out.channels)
+        self.pe = pe
+        super().__init__({
+            "i0": In(stream.Signature(beats(element(reads_a), pe))),
+            "i1": In(stream.Signature(beats(element(reads_b), pe))),
+            "o": Out(stream.Signature(beats(element(out), pe)))})
+
+    def elaborate(self, platform):
+        m = Module()
+        enable, both = Signal(), Signal()
+        m.d.comb += [enable.eq(~self.o.valid | self.o.ready),
+                     both.eq(self.i0.valid & self.i1.valid),
+                     self.i0.ready.eq(enable & self.i1.valid),
+                     self.i1.ready.eq(enable & self.i0.valid)]
         with m.If(enable):
-            m.d.sync += [x.eq(self.i.payload), offset.eq(offsets), valid[0].eq(self.i.valid),
-                         valid[1].eq(valid[0]), self.o.valid.eq(valid[1])]
-            for lane in range(self.pe):
-                # Cycle 2: multiply. Cycle 3: add and shift.
-                product = Signal((x[lane] * multipliers[lane]).shape(), name=f"product_{lane}")
-                m.d.sync += [product.eq(x[lane] * multipliers[lane]),
-                             self.o.payload[lane].eq((product + offset[lane]) >> node.shift)]
+            m.d.sync += [self.o.valid.eq(both), *(
+                self.o.payload[lane].eq(self.i0.payload[lane] + self.i1.payload[lane])
+                for lane in range(self.pe))]
+        return m
+
+
+class SaturateUnit(Unit):
+    """``o = i`` held in `lo`..`hi` on PE channels per beat; counts the elements that it changes.
+
+    Latency 1 cycle, II = 1.
+
+    Members
+    -------
+    saturated: changed elements, since reset, of the beats that left; stays at ``2**32 - 1``.
+    """
+
+    def __init__(self, node: Saturate, edge: Edge, out: Edge, *, pe: int) -> None:
+        divides(f"{node.name}: PE", pe, "channels", edge.channels)
+        self.node, self.edge, self.pe = node, edge, pe
+        super().__init__(beats(element(edge), pe), beats(element(out), pe),
+                         saturated=Out(COUNT_BITS))
+
+    def elaborate(self, platform):
+        m = Module()
+        enable, count = Signal(), Signal(range(self.pe + 1))
+        m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable)]
+        reach = int(self.edge.lo.min()), int(self.edge.hi.max())
+        held = [_clamp(self.i.payload[lane], (self.node.lo, self.node.hi), reach)
+                for lane in range(self.pe)]
+        with m.If(enable):
+            m.d.sync += [self.o.valid.eq(self.i.valid),
+                         *(self.o.payload[lane].eq(x) for lane, (x, _) in enumerate(held)),
+                         count.eq(sum(outside for _, outside in held))]
+        with m.If(self.o.valid & self.o.ready):
+            total = Signal(COUNT_BITS + 1)
+            m.d.comb += total.eq(self.saturated + count)
+            m.d.sync += self.saturated.eq(Mux(total[-1], 2**COUNT_BITS - 1, total))
         return m
 
 
@@ -83,4 +325,3 @@ class ArgMaxUnit(Unit):
         with m.If(enable):
             m.d.sync += self.o.valid.eq(self.i.valid & last)
         return m
-

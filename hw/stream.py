@@ -10,6 +10,7 @@ from collections.abc import Callable
 from math import gcd
 from typing import Any
 
+import numpy as np
 from amaranth.back import rtlil
 from amaranth.hdl import (
     Cat,
@@ -29,8 +30,8 @@ from amaranth.lib.wiring import In, Out
 from ..errors import N2uqError
 from ..ir import Edge, bits_for
 
-__all__ = ["FifoUnit", "Library", "Unit", "WidthConverter", "beats", "convert_width", "divides",
-           "element", "instantiate", "shape_for", "wraps"]
+__all__ = ["FifoUnit", "ForkUnit", "Library", "Unit", "WidthConverter", "beats", "convert_width",
+           "divides", "element", "instantiate", "shape_for", "wraps"]
 
 
 def shape_for(lo: int, hi: int) -> Shape:
@@ -81,9 +82,16 @@ class Library:
     """Modules that are converted once and instantiated by name; passed as Amaranth's platform.
 
     `instantiate` hands components to it, and `rtlil()` returns the text of all of them.
+
+    Members
+    -------
+    memories: uint8 bits [depth, width] of each ROM that wants a file, by module name; complete
+        after `rtlil()`, see `hw/memory.py`.
     """
 
     def __init__(self) -> None:
+        self.memories: dict[str, np.ndarray] = {}
+        self._converting = ""
         self._texts: dict[str, str] = {}
         self._components: dict[str, wiring.Component] = {}
 
@@ -93,10 +101,18 @@ class Library:
             self._components[name] = make()
         return self._components[name].signature
 
+    def memory(self, name: str, bits: np.ndarray) -> str:
+        """Keep ROM `name` of the module that is being converted; returns the ROM's module name."""
+        module = f"{self._converting}.{name}"  # as Amaranth names submodules: no node has a dot
+        if module in self.memories:
+            raise NameError(f"{module}: a memory of this name is there already")
+        self.memories[module] = bits
+        return module
+
     def rtlil(self) -> dict[str, str]:
         """RTLIL text by module name, instances' modules included."""
         while waiting := self._components.keys() - self._texts.keys():
-            name = min(waiting)
+            self._converting = name = min(waiting)
             self._texts[name] = rtlil.convert(self._components[name], name=name, platform=self,
                                               emit_src=False)
         return dict(sorted(self._texts.items()))
@@ -151,6 +167,39 @@ class FifoUnit(Unit):
             write.data.eq(self.i.payload), write.en.eq(push),
             self.o.valid.eq(level != 0), self.o.payload.eq(read.data),
         ]
+        return m
+
+
+class ForkUnit(wiring.Component):
+    """One stream for several readers: each takes a beat when it is ready, once.
+
+    A beat leaves the input when all have taken it, in that cycle or before.  Latency 0, II = 1.
+
+    Parameters
+    ----------
+    layout: payload layout.
+    ways: outputs, at least 1.
+
+    Members
+    -------
+    i: the stream; o0, o1, ...: its copies.
+    """
+
+    def __init__(self, *, layout: data.ArrayLayout, ways: int) -> None:
+        self.ways = ways
+        super().__init__({"i": In(stream.Signature(layout)), **{
+            f"o{k}": Out(stream.Signature(layout)) for k in range(ways)}})
+
+    def elaborate(self, platform):
+        m = Module()
+        done, takes = Signal(self.ways), Signal(self.ways)
+        m.d.comb += self.i.ready.eq((done | takes).all())
+        for k in range(self.ways):
+            o = getattr(self, f"o{k}")
+            m.d.comb += [o.payload.eq(self.i.payload), o.valid.eq(self.i.valid & ~done[k]),
+                         takes[k].eq(o.ready)]
+        with m.If(self.i.valid):
+            m.d.sync += done.eq(Mux(self.i.ready, 0, done | takes))
         return m
 
 
