@@ -7,10 +7,11 @@ formulas of the paper in NumPy float64; nothing here knows of hardware, and noth
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import singledispatch
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -21,7 +22,7 @@ __all__ = [
     "IMAGES", "LTQ", "Add", "AvgPool", "BatchNorm", "Bias", "Conv", "Flatten", "FloatConv",
     "FloatLinear", "InputSpec", "Layer", "Linear", "MaxPool", "Net", "PReLU", "Pact", "ReLU",
     "ReLU6", "layer_float", "load_net", "ltq_levels", "ltq_thresholds", "pact_levels", "sources",
-    "weight_codes",
+    "walk", "weight_codes",
 ]
 
 FORMAT = 1
@@ -30,6 +31,7 @@ LATER = {"later": True}  # a field that older files lack; files hold it where it
 COLUMNS = 2**23         # float64 entries of a convolution's matrix of windows: 64 MiB
 BN_EPS = 1e-5
 LARGEST = float(np.finfo(np.float64).max)
+T = TypeVar("T")
 Params = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
 
@@ -252,15 +254,7 @@ class Net:
         """Float64 logits [N, classes] of integer images [N, C, H, W]."""
         x = self.check_images(images).astype(np.float64)
         x = x * _per_channel(self.input.factor, x) + _per_channel(self.input.offset, x)
-        values, reads = {IMAGES: x}, sources(self.layers)
-        last = {name: reader for reader, names in reads.items() for name in names}
-        for layer in self.layers:
-            names = reads[layer.name]
-            x = layer_float(layer, self.of(layer), *(values[name] for name in names))
-            values[layer.name] = x
-            for name in {*names}:
-                if last[name] == layer.name:
-                    del values[name]
+        x = walk(self.layers, x, lambda layer, *x: layer_float(layer, self.of(layer), *x))
         return x.reshape(len(x), math.prod(x.shape[1:]))
 
     def check_images(self, images: np.ndarray) -> np.ndarray:
@@ -306,6 +300,23 @@ def load_net(path: Path) -> Net:
         raise N2uqError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise N2uqError(f"{path}: malformed n2uq description: {error!r}") from None
+
+
+def walk(layers: tuple[Layer, ...], images: T, step: Callable[..., T]) -> T:
+    """The last value of the graph, where a layer's is ``step(layer, *values of its inputs)``.
+
+    A value is dropped when its last reader has read it.
+    """
+    values, reads = {IMAGES: images}, sources(layers)
+    last = {name: reader for reader, names in reads.items() for name in names}
+    name = IMAGES
+    for layer in layers:
+        name, names = layer.name, reads[layer.name]
+        values[name] = step(layer, *(values[each] for each in names))
+        for each in {*names}:
+            if last[each] == name:
+                del values[each]
+    return values[name]
 
 
 def _row(described: Layer | InputSpec) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from . import model
 from .errors import N2uqError
-from .model import InputSpec, Layer, Net
+from .model import InputSpec, Layer, Net, walk
 
-__all__ = ["LTQ", "PACT", "LearnableBias", "Network", "QuantizedConv2d", "QuantizedLinear",
-           "gste", "module_for", "quantize_weight", "weight_codes"]
+__all__ = ["LTQ", "PACT", "Add", "LearnableBias", "Network", "QuantizedConv2d", "QuantizedLinear",
+           "gste", "module_for", "quantize_weight", "settle_codes", "weight_codes"]
 
 NUDGE, NUDGES = 1e-5, 20  # relative move of a weight on a rounding boundary, and how often
 
@@ -189,6 +189,14 @@ class LearnableBias(nn.Module):
         return x + self.bias.reshape((1, -1) + (1,) * (x.dim() - 2))
 
 
+class Add(nn.Module):
+    """The sum of two tensors."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + y."""
+        return x + y
+
+
 class _BatchNorm(nn.BatchNorm1d):
     """Batch normalization over axis 1 of [N, C] or [N, C, H, W]."""
 
@@ -212,6 +220,32 @@ def _(layer: model.Conv) -> nn.Module:
 @module_for.register
 def _(layer: model.Linear) -> nn.Module:
     return QuantizedLinear(layer.in_features, layer.out_features, layer.bits)
+
+
+@module_for.register
+def _(layer: model.FloatConv) -> nn.Module:
+    return nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel, layer.stride,
+                     layer.padding, bias=False)
+
+
+@module_for.register
+def _(layer: model.FloatLinear) -> nn.Module:
+    return nn.Linear(layer.in_features, layer.out_features)
+
+
+@module_for.register
+def _(layer: model.ReLU) -> nn.Module:
+    return nn.ReLU()
+
+
+@module_for.register
+def _(layer: model.ReLU6) -> nn.Module:
+    return nn.ReLU6()
+
+
+@module_for.register
+def _(layer: model.Add) -> nn.Module:
+    return Add()
 
 
 @module_for.register
@@ -241,7 +275,7 @@ def _(layer: model.Pact) -> nn.Module:
 
 @module_for.register
 def _(layer: model.MaxPool) -> nn.Module:
-    return nn.MaxPool2d(layer.kernel, layer.stride)
+    return nn.MaxPool2d(layer.kernel, layer.stride, layer.padding)
 
 
 @module_for.register
@@ -254,14 +288,28 @@ def _(layer: model.Flatten) -> nn.Module:
     return nn.Flatten()
 
 
-class Network(nn.Sequential):
-    """A declared chain of layers as one module; parameters are named ``layer.parameter``."""
+class Network(nn.Module):
+    """Declared layers as modules within modules; parameters are named ``layer.parameter``.
+
+    It takes the normalized images that a net's `InputSpec` describes.
+    """
 
     def __init__(self, layers: tuple[Layer, ...]) -> None:
         super().__init__()
         self.layers = layers
         for layer in layers:
-            self.add_module(layer.name, module_for(layer))
+            *path, name = layer.name.split(".")
+            parent: nn.Module = self
+            for part in path:
+                if part not in dict(parent.named_children()):
+                    parent.add_module(part, nn.Module())
+                parent = parent.get_submodule(part)
+            parent.add_module(name, module_for(layer))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[N, C, H, W] -> the value of the last layer."""
+        return walk(self.layers, images,
+                    lambda layer, *x: self.get_submodule(layer.name)(*x))
 
     @classmethod
     def from_net(cls, net: Net) -> Network:
@@ -274,28 +322,35 @@ class Network(nn.Sequential):
     def to_net(self, name: str, input: InputSpec, meta: dict[str, Any]) -> Net:
         """The trained network as data, without the constants that no `Net` holds.
 
-        Float32 means in torch and in NumPy may differ in the last bit, so a weight on a rounding
-        boundary could get another code k.  Such a weight is moved by 1e-5 of itself, at most 20
-        times, until both give the same code for every weight; else N2uqError.
+        Weights on a rounding boundary are moved (see `settle_codes`).
         """
         state = self.state_dict()
         names = [f"{layer.name}.{key}" for layer in self.layers for key in layer.shapes()]
         params = {key: state[key].cpu().numpy().copy() for key in names}
         for layer in self.layers:
             if isinstance(layer, model.Conv | model.Linear):
-                _agree(f"{name}: {layer.name}.weight", params[f"{layer.name}.weight"],
-                       params[f"{layer.name}.clip_val"], layer.bits)
+                settle_codes(f"{name}: {layer.name}.weight", params[f"{layer.name}.weight"],
+                             params[f"{layer.name}.clip_val"], layer.bits)
         return Net(name, input, self.layers, params, meta)
 
 
-def _agree(what: str, weight: np.ndarray, clip_val: np.ndarray, bits: int) -> None:
-    """Move entries of `weight` in place until torch and NumPy give it the same codes."""
+def settle_codes(what: str, weight: np.ndarray, clip_val: np.ndarray, bits: int) -> int:
+    """Make NumPy give `weight` [Cout, ...] the codes that torch gives it; how many moved.
+
+    Float32 means in torch and in NumPy may differ in the last bit, so a weight on a rounding
+    boundary could get another code k.  Such a weight is moved in place by 1e-5 of itself towards
+    the code of torch, at most 20 times, until both agree with that code; else N2uqError.
+    """
+    def torch_codes() -> np.ndarray:
+        return weight_codes(torch.from_numpy(weight), torch.from_numpy(clip_val), bits)[0].numpy()
+
+    given, wanted = weight.copy(), torch_codes()
     for _ in range(NUDGES):
-        ours, _ = model.weight_codes(weight, clip_val[0], bits)
-        theirs, _ = weight_codes(torch.from_numpy(weight), torch.from_numpy(clip_val), bits)
-        differs = ours != theirs.numpy()
+        ours, theirs = model.weight_codes(weight, clip_val[0], bits)[0], torch_codes()
+        differs = (ours != wanted) | (theirs != wanted)
         if not differs.any():
-            return
-        weight[differs] *= np.float32(1 + NUDGE)
+            return int((weight != given).sum())
+        up = np.sign(np.where(ours != wanted, wanted - ours, wanted - theirs)[differs])
+        weight[differs] += (up * NUDGE * np.abs(weight[differs])).astype(np.float32)
     raise N2uqError(f"{what} must get the same codes in torch and in NumPy, "
                     f"{int(differs.sum())} of {weight.size} do not")

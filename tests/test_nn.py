@@ -59,7 +59,7 @@ def filled(layers: tuple[model.Layer, ...], images: torch.Tensor) -> nn.Network:
             value.uniform_(-0.3, 0.3)
         elif key.startswith(("bn", "prelu")) and key.endswith(".weight"):
             value.uniform_(-1.0, 1.5)
-    for module in network:
+    for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm1d):
             module.momentum = 1.0
     network(images)
