@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial, singledispatch
 from typing import Any
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Mux
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -33,8 +34,16 @@ from ..ir import (
     Threshold,
     WidthConvert,
 )
+from .branches import CUT, balance
 from .depthwise import DepthwiseMatVecUnit
-from .eltwise import AddUnit, ArgMaxUnit, PiecewiseLinearUnit, SaturateUnit, ScaleUnit
+from .eltwise import (
+    COUNT_BITS,
+    AddUnit,
+    ArgMaxUnit,
+    PiecewiseLinearUnit,
+    SaturateUnit,
+    ScaleUnit,
+)
 from .matvec import MatVecUnit
 from .pool import MaxPoolUnit, SumPoolUnit
 from .stream import (
@@ -51,10 +60,9 @@ from .threshold import ThresholdUnit
 from .window import PadUnit, SlidingWindowUnit
 
 __all__ = ["TOP", "WRAPPER", "Accelerator", "fifo_depth", "hardware_graph", "lanes_in", "lanes_of",
-           "lanes_out", "module_name", "unit"]
+           "lanes_out", "module_name", "outputs", "unit"]
 
 TOP, WRAPPER = "accelerator", "axis"  # what modules are called beside those of nodes
-CUT = 2  # beats of a Fifo that only cuts the ready path
 
 
 @singledispatch
@@ -172,44 +180,43 @@ def fifo_depth(graph: Graph, node: Node, lanes: int) -> int:
 
 
 def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
-    """Insert what only hardware needs: width converters, and a Fifo where `fifo_depth` asks.
+    """Insert what only hardware needs, and return the graph and the folding with it.
 
-    Returns the graph with these nodes and the folding with theirs.  A Flatten has no unit: the
-    stream passes through.
+    A Fork where several nodes read an edge, its outputs in the order of its readers; width
+    converters where lanes differ; a Fifo where `fifo_depth` asks, and on each input of an Add, as
+    deep as `branches.balance` says.  A Flatten has no unit: the stream passes through.
     """
     check(graph, folding)
-    folds = dict(folding)
-    nodes: list[Node] = []
-    lanes: dict[str, int] = {}
-    tip: dict[str, str] = {}  # the node that now carries what the key made
+    folds, nodes, lanes = dict(folding), list[Node](), dict[str, int]()
+    readers = Counter(name for node in graph.nodes for name in node.inputs)
+    tip: dict[str, str] = {}  # the node whose edge is read for the key's
+
+    def insert(node: Node, width: int) -> str:
+        (source,) = node.inputs
+        nodes.append(node)
+        folds[node.name], lanes[node.name] = Fold(pe=width, simd=lanes[source]), width
+        return node.name
+
     for node in graph.nodes:
-        if isinstance(node, Input):
-            lanes[node.name] = folds[node.name].pe
-            nodes.append(node)
-            continue
         sources = []
-        for name in node.inputs:
-            at = tip.get(name, name)
-            if isinstance(node, Flatten):
-                sources.append(at)
-                lanes[node.name] = lanes[at]
-                continue
-            wanted = lanes_in(node, folds[node.name])
-            for k, to in enumerate(convert_width(lanes[at], wanted)):
-                converter = WidthConvert(f"{node.name}_width{k or ''}", (at,), lanes=to)
-                folds[converter.name] = Fold(pe=to, simd=lanes[at])
-                nodes.append(converter)
-                at, lanes[converter.name] = converter.name, to
-            if depth := fifo_depth(graph, node, wanted):
-                fifo = Fifo(f"{node.name}_fifo", (at,), depth=depth)
-                folds[fifo.name] = Fold(pe=wanted, simd=wanted)
-                nodes.append(fifo)
-                at = fifo.name
+        for k, name in enumerate(node.inputs):
+            at, prefix = tip[name], f"{node.name}_i{k}" if node.READS > 1 else node.name
+            if not isinstance(node, Flatten):
+                wanted = lanes_in(node, folds[node.name])
+                for step, width in enumerate(convert_width(lanes[at], wanted)):
+                    at = insert(WidthConvert(f"{prefix}_width{step or ''}", (at,), lanes=width),
+                                width)
+                depth = CUT if node.READS > 1 else fifo_depth(graph, node, wanted)
+                if depth:
+                    at = insert(Fifo(f"{prefix}_fifo", (at,), depth=depth), wanted)
             sources.append(at)
         nodes.append(type(node)(**{**node.__dict__, "inputs": tuple(sources)}))
-        if not isinstance(node, Flatten):
-            lanes[node.name] = lanes_out(node, folds[node.name])
-    return graph.with_nodes(nodes), folds
+        name = tip[node.name] = node.name
+        lanes[name] = (lanes[sources[0]] if isinstance(node, Flatten)
+                       else lanes_out(node, folds[name]))
+        if (ways := readers[name]) > 1:
+            tip[name] = insert(Fork(f"{name}_fork", (name,), ways=ways), lanes[name])
+    return balance(graph.with_nodes(nodes), lanes), folds
 
 
 def lanes_of(graph: Graph, folding: Folding, name: str) -> int:
@@ -220,6 +227,11 @@ def lanes_of(graph: Graph, folding: Folding, name: str) -> int:
     return lanes_out(node, folding[name])
 
 
+def outputs(node: Node) -> list[str]:
+    """Names of the output streams of a unit: ``o``; ``o0``, ``o1``, ... of a Fork."""
+    return [f"o{k}" for k in range(node.ways)] if isinstance(node, Fork) else ["o"]
+
+
 class Accelerator(wiring.Component):
     """The whole network: one input stream of pixels, one output stream.
 
@@ -227,6 +239,8 @@ class Accelerator(wiring.Component):
     -------
     i: beats of the input image, [H, W, C] in row-major order.
     o: beats of the result.
+    saturated: if there are Saturate nodes, the elements that they all changed, since reset, up to
+        the cycle before; stays at ``2**32 - 1``.
 
     Latency and throughput are those of its units; an image may enter while others are inside.
 
@@ -245,25 +259,37 @@ class Accelerator(wiring.Component):
         def layout(name: str) -> data.ArrayLayout:
             return beats(element(self.graph.edges[name]),
                          lanes_of(self.graph, self.folding, name))
+        counts = any(isinstance(node, Saturate) for node in graph.nodes)
         super().__init__({"i": In(stream.Signature(layout(self.graph.input.name))),
-                          "o": Out(stream.Signature(layout(self.graph.output)))})
+                          "o": Out(stream.Signature(layout(self.graph.output))),
+                          **({"saturated": Out(COUNT_BITS)} if counts else {})})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         graph = self.graph
-        streams: dict[str, Any] = {graph.input.name: flipped(self.i)}
+        # The streams that carry an edge, one for each of its readers, in their order.
+        streams: dict[str, list[Any]] = {graph.input.name: [flipped(self.i)]}
+        counts = []
         for node in graph.nodes[1:]:
-            (read,) = node.inputs
+            given = [streams[name].pop(0) for name in node.inputs]
             if isinstance(node, Flatten):
-                streams[node.name] = streams[read]
+                streams[node.name] = given
                 continue
             make = partial(unit, node, graph.reads(node), graph.edges[node.name],
                            self.folding[node.name])
             m.submodules[f"{node.name}_unit"], ports = instantiate(
                 make, node.name, module_name(graph, node.name), platform)
-            connect(m, streams[read], ports.i)
-            streams[node.name] = ports.o
-        connect(m, streams[graph.output], flipped(self.o))
+            for k, source in enumerate(given):
+                connect(m, source, getattr(ports, f"i{k}" if len(given) > 1 else "i"))
+            streams[node.name] = [getattr(ports, name) for name in outputs(node)]
+            if isinstance(node, Saturate):
+                counts.append(ports.saturated)
+        (result,) = streams[graph.output]
+        connect(m, result, flipped(self.o))
+        if counts:
+            most = 2**COUNT_BITS - 1
+            total = sum(counts)
+            m.d.sync += self.saturated.eq(Mux(total > most, most, total))
         return m
 
 
