@@ -6,6 +6,8 @@ after Sandler et al., CVPR 2018.  First and last layer stay in full precision.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .errors import N2uqError
 from .model import (
     LTQ,
@@ -25,13 +27,12 @@ from .model import (
     ReLU6,
 )
 
-__all__ = ["MOBILENETV2_BITS", "RESNET_DEPTHS", "mobilenetv2", "resnet", "resnet8"]
+__all__ = ["WIDTHS", "mobilenetv2", "resnet", "resnet8"]
 
 Layers = list[Layer]
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}  # blocks
-RESNET_DEPTHS = tuple(STAGES)
-EXPANSION = 4         # of a bottleneck's output, in ResNet-50
-MOBILENETV2_BITS = 4  # what the authors train
+WIDTHS = (16, 32, 64)  # of ResNet-8
+EXPANSION = 4  # of a bottleneck's output, in ResNet-50
 # Output channels, how many bottlenecks, stride of the first; all but the first expand by 6.
 INVERTED = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
 INVERTED_EXPANSION, LAST_CHANNELS = 6, 1280
@@ -53,9 +54,7 @@ def _unit(at: str, k: int, channels: int, outputs: int, kernel: int, stride: int
 
 def _from(layers: Layers, source: str) -> Layers:
     """`layers`, the first of which reads `source`."""
-    kind, *_ = {type(layers[0])}
-    row = {**vars(layers[0]), "inputs": (source,)}
-    return [kind(**row), *layers[1:]]
+    return [replace(layers[0], inputs=(source,)), *layers[1:]]
 
 
 def _downsample(at: str, channels: int, outputs: int, stride: int, bits: int,
@@ -102,9 +101,9 @@ def _resnet(stem: Layers, channels: int, stages: tuple[tuple[int, int], ...], bi
     return (*layers, AvgPool("avgpool"), Flatten("flatten"), FloatLinear("fc", channels, classes))
 
 
-def resnet(depth: int, bits: int = 2, quantize_downsample: bool = True,
-           classes: int = 1000) -> tuple[Layer, ...]:
-    """ResNet-18, -34 or -50 for images of 3 channels.
+def resnet(depth: int, bits: int = 2, quantize_downsample: bool = True, classes: int = 1000,
+           channels_in: int = 3) -> tuple[Layer, ...]:
+    """ResNet-18, -34 or -50.
 
     Parameters
     ----------
@@ -112,17 +111,18 @@ def resnet(depth: int, bits: int = 2, quantize_downsample: bool = True,
     bits: of weights and activations between stem and head.
     quantize_downsample: whether the convolutions of the shortcuts are quantized too.
     classes: outputs.
+    channels_in: of the images.
     """
     if depth not in STAGES:
         raise N2uqError(f"resnet depth must be one of {', '.join(map(str, STAGES))}, not {depth}")
-    stem = [FloatConv("conv1", 3, 64, 7, 2, 3), BatchNorm("bn1", 64), ReLU("relu"),
+    stem = [FloatConv("conv1", channels_in, 64, 7, 2, 3), BatchNorm("bn1", 64), ReLU("relu"),
             MaxPool("maxpool", 3, 2, 1)]
     stages = tuple(zip(STAGES[depth], (64, 128, 256, 512), strict=True))
     return _resnet(stem, 64, stages, bits, quantize_downsample, depth == 50, classes)
 
 
 def resnet8(channels_in: int, bits: int = 2, classes: int = 10,
-            widths: tuple[int, ...] = (16, 32, 64)) -> tuple[Layer, ...]:
+            widths: tuple[int, ...] = WIDTHS) -> tuple[Layer, ...]:
     """The small residual net: a 3 × 3 stem, then a block per entry of `widths`."""
     stem = [FloatConv("conv1", channels_in, widths[0], 3, 1, 1), BatchNorm("bn1", widths[0]),
             ReLU("relu")]
@@ -130,16 +130,17 @@ def resnet8(channels_in: int, bits: int = 2, classes: int = 10,
                    classes)
 
 
-def mobilenetv2(bits: int = MOBILENETV2_BITS, classes: int = 1000) -> tuple[Layer, ...]:
-    """MobileNetV2 for images of 3 channels.
+def mobilenetv2(bits: int = 4, classes: int = 1000, channels_in: int = 3) -> tuple[Layer, ...]:
+    """MobileNetV2, with a global average pool for any size of images.
 
     Parameters
     ----------
     bits: of weights and activations between stem and head.
     classes: outputs.
+    channels_in: of the images.
     """
     channels, k = 32, 0
-    layers: Layers = [FloatConv("feature.0.conv1", 3, channels, 3, 2, 1),
+    layers: Layers = [FloatConv("feature.0.conv1", channels_in, channels, 3, 2, 1),
                       BatchNorm("feature.0.bn1", channels), ReLU6("feature.0.relu")]
     for outputs, blocks, first_stride in INVERTED:
         for stride in (first_stride, *(1,) * (blocks - 1)):

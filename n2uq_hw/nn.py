@@ -25,7 +25,18 @@ from .model import InputSpec, Layer, Net, walk
 __all__ = ["LTQ", "PACT", "Add", "LearnableBias", "Network", "QuantizedConv2d", "QuantizedLinear",
            "gste", "module_for", "quantize_weight", "settle_codes", "weight_codes"]
 
+FEW = 15  # points that are faster compared one by one than searched
 NUDGE, NUDGES = 1e-5, 20  # relative move of a weight on a rounding boundary, and how often
+
+
+def _count_below(x: Tensor, points: Tensor) -> Tensor:
+    """How many of the ascending `points` lie strictly below each entry of `x`, int64."""
+    if len(points) > FEW:
+        return torch.bucketize(x, points)
+    count = torch.zeros_like(x, dtype=torch.uint8)
+    for point in points:
+        count += (x > point).view(torch.uint8)
+    return count.long()
 
 
 class _GSTE(torch.autograd.Function):
@@ -37,21 +48,21 @@ class _GSTE(torch.autograd.Function):
         thresholds = torch.stack([*accumulate(
             [start[0] + a[0] / 2, *(a[:-1] / 2 + a[1:] / 2).unbind()])])
         ctx.save_for_backward(x, torch.stack([*accumulate([start[0], *a.unbind()])]), a)
-        # bucketize(right=False) counts the thresholds strictly below x: q = #{x > θ}.
-        return torch.bucketize(x, thresholds).to(x.dtype) * (2 / len(a))
+        return _count_below(x, thresholds).to(x.dtype) * (2 / len(a))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, points, a = ctx.saved_tensors
         n = len(a)
-        interval = torch.bucketize(x, points)  # 1..n; 0 below `start`, n + 1 above the last point
+        # 1..n; 0 below `start`, n + 1 above the last point
+        interval = _count_below(x, points).flatten()
         slope = F.pad((2 / n) / a, (1, 1))     # 0 outside
-        to_x = grads[0] * slope[interval]
-        left = points[(interval - 1).clamp_min(0)]
+        to_x = grads[0] * slope.index_select(0, interval).reshape(x.shape)
+        left = F.pad(points, (1, 0)).index_select(0, interval).reshape(x.shape)
 
         def per_interval(values: Tensor) -> Tensor:
             sums = x.new_zeros(n + 2)
-            return sums.index_add_(0, interval.flatten(), values.flatten())[1:-1]
+            return sums.index_add_(0, interval, values.flatten())[1:-1]
 
         # An interval's slope shrinks with its own width; its left end moves with all before it.
         sums = per_interval(to_x)
@@ -339,18 +350,31 @@ def settle_codes(what: str, weight: np.ndarray, clip_val: np.ndarray, bits: int)
 
     Float32 means in torch and in NumPy may differ in the last bit, so a weight on a rounding
     boundary could get another code k.  Such a weight is moved in place by 1e-5 of itself towards
-    the code of torch, at most 20 times, until both agree with that code; else N2uqError.
+    the code of torch, until both give all weights these codes.  Where all weights of a filter
+    lie on boundaries the scale follows, and none leaves its own: then away from zero, until both
+    give the same codes.  N2uqError if they never do.
     """
-    def torch_codes() -> np.ndarray:
-        return weight_codes(torch.from_numpy(weight), torch.from_numpy(clip_val), bits)[0].numpy()
+    given = weight.copy()
 
-    given, wanted = weight.copy(), torch_codes()
-    for _ in range(NUDGES):
-        ours, theirs = model.weight_codes(weight, clip_val[0], bits)[0], torch_codes()
-        differs = (ours != wanted) | (theirs != wanted)
-        if not differs.any():
-            return int((weight != given).sum())
-        up = np.sign(np.where(ours != wanted, wanted - ours, wanted - theirs)[differs])
-        weight[differs] += (up * NUDGE * np.abs(weight[differs])).astype(np.float32)
+    def codes() -> tuple[np.ndarray, np.ndarray]:
+        theirs, _ = weight_codes(torch.from_numpy(weight), torch.from_numpy(clip_val), bits)
+        return model.weight_codes(weight, clip_val[0], bits)[0], theirs.numpy()
+
+    _, wanted = codes()
+    for towards_wanted in (True, False):
+        weight[:] = given
+        for _ in range(NUDGES):
+            ours, theirs = codes()
+            differs = ours != theirs
+            if towards_wanted:
+                differs |= ours != wanted
+            if not differs.any():
+                return int((weight != given).sum())
+            step = NUDGE * np.abs(weight[differs])
+            if towards_wanted:
+                step *= np.sign((2 * wanted - ours - theirs)[differs])
+            else:
+                step *= np.sign(weight[differs])
+            weight[differs] += step.astype(np.float32)
     raise N2uqError(f"{what} must get the same codes in torch and in NumPy, "
                     f"{int(differs.sum())} of {weight.size} do not")

@@ -1,4 +1,4 @@
-"""Training of chain networks: topologies, recipes of the shipped nets, and the loop.
+"""Training: topologies, recipes of the shipped nets, and the loop.
 
 ``python -m n2uq_hw.train NAME [FOLDER]`` trains a shipped net again, into n2uq_hw/nets; FOLDER
 holds the MNIST files.
@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
 from . import data
+from .architectures import WIDTHS, mobilenetv2, resnet, resnet8
 from .errors import N2uqError
 from .model import (
     LTQ,
@@ -60,10 +61,12 @@ class Recipe:
     ----------
     dataset: a name in `data.DATASETS`.
     architecture: a name in `ARCHITECTURES`.
-    widths: hidden features (mlp), or channels of the 3 × 3 convolutions (cnn).
+    widths: hidden features (mlp), channels of the 3 × 3 convolutions (cnn), or of the blocks
+        (resnet8; () is its own); () for the networks of the paper.
     pools: the convolutions, counted from 1, that end in a 2 × 2 max-pool; None: the last two.
     weight_bits, act_bits: of the layers between; 1..8.
-    first_last_bits: weight bits of the first and of the last layer; 1..8.
+    first_last_bits: weight bits of the first and of the last layer; 1..8.  The networks of the
+        paper and resnet8 have these in full precision and leave it at 8, input_bits at 0.
     input_bits: if not 0, the pixels pass a learned quantizer first; 0..8.
     lr: peak learning rate of Adam.
     shift: training images are moved by up to so many pixels each way.
@@ -91,15 +94,33 @@ class Recipe:
         for what, (least, most) in LIMITS.items():
             if not least <= getattr(self, what) <= most:
                 raise N2uqError(f"{what} must be in {least}..{most}, not {getattr(self, what)}")
-        if not self.widths or min(self.widths) < 1:
+        if self.architecture in RESIDUAL:
+            self._check_residual()
+        elif not self.widths:
+            raise N2uqError(f"widths of {self.architecture} must be one or more numbers, not ()")
+        if min(self.widths, default=1) < 1:
             raise N2uqError(f"widths must be one or more positive numbers, not {self.widths}")
-        if max(self.widths) > WIDEST:
+        if max(self.widths, default=1) > WIDEST:
             raise N2uqError(f"widths must be at most {WIDEST}, not {max(self.widths)}")
         if not set(self.pools or ()) <= set(range(1, len(self.widths) + 1)):
             raise N2uqError(f"pools must name convolutions 1..{len(self.widths)}, "
                             f"not {self.pools}")
         if not 0 < self.lr <= 1:
             raise N2uqError(f"lr must be above 0 and at most 1, not {self.lr}")
+
+    def _check_residual(self) -> None:
+        """What the architecture decides keeps its default."""
+        if self.weight_bits != self.act_bits:
+            raise N2uqError(f"weight_bits of {self.architecture} must be its act_bits "
+                            f"{self.act_bits}, not {self.weight_bits}")
+        fixed = ["first_last_bits", "input_bits", "pools"]
+        if self.architecture != "resnet8":
+            fixed.append("widths")
+        for what in fixed:
+            default = () if what == "widths" else type(self).__dataclass_fields__[what].default
+            if getattr(self, what) != default:
+                raise N2uqError(f"{what} of {self.architecture} must be {default}, "
+                                f"not {getattr(self, what)}")
 
 
 def _input(recipe: Recipe) -> list[Layer]:
@@ -148,7 +169,20 @@ def cnn(recipe: Recipe, shape: tuple[int, int, int], classes: int) -> tuple[Laye
             BatchNorm("bn_out", classes))
 
 
-ARCHITECTURES = {"mlp": mlp, "cnn": cnn}
+def _resnet8(recipe: Recipe, shape: tuple[int, int, int], classes: int) -> tuple[Layer, ...]:
+    return resnet8(shape[0], recipe.act_bits, classes, recipe.widths or WIDTHS)
+
+
+def _resnet18(recipe: Recipe, shape: tuple[int, int, int], classes: int) -> tuple[Layer, ...]:
+    return resnet(18, recipe.act_bits, True, classes, shape[0])
+
+
+def _mobilenetv2(recipe: Recipe, shape: tuple[int, int, int], classes: int) -> tuple[Layer, ...]:
+    return mobilenetv2(recipe.act_bits, classes, shape[0])
+
+
+RESIDUAL = {"resnet8": _resnet8, "resnet18": _resnet18, "mobilenetv2": _mobilenetv2}
+ARCHITECTURES = {"mlp": mlp, "cnn": cnn, **RESIDUAL}
 
 _DIGITS_CNN = Recipe("digits", "cnn", (16, 32, 32), (2, 3), epochs=60, shift=1)
 RECIPES = {
@@ -160,6 +194,7 @@ RECIPES = {
                              epochs=300, batch=128, shift=1),
     "mnist_cnn_w2a2": Recipe("mnist", "cnn", (16, 32, 64), (1, 2, 3), epochs=16, batch=128,
                              shift=2),
+    "mnist_resnet8_w2a2": Recipe("mnist", "resnet8", (), epochs=4, lr=3e-3, shift=1),
 }
 
 
