@@ -12,9 +12,9 @@ from .model import LTQ, Add, Net
 
 __all__ = ["BUDGET", "Formats", "fraction_bits"]
 
-# What rounding may move the residual stream by, of an interval between thresholds.  It flips that
-# share of the levels, and a 2-bit net amplifies flips: of the trained ResNet-18's classes, 2 % change
-# at 9 fraction bits and none at the 16 that this asks for.
+# What rounding may move the residual stream by, of an interval between thresholds.  It flips about
+# that share of the levels, and a 2-bit net amplifies flips: of a trained ResNet-18's classes, 2 %
+# change at 9 fraction bits and none at the 16 that this asks for.
 BUDGET = 2**-11
 STEPS_PER_BLOCK = 2   # roundings of at most a step: the sum's last convolution, bias-PReLU-bias
 LIMITS = {"residual_fraction_bits": (0, 30), "residual_bits": (2, 48), "stem_bits": (2, 16),
