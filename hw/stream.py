@@ -30,8 +30,10 @@ from amaranth.lib.wiring import In, Out
 from ..errors import N2uqError
 from ..ir import Edge, bits_for
 
-__all__ = ["FifoUnit", "ForkUnit", "Library", "Unit", "WidthConverter", "beats", "convert_width",
-           "divides", "element", "instantiate", "shape_for", "wraps"]
+__all__ = ["LUT_DEPTH", "FifoUnit", "ForkUnit", "Library", "Unit", "WidthConverter", "beats",
+           "convert_width", "divides", "element", "instantiate", "shape_for", "wraps"]
+
+LUT_DEPTH = 64  # beats that a FifoUnit keeps in LUTs: one LUT6 is a memory of so many bits
 
 
 def shape_for(lo: int, hi: int) -> Shape:
@@ -140,7 +142,8 @@ class FifoUnit(Unit):
     """A queue of `depth` beats that cuts the ready path.
 
     Latency 1 cycle; II = 1 from depth 2 on, 2 at depth 1, for an entry is free one cycle after it
-    was read.
+    was read.  More than LUT_DEPTH beats sit in block RAM, which is read a cycle ahead: latency 2
+    cycles.
 
     Parameters
     ----------
@@ -156,17 +159,23 @@ class FifoUnit(Unit):
         m = Module()
         m.submodules.store = store = memory.Memory(
             shape=self.i.payload.shape().size, depth=self.depth, init=[])
-        write, read = store.write_port(), store.read_port(domain="comb")
-        level = Signal(range(self.depth + 1))
+        block = self.depth > LUT_DEPTH
+        write, read = store.write_port(), store.read_port(domain="sync" if block else "comb")
+        level, first = Signal(range(self.depth + 1)), Signal(range(self.depth))
         push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
         wraps(m, write.addr, self.depth, push)
-        wraps(m, read.addr, self.depth, pop)
+        last = wraps(m, first, self.depth, pop)
         m.d.sync += level.eq(level + push - pop)
         m.d.comb += [
             self.i.ready.eq(level != self.depth),
-            write.data.eq(self.i.payload), write.en.eq(push),
-            self.o.valid.eq(level != 0), self.o.payload.eq(read.data),
+            write.data.eq(self.i.payload), write.en.eq(push), self.o.payload.eq(read.data),
         ]
+        if block:
+            # In the next cycle the data are those of the beat that is first then, if it is stored.
+            m.d.comb += read.addr.eq(Mux(pop, Mux(last, 0, first + 1), first))
+            m.d.sync += self.o.valid.eq(level != pop)
+        else:
+            m.d.comb += [read.addr.eq(first), self.o.valid.eq(level != 0)]
         return m
 
 

@@ -10,6 +10,7 @@ from units import SCENARIOS, Bench, Case, case, edge_of
 
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.stream import (
+    LUT_DEPTH,
     FifoUnit,
     Library,
     WidthConverter,
@@ -23,7 +24,8 @@ from n2uq_hw.ir import Fifo, WidthConvert
 
 
 def fifo(depth: int, lanes: int, lo: int, hi: int) -> Case:
-    node, edge = Fifo(f"fifo{depth}_{lanes}", depth=depth), edge_of((2, 5, 2 * lanes), lo, hi)
+    node = Fifo(f"fifo{depth}_{lanes}", depth=depth)
+    edge = edge_of((2, max(5, depth // 2), 2 * lanes), lo, hi)
     return case(node, edge, lambda out: FifoUnit(layout=beats(element(edge), lanes), depth=depth))
 
 
@@ -37,7 +39,8 @@ def convert(lanes_in: int, lanes_out: int, lo: int, hi: int) -> Case:
 def fifos() -> list[Case]:
     return [fifo(depth, lanes, lo, hi) for depth, lanes, lo, hi in [
         (1, 1, 0, 3), (1, 3, -4, 3), (2, 1, 0, 255), (2, 4, 0, 1), (3, 2, -1, 0), (5, 1, 0, 9),
-        (8, 1, -100, 100), (17, 1, 0, 7)]]
+        (8, 1, -100, 100), (17, 1, 0, 7), (LUT_DEPTH, 1, 0, 7), (LUT_DEPTH + 1, 1, 0, 7),
+        (128, 2, -4, 3)]]
 
 
 def converters() -> list[Case]:
@@ -64,7 +67,8 @@ def test_timing(bench: Bench) -> None:
     for name, (given, made) in bench.timing.items():
         unit = bench.cases[name].unit
         if isinstance(unit, FifoUnit):
-            interval, latency, first = 2 if unit.depth == 1 else 1, 1, given
+            latency = 2 if unit.depth > LUT_DEPTH else 1
+            interval, first = 2 if unit.depth == 1 else 1, given
         elif unit.up:
             interval, latency, first = 1, unit.ratio, given[::unit.ratio]
         else:
