@@ -1,7 +1,9 @@
 # amaranth: UnusedElaboratable=no
-"""FifoUnit and WidthConverter against the golden model, and their timing; what all units share."""
+"""FifoUnit, ForkUnit and WidthConverter against the golden model, and their timing; what all units share."""
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.stream import (
     LUT_DEPTH,
     FifoUnit,
+    ForkUnit,
     Library,
     WidthConverter,
     beats,
@@ -20,13 +23,20 @@ from n2uq_hw.hw.stream import (
     element,
     shape_for,
 )
-from n2uq_hw.ir import Fifo, WidthConvert
+from n2uq_hw.ir import Fifo, Fork, WidthConvert
+from n2uq_hw.sim.harness import Sink, stall_pattern, streams
+from n2uq_hw.tools import run_yosys
 
 
 def fifo(depth: int, lanes: int, lo: int, hi: int) -> Case:
     node = Fifo(f"fifo{depth}_{lanes}", depth=depth)
     edge = edge_of((2, max(5, depth // 2), 2 * lanes), lo, hi)
     return case(node, edge, lambda out: FifoUnit(layout=beats(element(edge), lanes), depth=depth))
+
+
+def fork(ways: int, lanes: int, lo: int, hi: int) -> Case:
+    node, edge = Fork(f"fork{ways}_{lanes}", ways=ways), edge_of((2, 5, 2 * lanes), lo, hi)
+    return case(node, edge, lambda out: ForkUnit(layout=beats(element(edge), lanes), ways=ways))
 
 
 def convert(lanes_in: int, lanes_out: int, lo: int, hi: int) -> Case:
@@ -43,6 +53,10 @@ def fifos() -> list[Case]:
         (128, 2, -4, 3)]]
 
 
+def forks() -> list[Case]:
+    return [fork(1, 1, 0, 3), fork(2, 1, -4, 3), fork(2, 3, 0, 255), fork(3, 2, -100, 100)]
+
+
 def converters() -> list[Case]:
     return [convert(lanes_in, lanes_out, lo, hi) for lanes_in, lanes_out, lo, hi in [
         (1, 2, 0, 3), (1, 7, -4, 3), (3, 6, 0, 1), (4, 32, 0, 255), (2, 10, -1, 0), (6, 6, 0, 3),
@@ -51,7 +65,7 @@ def converters() -> list[Case]:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(fifos() + converters(), tmp_path_factory)
+    return Bench(fifos() + forks() + converters(), tmp_path_factory)
 
 
 @pytest.mark.parametrize("source,sink,resets", SCENARIOS)
@@ -69,6 +83,8 @@ def test_timing(bench: Bench) -> None:
         if isinstance(unit, FifoUnit):
             latency = 2 if unit.depth > LUT_DEPTH else 1
             interval, first = 2 if unit.depth == 1 else 1, given
+        elif isinstance(unit, ForkUnit):
+            interval, latency, first = 1, 0, given
         elif unit.up:
             interval, latency, first = 1, unit.ratio, given[::unit.ratio]
         else:
@@ -85,6 +101,32 @@ def test_fifo_holds_its_depth(bench: Bench) -> None:
         cycles = np.arange(given[-1])
         level = np.searchsorted(taken, cycles, "right") - np.searchsorted(given, cycles, "right")
         assert level.max() == c.unit.depth, c.name
+
+
+def test_deep_queues_can_be_block_ram(bench: Bench) -> None:
+    """Their memories are read at the clock, those of the others at once."""
+    (bench.folder / "queues.v").write_text(bench.verilog)
+    log = run_yosys("\n".join([
+        "read_verilog queues.v", "proc", "flatten", "memory -nomap",
+        "select -list fifo*/t:$mem_v2 r:RD_CLK_ENABLE=1'1 %i"]), bench.folder)
+    found = set(re.findall(r"^(\w+)/store$", log, re.MULTILINE))
+    assert found == {c.name for c in fifos() if c.unit.depth > LUT_DEPTH} != set()
+
+
+def test_fork_gives_a_beat_to_each_reader_when_it_is_ready(bench: Bench) -> None:
+    """Not only when all are, and once; the next beat comes right after the last took this one."""
+    run = bench.run(sink=0.6, seed=5)
+    ports = [(port, dut.name) for port, dut, it in streams([c.dut for c in bench.cases.values()])
+             if isinstance(it, Sink)]
+    for c in forks():
+        taken = run.sources[c.name][0]
+        offered = np.concatenate([[0], taken[:-1] + 1])
+        ready = [np.flatnonzero(~stall_pattern(5, port, 0.6, run.cycles + 1))
+                 for port, name in ports if name == c.name]
+        expected = np.array([cycles[np.searchsorted(cycles, offered)] for cycles in ready])
+        assert np.array_equal([sink.cycles for sink in run.sinks[c.name]], expected), c.name
+        assert np.array_equal(taken, expected.max(axis=0)), c.name
+        assert c.unit.ways == 1 or (expected.min(axis=0) < taken).any()
 
 
 @pytest.mark.parametrize("lanes_in", range(1, 13))
