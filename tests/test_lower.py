@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mnist import MNIST
+from truth import check_every_integer, true_deltas, true_scalar
 
 from n2uq_hw import data, golden, model, nn
 from n2uq_hw.errors import N2uqError
@@ -16,84 +17,6 @@ from n2uq_hw.lower import LOGIT_FRACTION_BITS, lower
 from n2uq_hw.model import InputSpec, Net
 from n2uq_hw.nets import find_net, shipped
 from n2uq_hw.steps import step_function
-
-Arrays = dict[str, np.ndarray]
-
-
-# --- The truth: ARITHMETIC, float64, literally -------------------------------------------------
-
-
-def true_deltas(p: Arrays, bits: int) -> np.ndarray:
-    """Δ_c = s_c·clip/(2n), s_c the float32 L1 scale."""
-    n = 2**bits - 1
-    mean = np.abs(p["weight"])
-    while mean.ndim > 1:
-        mean = mean.mean(axis=-1, keepdims=mean.ndim == 2, dtype=np.float32)
-        if mean.shape[-1:] == (1,) and mean.ndim == 2:
-            mean = mean[:, 0]
-    return (np.float32(n / 2**(bits - 1)) * mean).astype(float) * float(p["clip_val"][0]) / (2 * n)
-
-
-def true_scalar(layer: model.Layer, p: Arrays, x: np.ndarray) -> np.ndarray:
-    """BN, bias or PReLU of float64 `x` [M, C]."""
-    p = {key: value.astype(np.float64).reshape(-1) for key, value in p.items()}
-    if isinstance(layer, model.BatchNorm):
-        return (x - p["running_mean"]) / np.sqrt(p["running_var"] + 1e-5) * p["weight"] + p["bias"]
-    if isinstance(layer, model.Bias):
-        return x + p["bias"]
-    assert isinstance(layer, model.PReLU)
-    return np.where(x > 0, x, x * p["weight"])
-
-
-def true_levels(layer: model.Layer, p: Arrays, x: np.ndarray) -> tuple[np.ndarray, float]:
-    """(q, δ) of an LTQ or a PACT quantizer."""
-    n = 2**layer.bits - 1
-    if isinstance(layer, model.Pact):
-        c = float(p["clip_val"][0])
-        return np.round(np.minimum(np.maximum(x, 0), c) * n / c), c / n
-    a = [max(float(width), 1e-3) for width in p["a"]]
-    q, theta = np.zeros(x.shape), float(p["start"][0]) + a[0] / 2
-    for i in range(n):
-        if i:
-            theta = theta + (a[i - 1] / 2 + a[i] / 2)
-        q += x * float(p["scale1"][0]) > theta
-    return q, 2 / n * float(p["scale2"][0])
-
-
-def check_every_integer(net: Net, graph: Graph) -> int:
-    """Every Threshold of `graph` at every integer of each channel's range; how many there are."""
-    factors, waiting, count = [np.array([net.input.scale])], [], 0
-    for layer in net.layers:
-        p = net.of(layer)
-        if isinstance(layer, model.Conv | model.Linear):
-            factors = [true_deltas(p, layer.bits), *factors]
-        elif isinstance(layer, model.BatchNorm | model.Bias | model.PReLU):
-            waiting.append((layer, p))
-        elif isinstance(layer, model.LTQ | model.Pact):
-            node = graph[layer.name]
-            (edge,), out = graph.reads(node), graph.edges[layer.name]
-            channels = np.arange(edge.channels)
-            for part in np.array_split(channels, max(1, edge.channels // 8)):
-                lo, hi = edge.lo[part], edge.hi[part]
-                x = np.minimum(lo + np.arange((hi - lo).max() + 1)[:, None], hi)
-                y = x.astype(np.float64)
-                for factor in factors:
-                    y = y * (factor if factor.size == 1 else factor[part])
-                for scalar, q in waiting:
-                    y = true_scalar(scalar, {k: v.reshape(-1)[part] for k, v in q.items()}, y)
-                q, delta = true_levels(layer, p, y)
-                served = part if len(node.base) > 1 else part * 0
-                got = np.broadcast_to(node.base[served], x.shape).copy()
-                for s in range(node.signs.shape[1]):
-                    got += node.signs[served, s] * (x >= node.thresholds[served, s])
-                np.testing.assert_array_equal(got, q * np.sign(delta), err_msg=layer.name)
-                assert (got.min(0) == out.lo[part]).all() and (got.max(0) == out.hi[part]).all()
-                count += x.size
-            factors, waiting = [np.array([abs(delta) or 1.0])], []
-        elif isinstance(layer, model.AvgPool):
-            factors = [factors[0] / graph[layer.name].positions]
-    assert not waiting or graph.output == "logits"
-    return count
 
 
 def check_steps(graph: Graph) -> None:
