@@ -60,7 +60,8 @@ from .threshold import ThresholdUnit
 from .window import PadUnit, SlidingWindowUnit
 
 __all__ = ["TOP", "WRAPPER", "Accelerator", "fifo_depth", "hardware_graph", "lanes_in", "lanes_of",
-           "lanes_out", "module_name", "outputs", "unit"]
+           "lanes_out", "module_name", "outputs", "saturates",
+           "unit"]
 
 TOP, WRAPPER = "accelerator", "axis"  # what modules are called beside those of nodes
 
@@ -227,6 +228,11 @@ def lanes_of(graph: Graph, folding: Folding, name: str) -> int:
     return lanes_out(node, folding[name])
 
 
+def saturates(graph: Graph) -> bool:
+    """Whether the accelerator has elements to count that Saturate nodes change."""
+    return any(isinstance(node, Saturate) for node in graph.nodes)
+
+
 def outputs(node: Node) -> list[str]:
     """Names of the output streams of a unit: ``o``; ``o0``, ``o1``, ... of a Fork."""
     return [f"o{k}" for k in range(node.ways)] if isinstance(node, Fork) else ["o"]
@@ -259,10 +265,9 @@ class Accelerator(wiring.Component):
         def layout(name: str) -> data.ArrayLayout:
             return beats(element(self.graph.edges[name]),
                          lanes_of(self.graph, self.folding, name))
-        counts = any(isinstance(node, Saturate) for node in graph.nodes)
         super().__init__({"i": In(stream.Signature(layout(self.graph.input.name))),
                           "o": Out(stream.Signature(layout(self.graph.output))),
-                          **({"saturated": Out(COUNT_BITS)} if counts else {})})
+                          **({"saturated": Out(COUNT_BITS)} if saturates(graph) else {})})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()

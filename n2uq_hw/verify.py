@@ -13,20 +13,29 @@ from .data import channels_last
 from .emit import Build, Port, port, ports
 from .errors import N2uqError
 from .folding import fold_cycles
-from .hw.build import WRAPPER, hardware_graph, module_name
-from .ir import DepthwiseMatVec, Flatten, MatVec
+from .hw.build import WRAPPER, hardware_graph, module_name, saturates
+from .hw.eltwise import COUNT_BITS
+from .ir import DepthwiseMatVec, Flatten, Fork, Graph, MatVec, Saturate
 from .sim.runner import Dut, Run, Sink, Source, Tap, pack, simulate, unpack
 
-__all__ = ["Verdict", "verify"]
+__all__ = ["Verdict", "golden_saturated", "verify"]
+
+ELEMENTS = 2**25  # of all edges, for the images that golden keeps at a time
+
+# Each value of the counter, for it is no stream that could be read at the end.
+SATURATED = Tap("saturated", valid="saturated_moves", ready="saturated_moves", data="saturated",
+                width=COUNT_BITS)
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What a simulation showed.  Cycle counts are of this run, stalls included.
 
+    `mismatches`: images of which any output bit differs; 1 if only `saturated` does.
     `cycles_first_output`: from the first input beat to the first output beat, both counted.
     `cycles_per_image`: between the last beats of successive images, over the second half of them.
     `mac_utilization`: of the slowest MatVec, useful share of its PE·SIMD multiplies.
+    `saturated`: elements that Saturate nodes changed, by the hardware's counter; None without.
     """
 
     images: int
@@ -41,6 +50,7 @@ class Verdict:
     simulator: str
     layers: dict[str, float] = field(default_factory=dict)
     first_mismatch: str = ""
+    saturated: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -73,7 +83,9 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
                  ).reshape(expected.shape)
     # Every bit of every beat: data, the bits that pad it to bytes, and tlast.
     wrong = (record.beats != _beats(expected, made)).reshape(len(images), -1).any(axis=1)
-    first = ""
+    counted, truth = _saturated(build.graph, run), golden_saturated(build.graph, nhwc)
+    first = "" if counted == truth else (
+        f"the saturation counter differs: {counted} in RTL, {truth} in golden")
     if wrong.any():
         first = _locate(build, nhwc, int(wrong.argmax()), stalls, seed, simulator, got, expected)
     accepted = run.sources[build.graph.name][0]
@@ -88,12 +100,39 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
     if guesses.shape[1] > 1:
         guesses = guesses.argmax(axis=1)[:, None]
     return Verdict(
-        images=len(images), mismatches=int(wrong.sum()),
+        images=len(images), mismatches=int(wrong.sum()) or int(counted != truth),
         cycles_first_output=int(record.cycles[0] - accepted[0] + 1),
         cycles_per_image=per_image, mac_utilization=max(layers.values(), default=0.0),
         accuracy=None if labels is None else float((guesses[:, 0] == labels).mean()),
         cycles_per_second=run.cycles / max(run.seconds, 1e-9), stalls=stalls, seed=seed,
-        simulator=simulator, layers=layers, first_mismatch=first)
+        simulator=simulator, layers=layers, first_mismatch=first, saturated=counted)
+
+
+def golden_saturated(graph: Graph, images: np.ndarray) -> int | None:
+    """How many elements the Saturate nodes change in `images` [N, H, W, C]; None without them.
+
+    A count stays at the counters' end, as the hardware's do.
+    """
+    nodes = [node for node in graph.nodes if isinstance(node, Saturate)]
+    if not nodes:
+        return None
+    step = max(1, ELEMENTS // sum(edge.size for edge in graph.edges.values()))
+    counts = dict.fromkeys((node.name for node in nodes), 0)
+    for start in range(0, len(images), step):
+        values = golden.run_all(graph, images[start:start + step])
+        for node in nodes:
+            x = values[node.inputs[0]]
+            counts[node.name] += int(((x < node.lo) | (x > node.hi)).sum())
+    most = 2**COUNT_BITS - 1
+    return min(sum(min(count, most) for count in counts.values()), most)
+
+
+def _saturated(graph: Graph, run: Run) -> int | None:
+    """The accelerator's saturation counter at the end of `run`; None if it has none."""
+    if not saturates(graph):
+        return None
+    last = run.taps[graph.name][SATURATED.name].beats[-1:]
+    return int(unpack(last, 1, COUNT_BITS, False).sum())
 
 
 def _beats(tensor: np.ndarray, port: Port) -> np.ndarray:
@@ -107,8 +146,9 @@ def _beats(tensor: np.ndarray, port: Port) -> np.ndarray:
 def _simulate(build: Build, nhwc: np.ndarray, stalls: float, seed: int, simulator: str,
               progress: Callable[[str, float], None] | None, taps: tuple[Tap, ...] = ()) -> Run:
     given, made = ports(build.graph, build.folding)
+    counter = (SATURATED,) if saturates(build.graph) else ()
     dut = Dut(
-        name=build.graph.name, module=module_name(build.graph, WRAPPER), taps=taps,
+        name=build.graph.name, module=module_name(build.graph, WRAPPER), taps=counter + taps,
         clock="aclk", reset="aresetn", reset_active_low=True,
         sources=(Source("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", given.tdata + 1,
                         _beats(nhwc, given), last="s_axis_tlast"),),
@@ -123,7 +163,7 @@ def _locate(build: Build, nhwc: np.ndarray, image: int, stalls: float, seed: int
             got: np.ndarray, expected: np.ndarray) -> str:
     """Where the inner streams first leave golden: image, layer, pixel, channel, both values."""
     graph, folding = hardware_graph(build.graph, build.folding)
-    units = [node.name for node in graph.nodes[1:] if not isinstance(node, Flatten)]
+    units = [node.name for node in graph.nodes[1:] if not isinstance(node, Flatten | Fork)]
     taps = tuple(
         Tap(name, valid=f"accelerator.{name}__o__valid", ready=f"accelerator.{name}__o__ready",
             data=f"accelerator.{name}__o__payload", width=port(graph, folding, name).bits)
