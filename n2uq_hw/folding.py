@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import singledispatch
-from math import lcm
+from math import isqrt, lcm
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import yaml
 
 from .errors import N2uqError
 from .ir import (
+    Add,
     ArgMax,
     Edge,
     Flatten,
@@ -165,18 +166,23 @@ def _in_time(node: Node, graph: Graph, target: int) -> list[Fold]:
 
 
 def _divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]
+    low = [d for d in range(1, isqrt(n) + 1) if n % d == 0]
+    return low + [n // d for d in reversed(low) if d * d < n]
 
 
 def _lanes_of_reader(graph: Graph, node: Node, folding: Folding) -> int:
-    """The lanes that the unit behind `node` takes."""
-    for other in graph.nodes:
-        if node.name in other.inputs:
-            if isinstance(other, Flatten):
-                return _lanes_of_reader(graph, other, folding)
-            fold = folding[other.name]
-            return fold.simd if isinstance(other, MatVec) else fold.pe
-    return 1
+    """The lanes that the unit behind `node` takes: of several the first, but an Add last.
+
+    An Add is where a branch without units ends; the others have more to gain.
+    """
+    readers = [other for other in graph.nodes if node.name in other.inputs]
+    if not readers:
+        return 1
+    other = min(readers, key=lambda reader: isinstance(reader, Add))
+    if isinstance(other, Flatten):
+        return _lanes_of_reader(graph, other, folding)
+    fold = folding[other.name]
+    return fold.simd if isinstance(other, MatVec) else fold.pe
 
 
 @singledispatch
