@@ -156,11 +156,13 @@ def nets_command(
 @app.command()
 def train(
         dataset: Annotated[str, typer.Argument(help="digits or mnist.")],
-        architecture: Annotated[str, typer.Argument(help="mlp or cnn.")],
+        architecture: Annotated[str, typer.Argument(
+            help="mlp, cnn, resnet8, resnet18 or mobilenetv2.")],
         out: Annotated[Path, typer.Option(
             help="The net file to write; its name without the ending is the net's.")],
-        widths: Annotated[str, typer.Option(
-            help="Features (mlp) or channels (cnn) of the hidden layers.")] = "64,64",
+        widths: Annotated[str | None, typer.Option(
+            help="Features (mlp) or channels (cnn, resnet8) of the hidden layers; default 64,64, "
+            "or the architecture's own.")] = None,
         weight_bits: Annotated[int, typer.Option(
             min=1, max=8, help="Bits of the weights.")] = 2,
         act_bits: Annotated[int, typer.Option(
@@ -184,13 +186,58 @@ def train(
     except ModuleNotFoundError as error:
         raise N2uqError(f"{error.name}: needed for training, and not installed "
                         "(pip install 'n2uq-hw[train]')") from None
+    if widths is None and architecture in ("mlp", "cnn"):
+        widths = "64,64"
     net = run_training(
-        dataset, architecture, widths=_numbers("widths", widths), weight_bits=weight_bits,
+        dataset, architecture, widths=_numbers("widths", widths) if widths else (),
+        weight_bits=weight_bits,
         act_bits=act_bits, first_last_bits=first_last_bits, input_bits=input_bits, epochs=epochs,
         lr=lr, seed=seed, batch=batch, data_folder=data_path, out=out, name=out.stem,
         pools=_numbers("pools", pools) if pools else None, shift=shift)
     _print(f"{out}: float accuracy {_percent(net.meta['accuracy']['float'])} on the test split, "
            f"{_percent(net.meta['validation'])} in validation")
+
+
+@app.command("import")
+def import_command(
+        checkpoint: Annotated[Path, typer.Argument(
+            help="What the authors' training code saved, or the same names as .safetensors.")],
+        arch: Annotated[str, typer.Option(help="resnet18, resnet34, resnet50 or mobilenetv2.")],
+        out: Annotated[Path, typer.Option(
+            help="The net file to write; its name without the ending is the net's.")],
+        bits: Annotated[int | None, typer.Option(
+            help="Bits of weights and activations, 2 to 8; default: as the file says.")] = None,
+        quantize_downsample: Annotated[bool | None, typer.Option(
+            help="Whether shortcuts are quantized; default: as the file says.")] = None,
+        num_classes: Annotated[int | None, typer.Option(
+            help="Default: as the file says.")] = None,
+        size: Annotated[int, typer.Option(
+            "--input", help="Height and width of the images, 32 to 224.")] = 224,
+        mean: Annotated[str, typer.Option(
+            help="Of the channels, pixels being 0 to 1.")] = "0.485,0.456,0.406",
+        std: Annotated[str, typer.Option(help="The same.")] = "0.229,0.224,0.225") -> None:
+    """Make a net file of a trained checkpoint (needs torch)."""
+    try:
+        from .checkpoint import import_checkpoint
+    except ModuleNotFoundError as error:
+        raise N2uqError(f"{error.name}: needed to read checkpoints, and not installed "
+                        "(pip install 'n2uq-hw[train]')") from None
+    net = import_checkpoint(
+        checkpoint, arch, bits=bits, quantize_downsample=quantize_downsample, classes=num_classes,
+        size=size, mean=_floats("mean", mean), std=_floats("std", std), name=out.stem)
+    net.save(out)
+    shortcuts = {True: ", quantized downsampling", False: ", full-precision downsampling", None: ""}
+    _print(f"{out}: {arch}, {net.meta['bits']} bits"
+           f"{shortcuts[net.meta.get('quantize_downsample')]}, {net.meta['classes']} classes, "
+           f"{sum(value.size for value in net.params.values()):,} parameters, "
+           f"input 3×{size}×{size}, {net.meta['moved_weights']} weights moved off a boundary")
+
+
+def _floats(what: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise N2uqError(f"{what} must be numbers with commas between, not {text!r}") from None
 
 
 def _numbers(what: str, text: str) -> tuple[int, ...]:

@@ -52,7 +52,7 @@ def test_an_interrupted_run_leaves_the_old_file(tmp_path: Path, monkeypatch) -> 
 
 @pytest.mark.parametrize("change,message", [
     ({"dataset": "cifar"}, "dataset must be one of digits, mnist, not 'cifar'"),
-    ({"architecture": "vit"}, "architecture must be one of mlp, cnn, not 'vit'"),
+    ({"architecture": "vit"}, "architecture must be one of mlp, cnn, resnet8, .* not 'vit'"),
     ({"weight_bits": 9}, r"weight_bits must be in 1\.\.8, not 9"),
     ({"act_bits": 0}, r"act_bits must be in 1\.\.8, not 0"),
     ({"input_bits": -1}, r"input_bits must be in 0\.\.8, not -1"),
