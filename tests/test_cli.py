@@ -158,7 +158,7 @@ BUILD = "build net.safetensors --out o"
     ("sim busy", "busy: must be a build directory, but has no manifest.json"),
     ("cost no", "no: must be a build directory, but has no manifest.json"),
     ("demo --out file", "file: must be a folder, to hold file/digits_cnn_w2a2"),
-    ("train digits rnn --out t.safetensors", "architecture must be one of mlp, cnn, resnet8, resnet18, mobilenetv2, not 'rnn'"),
+    ("train digits rnn --out t.safetensors", "must be one of mlp, cnn, resnet8, resnet18, "),
     ("train cifar mlp --out t.safetensors", "dataset must be one of digits, mnist, not 'cifar'"),
     ("train mnist mlp --out t.safetensors --data busy", "busy/train-images-idx3-ubyte: no such"),
     ("train digits mlp --out t.safetensors --widths x", "widths must be whole numbers"),
