@@ -111,13 +111,20 @@ def fold_cycles(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> 
 
 
 def slowest_window(graph: Graph) -> int:
-    """Cycles per image that no folding of the MatVecs can save, at all channels per beat.
+    """Cycles per image that no folding can save, which is mostly those of a sliding window.
 
-    A sliding window makes one pixel per cycle; without windows, the input gives 4 elements.
+    With all channels at once, a unit works on one pixel per cycle; without windows, the input
+    gives 4 elements.
     """
-    windows = [edge.size // graph.reads(node)[0].channels for node in graph.nodes
-               if isinstance(node, SlidingWindow) for edge in [graph.edges[node.name]]]
-    return max(windows, default=-(-graph.edges[graph.input.name].size // 4))
+    cycles = [1 if any(isinstance(node, SlidingWindow) for node in graph.nodes)
+              else -(-graph.edges[graph.input.name].size // 4)]
+    for node in graph.nodes:
+        if not isinstance(node, Flatten):
+            reads, edge = graph.reads(node), graph.edges[node.name]
+            totals = divided(node, reads, edge)
+            every = Fold(pe=totals["pe"][1], simd=totals.get("simd", ("", 1))[1])
+            cycles.append(fold_cycles(node, reads, edge, every))
+    return max(cycles)
 
 
 def cheapest_form(weight_bits: int, act_bits: int) -> str:
