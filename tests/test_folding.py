@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from graphs import n2uq_block, resnet18
 
 from n2uq_hw import folding
 from n2uq_hw.errors import N2uqError
@@ -18,7 +20,19 @@ from n2uq_hw.folding import (
     load_folding,
     save_folding,
 )
-from n2uq_hw.ir import Flatten, Graph, Input, MatVec, Threshold
+from n2uq_hw.ir import (
+    Add,
+    ArgMax,
+    Flatten,
+    Graph,
+    Input,
+    MatVec,
+    Node,
+    Pad,
+    Scale,
+    SlidingWindow,
+    Threshold,
+)
 from n2uq_hw.lower import lower
 from n2uq_hw.nets import find_net, shipped
 
@@ -55,6 +69,45 @@ def test_chosen_foldings_meet_their_target(name: str, factor: int) -> None:
 
 def test_a_window_makes_a_pixel_per_cycle(graph: Graph) -> None:
     assert folding.slowest_window(graph) == 8 * 8 * 9  # conv1 and conv2, by hand
+
+
+@pytest.mark.parametrize("nodes,cycles", [
+    ([Scale("y", ("x",))], 36),                                         # a pixel per cycle
+    ([Pad("y", ("x",), frame=(2, 2, 2, 2)),                             # frame and all
+      SlidingWindow("z", ("y",), stride=(2, 2))], 100),
+    ([Flatten("y", ("x",)), ArgMax("z", ("y",))], 27)],                 # 4 elements per cycle
+    ids=["scale", "pad", "vector"])
+def test_the_default_target_can_be_reached(nodes: list[Node], cycles: int) -> None:
+    graph = Graph("g", (Input("x", shape=(6, 6, 3)), *nodes)).verify()
+    assert folding.slowest_window(graph) == cycles
+    assert slowest(graph, choose(graph)) <= cycles
+
+
+@pytest.mark.parametrize("outputs,stride", [(8, 1), (16, 2)])
+def test_residual_blocks_meet_their_target(outputs: int, stride: int) -> None:
+    graph = n2uq_block("block", (8, 8, 8), outputs, stride)
+    folds = choose(graph)
+    check(graph, folds)
+    assert slowest(graph, folds) <= folding.slowest_window(graph) == 64 // stride**2 * 9
+    assert folds["input"].pe == folds["conv1_quan"].pe
+
+
+def test_lanes_suit_the_first_reader_that_is_no_add() -> None:
+    weights = np.ones((4, 8), np.int8)
+    nodes = (Input("x", shape=(1, 1, 8)), Add("twice", ("x", "x")), MatVec("y", ("x",), weights),
+             MatVec("z", ("twice",), weights), Add("sum", ("y", "z")))
+    folds = choose(Graph("g", nodes).verify(), 8)
+    assert folds["twice"].pe == 1 and folds["y"].simd == 4 == folds["x"].pe
+
+
+def test_a_large_graph_is_folded_at_once() -> None:
+    """124 nodes, those of ResNet-18."""
+    graph = resnet18()
+    _ = graph.edges
+    began = time.process_time()
+    folds = choose(graph)
+    assert time.process_time() - began < 1
+    assert slowest(graph, folds) <= folding.slowest_window(graph) == 112 * 112 * 49
 
 
 @pytest.mark.parametrize("target,message", [
