@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import singledispatch
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -34,12 +35,14 @@ from .ir import (
     Threshold,
     WidthConvert,
     dtype_for,
-    lines,
 )
 
 __all__ = ["evaluate", "exact_float", "run", "run_all"]
 
-BATCH = 32  # images at a time: a small image's windows stay in the cache
+BATCH = 32          # images at a time, fewer where an edge has more than
+ELEMENTS = 2**23    # elements: arrays that the heap has at hand
+FLOATS, ROWS = 2**18, 512  # of vectors that BLAS gets at a time, and the fewest vectors
+_MATRICES: WeakKeyDictionary[Node, np.ndarray] = WeakKeyDictionary()
 
 
 def run(graph: Graph, images: np.ndarray,
@@ -50,17 +53,19 @@ def run(graph: Graph, images: np.ndarray,
     """
     images = _check(graph, images)
     parts = []
-    for start in range(0, max(len(images), 1), BATCH):
+    largest = max(edge.size for edge in graph.edges.values())
+    batch = min(max(ELEMENTS // largest, 1), BATCH)
+    for start in range(0, max(len(images), 1), batch):
         values: dict[str, np.ndarray] = {}
         last_use = {name: node.name for node in graph.nodes for name in node.inputs}
         for node in graph.nodes:
-            values[node.name] = _node(graph, node, values, images[start:start + BATCH])
+            values[node.name] = _node(graph, node, values, images[start:start + batch])
             for name in node.inputs:
                 if last_use[name] == node.name:
                     values.pop(name, None)
         parts.append(values[graph.output])
         if progress:
-            progress(min(start + BATCH, len(images)))
+            progress(min(start + batch, len(images)))
     return np.concatenate(parts)
 
 
@@ -102,6 +107,11 @@ def exact_float(bound: int) -> np.dtype:
     return np.dtype(np.int64)
 
 
+def _row(values: np.ndarray, x: np.ndarray, dtype: np.dtype | type = np.int64) -> np.ndarray:
+    """[C] or [1] for one row of the pixels `x`: NumPy is fast where its inner loop is long."""
+    return np.broadcast_to(values, x.shape[2:]).astype(dtype, order="C")
+
+
 def _bound(edge: Edge) -> np.ndarray:
     return np.maximum(np.abs(edge.lo), np.abs(edge.hi))
 
@@ -138,21 +148,35 @@ def _(node: Flatten, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
 
 @evaluate.register
 def _(node: MatVec, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
-    outputs, inputs = node.weights.shape
+    (outputs, inputs), shape = node.weights.shape, x.shape[:3]
     # No partial sum, in any order, exceeds Σ|w|·|x|.
     bound = int((np.abs(node.weights.astype(np.int64)) @ _bound(edges[0])).max())
     dtype = exact_float(bound)
     assert dtype.kind == "i" or bound < 2**np.finfo(dtype).nmant * 2
-    out = x.reshape(-1, inputs).astype(dtype) @ node.weights.T.astype(dtype)
-    return out.astype(dtype_for(-bound, bound)).reshape(*x.shape[:3], outputs)
+    x, matrix = x.reshape(-1, inputs), _matrix(node, dtype)
+    out = np.empty((len(x), outputs), dtype_for(-bound, bound))
+    rows = max(FLOATS // inputs, ROWS)
+    for start in range(0, len(x), rows):  # so many vectors at a time stay in the cache
+        out[start:start + rows] = x[start:start + rows].astype(dtype) @ matrix
+    return out.reshape(*shape, outputs)
+
+
+def _matrix(node: MatVec, dtype: np.dtype) -> np.ndarray:
+    """The weights [K, N] for BLAS, converted once: for few pixels that is most of the work."""
+    if (held := _MATRICES.get(node)) is None or held.dtype != dtype:
+        held = _MATRICES[node] = np.ascontiguousarray(node.weights.T, dtype)
+    return held
 
 
 @evaluate.register
 def _(node: DepthwiseMatVec, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
     positions, channels = node.weights.shape
-    out = np.zeros((*x.shape[:3], channels), np.int64)
+    sizes = np.abs(node.weights.astype(np.int64)) * _bound(edges[0]).reshape(positions, channels)
+    bound = int(sizes.sum(axis=0).max())
+    dtype = dtype_for(-bound, bound)  # holds every product and partial sum
+    out = np.zeros((*x.shape[:3], channels), dtype)
     for weights, pixel in zip(node.weights, np.split(x, positions, axis=3), strict=True):
-        out += pixel * weights.astype(np.int64)
+        out += np.multiply(pixel, weights.astype(dtype), dtype=dtype)
     return out
 
 
@@ -164,30 +188,31 @@ def _(node: Threshold, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
     summed = dtype_for(min(-1, int(base.min()) - steps.shape[1]),  # signed, as the steps are
                        int(base.max()) + steps.shape[1])
 
-    def row(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
-        """[C] or [1] for one row of pixels: NumPy is fast where its inner loop is long."""
-        return np.broadcast_to(values, x.shape[2:]).astype(dtype, order="C")
-
     x = x.astype(compared, copy=False)
     out = np.empty(x.shape, summed)
-    out[:] = row(base - (node.signs == -1).sum(axis=1), summed)
+    out[:] = _row(base - (node.signs == -1).sum(axis=1), x, summed)
     for threshold, sign in zip(steps.T, node.signs.T, strict=True):
-        step = x >= row(threshold, compared)
+        step = x >= _row(threshold, x, compared)
         if (sign != 1).any():  # -[x >= T] = [x < T] - 1, and the base holds the -1
-            step = (step & row(sign != 0, bool)) ^ row(sign == -1, bool)
+            step = (step & _row(sign != 0, x, bool)) ^ _row(sign == -1, x, bool)
         out += step.view(np.int8)
     return out
 
 
 @evaluate.register
 def _(node: Scale, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
-    y = (x.astype(np.int64) * node.multiplier + node.offset) >> node.shift
-    return y.clip(*node.clip) if node.clip else y
+    y = x * _row(node.multiplier, x)
+    y += _row(node.offset, x)
+    y >>= node.shift
+    return np.clip(y, *node.clip, out=y) if node.clip else y
 
 
 @evaluate.register
 def _(node: PiecewiseLinear, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
-    return lines(node, x.astype(np.int64))
+    (below, above), (low, high) = node.multiplier, node.offset
+    y = x * _row(below, x) + _row(low, x)
+    y += (x * _row(above - below, x) + _row(high - low, x)) * (x >= _row(node.turn, x))
+    return y >> node.shift
 
 
 @evaluate.register

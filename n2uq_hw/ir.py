@@ -41,7 +41,7 @@ def bits_for(lo: int, hi: int) -> tuple[int, bool]:
 
 def dtype_for(lo: int, hi: int) -> np.dtype:
     """The narrowest NumPy integer that holds `lo`..`hi`."""
-    for dtype in (np.int8, np.uint8, np.int16, np.int32):
+    for dtype in (np.int8, np.uint8, np.int16, np.uint16, np.int32):
         info = np.iinfo(dtype)
         if info.min <= lo and hi <= info.max:
             return np.dtype(dtype)
