@@ -14,10 +14,10 @@ from n2uq_hw import golden
 from n2uq_hw.emit import Build, emit, load_build
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.folding import choose
-from n2uq_hw.ir import Graph, MatVec, Node, Scale, Threshold
+from n2uq_hw.ir import Add, Graph, Input, MatVec, Node, Saturate, Scale, Threshold
 from n2uq_hw.lower import lower
 from n2uq_hw.model import Net
-from n2uq_hw.verify import Verdict, verify
+from n2uq_hw.verify import Verdict, golden_saturated, verify
 
 
 @pytest.mark.parametrize("stalls,seed", [(0.0, 0), (0.4, 1), (0.8, 2)])
@@ -101,7 +101,7 @@ def test_wrong_numbers_are_located(built: Path, tmp_path: Path, net: Net, images
 def edited(built: Path, folder: Path, old: str, new: str) -> Build:
     """A copy of the build with one text of its wrapper replaced."""
     shutil.copytree(built, folder / "edited", ignore=shutil.ignore_patterns("simulation*"))
-    path = folder / "edited" / "rtl" / "small_axis.v"
+    (path,) = (folder / "edited" / "rtl").glob("*_axis.v")
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
@@ -125,6 +125,61 @@ def test_a_deadlock_is_named(built: Path, tmp_path: Path, images: np.ndarray) ->
                    ".i__valid(s_axis_tvalid && input_beat != 9)")
     with pytest.raises(N2uqError, match="small: deadlock, output m_axis_tdata gave"):
         verify(build, images[:3], None)
+
+
+def clamping(lo: int, hi: int) -> Graph:
+    """Pixels and their doubles in lo..hi, summed."""
+    return Graph("clamping", (
+        Input("x", shape=(3, 4, 2), lo=-8, hi=7), Saturate("once", ("x",), lo=lo, hi=hi),
+        Scale("double", ("x",), multiplier=np.array([2])),
+        Saturate("twice", ("double",), lo=lo, hi=hi), Add("sum", ("once", "twice")))).verify()
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(3).integers(-8, 8, (5, 2, 3, 4))
+
+
+@pytest.fixture(scope="module")
+def clamped(tmp_path_factory: pytest.TempPathFactory, pixels: np.ndarray) -> Path:
+    path = tmp_path_factory.mktemp("clamped") / "clamping"
+    emit(clamping(-3, 5), choose(clamping(-3, 5)), path, pixels, None)
+    return path
+
+
+@pytest.mark.parametrize("stalls", [0.0, 0.5])
+def test_saturation_is_counted(clamped: Path, pixels: np.ndarray, stalls: float) -> None:
+    verdict = verify(load_build(clamped), pixels, None, stalls=stalls)
+    assert verdict.saturated == sum(((x < -3) | (x > 5)).sum() for x in (pixels, 2 * pixels)) > 0
+    assert (verdict.mismatches, verdict.first_mismatch) == (0, "")
+    assert verify(load_build(clamped), np.zeros_like(pixels), None).saturated == 0
+    json.dumps(verdict.as_dict(), allow_nan=False)
+
+
+def test_a_wrong_count_is_a_mismatch(clamped: Path, tmp_path: Path, pixels: np.ndarray) -> None:
+    build = edited(clamped, tmp_path, ".saturated(saturated)", ".saturated(saturated[31:1])")
+    verdict = verify(build, pixels, None)
+    truth = golden_saturated(build.graph, pixels.transpose(0, 2, 3, 1))
+    assert truth is not None and verdict.mismatches == 1
+    assert verdict.first_mismatch == (f"the saturation counter differs: {2 * truth} in RTL, "
+                                      f"{truth} in golden")
+
+
+def test_golden_counts_stay_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.full((9, 3, 4, 2), 7)
+    assert golden_saturated(clamping(-8, 6), images) == 2 * images.size
+    assert golden_saturated(clamping(-8, 7), images) == images.size
+    monkeypatch.setattr("n2uq_hw.verify.ELEMENTS", 300)  # some images at a time
+    assert golden_saturated(clamping(-8, 6), images) == 2 * images.size
+    monkeypatch.setattr("n2uq_hw.verify.COUNT_BITS", 8)
+    assert golden_saturated(clamping(-8, 7), images) == 216
+    assert golden_saturated(clamping(-8, 6), images) == 255
+
+
+def test_without_saturation_nothing_is_counted(built: Path, images: np.ndarray) -> None:
+    build = load_build(built)
+    assert verify(build, images[:2], None).saturated is None
+    assert "saturated" not in (built / "rtl" / "small_axis.v").read_text()
 
 
 @pytest.mark.parametrize("change,message", [
