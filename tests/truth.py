@@ -30,8 +30,30 @@ def true_scalar(layer: model.Layer, p: Arrays, x: np.ndarray) -> np.ndarray:
         return (x - p["running_mean"]) / np.sqrt(p["running_var"] + 1e-5) * p["weight"] + p["bias"]
     if isinstance(layer, model.Bias):
         return x + p["bias"]
+    if isinstance(layer, model.ReLU | model.ReLU6):
+        return np.clip(x, 0, 6 if isinstance(layer, model.ReLU6) else np.inf)
+    if isinstance(layer, Shift):
+        return x + p["by"]
     assert isinstance(layer, model.PReLU)
     return np.where(x > 0, x, x * p["weight"])
+
+
+class Shift(model.ReLU):
+    """x + by: what a full-precision layer adds to its product."""
+
+
+def true_float_conv(net: Net, layer: model.FloatConv, bits: int) -> tuple[list, list]:
+    """Factors and constant of an accumulator of pixels, for weights of `bits` bits.
+
+    Weights times the pixels' factors are symmetric integers; the pixels' offset adds the product
+    of weights and offset, which is -mean/std.
+    """
+    w = net.of(layer)["weight"].astype(np.float64) * net.input.factor[:, None, None]
+    delta = np.abs(w).max(axis=(1, 2, 3)) / (2**(bits - 1) - 1)
+    k = np.rint(w / delta[:, None, None, None])
+    black = -net.input.offset / net.input.factor
+    return ([delta, np.array([2.0**-max(bits - 8, 0)])],
+            [(Shift("shift"), {"by": -(k.sum(axis=(2, 3)) * black).sum(axis=1) * delta})])
 
 
 def true_levels(layer: model.Layer, p: Arrays, x: np.ndarray) -> tuple[np.ndarray, float]:
@@ -59,10 +81,11 @@ def _points(lo: np.ndarray, hi: np.ndarray, steps: np.ndarray, every: int) -> np
     return np.concatenate([lo[None], hi[None], near.reshape(-1, len(lo)), some]).clip(lo, hi)
 
 
-def check_every_integer(net: Net, graph: Graph, *, every: int = EVERY, part_of: int = 1) -> int:
+def check_every_integer(net: Net, graph: Graph, *, every: int = EVERY, part_of: int = 1,
+                        stem_bits: int = 16) -> int:
     """Every Threshold of `graph` at every integer of each channel's range; how many there are.
 
-    `part_of`: only one channel in so many.
+    `part_of`: only one channel in so many.  `stem_bits`: what the graph was lowered with.
     """
     offset = net.input.offset
     plain = not offset.any()
@@ -104,14 +127,17 @@ def check_every_integer(net: Net, graph: Graph, *, every: int = EVERY, part_of: 
         elif isinstance(layer, model.Bias) and before in names and isinstance(
                 graph[before], PiecewiseLinear):
             factors, waiting = [step], []  # the node before has taken it in
-        elif isinstance(layer, model.BatchNorm | model.Bias | model.PReLU):
+        elif isinstance(layer, model.BatchNorm | model.Bias | model.PReLU | model.ReLU
+                        | model.ReLU6):
             waiting = [*waiting, (layer, p)]
         elif isinstance(layer, model.AvgPool):
             factors = [factors[0] / graph[name].positions]
+        elif isinstance(layer, model.FloatConv) and source == "input":
+            factors, waiting = true_float_conv(net, layer, stem_bits)
         elif isinstance(layer, model.FloatConv | model.FloatLinear):
             factors, waiting = [np.array([np.nan])], []  # no threshold may depend on them
         else:
-            assert isinstance(layer, model.ReLU | model.ReLU6 | model.Flatten | model.MaxPool)
+            assert isinstance(layer, model.Flatten | model.MaxPool)
             assert not isinstance(layer, model.MaxPool) or isinstance(node, MaxPool)
         states[layer.name] = factors, waiting
     assert not waiting or graph.output == "logits"
