@@ -18,8 +18,8 @@ from torch import Tensor
 
 from .architectures import mobilenetv2, resnet
 from .errors import N2uqError
-from .model import Conv, InputSpec, Layer, Net
-from .nn import Network, settle_codes
+from .model import LTQ, BatchNorm, Conv, InputSpec, Layer, Net, Shapes
+from .nn import settle_codes
 
 __all__ = ["ARCHITECTURES", "IMAGENET_MEAN", "IMAGENET_STD", "import_checkpoint", "read_state"]
 
@@ -29,6 +29,9 @@ SIZES = (32, 224)  # pixels of a side
 BITS = range(2, 9)
 CONSTANTS = {"two": 2.0, "one": 1.0, "zero": 0.0, "minusone": -1.0, "eps": 1e-3}
 COUNTER = "num_batches_tracked"  # of batch normalization; older versions of torch have none
+# What the authors' modules hold beside the parameters of a `Net`.
+BESIDE: dict[type[Layer], Shapes] = {
+    LTQ: dict.fromkeys(CONSTANTS, (1,)), Conv: {"zero": (1,)}, BatchNorm: {COUNTER: ()}}
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -70,14 +73,15 @@ def import_checkpoint(path: Path, arch: str, *, bits: int | None = None,
         layers = _layers(arch, bits, quantize_downsample, classes)
         _check_names(state, arch, layers, bits, classes)
         params = _params(state, layers)
-        moved = sum(settle_codes(f"{layer.name}.weight", params[f"{layer.name}.weight"],
-                                 params[f"{layer.name}.clip_val"], layer.bits)
-                    for layer in layers if isinstance(layer, Conv))
-        meta: dict[str, Any] = {"arch": arch, "bits": bits, "classes": classes,
-                                "moved_weights": moved}
+        meta: dict[str, Any] = {"arch": arch, "bits": bits, "classes": classes}
         if arch.startswith("resnet"):
             meta["quantize_downsample"] = quantize_downsample
-        return Net(name or arch, spec, layers, params, meta)
+        net = Net(name or arch, spec, layers, params, meta)
+        meta["moved_weights"] = sum(
+            settle_codes(f"{layer.name}.weight", params[f"{layer.name}.weight"],
+                         params[f"{layer.name}.clip_val"], layer.bits)
+            for layer in layers if isinstance(layer, Conv))
+        return net
     except N2uqError as error:
         raise N2uqError(f"{path}: {error}") from None
 
@@ -99,9 +103,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise N2uqError(f"{path}: {_reason(error)}") from None
     if isinstance(held, Mapping) and isinstance(held.get("state_dict"), Mapping):
         held = held["state_dict"]
-    if not isinstance(held, Mapping) or not held:
-        raise N2uqError(f"{path}: must hold tensors by their names, not "
-                        + (f"a {type(held).__name__}" if held else "nothing"))
+    if not isinstance(held, Mapping):
+        raise N2uqError(f"{path}: must hold tensors by their names, not a {type(held).__name__}")
+    if not held:
+        raise N2uqError(f"{path}: must hold tensors by their names, not nothing")
     for key, value in held.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise N2uqError(f"{path}: {key} must be a tensor, not a {type(value).__name__}")
@@ -173,11 +178,10 @@ def _layers(arch: str, bits: int, quantize_downsample: bool, classes: int) -> tu
     return resnet(int(arch.removeprefix("resnet")), bits, quantize_downsample, classes)
 
 
-def _names(layers: tuple[Layer, ...]) -> dict[str, tuple[int, ...]]:
-    """Every name of a checkpoint and its shape, from torch modules without memory."""
-    with torch.device("meta"):
-        network = Network(layers)
-    return {key: tuple(value.shape) for key, value in network.state_dict().items()}
+def _names(layers: tuple[Layer, ...]) -> Shapes:
+    """Every name of a checkpoint, and its shape."""
+    return {f"{layer.name}.{key}": shape for layer in layers
+            for key, shape in {**layer.shapes(), **BESIDE.get(type(layer), {})}.items()}
 
 
 def _check_names(state: dict[str, Tensor], arch: str, layers: tuple[Layer, ...], bits: int,
@@ -215,9 +219,11 @@ def _params(state: dict[str, Tensor], layers: tuple[Layer, ...]) -> dict[str, np
         if value.dtype not in FLOATS or value.layout != torch.strided:
             raise N2uqError(f"{key} must be a plain tensor of floats, not {value.dtype}"
                             + ("" if value.layout == torch.strided else f" {value.layout}"))
-        if last in CONSTANTS and (value != torch.tensor(CONSTANTS[last], dtype=value.dtype)).any():
-            raise N2uqError(f"{key} must be the constant {CONSTANTS[last]}, "
-                            f"not {value.flatten()[0].item()}")
+        if last in CONSTANTS:
+            constant = torch.tensor(CONSTANTS[last]).to(value.dtype).float()
+            if (value.float() != constant).any():
+                raise N2uqError(f"{key} must be the constant {CONSTANTS[last]}, "
+                                f"not {value.flatten()[0].item()}")
     return {f"{layer.name}.{key}": _float32(f"{layer.name}.{key}", state[f"{layer.name}.{key}"])
             for layer in layers for key in layer.shapes()}
 
