@@ -256,9 +256,9 @@ def _ranges(net: Net, formats: Formats, calibrate: Path | None) -> Ranges | None
 
 def _normalized(net: Net, samples: data.Samples, path: Path) -> Net:
     """The net for images that are normalized as the file says."""
-    given = {key: tuple(float(v) for v in getattr(samples, key)) for key in ("mean", "std")
-             if getattr(samples, key) is not None}
-    changed = replace(net.input, **given)
+    mean, std = (of if given is None else tuple(float(v) for v in given) for given, of in
+                 ((samples.mean, net.input.mean), (samples.std, net.input.std)))
+    changed = replace(net.input, mean=mean, std=std)
     if np.allclose([changed.factor, changed.offset], [net.input.factor, net.input.offset], 1e-6):
         return net
     _say(f"note: {net.name} is lowered for the mean and std in {path}, which are not its own")
