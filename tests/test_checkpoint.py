@@ -286,7 +286,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("held,message", [
-    ({"state_dict": {"a": Evil()}}, r"must hold tensors and plain values, not a pickled [\w.]*exec,"),
+    ({"state_dict": {"a": Evil()}}, r"hold tensors and plain values, not a pickled [\w.]*exec, "),
     (torch.nn.Linear(2, 2), "not a pickled torch.nn.modules.linear.Linear, which could run code"),
     ([1, 2], "must hold tensors by their names, not a list"),
     (torch.ones(3), "must hold tensors by their names, not a Tensor"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,23 @@ LAYERS: tuple[model.Layer, ...] = (
     model.Linear("fc", 4, 3, bits=2))
 
 
-def make(**changes: Any) -> Net:
+# A stem, a block with a shortcut, and a head, by the authors' names.
+GRAPH: tuple[model.Layer, ...] = (
+    model.FloatConv("conv1", 2, 4, 3, 2, 1), model.ReLU6("relu"),
+    model.MaxPool("maxpool", 3, 2, 1), model.LTQ("layer1.0.quan1", 2),
+    model.Conv("layer1.0.conv1", 4, 4, 3, 1, 1), model.BatchNorm("layer1.0.bn1", 4),
+    model.FloatConv("layer1.0.downsample.0", 4, 4, 1, inputs=("maxpool",)),
+    model.Add("layer1.0.add", inputs=("layer1.0.bn1", "layer1.0.downsample.0")),
+    model.ReLU("layer1.0.relu"), model.Add("again", inputs=("maxpool", "layer1.0.relu")),
+    model.AvgPool("avgpool"), model.Flatten("flatten"), model.FloatLinear("fc", 4, 3))
+SPEC = InputSpec((2, 7, 6), 255, 1 / 255)
+
+
+def make(layers: tuple[model.Layer, ...] = LAYERS, **changes: Any) -> Net:
     rng = np.random.default_rng(1)
     params = {f"{layer.name}.{key}": rng.uniform(0.2, 1.5, shape).astype(np.float32)
-              for layer in LAYERS for key, shape in layer.shapes().items()}
-    fields = {"name": "net", "input": InputSpec((2, 7, 6), 255, 1 / 255), "layers": LAYERS,
-              "params": params, "meta": {}}
+              for layer in layers for key, shape in layer.shapes().items()}
+    fields = {"name": "net", "input": SPEC, "layers": layers, "params": params, "meta": {}}
     return Net(**{**fields, **changes})
 
 
@@ -111,10 +123,25 @@ def test_scalar_layers_by_hand() -> None:
     assert prelu([[-2, -2, -2], [2, 2, 2]]) == [[1, 0, -4], [2, 2, 2]]
 
 
+def test_full_precision_layers_by_hand() -> None:
+    assert one(model.ReLU("r"))([[-1, 0, 2]]) == [[0, 0, 2]]
+    assert one(model.ReLU6("r"))([[-1, 0, 5.5, 6, 7]]) == [[0, 0, 5.5, 6, 6]]
+    fc = one(model.FloatLinear("fc", 2, 3), weight=[[1, 2], [0, -1], [3, 0]], bias=[0.5, 0, -1])
+    assert fc([[2, -1]]) == [[0.5, 1, 5]]
+    conv = one(model.FloatConv("c", 1, 1, 3, 2, 1), weight=[1, 1, 1, 1, 1, 1, 1, 1, -1])
+    assert conv(np.arange(9).reshape(1, 1, 3, 3)) == [[[[0 + 1 + 3 - 4, 1 + 2 + 4 + 5],
+                                                         [3 + 4 + 6 + 7, 4 + 5 + 7 + 8 - 2 * 0]]]]
+    x, y = np.array([[1.0, 2]]), np.array([[0.5, -2]])
+    assert layer_float(model.Add("a", inputs=("x", "y")), {}, x, y).tolist() == [[1.5, 0]]
+
+
 def test_pools_and_flatten_by_hand() -> None:
     x = np.arange(24).reshape(1, 2, 3, 4)
     assert one(model.MaxPool("p", 2, 2))(x) == [[[[5, 7]], [[17, 19]]]]
     assert one(model.MaxPool("p", 2, 1))(x)[0][0] == [[5, 6, 7], [9, 10, 11]]
+    # A frame of -inf, not of 0
+    assert one(model.MaxPool("p", 3, 2, 1))(x - 99) == [[[[-94, -92], [-90, -88]],
+                                                         [[-82, -80], [-78, -76]]]]
     assert one(model.AvgPool("p"))(x) == [[[[5.5]], [[17.5]]]]
     assert one(model.Flatten("f"))(x) == [list(range(24))]
 
@@ -132,9 +159,133 @@ def test_convolution_against_torch(stride: int, padding: int, groups: int) -> No
     np.testing.assert_allclose(layer_float(layer, p, x), theirs.numpy(), atol=1e-12)
 
 
+def test_many_images_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = model.Conv("conv", 4, 8, 3, 1, 1, groups=2)
+    p = {key: np.random.default_rng(2).uniform(1, 2, shape).astype(np.float32)
+         for key, shape in layer.shapes().items()}
+    x = np.random.default_rng(3).normal(size=(7, 4, 5, 6))
+    whole = layer_float(layer, p, x)
+    monkeypatch.setattr(model, "COLUMNS", 2 * 4 * 9 * 5 * 6)  # two images at a time
+    np.testing.assert_allclose(layer_float(layer, p, x), whole, rtol=1e-12)
+    monkeypatch.setattr(model, "COLUMNS", 1)
+    np.testing.assert_allclose(layer_float(layer, p, x), whole, rtol=1e-12)
+
+
 def test_a_layer_without_a_formula_is_an_error() -> None:
     with pytest.raises(N2uqError, match="no float formula for Layer"):
         layer_float(model.Layer("odd"), {}, np.zeros(1))
+
+
+# --- Graphs -------------------------------------------------------------------------------------
+
+
+def test_a_graph_against_torch() -> None:
+    net = make(GRAPH, input=InputSpec((2, 7, 6), 255, 1 / 255, (0.5, 0.25), (0.25, 2.0)))
+    images = np.random.default_rng(0).integers(0, 256, (5, 2, 7, 6))
+    p = {key: torch.from_numpy(value).double() for key, value in net.params.items()}
+    F = torch.nn.functional
+    x = (torch.from_numpy(images) / 255.0 - torch.tensor([0.5, 0.25])[:, None, None].double()
+         ) / torch.tensor([0.25, 2.0])[:, None, None].double()
+    x = F.max_pool2d(F.relu6(F.conv2d(x, p["conv1.weight"], None, 2, 1)), 3, 2, 1)
+    q = torch.from_numpy(layer_float(GRAPH[3], net.of(GRAPH[3]), x.numpy()))
+    k, delta = weight_codes(net.params["layer1.0.conv1.weight"],
+                            net.params["layer1.0.conv1.clip_val"][0], 2)
+    y = F.conv2d(q, torch.from_numpy((2 * k - 3) * delta[:, None, None, None]), None, 1, 1)
+    y = F.batch_norm(y, *(p[f"layer1.0.bn1.{key}"] for key in
+                          ("running_mean", "running_var", "weight", "bias")))
+    y = x + F.relu(y + F.conv2d(x, p["layer1.0.downsample.0.weight"]))
+    y = F.linear(y.mean((2, 3)), p["fc.weight"], p["fc.bias"])
+    np.testing.assert_allclose(net.forward(images), y.numpy(), rtol=1e-6)
+    assert len(np.unique(net.forward(images))) == 15
+
+
+def test_sources() -> None:
+    reads = model.sources(GRAPH)
+    assert list(reads) == [layer.name for layer in GRAPH]
+    assert reads["conv1"] == ("input",) and reads["relu"] == ("conv1",)
+    assert reads["layer1.0.downsample.0"] == ("maxpool",)
+    assert reads["layer1.0.add"] == ("layer1.0.bn1", "layer1.0.downsample.0")
+
+
+def test_values_are_dropped_when_read() -> None:
+    alive: set[str] = set()
+
+    class Value:
+        def __init__(self, name: str) -> None:
+            self.name = name
+            alive.add(name)
+
+        def __del__(self) -> None:
+            alive.discard(self.name)
+
+    seen = {}
+
+    def step(layer: model.Layer, *x: Value) -> Value:
+        seen[layer.name] = alive - {"input"}  # the caller may hold the images
+        return Value(layer.name)
+
+    assert model.walk(GRAPH, Value("input"), step).name == "fc"
+    assert seen["layer1.0.conv1"] == {"maxpool", "layer1.0.quan1"}
+    assert seen["layer1.0.add"] == {"maxpool", "layer1.0.bn1", "layer1.0.downsample.0"}
+    assert seen["fc"] == {"flatten"}
+    # read twice by one layer
+    twice = (model.ReLU("a"), model.Add("b", inputs=("a", "a")))
+    assert model.walk(twice, 3, lambda layer, *x: sum(x)) == 6
+    assert model.walk((), 3, lambda layer, *x: 0) == 3
+
+
+def test_factor_and_offset() -> None:
+    spec = InputSpec((3, 2, 2), 255, 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert spec.factor == pytest.approx([1 / 255 / 0.229, 1 / 255 / 0.224, 1 / 255 / 0.225])
+    assert spec.offset == pytest.approx([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225])
+    assert spec.factor.dtype == spec.offset.dtype == np.float64
+    plain = InputSpec((2, 2, 2), 16, 1 / 16)
+    assert plain.factor.tolist() == [1 / 16] * 2 and plain.offset.tolist() == [0, 0]
+    assert not np.signbit(plain.offset).any()
+    net = make((model.ReLU("relu"),), input=replace(SPEC, mean=(0.5, -1.0), std=(2, 4)))
+    pixels = np.full((1, 2, 7, 6), 255)
+    assert net.forward(pixels)[0] == pytest.approx([0.25] * 42 + [0.5] * 42)
+
+
+@pytest.mark.parametrize("name", ["a.b", "layer1.0.conv1", "feature.18.quan1", "_x.00"])
+def test_dotted_names(name: str) -> None:
+    assert make((model.ReLU(name),)).layers[0].name == name
+
+
+X, Y = model.ReLU("x"), model.ReLU("y")
+
+
+@pytest.mark.parametrize("layers,message", [
+    ((model.ReLU("0.a"),), "net: layer names must be identifiers, or .* dots, not '0.a'"),
+    ((model.ReLU("a..b"),), "not 'a..b'"), ((model.ReLU("a."),), r"not 'a\.'"),
+    ((model.ReLU(".a"),), r"not '\.a'"), ((model.ReLU("a.b-c"),), "not 'a.b-c'"),
+    ((model.ReLU("a.1b"),), "not 'a.1b'"), ((model.ReLU("a.²"),), "not 'a.²'"),
+    ((X, model.ReLU("x")), "net: layer names must differ, with _ for dots too, not 'x' after 'x'"),
+    ((model.ReLU("a.b"), model.ReLU("a_b")), "not 'a_b' after 'a.b'"),
+    ((model.ReLU("input"),), "layer names must differ, .* not 'input' after the images"),
+    ((model.ReLU("a.b"), model.ReLU("a")), "must not hold one another, not 'a' and 'a.'"),
+    ((model.ReLU("a"), model.ReLU("a.b.c")), "must not hold one another, not 'a' and 'a.'"),
+    ((X, model.Add("a")), r"net: a must have 2 inputs, not \(\)"),
+    ((X, model.Add("a", inputs=("x",))), r"net: a must have 2 inputs, not \('x',\)"),
+    ((X, model.Add("a", inputs=("x", "x", "x"))), "net: a must have 2 inputs"),
+    ((X, model.ReLU("a", inputs=("x", "input"))), r"net: a must have 1 input, not \('x', 'input'"),
+    ((X, model.ReLU("a", inputs="x")), "net: a must have 1 input, not 'x'"),
+    ((X, model.ReLU("a", inputs=["x"])), r"net: a must have 1 input, not \['x'\]"),
+    ((X, model.ReLU("a", inputs=None)), "net: a must have 1 input, not None"),
+    ((X, model.ReLU("a", inputs=(3,))), "net: inputs of a must be layers before it, not 3"),
+    ((X, model.ReLU("a", inputs=("a",))), "net: inputs of a must be layers before it, not 'a'"),
+    ((model.ReLU("a", inputs=("y",)), Y), "net: inputs of a must be layers before it, not 'y'"),
+    ((X, model.ReLU("y", inputs=("input",))), "net: x must be read by another .* output is y"),
+    ((X, Y, model.Add("a", inputs=("x", "x"))), "net: y must be read by another layer"),
+    ((model.MaxPool("p", 3, 2, 2),), "net: padding of p must be at most half of its kernel 3, not"),
+    ((model.MaxPool("p", 3, 2, -1),), "padding of p must be an integer from 0, not -1"),
+    ((model.FloatConv("c", 1, 0, 3),), "out_channels of c must be an integer from 1, not 0"),
+    ((model.FloatLinear("f", True, 1),), "in_features of f must be an integer from 1, not True"),
+])
+def test_faulty_graphs(layers: tuple[model.Layer, ...], message: str) -> None:
+    with pytest.raises(N2uqError, match=message) as caught:
+        Net("net", SPEC, layers, {})
+    assert "\n" not in str(caught.value)
 
 
 # --- Images -------------------------------------------------------------------------------------
@@ -172,6 +323,18 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
     assert (again.name, again.input, again.layers, again.meta) == (
         net.name, net.input, net.layers, net.meta)
     assert all((again.params[key] == value).all() for key, value in net.params.items())
+    # Files from before there were graphs are written as they were.
+    assert one.read_bytes() == shipped()[name].read_bytes()
+
+
+def test_round_trip_of_a_graph(tmp_path: Path) -> None:
+    spec = InputSpec((2, 7, 6), 255, 1 / 255, (0.5, 0.25), (0.25, 2.0))
+    net = make(GRAPH, input=spec)
+    net.save(tmp_path / "net")
+    again = load_net(tmp_path / "net")
+    assert (again.input, again.layers) == (spec, GRAPH)
+    images = np.random.default_rng(0).integers(0, 256, (5, 2, 7, 6))
+    assert (again.forward(images) == net.forward(images)).all()
 
 
 Change = Callable[[dict[str, Any], dict[str, np.ndarray]], object]
@@ -218,13 +381,27 @@ def cast(key: str, dtype: Any) -> Change:
     (lambda d, a: d["input"].update(scale=float("nan")), "net: input scale must be .* not nan"),
     (lambda d, a: d["input"].update(scale=float("inf")), "net: input scale must be .* not inf"),
     (lambda d, a: d["input"].update(scale="1"), "net: input scale must be positive"),
+    (lambda d, a: d["input"].update(scale=10**400), "net: input scale must be positive and finite"),
+    (lambda d, a: d["input"].update(mean=[1.0]), r"net: input mean must be 2 finite .* \(1\.0,\)"),
+    (lambda d, a: d["input"].update(mean=[1.0, float("nan")]), "input mean must be 2 finite num"),
+    (lambda d, a: d["input"].update(mean=[1.0, True]), "input mean must be 2 finite numbers"),
+    (lambda d, a: d["input"].update(mean=5), "malformed n2uq description: TypeError"),
+    (lambda d, a: d["input"].update(std=[1.0, "x"]), "net: input std must be 2 finite numbers"),
+    (lambda d, a: d["input"].update(std=[1.0, 10**400]), "net: input std must be 2 finite numbers"),
+    (lambda d, a: d["input"].update(std=[1.0, 0.0]), "net: input std must be positive, .* not 0.0"),
+    (lambda d, a: d["input"].update(std=[1.0, -2.0]), "net: input std must be positive, .* -2.0"),
+    (lambda d, a: d["input"].update(std=[1.0, 1e-320]), "input std must be positive, and large"),
     # layers
+    (lambda d, a: row(d, "bn").update(inputs=5), "malformed n2uq description: TypeError"),
+    (lambda d, a: row(d, "bn").update(inputs=["fc"]), "inputs of bn must be layers before it, not"),
+    (lambda d, a: row(d, "bn").update(inputs=[["conv"]]), "inputs of bn must be layers before it"),
+    (lambda d, a: row(d, "peak").update(padding=2), "padding of peak must be at most half of"),
     (lambda d, a: row(d, "conv").update(kind="Conv3"), "layer conv must be one of Conv, .* Conv3"),
     (lambda d, a: row(d, "conv").update(kind=[1]), "malformed n2uq description: TypeError"),
     (lambda d, a: row(d, "conv").pop("kind"), "malformed n2uq description: KeyError"),
     (lambda d, a: row(d, "conv").pop("kernel"), "malformed n2uq description: TypeError"),
     (lambda d, a: row(d, "conv").update(dilation=2), "malformed n2uq description: TypeError"),
-    (lambda d, a: row(d, "conv").update(name="fc"), "layer names must differ, .* not 'fc' after 'fc'"),
+    (lambda d, a: row(d, "conv").update(name="fc"), "names must differ, .* not 'fc' after 'fc'"),
     (lambda d, a: row(d, "conv").update(name="a b"), "layer names must be .* not 'a b'"),
     (lambda d, a: row(d, "conv").update(name="é"), "layer names must be identifiers"),
     (lambda d, a: row(d, "conv").update(name=["x"]), "layer names must be identifiers"),
