@@ -3,8 +3,9 @@
 Only training and the tests need this module; everything after training reads a `Net`.
 
 A straight-through estimator is written ``levels + (smooth - smooth.detach())``: the bracket is
-exactly 0, so the forward value is the level itself, where the authors' order of the same terms is
-off by an ulp.
+exactly 0, so the forward value is the level itself.  The authors' order of the same terms,
+``(levels - smooth) + smooth``, is off by an ulp of `smooth`: up to 1e-3 of a quantized weight that
+is much smaller than the ``weight / s`` that passes by.
 """
 
 from __future__ import annotations
@@ -315,6 +316,8 @@ class Network(nn.Module):
                 if part not in dict(parent.named_children()):
                     parent.add_module(part, nn.Module())
                 parent = parent.get_submodule(part)
+            if hasattr(parent, name):
+                raise N2uqError(f"{layer.name} must not be named as a part of torch's modules is")
             parent.add_module(name, module_for(layer))
 
     def forward(self, images: Tensor) -> Tensor:

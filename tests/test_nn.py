@@ -23,6 +23,18 @@ LAYERS = (
     model.Flatten("flatten"), model.Linear("fc", 4, 3, bits=2), model.BatchNorm("bn_out", 3))
 
 
+# Two blocks' worth of shortcuts, by dotted names
+GRAPH = (
+    model.FloatConv("conv1", 2, 6, 3, 2, 1), model.BatchNorm("bn1", 6), model.ReLU6("relu"),
+    model.MaxPool("maxpool", 3, 2, 1), model.LTQ("layer1.0.quan1", 2),
+    model.Conv("layer1.0.conv1", 6, 6, 3, 1, 1), model.BatchNorm("layer1.0.bn1", 6),
+    model.LTQ("layer1.0.downsample.0", 2, inputs=("maxpool",)),
+    model.Conv("layer1.0.downsample.1", 6, 6, 1, bits=3),
+    model.Add("layer1.0.add", inputs=("layer1.0.bn1", "layer1.0.downsample.1")),
+    model.ReLU("layer1.0.relu"), model.Add("layer1.1", inputs=("layer1.0.relu", "maxpool")),
+    model.AvgPool("avgpool"), model.Flatten("flatten"), model.FloatLinear("fc", 6, 4))
+
+
 def ltq_indices(x: np.ndarray, start: float, a: np.ndarray, scale1: float) -> np.ndarray:
     """q by the formula, one float32 operation after the other."""
     a = np.where(a > np.float32(1e-3), a, np.float32(1e-3)).astype(np.float32)
@@ -57,7 +69,7 @@ def filled(layers: tuple[model.Layer, ...], images: torch.Tensor) -> nn.Network:
     for key, value in network.state_dict().items():
         if key.endswith(".bias"):
             value.uniform_(-0.3, 0.3)
-        elif key.startswith(("bn", "prelu")) and key.endswith(".weight"):
+        elif ("bn" in key or "prelu" in key) and key.endswith(".weight"):
             value.uniform_(-1.0, 1.5)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm1d):
@@ -184,9 +196,43 @@ def test_state_dict_of_the_authors_modules_loads_strictly() -> None:
     assert constants == pytest.approx({"two": 2, "one": 1, "zero": 0, "minusone": -1, "eps": 1e-3})
 
 
-def test_logits_match_the_reference_and_the_file(tmp_path: Path) -> None:
+def test_nested_modules_by_the_authors_names() -> None:
+    network = nn.Network(GRAPH)
+    assert [*network.state_dict()][:6] == [
+        "conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var",
+        "bn1.num_batches_tracked"]
+    keys = {key for key in network.state_dict() if key.startswith("layer1.0.downsample.")}
+    assert keys == {*(f"layer1.0.downsample.0.{key}" for key in (
+        "start", "a", "scale1", "scale2", "two", "one", "zero", "minusone", "eps")),
+        *(f"layer1.0.downsample.1.{key}" for key in ("weight", "clip_val", "zero"))}
+    assert isinstance(network.get_submodule("layer1.0.quan1"), nn.LTQ)
+    state = {key: torch.rand_like(value.float()) for key, value in network.state_dict().items()}
+    network.load_state_dict(state, strict=True)
+    with pytest.raises(RuntimeError, match=r"Missing key.*layer1.0.quan1.a"):
+        network.load_state_dict({k: v for k, v in state.items() if k != "layer1.0.quan1.a"})
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*layer1.0.quan9.a"):
+        network.load_state_dict({**state, "layer1.0.quan9.a": torch.ones(3)})
+
+
+def test_a_graph_passes_gradients_to_every_parameter() -> None:
+    network = nn.Network(GRAPH)
+    network(torch.rand(8, 2, 9, 9)).square().sum().backward()
+    without = {key for key, value in network.named_parameters()
+               if value.requires_grad and (value.grad is None or not value.grad.any())}
+    assert without == {"layer1.0.conv1.clip_val", "layer1.0.downsample.1.clip_val"}
+
+
+@pytest.mark.parametrize("name", ["train", "layer1.half"])
+def test_names_of_torch(name: str) -> None:
+    with pytest.raises(N2uqError, match=f"{name} must not be named as a part of torch's modules"):
+        nn.Network((model.ReLU(name),))
+
+
+@pytest.mark.parametrize("layers", [LAYERS, GRAPH])
+def test_logits_match_the_reference_and_the_file(layers: tuple[model.Layer, ...], tmp_path: Path
+                                                 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (64, 2, 9, 9), np.uint8)
-    network = filled(LAYERS, torch.from_numpy(images) / 255)
+    network = filled(layers, torch.from_numpy(images) / 255)
     net = network.to_net("every_layer", InputSpec((2, 9, 9), 255, 1 / 255), {"note": 1})
     expected = net.forward(images)
     assert len(np.unique(expected, axis=0)) > 32
@@ -202,7 +248,32 @@ def test_logits_match_the_reference_and_the_file(tmp_path: Path) -> None:
     assert not any(key.endswith((".two", ".zero", ".eps", "tracked")) for key in net.params)
 
 
-def test_a_weight_on_a_boundary_is_moved_until_torch_and_numpy_agree(monkeypatch) -> None:
+def test_a_weight_on_a_boundary_keeps_the_code_of_torch(monkeypatch) -> None:
+    """NumPy takes the weight for one code less or more until it is moved."""
+    exact = model.weight_codes
+    given = np.float32([[1.5, -2.1, 0.3, 4.0, -0.2], [1.0, 2.0, 3.0, -1.0, -2.0]])
+    clip_val = np.float32([2.0])
+    wanted = exact(given, 2.0, 2)[0]
+    assert wanted[0, 0] > 0 and wanted[1, 4] < 3
+    for sign in (-1, 1):
+        def apart(w: np.ndarray, c: float, b: int, sign: int = sign) -> tuple:
+            k, delta = exact(w, c, b)
+            k[0, 0] += sign * bool(w[0, 0] == given[0, 0])
+            k[1, 4] += sign * bool(w[1, 4] == given[1, 4])
+            return k, delta
+
+        monkeypatch.setattr(model, "weight_codes", apart)
+        weight = given.copy()
+        assert nn.settle_codes("w", weight, clip_val, 2) == 2
+        assert exact(weight, 2.0, 2)[0].tolist() == wanted.tolist()
+        assert np.sign(weight - given)[[0, 1], [0, 4]].tolist() == [-sign, -sign]
+        np.testing.assert_allclose(weight, given, rtol=2e-5)
+    monkeypatch.setattr(model, "weight_codes", exact)
+    weight = given.copy()
+    assert nn.settle_codes("w", weight, clip_val, 2) == 0 and (weight == given).all()
+
+
+def test_weights_that_all_lie_on_boundaries_move_until_torch_and_numpy_agree(monkeypatch) -> None:
     network = nn.Network((model.Linear("fc", 4, 1, 2),))
     with torch.no_grad():
         # mean 2, s = 3: -2 lies at (-2/3 + 1)·1.5 = 0.5, on the boundary of codes 0 and 1
