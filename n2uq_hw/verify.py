@@ -10,13 +10,13 @@ import numpy as np
 
 from . import golden
 from .data import channels_last
-from .emit import Build, Port, port, ports
+from .emit import Build, Port, port, ports, report
 from .errors import N2uqError
 from .folding import fold_cycles
 from .hw.build import WRAPPER, hardware_graph, module_name, saturates
 from .hw.eltwise import COUNT_BITS
 from .ir import DepthwiseMatVec, Flatten, Fork, Graph, MatVec, Saturate
-from .sim.runner import Dut, Run, Sink, Source, Tap, pack, simulate, unpack
+from .sim.runner import MAX_IDLE, Dut, Run, Sink, Source, Tap, pack, simulate, unpack
 
 __all__ = ["Verdict", "golden_saturated", "verify"]
 
@@ -155,8 +155,10 @@ def _simulate(build: Build, nhwc: np.ndarray, stalls: float, seed: int, simulato
         sinks=(Sink("m_axis_tdata", "m_axis_tvalid", "m_axis_tready", made.tdata + 1,
                     len(nhwc) * made.beats, last="m_axis_tlast"),))
     work = build.path / ("simulation_debug" if taps else "simulation")
+    # An image that is inside moves no port: it may take every unit's cycles, one after the other.
+    busy = sum(row["cycles"] for row in report(build.graph, build.folding)["layers"])
     return simulate(build.verilog, [dut], work=work / simulator, stalls=(stalls, stalls), seed=seed,
-                    simulator=simulator, progress=progress)
+                    simulator=simulator, progress=progress, max_idle=MAX_IDLE + busy)
 
 
 def _locate(build: Build, nhwc: np.ndarray, image: int, stalls: float, seed: int, simulator: str,
