@@ -96,9 +96,7 @@ class Recipe:
                 raise N2uqError(f"{what} must be in {least}..{most}, not {getattr(self, what)}")
         if self.architecture in RESIDUAL:
             self._check_residual()
-        elif not self.widths:
-            raise N2uqError(f"widths of {self.architecture} must be one or more numbers, not ()")
-        if min(self.widths, default=1) < 1:
+        if min(self.widths, default=1 if self.architecture in RESIDUAL else 0) < 1:
             raise N2uqError(f"widths must be one or more positive numbers, not {self.widths}")
         if max(self.widths, default=1) > WIDEST:
             raise N2uqError(f"widths must be at most {WIDEST}, not {max(self.widths)}")
@@ -113,12 +111,10 @@ class Recipe:
         if self.weight_bits != self.act_bits:
             raise N2uqError(f"weight_bits of {self.architecture} must be its act_bits "
                             f"{self.act_bits}, not {self.weight_bits}")
-        fixed = ["first_last_bits", "input_bits", "pools"]
-        if self.architecture != "resnet8":
-            fixed.append("widths")
-        for what in fixed:
-            default = () if what == "widths" else type(self).__dataclass_fields__[what].default
-            if getattr(self, what) != default:
+        for what, default in (("first_last_bits", 8), ("input_bits", 0), ("pools", None),
+                              ("widths", ())):
+            free = (self.architecture, what) == ("resnet8", "widths")
+            if not free and getattr(self, what) != default:
                 raise N2uqError(f"{what} of {self.architecture} must be {default}, "
                                 f"not {getattr(self, what)}")
 

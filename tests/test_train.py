@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mnist import MNIST, needs_mnist
 
-from n2uq_hw import data, model, train
+from n2uq_hw import data, model, nn, train
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.model import Net, load_net
 from n2uq_hw.train import RECIPES, Recipe, cnn, mlp, run_training
@@ -25,17 +26,19 @@ def accuracy(net: Net, dataset: data.Dataset, images: int) -> float:
     return float((classes == dataset.labels[:images]).mean())
 
 
-@pytest.mark.parametrize("architecture,input_bits", [("mlp", 2), ("cnn", 0)])
-def test_a_short_run_learns_and_repeats_itself(tmp_path: Path, architecture: str,
-                                               input_bits: int) -> None:
+@pytest.mark.parametrize("architecture,input_bits,widths", [
+    ("mlp", 2, (32,)), ("cnn", 0, (32,)), ("resnet8", 0, (4, 8, 8))])
+def test_a_short_run_learns_and_repeats_itself(tmp_path: Path, architecture: str, input_bits: int,
+                                               widths: tuple[int, ...]) -> None:
     paths = [tmp_path / name for name in ("one.safetensors", "two.safetensors")]
+    short = {**SHORT, "widths": widths, "epochs": 4 if architecture == "resnet8" else 2}
     for path in paths:
-        run_training("digits", architecture, out=path, input_bits=input_bits, **SHORT)
+        run_training("digits", architecture, out=path, input_bits=input_bits, **short)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     net = load_net(paths[0])
     assert net.meta["accuracy"]["float"] > 0.3  # chance is 0.1
     assert net.meta["accuracy"]["float"] == accuracy(net, data.load("digits"), 360)
-    assert net.meta["recipe"]["widths"] == [32] and net.meta["dataset"] == "digits"
+    assert net.meta["recipe"]["widths"] == [*widths] and net.meta["dataset"] == "digits"
 
 
 def test_an_interrupted_run_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None:
@@ -60,10 +63,29 @@ def test_an_interrupted_run_leaves_the_old_file(tmp_path: Path, monkeypatch) -> 
     ({"seed": -1}, "seed must be in"), ({"lr": 0.0}, "lr must be above 0"),
     ({"widths": ()}, "widths must be one or more positive numbers"),
     ({"pools": (3,)}, r"pools must name convolutions 1\.\.2, not \(3,\)"),
+    ({"architecture": "resnet8", "weight_bits": 3}, "weight_bits of resnet8 must be its act_b"),
+    ({"architecture": "resnet8", "widths": (4, 0)}, "widths must be one or more positive numbers"),
+    ({"architecture": "resnet8", "first_last_bits": 4}, "first_last_bits of resnet8 must be 8"),
+    ({"architecture": "resnet8", "input_bits": 2}, "input_bits of resnet8 must be 0, not 2"),
+    ({"architecture": "resnet8", "pools": (1,)}, r"pools of resnet8 must be None, not \(1,\)"),
+    ({"architecture": "resnet18"}, r"widths of resnet18 must be \(\), not \(4, 4\)"),
+    ({"architecture": "mobilenetv2"}, r"widths of mobilenetv2 must be \(\), not \(4, 4\)"),
 ])
 def test_a_recipe_checks_itself(change: dict, message: str) -> None:
     with pytest.raises(N2uqError, match=message):
         replace(Recipe("digits", "cnn", (4, 4)), **change)
+
+
+def test_networks_of_the_paper_for_small_images() -> None:
+    for name, kinds in (("resnet18", (model.Add,) * 8), ("mobilenetv2", (model.Add,) * 10),
+                        ("resnet8", (model.Add,) * 3)):
+        recipe = Recipe("digits", name, (), weight_bits=4, act_bits=4)
+        layers = train.ARCHITECTURES[name](recipe, (1, 8, 8), 10)
+        assert tuple(type(x) for x in layers if isinstance(x, model.Add)) == kinds
+        assert layers[0].in_channels == 1 and layers[-1].out_features == 10
+        assert {x.bits for x in layers if isinstance(x, model.Conv | model.LTQ | model.Pact)} == {4}
+        with torch.no_grad():
+            assert nn.Network(layers).eval()(torch.rand(2, 1, 8, 8)).shape == (2, 10)
 
 
 def test_errors_before_the_training(tmp_path: Path) -> None:
@@ -121,3 +143,12 @@ def test_shipped_mnist_cnn_reaches_its_accuracy() -> None:
     # The first thousand images only: all of them take half a minute.
     assert accuracy(net, data.load("mnist", MNIST), 1000) > 0.98
     assert np.prod(net.input.shape) == 784
+
+
+@needs_mnist
+def test_shipped_mnist_resnet8_reaches_its_accuracy() -> None:
+    net = load_net(NETS / "mnist_resnet8_w2a2.safetensors")
+    assert {x.bits for x in net.layers if isinstance(x, model.Conv | model.LTQ)} == {2}
+    assert sum(isinstance(x, model.Add) for x in net.layers) == 3
+    assert net.meta["accuracy"]["float"] > 0.99
+    assert accuracy(net, data.load("mnist", MNIST), 1000) > 0.98
