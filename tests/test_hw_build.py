@@ -1,4 +1,5 @@
-"""Whole accelerators of random chains and random foldings, side by side in one simulation."""
+# amaranth: UnusedElaboratable=no
+"""Whole accelerators of random graphs and random foldings, side by side in one simulation."""
 
 from __future__ import annotations
 
@@ -6,141 +7,63 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from units import Bench, Case
+from graphs import random_chain, random_folding, random_residual, whole, with_depths
+from units import Bench
 
 from n2uq_hw import golden
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.folding import FORMS, STYLES, Fold, Folding, choose, divided
-from n2uq_hw.hw.build import Accelerator, fifo_depth, hardware_graph, lanes_of, unit
+from n2uq_hw.folding import Fold, choose
+from n2uq_hw.hw.build import (
+    Accelerator,
+    fifo_depth,
+    hardware_graph,
+    lanes_in,
+    lanes_of,
+    unit,
+)
 from n2uq_hw.ir import (
-    ArgMax,
-    DepthwiseMatVec,
+    Add,
     Fifo,
     Flatten,
+    Fork,
     Graph,
     Input,
-    MatVec,
-    MaxPool,
     Node,
-    Pad,
+    Saturate,
     Scale,
-    SlidingWindow,
-    SumPool,
-    Threshold,
     WidthConvert,
 )
 from n2uq_hw.lower import lower
 from n2uq_hw.nets import find_net
 
-GRAPHS = 14
 IMAGES = 4
+CHAINS, RESIDUALS = range(8), (26, 151, 170, 175, 197, 215)  # small ones of every kind
 
 
-class Chain:
-    """Builds a random chain of nodes, each on top of the last."""
-
-    def __init__(self, name: str, seed: int) -> None:
-        self.name, self.rng = name, np.random.default_rng(seed)
-        shape = tuple(int(v) for v in self.rng.integers(1, (7, 7, 5)))
-        low = int(self.rng.integers(-4, 1))
-        self.nodes: list[Node] = [Input("input", shape=shape, lo=low, hi=low + 9)]
-
-    @property
-    def graph(self) -> Graph:
-        return Graph(self.name, tuple(self.nodes))
-
-    @property
-    def edge(self):
-        return self.graph.edges[self.nodes[-1].name]
-
-    def add(self, kind: type[Node], **fields) -> None:
-        name = f"{kind.__name__.lower()}{len(self.nodes)}"
-        self.nodes.append(kind(name, (self.nodes[-1].name,), **fields))
-
-    def threshold(self) -> None:
-        edge, rng = self.edge, self.rng
-        channels, steps = (1 if rng.random() < 0.3 else edge.channels), int(rng.integers(1, 6))
-        lo, hi = int(edge.lo.min()), int(edge.hi.max())
-        self.add(Threshold, thresholds=rng.integers(lo - 1, hi + 3, (channels, steps)),
-                 signs=rng.integers(-1, 2, (channels, steps)).astype(np.int8),
-                 base=rng.integers(-2, 3, channels))
-
-    def windows(self) -> None:
-        rng = self.rng
-        if rng.random() < 0.6:
-            frame = tuple(int(v) for v in rng.integers(0, 3, 4))
-            self.add(Pad, frame=frame, values=rng.integers(-2, 3, self.edge.channels))
-        height, width, channels = self.edge.shape
-        kernel = int(rng.integers(1, min(height, 3) + 1)), int(rng.integers(1, min(width, 3) + 1))
-        self.add(SlidingWindow, kernel=kernel, stride=tuple(int(v) for v in rng.integers(1, 4, 2)))
-        kind = rng.integers(0, 4)
-        positions = kernel[0] * kernel[1]
-        if kind == 0:
-            self.add(MaxPool, positions=positions)
-        elif kind == 1:
-            self.add(SumPool, positions=positions)
-        elif kind == 2:
-            self.add(DepthwiseMatVec, weights=rng.integers(-4, 4, (positions, channels)))
-        else:
-            self.matvec()
-
-    def matvec(self) -> None:
-        shape = int(self.rng.integers(1, 7)), self.edge.channels
-        odd = self.rng.random() < 0.7
-        codes = self.rng.integers(0, 4, shape)
-        self.add(MatVec, weights=2 * codes - 3 if odd else codes - 2)
-
-    def finish(self) -> Graph:
-        rng = self.rng
-        if rng.random() < 0.6:
-            self.add(Flatten)
-            self.matvec()
-        channels = self.edge.channels
-        self.add(Scale, multiplier=rng.integers(-9, 10, channels), shift=int(rng.integers(0, 4)),
-                 offset=rng.integers(-20, 20, channels))
-        if self.edge.shape[:2] == (1, 1) and rng.random() < 0.5:
-            self.add(ArgMax)
-        return self.graph.verify()
+def random_graph(seed: int) -> Graph:
+    """Chains, then graphs with branches."""
+    if seed in CHAINS:
+        return random_chain(f"g{seed}", seed)
+    return random_residual(f"g{seed}", RESIDUALS[seed - len(CHAINS)])
 
 
-def random_graph(name: str, seed: int) -> Graph:
-    chain = Chain(name, seed)
-    if chain.rng.random() < 0.3:
-        chain.threshold()
-    for _ in range(int(chain.rng.integers(1, 4))):
-        chain.windows()
-        chain.threshold()
-    return chain.finish()
-
-
-def random_folding(graph: Graph, seed: int) -> Folding:
-    rng = np.random.default_rng(seed)
-    folds = {}
-    for node in graph.nodes:
-        if not isinstance(node, Flatten):
-            totals = divided(node, graph.reads(node), graph.edges[node.name])
-            lanes = {key: int(rng.choice([d for d in range(1, total + 1) if total % d == 0]))
-                     for key, (_, total) in totals.items()}
-            folds[node.name] = Fold(**lanes, style=str(rng.choice(STYLES)),
-                                    form=str(rng.choice(FORMS)))
-    return folds
+GRAPHS = range(len(CHAINS) + len(RESIDUALS))
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Half of the branches have the FIFOs that just do not deadlock."""
     cases = []
-    for seed in range(GRAPHS):
-        graph = random_graph(f"g{seed}", seed)
-        edge = graph.edges["input"]
-        images = np.random.default_rng(seed).integers(edge.lo, edge.hi + 1, (IMAGES, *edge.shape))
-        cases.append(Case(graph.name, Accelerator(graph, random_folding(graph, seed)), images,
-                          golden.run(graph, images)))
+    for seed in GRAPHS:
+        graph = random_graph(seed)
+        accelerator = Accelerator(graph, random_folding(graph, seed))
+        cases.append(whole(with_depths(accelerator, slack=seed % 2), graph, IMAGES, seed))
     return Bench(cases, tmp_path_factory)
 
 
 def test_random_graphs_use_every_node() -> None:
-    kinds = {type(node) for seed in range(GRAPHS) for node in random_graph("g", seed).nodes}
-    assert kinds == set(Node.KINDS.values()) - {Fifo, WidthConvert}
+    kinds = {type(node) for seed in GRAPHS for node in random_graph(seed).nodes}
+    assert kinds == set(Node.KINDS.values()) - {Fifo, Fork, WidthConvert}
 
 
 @pytest.mark.parametrize("source,sink,resets", [
@@ -154,19 +77,53 @@ def test_stream_rules_hold(bench: Bench) -> None:
 
 
 def test_hardware_graph_changes_no_value() -> None:
-    for seed in range(GRAPHS):
-        graph = random_graph("g", seed)
-        folds = random_folding(graph, seed)
-        hardware, all_folds = hardware_graph(graph, folds)
+    for seed in GRAPHS:
+        graph = random_graph(seed)
+        hardware, folds = hardware_graph(graph, random_folding(graph, seed))
         edge = graph.edges["input"]
         images = np.random.default_rng(seed).integers(edge.lo, edge.hi + 1, (2, *edge.shape))
         np.testing.assert_array_equal(golden.run(graph, images), golden.run(hardware, images))
         for node in hardware.nodes[1:]:
-            # Neighbours agree on lanes.
-            given = lanes_of(hardware, all_folds, node.inputs[0])
-            fold = all_folds.get(node.name, Fold())
-            wanted = fold.simd if isinstance(node, MatVec | WidthConvert) else fold.pe
-            assert isinstance(node, Flatten) or given == wanted, (seed, node.name)
+            for name in node.inputs:  # neighbours agree on lanes
+                assert isinstance(node, Flatten) or (
+                    lanes_of(hardware, folds, name) == lanes_in(node, folds[node.name])), node
+            readers = sum(other.inputs.count(node.name) for other in hardware.nodes)
+            assert readers <= 1 or (isinstance(node, Fork) and node.ways == readers), node
+            if isinstance(node, Add):
+                assert all(isinstance(hardware[name], Fifo) for name in node.inputs)
+
+
+def diamond(**clamp: int) -> Graph:
+    """The input scaled three ways, summed."""
+    nodes: list[Node] = [Input("x", shape=(2, 2, 2), lo=-8, hi=7)]
+    nodes += [Scale(name, ("x",), multiplier=np.array([k])) for k, name in enumerate("abc")]
+    nodes += [Add("ab", ("a", "b")), Add("abc", ("ab", "c")), Add("more", ("abc", "abc"))]
+    return Graph("diamond", (*nodes, Saturate("held", ("more",), **clamp)))
+
+
+def test_forks_by_hand() -> None:
+    graph = diamond(lo=-2, hi=2)
+    folding = {node.name: Fold(pe=2 if node.name in ("x", "a", "more") else 1)
+               for node in graph.nodes}
+    hardware, folds = hardware_graph(graph, folding)
+    reads = {node.name: node.inputs for node in hardware.nodes}
+    assert list(reads) == [
+        "x", "x_fork", "a", "b_width", "b", "c_width", "c",
+        "ab_i0_width", "ab_i0_fifo", "ab_i1_fifo", "ab", "abc_i0_fifo", "abc_i1_fifo", "abc",
+        "abc_fork", "more_i0_width", "more_i0_fifo", "more_i1_width", "more_i1_fifo", "more",
+        "held_width", "held"]
+    assert reads["a"] == reads["b_width"] == reads["c_width"] == ("x_fork",)
+    assert reads["more_i0_width"] == reads["more_i1_width"] == ("abc_fork",)
+    assert reads["more"] == ("more_i0_fifo", "more_i1_fifo")
+    assert folds["x_fork"].pe == 2 and folds["abc_fork"].pe == 1
+    assert [node.ways for node in hardware.nodes if isinstance(node, Fork)] == [3, 2]
+
+
+def test_only_saturation_is_counted() -> None:
+    graph = diamond(lo=-2, hi=2)
+    assert "saturated" in Accelerator(graph, choose(graph)).signature.members
+    plain = Graph("plain", graph.nodes[:-1])
+    assert "saturated" not in Accelerator(plain, choose(plain)).signature.members
 
 
 def test_fifos_by_hand() -> None:
@@ -184,7 +141,7 @@ def test_fifos_by_hand() -> None:
 
 
 def test_nodes_without_gateware_are_named() -> None:
-    graph = random_graph("g", 0)
+    graph = random_graph(0)
     with pytest.raises(N2uqError, match="no gateware for Flatten"):
         unit(Flatten("f"), (), graph.edges["input"], Fold())
 
@@ -198,6 +155,6 @@ def test_impossible_folding_is_found_before_elaboration() -> None:
 def test_text_is_the_same_every_time(tmp_path: Path) -> None:
     from n2uq_hw.emit import accelerator_verilog
 
-    graph = random_graph("g", 3)
+    graph = random_graph(3)
     folds = random_folding(graph, 3)
     assert accelerator_verilog(graph, folds) == accelerator_verilog(graph, folds)
