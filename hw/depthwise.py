@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from amaranth.hdl import Module, Signal
-from amaranth.lib import memory
 from amaranth.lib.wiring import connect, flipped
 
 from ..ir import DepthwiseMatVec, Edge, SumPool
-from .matvec import weight_codes_of, words
+from .matvec import weight_codes_of
+from .memory import bits_of, rom
 from .pool import SumPoolUnit
 from .stream import Unit, beats, divides, element, wraps
 
@@ -35,17 +35,15 @@ class ProductUnit(Unit):
         codes, bits, step, least = weight_codes_of(self.weights)
         length, pe = codes.shape
         enable, x, valid = Signal(), Signal.like(self.i.payload), Signal()
-        m.submodules.weights = weights = memory.Memory(shape=pe * bits, depth=length,
-                                                       init=words(codes, bits))
-        rom = weights.read_port()
-        wraps(m, rom.addr, length, enable & self.i.valid)
+        weights = rom(m, "weights", bits_of(codes, bits), platform)
+        wraps(m, weights.addr, length, enable & self.i.valid)
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
-                     rom.en.eq(enable)]
+                     weights.en.eq(enable)]
         with m.If(enable):
             # Cycle 1: the beat meets its weights. Cycle 2: multiply.
             m.d.sync += [x.eq(self.i.payload), valid.eq(self.i.valid), self.o.valid.eq(valid)]
             for lane in range(pe):
-                weight = rom.data.word_select(lane, bits) * step + least
+                weight = weights.data.word_select(lane, bits) * step + least
                 m.d.sync += self.o.payload[lane].eq(weight * x[lane])
         return m
 

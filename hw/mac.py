@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Module, Mux, Shape, Signal
+from itertools import accumulate, pairwise
+
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal
 from amaranth.hdl import Value as HdlValue
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .stream import beats, shape_for
 
-__all__ = ["MacArray", "adder_tree", "mac_latency", "mac_name", "tree_latency"]
+__all__ = ["MacArray", "adder_tree", "lanes", "mac_latency", "mac_name", "tree_latency"]
 
 LEVELS_PER_STAGE = 1  # adder levels between registers: two would merge into wide compressors
+WORD = 64  # bits of a signal that a simulator holds in one machine word
 
 
 def tree_latency(terms: int) -> int:
@@ -32,10 +35,30 @@ def mac_latency(simd: int, code_bits: int, form: str) -> int:
     return tree_latency(simd) + planes_latency(code_bits, form) + 2
 
 
+def lanes(m: Module, vector: HdlValue, shape: Shape, name: str) -> list[HdlValue]:
+    """The elements of `vector`, by way of signals of at most WORD bits: see `adder_tree`."""
+    count = max(WORD // shape.width, 1)
+    found: list[HdlValue] = []
+    for k, at in enumerate(range(0, len(vector), count * shape.width)):
+        part = Signal(len(vector[at:at + count * shape.width]), name=f"{name}_{k}")
+        m.d.comb += part.eq(vector[at:at + count * shape.width])
+        found += elements(part, [shape] * (len(part) // shape.width))
+    return found
+
+
+def elements(word: HdlValue, shapes: list[Shape]) -> list[HdlValue]:
+    """The parts of `word` that are as wide as `shapes`, lowest first."""
+    ends = list(accumulate((shape.width for shape in shapes), initial=0))
+    parts = [word[at:end] for at, end in pairwise(ends)]
+    return [part.as_signed() if shape.signed else part
+            for part, shape in zip(parts, shapes, strict=True)]
+
+
 def adder_tree(m: Module, enable: HdlValue, terms: list, name: str) -> HdlValue:
     """Sum of `terms` in a balanced tree, a register after every LEVELS_PER_STAGE levels.
 
-    Latency `tree_latency(len(terms))`; every node is as wide as its range needs.
+    Latency `tree_latency(len(terms))`; every node is as wide as its range needs.  The nodes of a
+    level lie side by side in registers of at most WORD bits, which are few and suit a simulator.
     """
     level = 0
     while len(terms) > 1:
@@ -43,11 +66,15 @@ def adder_tree(m: Module, enable: HdlValue, terms: list, name: str) -> HdlValue:
         terms = [a + b for a, b in zip(terms[0::2], terms[1::2], strict=False)] + odd
         level += 1
         if level % LEVELS_PER_STAGE == 0 or len(terms) == 1:
-            registers = [Signal(term.shape(), name=f"{name}_{level}_{k}")
-                         for k, term in enumerate(terms)]
-            with m.If(enable):
-                m.d.sync += [r.eq(t) for r, t in zip(registers, terms, strict=True)]
-            terms = list(registers)
+            count = max(WORD // max(term.shape().width for term in terms), 1)
+            registered: list[HdlValue] = []
+            for k, at in enumerate(range(0, len(terms), count)):
+                part = terms[at:at + count]
+                word = Signal(len(Cat(part)), name=f"{name}_{level}_{k}", reset_less=True)
+                with m.If(enable):
+                    m.d.sync += word.eq(Cat(part))
+                registered += elements(word, [term.shape() for term in part])
+            terms = registered
     return terms[0]
 
 
@@ -98,21 +125,21 @@ class MacArray(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        lanes = range(self.simd)
+        pairs = list(zip(lanes(m, self.codes.as_value(), Shape(self.code_bits), "code"),
+                         lanes(m, self.a.as_value(), self.activation, "lane"), strict=True))
         if self.form == "planes":
             zero = Const(0, self.activation)
-            planes = [adder_tree(m, self.enable, [Mux(self.codes[i][b], self.a[i], zero)
-                                                  for i in lanes], f"plane{b}")
-                      for b in range(self.code_bits)]
+            planes = [adder_tree(m, self.enable, [Mux(code[b], a, zero) for code, a in pairs],
+                                 f"plane{b}") for b in range(self.code_bits)]
             dot = adder_tree(m, self.enable, [plane << b for b, plane in enumerate(planes)], "dot")
             term = dot * self.step + self.total
         elif self.form == "product":
-            dot = adder_tree(m, self.enable, [self.codes[i] * self.a[i] for i in lanes], "dot")
+            dot = adder_tree(m, self.enable, [code * a for code, a in pairs], "dot")
             term = dot * self.step + self.total
         else:
-            term = adder_tree(m, self.enable, [(self.codes[i] * self.step + self.least) * self.a[i]
-                                               for i in lanes], "dot")
-        held = Signal(HdlValue.cast(term).shape(), name="term")
+            term = adder_tree(m, self.enable, [(code * self.step + self.least) * a
+                                               for code, a in pairs], "dot")
+        held = Signal(HdlValue.cast(term).shape(), name="term", reset_less=True)
         with m.If(self.enable):
             m.d.sync += held.eq(term)
         with m.If(self.enable & self.valid):

@@ -12,10 +12,11 @@ from amaranth.lib import memory
 from ..errors import N2uqError
 from ..folding import FORMS
 from ..ir import Edge, MatVec
-from .mac import MacArray, adder_tree, mac_latency, mac_name, planes_latency
+from .mac import MacArray, adder_tree, lanes, mac_latency, mac_name, planes_latency
+from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, instantiate, shape_for, wraps
 
-__all__ = ["MatVecUnit", "accumulator_range", "weight_codes_of", "words"]
+__all__ = ["MatVecUnit", "accumulator_range", "weight_codes_of"]
 
 
 def weight_codes_of(weights: np.ndarray) -> tuple[np.ndarray, int, int, int]:
@@ -42,13 +43,6 @@ def accumulator_range(weights: np.ndarray, edge: Edge, simd: int) -> tuple[int, 
     lo = by_beat.min(axis=0).sum(axis=2).cumsum(axis=1)
     hi = by_beat.max(axis=0).sum(axis=2).cumsum(axis=1)
     return int(lo.min()), int(hi.max())
-
-
-def words(values: np.ndarray, width: int) -> list[int]:
-    """Pack unsigned `values` [rows, n] of `width` bits into one integer per row, first one low."""
-    bits = (values[:, :, None] >> np.arange(width, dtype=values.dtype) & 1).astype(np.uint8)
-    packed = np.packbits(bits.reshape(len(values), -1), axis=1, bitorder="little")
-    return [int.from_bytes(row.tobytes(), "little") for row in packed]
 
 
 class MatVecUnit(Unit):
@@ -94,12 +88,10 @@ class MatVecUnit(Unit):
 
         # Cycle 1: the beat of the vector, from the stream or the buffer, meets its weights.
         by_fold = codes.reshape(self.folds, self.pe, self.beats, self.simd).transpose(0, 2, 1, 3)
-        m.submodules.weights = weights = memory.Memory(
-            shape=self.pe * self.simd * bits, depth=self.folds * self.beats,
-            init=words(by_fold.reshape(self.folds * self.beats, -1), bits))
-        rom = weights.read_port()
-        wraps(m, rom.addr, self.folds * self.beats, issue)
-        m.d.comb += rom.en.eq(enable)
+        rows = by_fold.reshape(self.folds * self.beats, -1)
+        weights = rom(m, "weights", bits_of(rows, bits), platform)
+        wraps(m, weights.addr, self.folds * self.beats, issue)
+        m.d.comb += weights.en.eq(enable)
         a = self._vector(m, enable, beat, replay)
 
         # Cycles 2..: dot products; the sum of the activations is shared by all PEs.
@@ -111,17 +103,17 @@ class MatVecUnit(Unit):
                                                      platform)
             pes.append(pe)
             m.d.comb += [pe.enable.eq(enable), pe.a.as_value().eq(a),
-                         pe.codes.as_value().eq(rom.data.word_select(k, self.simd * bits))]
+                         pe.codes.as_value().eq(weights.data.word_select(k, self.simd * bits))]
             m.d.comb += self.o.payload[k].eq(pe.acc)
         valid, first, final = self._control(m, enable, issue, beat == 0, last,
                                             mac_latency(self.simd, bits, self.form))
-        shared = beats(element(self.edge), self.simd)(a)
         total = Const(0) if self.form == "direct" else adder_tree(
-            m, enable, [shared[i] for i in range(self.simd)], "total")
+            m, enable, lanes(m, a, element(self.edge), "lane"), "total")
         # least is -(2^bits - 1) for odd weights: no multiplier, which would be a far DSP block.
         total = total - (total << bits) if step == 2 else total * least
         for cycle in range(planes_latency(bits, self.form)):
-            delayed = Signal(HdlValue.cast(total).shape(), name=f"total_delayed_{cycle + 1}")
+            delayed = Signal(HdlValue.cast(total).shape(), name=f"total_delayed_{cycle + 1}",
+                             reset_less=True)
             with m.If(enable):
                 m.d.sync += delayed.eq(total)
             total = delayed
@@ -132,7 +124,7 @@ class MatVecUnit(Unit):
         return m
 
     def _vector(self, m, enable, beat, replay):
-        direct, replayed = Signal(len(self.i.p.as_value())), Signal()
+        direct, replayed = Signal(len(self.i.p.as_value()), reset_less=True), Signal()
         with m.If(enable):
             m.d.sync += [direct.eq(self.i.p.as_value()), replayed.eq(replay)]
         if self.folds == 1:

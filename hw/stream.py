@@ -16,6 +16,7 @@ from amaranth.hdl import (
     Cat,
     ClockSignal,
     Elaboratable,
+    Format,
     Instance,
     Module,
     Mux,
@@ -47,9 +48,20 @@ def element(edge: Edge) -> Shape:
     return Shape(edge.width, edge.signed)
 
 
+class Beat(data.ArrayLayout):
+    """An array that waveforms and Verilog show whole.
+
+    A name for each lane would be most of the Verilog of a wide unit, and of the time to write it.
+    """
+
+    def format(self, value: Any, format_spec: str) -> Format:
+        """As one number."""
+        return Format(f"{{:{format_spec}}}", HdlValue.cast(value))
+
+
 def beats(shape: Shape, lanes: int) -> data.ArrayLayout:
     """Payload layout of `lanes` elements per beat."""
-    return data.ArrayLayout(shape, lanes)
+    return Beat(shape, lanes)
 
 
 def divides(what: str, lanes: int, of: str, total: int) -> int:

@@ -20,14 +20,15 @@ from . import __version__, golden
 from .data import channels_last, from_arrays, images_for
 from .errors import N2uqError
 from .folding import Folding, fold_cycles, load_folding, save_folding
-from .hw.build import WRAPPER, Accelerator, hardware_graph, lanes_of, module_name
+from .hw.build import WRAPPER, Accelerator, hardware_graph, lanes_of, module_name, saturates
+from .hw.memory import hex_rows
 from .hw.stream import Library
 from .ir import Flatten, Graph, MatVec, Threshold, describe, load_graph
 from .templates import render
 from .tools import rtlil_to_verilog
 
-__all__ = ["Build", "Port", "accelerator_verilog", "emit", "load_build", "port", "ports", "report",
-           "whole_directory"]
+__all__ = ["Build", "Port", "accelerator_verilog", "emit", "library_verilog", "load_build", "port",
+           "ports", "report", "whole_directory"]
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,27 @@ def ports(graph: Graph, folding: Folding) -> tuple[Port, Port]:
     return port(hardware, folds, hardware.input.name), port(hardware, folds, hardware.output)
 
 
+def library_verilog(library: Library, name: str) -> dict[str, str]:
+    """Texts by file name: `<name>.v` with all modules of `library`, and the files these read."""
+    verilog = rtlil_to_verilog("\n".join(library.rtlil().values()))
+    memories = sorted(library.memories.items())
+    rows = [{"module": module, "file": f"{module}.hex", "depth": len(bits),
+             "width": bits.shape[1], "address": (len(bits) - 1).bit_length()}
+            for module, bits in memories]
+    return {f"{name}.v": render("library.v.j2", verilog=verilog, memories=rows),
+            **{f"{module}.hex": hex_rows(bits).decode() for module, bits in memories}}
+
+
 def accelerator_verilog(graph: Graph, folding: Folding) -> dict[str, str]:
-    """Verilog texts by file name, `<name>.v` and the AXI4-Stream `<name>_axis.v`."""
+    """Texts by file name: `<name>.v`, its memory files, and the AXI4-Stream `<name>_axis.v`."""
     library = Library()
     library.signature(module_name(graph), lambda: Accelerator(graph, folding))
     given, made = ports(graph, folding)
-    verilog = rtlil_to_verilog("\n".join(library.rtlil().values()))
+    files = library_verilog(library, graph.name)
     wrapper = render("axis.v.j2", name=module_name(graph, WRAPPER),
-                     accelerator=module_name(graph), version=__version__, input=given, output=made)
-    return {f"{graph.name}.v": verilog, f"{module_name(graph, WRAPPER)}.v": wrapper}
+                     accelerator=module_name(graph), version=__version__, input=given, output=made,
+                     saturated=saturates(graph))
+    return {**files, f"{module_name(graph, WRAPPER)}.v": wrapper}
 
 
 def report(graph: Graph, folding: Folding) -> dict[str, Any]:
@@ -176,8 +189,8 @@ class Build:
 
     @property
     def verilog(self) -> list[Path]:
-        """The Verilog files."""
-        return sorted((self.path / "rtl").glob("*.v"))
+        """The Verilog files, and the memory files that they read."""
+        return sorted((self.path / "rtl").glob("*.v")) + sorted((self.path / "rtl").glob("*.hex"))
 
     def images(self, count: int | None, source: Path | None
                ) -> tuple[np.ndarray, np.ndarray | None]:

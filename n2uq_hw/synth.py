@@ -169,7 +169,8 @@ def _script(files: Sequence[str], top: str, family: str, units: Sequence[str], d
     command, without, with_ = FAMILIES[family]
     command = f"{command} -top {top} {with_ if dsp else without}".rstrip()
     return "\n".join([
-        *(f"read_verilog -sv {name}" for name in files), f"hierarchy -check -top {top}",
+        *(f"read_verilog -sv {name}" for name in files if not name.endswith(".hex")),
+        f"hierarchy -check -top {top}",
         *(f"setattr -mod -set keep_hierarchy 1 {unit}" for unit in units),
         # Yosys 0.70 fails an assertion (count_id(wire->name) == 0, or GetSize(conn.first) ==
         # GetSize(conn.second)) when abc9 puts back a design in which a cell drives only part of a
@@ -214,7 +215,7 @@ def synthesize(verilog: Sequence[Path], top: str, family: str, *, units: Sequenc
 
     Parameters
     ----------
-    verilog: the files, no two of one name.
+    verilog: the files, no two of one name; .hex files are there for these to read.
     family: "xcup" (UltraScale+), "xc7" (7 series), "ecp5" or "ice40".
     units: modules to keep apart and count one by one; all others flatten into these and `top`.
     dsp: whether products may use multiplier blocks.

@@ -52,7 +52,7 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
 
     Parameters
     ----------
-    verilog: the files with the devices' modules.
+    verilog: the files with the devices' modules; .hex files are there for $readmemh.
     work: folder for the compiled simulator, which is kept and serves again for the same
         Verilog and streams, whatever the beats, counts, stalls, seed and resets.
     stalls: probability that a source, and that a sink, stalls in a cycle, 0 to 1.
@@ -81,11 +81,17 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
             run = Path(folder)
             write_inputs(run, duts, stalls, seed, max_idle)
             (run / "resets.json").write_text(json.dumps([int(cycles) for cycles in resets]))
+            for path in _memories(verilog):
+                shutil.copy(path, run)
             outcome = _execute(program, run, simulator, duts, report)
             return _result(run, duts, outcome, max_idle, compile_seconds)
     except OSError as error:
         name = error.filename2 or error.filename or work
         raise N2uqError(f"{name}: {error.strerror or error}") from None
+
+
+def _memories(verilog: Sequence[Path]) -> list[Path]:
+    return [path for path in verilog if path.suffix == ".hex"]
 
 
 def _check(verilog: Sequence[Path], duts: Sequence[Dut], stalls: tuple[float, float],
@@ -125,7 +131,8 @@ def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str
         tools.verilator()
     versions = tools.versions()
     key = hashlib.sha256(json.dumps([
-        simulator, harness, [hashlib.sha256(path.read_bytes()).hexdigest() for path in verilog],
+        simulator, harness,
+        [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in verilog],
         str(config.libs_dir), versions["cocotb"], versions["g++"],
         versions["iverilog"] if icarus else tools.verilator().version,
     ]).encode()).hexdigest()[:16]
@@ -138,7 +145,8 @@ def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str
         for path in verilog:
             shutil.copy(path, build)
         translate = _compile_icarus if icarus else _verilate
-        translate(["harness.sv", *(path.name for path in verilog)], build)
+        memories = _memories(verilog)
+        translate(["harness.sv", *(path.name for path in verilog if path not in memories)], build)
         if not (build / "simulator").is_file():
             raise N2uqError(f"{'iverilog' if icarus else 'g++'}: must make a simulator, and made "
                             "none without a fault")

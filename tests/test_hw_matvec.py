@@ -10,7 +10,7 @@ from units import SCENARIOS, Bench, Case, case, edge_of, images_on
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.folding import FORMS, weight_bits
 from n2uq_hw.hw.mac import mac_latency
-from n2uq_hw.hw.matvec import MatVecUnit, accumulator_range, weight_codes_of, words
+from n2uq_hw.hw.matvec import MatVecUnit, accumulator_range, weight_codes_of
 from n2uq_hw.ir import Edge, MatVec, infer
 
 
@@ -133,14 +133,6 @@ def test_codes_of_weights(weights: list[int], bits: int, step: int, least: int) 
     assert rest == [bits, step, least]
     assert (step * codes.astype(np.int64) + least).tolist() == [weights]
     assert codes.max() < 2**bits
-
-
-def test_words_pack_the_first_value_low() -> None:
-    assert words(np.array([[1, 2, 3], [4, 0, 7]]), 3) == [0o321, 0o704]
-    rng = np.random.default_rng(1)
-    values = rng.integers(0, 2**13, (5, 40)).astype(np.uint32)
-    assert words(values, 13) == [sum(int(v) << 13 * i for i, v in enumerate(row))
-                                 for row in values]
 
 
 @pytest.mark.parametrize("pe,simd,message", [

@@ -13,11 +13,12 @@ import pytest
 from numpy.typing import ArrayLike
 
 from n2uq_hw import golden
+from n2uq_hw.emit import library_verilog
 from n2uq_hw.hw.stream import Library, Unit
 from n2uq_hw.ir import Edge, Node, infer
 from n2uq_hw.sim.harness import Dut, Record, Run, Sink, Source, pack, unpack
 from n2uq_hw.sim.runner import simulate
-from n2uq_hw.tools import rtlil_to_verilog, run_yosys
+from n2uq_hw.tools import run_yosys
 
 # Sources and sinks that never stall, one of them, both; and resets in the middle of all of it.
 SCENARIOS = [(0, 0, ()), (0.5, 0, ()), (0, 0.5, ()), (0.3, 0.4, ()), (0, 0, (53, 0, 1, 200)),
@@ -109,10 +110,13 @@ class Bench:
         library = Library()
         for c in cases:
             library.signature(c.name, lambda c=c: c.unit)
-        self.verilog = rtlil_to_verilog("\n".join(library.rtlil().values()))
         self.folder = factory.mktemp("units")
-        self.path = self.folder / "units.v"
-        self.path.write_text(self.verilog + "".join(c.checked for c in cases))
+        files = library_verilog(library, "plain")
+        self.verilog = files["plain.v"]
+        files["units.v"] = self.verilog + "".join(c.checked for c in cases)
+        for name, text in files.items():
+            (self.folder / name).write_text(text)
+        self.files = [self.folder / name for name in files if name != "plain.v"]
         # All workers of pytest-xdist look here, so that only the first of them compiles.
         base = factory.getbasetemp()
         base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -124,7 +128,7 @@ class Bench:
         self.work.mkdir(exist_ok=True)
         with (self.work / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # not two workers at the same compile
-            run = simulate([self.path], [c.dut for c in self.cases.values()], work=self.work,
+            run = simulate(self.files, [c.dut for c in self.cases.values()], work=self.work,
                            stalls=(source, sink), resets=resets, seed=seed, max_idle=2000)
         for c in self.cases.values():
             got = c.values(run.sinks[c.name][0])
@@ -144,7 +148,6 @@ class Bench:
         """No combinational loop, and no path from an output's ready to its valid."""
         registers = ",".join(f"-{kind}" for kind in
                              ("$dff", "$dffe", "$sdff", "$sdffe", "$sdffce", "$memrd_v2"))
-        (self.folder / "plain.v").write_text(self.verilog)
         run_yosys("\n".join([
             "read_verilog plain.v", "proc", "memory_dff", "flatten", "opt_clean",
             "check -assert",

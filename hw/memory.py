@@ -1,0 +1,63 @@
+"""Read-only memories: in the Verilog text while small, in a hex file beside it when large."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from amaranth.hdl import ClockSignal, Instance, Module
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from .stream import Library
+
+__all__ = ["FILE_BITS", "bits_of", "hex_rows", "rom", "words"]
+
+# From here on a memory gets a file: 16 kB of digits, which nobody reads in the Verilog any more,
+# and less than the largest Verilog module around it.
+FILE_BITS = 2**16
+
+_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
+
+
+def bits_of(values: np.ndarray, width: int) -> np.ndarray:
+    """Unsigned `values` [rows, n] of `width` bits as uint8 bits [rows, n·width], first one low."""
+    bits = np.empty((*values.shape, width), np.uint8)
+    for place in range(width):
+        bits[:, :, place] = values >> values.dtype.type(place) & 1
+    return bits.reshape(len(values), -1)
+
+
+def words(bits: np.ndarray) -> list[int]:
+    """One integer for each row of `bits` [rows, width], the first bit lowest."""
+    return [int.from_bytes(row.tobytes(), "little")
+            for row in np.packbits(bits, axis=1, bitorder="little")]
+
+
+def hex_rows(bits: np.ndarray) -> bytes:
+    """The text that $readmemh reads: ``⌈width/4⌉`` hex digits a row of `bits` [rows, width]."""
+    rows, width = bits.shape
+    digits = -(-width // 4)
+    low = np.packbits(bits, axis=1, bitorder="little")
+    nibbles = np.stack([low & 15, low >> 4], axis=2).reshape(rows, -1)[:, :digits]
+    text = np.full((rows, digits + 1), ord("\n"), np.uint8)
+    text[:, :-1] = _DIGITS[nibbles[:, ::-1]]
+    return text.tobytes()
+
+
+def rom(m: Module, name: str, bits: np.ndarray, platform: Any) -> Any:
+    """A read port, `addr`, `en` and `data`, of a ROM that becomes submodule `name` of `m`.
+
+    `data` is the row of `bits` [depth, width] at `addr`, one cycle after, and holds while `en` is
+    low.  From FILE_BITS bits on, if `platform` is a Library, the ROM is a module that reads the
+    file which the Library's user writes; else its contents are part of `m`.
+    """
+    depth, width = bits.shape
+    if not isinstance(platform, Library) or bits.size < FILE_BITS or depth == 1:
+        m.submodules[name] = table = memory.Memory(shape=width, depth=depth, init=words(bits))
+        return table.read_port()
+    port = wiring.Signature({"addr": In(range(depth)), "en": In(1), "data": Out(width)}
+                            ).create(path=(name,))
+    m.submodules[name] = Instance(platform.memory(name, bits), i_clk=ClockSignal(), i_en=port.en,
+                                  i_addr=port.addr, o_data=port.data)
+    return port
