@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo venv lint test bench nets clean
+.PHONY: demo venv lint test test-slow bench nets clean
 
 demo: $(VENV)/demo            ## a shipped network becomes Verilog, proven and costed
 	$(BIN)/n2uq-hw demo
@@ -18,6 +18,9 @@ lint: $(VENV)/all
 
 test: lint                    ## ruff, mypy, pytest; MNIST is looked for in $$N2UQ_MNIST
 	$(BIN)/pytest -n $(JOBS) --dist loadfile
+
+test-slow: $(VENV)/all        ## whole networks in simulation, every bit
+	$(BIN)/pytest -m slow -n $(JOBS)
 
 bench: $(VENV)/all            ## the figures of the README, measured side by side
 	$(BIN)/python -m bench

@@ -14,8 +14,8 @@ import numpy as np
 
 from .errors import N2uqError
 
-__all__ = ["DATASETS", "Dataset", "channels_last", "from_arrays", "images_for", "load", "read_idx",
-           "read_npz"]
+__all__ = ["DATASETS", "Dataset", "Samples", "channels_last", "from_arrays", "images_for", "load",
+           "read_idx", "read_npz"]
 
 DATASETS = ("digits", "mnist")
 DIGITS_TEST = 360   # images of the fixed test split

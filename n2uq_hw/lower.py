@@ -451,8 +451,8 @@ class _Lowering:
         if x.order is not None:
             raise N2uqError(f"{self.net.name}: a Flatten must be followed by a Linear, "
                             f"not by the output")
-        if bends := [layer for layer in x.waiting if isinstance(layer, PReLU | ReLU | ReLU6)]:
-            raise self.error(bends[0], "must be followed by a quantizer, not by the output")
+        if any(isinstance(layer, PReLU | ReLU | ReLU6) for layer in x.waiting):
+            x = self.fixed(x)
         unit = 2.0**-LOGIT_FRACTION_BITS
         x = self.append(self.straight("logits", *self.line(x, x.waiting, unit)), x)
         if top1:

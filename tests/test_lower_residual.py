@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from adverse import NORMAL, adverse
 from truth import check_every_integer
 
 from n2uq_hw import accuracy, architectures, golden, ir, model
@@ -19,31 +20,6 @@ from n2uq_hw.model import InputSpec, Net
 
 CHECKPOINT = Path(__file__).parents[2] / "shared/checkpoints/resnet18_w2a2_quantized_downsample.pth"
 needs_checkpoint = pytest.mark.skipif(not CHECKPOINT.is_file(), reason=f"no {CHECKPOINT}")
-NORMAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-ADVERSE = {
-    "running_var": [1e-6, 1e-3, 1, 1, 50], "running_mean": [0, -2, 3, 0.5],
-    "bias": [0, 0.5, -0.5, 1, -2], "a": [-4, 0, 1e-3, 0.2, 0.6, 1], "start": [-0.5, 0, 0.3],
-    "scale1": [1, -1, 0.7, 1.5], "scale2": [1, -1, 0.8], "clip_val": [1.5, 2, 2.5],
-}
-SLOPES = [0.25, 0, 1, -0.25, -1, 1.5]
-GAINS = [1, -1, 0.5, -0.7, 2, 0]
-
-
-def adverse(layers: tuple[model.Layer, ...], size: int, seed: int = 0, channels: int = 3) -> Net:
-    """Random parameters out of those that trained nets hold at their worst."""
-    rng = np.random.default_rng(seed)
-    params = {}
-    for layer in layers:
-        for key, shape in layer.shapes().items():
-            pool = ADVERSE.get(key)
-            if key == "weight" and len(shape) == 1:
-                pool = SLOPES if isinstance(layer, model.PReLU) else GAINS
-            value = rng.normal(0, 0.2, shape) if pool is None else rng.choice(pool, shape)
-            params[f"{layer.name}.{key}"] = value.astype(np.float32)
-    spec = InputSpec((channels, size, size), 255, 1 / 255,
-                     *(values[:channels] for values in NORMAL.values()))
-    return Net("net", spec, layers, params)
-
 
 ARCHITECTURES = {
     "resnet8": architectures.resnet8(1, 2, 10),

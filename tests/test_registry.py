@@ -11,6 +11,7 @@ import torch
 from n2uq_hw import folding, golden, ir, lower, model, nn
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.folding import Fold
+from n2uq_hw.formats import Formats
 from n2uq_hw.hw import build
 from n2uq_hw.ir import Edge, Node
 from n2uq_hw.model import Layer
@@ -69,7 +70,8 @@ ODD = Odd("odd", ("x",))
     (lambda: build.unit(ODD, (EDGE,), EDGE, Fold()), "no gateware for Odd"),
     (lambda: model.layer_float(OddLayer("odd"), {}, np.zeros(1)), "no float formula for OddLayer"),
     (lambda: nn.module_for(OddLayer("odd")), "no torch module for OddLayer odd"),
-    (lambda: lower._Lowering(NET).add(OddLayer("odd")), "net: no lowering for OddLayer odd"),
+    (lambda: lower._Lowering(NET, Formats(), {}).add(OddLayer("odd")),
+     "net: no lowering for OddLayer odd"),
 ])
 def test_the_base_case_raises(call: Callable[[], object], message: str) -> None:
     with pytest.raises(N2uqError, match=message):
@@ -79,8 +81,10 @@ def test_the_base_case_raises(call: Callable[[], object], message: str) -> None:
 def some_layers() -> tuple[Layer, ...]:
     return (model.Conv("conv", 2, 2, 3, groups=2), model.BatchNorm("bn", 2), model.Bias("bias", 2),
             model.PReLU("prelu", 2), model.LTQ("quan", 2), model.MaxPool("peak", 2, 1),
-            model.Pact("pact", 2), model.AvgPool("mean"), model.Flatten("flat"),
-            model.Linear("fc", 2, 3))
+            model.Pact("pact", 2), model.FloatConv("float", 2, 2, 1), model.ReLU6("relu6"),
+            model.Add("sum", inputs=("relu6", "pact")), model.ReLU("relu"), model.AvgPool("mean"),
+            model.Flatten("flat"), model.FloatLinear("head", 2, 4), model.Pact("pact2", 2),
+            model.Linear("fc", 4, 3))
 
 
 def some_net() -> model.Net:
@@ -95,7 +99,7 @@ NET = some_net()
 
 
 def test_one_net_of_every_kind_of_layer() -> None:
-    """Declared, lowered, folded, evaluated and made in torch, in one chain."""
+    """Declared, lowered, folded, evaluated and made in torch, in one net."""
     assert {type(layer).__name__ for layer in NET.layers} == set(Layer.KINDS)
     graph = lower.lower(NET, top1=True)
     chosen = folding.choose(graph)
