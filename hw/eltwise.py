@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from amaranth.hdl import Const, Module, Mux, Shape, Signal
 from amaranth.hdl import Value as HdlValue
-from amaranth.lib import memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..ir import Add, ArgMax, Edge, PiecewiseLinear, Saturate, Scale
+from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, shape_for, wraps
 
 __all__ = ["AddUnit", "ArgMaxUnit", "LinesUnit", "PiecewiseLinearUnit", "SaturateUnit",
@@ -25,8 +26,8 @@ class Pipeline:
     Cycle 0 is the one in which the beat is taken.
     """
 
-    def __init__(self, m: Module, enable: Signal, **start: Any) -> None:
-        self.m, self.enable = m, enable
+    def __init__(self, m: Module, enable: Signal, platform: Any, **start: Any) -> None:
+        self.m, self.enable, self.platform = m, enable, platform
         self._values = {(name, 0): value for name, value in start.items()}
 
     def at(self, name: str, cycle: int) -> Any:
@@ -80,12 +81,11 @@ class Table:
         if self.groups == 1:
             read = [[Const(v, self.shape) for v in row] for row in self.words[0].tolist()]
         else:
-            p.m.submodules[self.name] = table = memory.Memory(
-                shape=beats(self.shape, self.rows * self.pe), depth=self.groups,
-                init=self.words.reshape(self.groups, -1).tolist())
-            port = table.read_port()
+            width, words = self.shape.width, self.words.reshape(self.groups, -1)
+            port = rom(p.m, self.name, bits_of(words, width), p.platform)
             p.m.d.comb += [port.addr.eq(p.at("group", cycle - 2)), port.en.eq(p.enable)]
-            read = [[port.data[row * self.pe + lane] for lane in range(self.pe)]
+            word = data.View(beats(self.shape, self.rows * self.pe), port.data)
+            read = [[word[row * self.pe + lane] for lane in range(self.pe)]
                     for row in range(self.rows)]
         chosen = read[0] if self.rows == 1 else [
             Mux(above, upper, lower) for above, lower, upper in
@@ -134,7 +134,7 @@ class LinesUnit(Unit):
                  turn: np.ndarray, multiplier: np.ndarray, offset: np.ndarray,
                  clip: tuple[int, ...] = ()) -> None:
         groups = divides(f"{node.name}: PE", pe, "channels", edge.channels)
-        self.groups, self.shift, self.clip = groups, node.shift, clip
+        self.groups, self.shift = groups, node.shift
         super().__init__(beats(element(edge), pe), beats(element(out), pe))
         turn = np.broadcast_to(turn, (1, edge.channels)).clip(edge.lo.min(), edge.hi.max() + 1)
         ends = np.stack([[edge.lo, np.maximum(edge.lo, turn[0])],
@@ -144,7 +144,8 @@ class LinesUnit(Unit):
         rows = [s if line.any() else 1 - s for s, line in enumerate(reached)]
         m, c = (np.broadcast_to(values, reached.shape)[rows].astype(np.int64)
                 for values in (multiplier, offset))
-        self.reach = _ends(((ends * m + c) >> node.shift)[:, reached])
+        self.reach = lo, hi = _ends(((ends * m + c) >> node.shift)[:, reached])
+        self.clip = clip if clip and (lo < clip[0] or clip[1] < hi) else ()
         around = _powers(np.unique(m[1, reached[1]]).tolist()) if (m[0] != m[1]).any() else []
         self.around = around[0] if len(around) == 1 else None
         used = slice(2 if self.around is None else 1)
@@ -172,7 +173,7 @@ class LinesUnit(Unit):
         m = Module()
         enable, group = Signal(), Signal(range(self.groups))
         wraps(m, group, self.groups, enable & self.i.valid)
-        p = Pipeline(m, enable, valid=self.i.valid, x=self.i.payload, group=group)
+        p = Pipeline(m, enable, platform, valid=self.i.valid, x=self.i.payload, group=group)
         above, operands, last = self.schedule()
         if self.around is not None or max(self.multiplier.rows, self.offset.rows) > 1:
             turns = self.turn.lookup(p, above - 1)
@@ -209,7 +210,7 @@ class ScaleUnit(LinesUnit):
     """``o = clip((i·multiplier + offset) >> shift)`` (floor) on PE channels per beat.
 
     Latency 5 cycles, or 4 if the multipliers are constants; without a multiplier 3, or 1 if the
-    offsets are constants too; a clip takes 1 more.  II = 1.
+    offsets are constants too; a clip that the range exceeds takes 1 more.  II = 1.
     """
 
     def __init__(self, node: Scale, edge: Edge, out: Edge, *, pe: int) -> None:

@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""FifoUnit, ForkUnit and WidthConverter against the golden model, and their timing; what all units share."""
+"""FifoUnit, ForkUnit, WidthConverter against golden, and their timing; what all units share."""
 
 from __future__ import annotations
 

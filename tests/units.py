@@ -10,11 +10,13 @@ from functools import cached_property
 
 import numpy as np
 import pytest
+from amaranth.hdl import Shape
+from amaranth.lib import data, wiring
 from numpy.typing import ArrayLike
 
 from n2uq_hw import golden
 from n2uq_hw.emit import library_verilog
-from n2uq_hw.hw.stream import Library, Unit
+from n2uq_hw.hw.stream import Library
 from n2uq_hw.ir import Edge, Node, infer
 from n2uq_hw.sim.harness import Dut, Record, Run, Sink, Source, pack, unpack
 from n2uq_hw.sim.runner import simulate
@@ -25,20 +27,16 @@ SCENARIOS = [(0, 0, ()), (0.5, 0, ()), (0, 0.5, ()), (0.3, 0.4, ()), (0, 0, (53,
              (0.4, 0.3, (7, 111, 29)), (0.2, 0.8, (2, 300))]
 
 # A stream rule that the unit breaks (a beat offered is withdrawn or changes before it is taken)
-# inverts all its beats from then on, so that they differ from the golden model's.
-CHECKED = """
-module {name}_checked (input clk, input rst,
-        input [{i}-1:0] i__payload, input i__valid, output i__ready,
-        output [{o}-1:0] o__payload, output o__valid, input o__ready);
-    wire [{o}-1:0] payload;
-    reg [{o}-1:0] held;
+# inverts all beats from then on, so that they differ from the golden model's.
+CHECK = """
+module checked_stream #(parameter WIDTH = 1) (input clk, input rst,
+        input [WIDTH-1:0] payload, input valid, input ready, output [WIDTH-1:0] checked);
+    reg [WIDTH-1:0] held;
     reg waiting, broken;
-    wire breaks = broken || waiting && !(o__valid && payload == held);
-    {name} unit (.clk(clk), .rst(rst), .i__payload(i__payload), .i__valid(i__valid),
-        .i__ready(i__ready), .o__payload(payload), .o__valid(o__valid), .o__ready(o__ready));
-    assign o__payload = payload ^ {{{o}{{breaks}}}};
+    wire breaks = broken || waiting && !(valid && payload == held);
+    assign checked = payload ^ {WIDTH{breaks}};
     always @(posedge clk) begin
-        waiting <= !rst && o__valid && !o__ready;
+        waiting <= !rst && valid && !ready;
         broken <= !rst && breaks;
         held <= payload;
     end
@@ -62,43 +60,100 @@ def images_on(edge: Edge, count: int, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Case:
-    """A unit, the images it gets and those it must give."""
+    """A unit, the images it gets and those it must give, on each output.
+
+    Members
+    -------
+    images, more: of the first input, of the further ones.
+    counts: what the unit's counter must be while each beat is offered, if it has one.
+    """
 
     name: str
-    unit: Unit
+    unit: wiring.Component
     images: np.ndarray
     expected: np.ndarray
+    more: tuple[np.ndarray, ...] = ()
+    counts: np.ndarray | None = None
+
+    def streams(self, flow: wiring.Flow) -> dict[str, data.ArrayLayout]:
+        """Payload layouts of the unit's inputs or outputs by name."""
+        return {name: getattr(self.unit, name).payload.shape()
+                for name, member in self.unit.signature.members.items()
+                if member.flow == flow and member.is_signature}
+
+    @cached_property
+    def counter(self) -> dict[str, int]:
+        """Name and bits of the unit's counter."""
+        return {name: Shape.cast(member.shape).width
+                for name, member in self.unit.signature.members.items() if member.is_port}
+
+    def bits(self, layout: data.ArrayLayout) -> int:
+        """Bits of a recorded beat: the counter is above the payload."""
+        return layout.size + sum(self.counter.values())
 
     @cached_property
     def dut(self) -> Dut:
         """The unit as a device under test."""
-        i, o = self.unit.i.payload.shape(), self.unit.o.payload.shape()
-        beats = pack(self.images.reshape(-1, i.length), i.elem_shape.width)
-        return Dut(self.name, f"{self.name}_checked",
-                   (Source("i__payload", "i__valid", "i__ready", i.size, beats),),
-                   (Sink("o__payload", "o__valid", "o__ready", o.size,
-                         self.expected.size // o.length),))
+        ins, outs = self.streams(wiring.In), self.streams(wiring.Out)
+        sources = (Source(f"{i}__payload", f"{i}__valid", f"{i}__ready", it.size,
+                          pack(images.reshape(-1, it.length), it.elem_shape.width))
+                   for (i, it), images in zip(ins.items(), (self.images, *self.more), strict=True))
+        sinks = (Sink(f"{o}__payload", f"{o}__valid", f"{o}__ready", self.bits(it),
+                      self.expected.size // it.length) for o, it in outs.items())
+        return Dut(self.name, f"{self.name}_checked", tuple(sources), tuple(sinks))
 
     @property
     def checked(self) -> str:
         """Verilog of the unit within a check of the stream rules."""
-        return CHECKED.format(name=self.name, i=self.unit.i.payload.shape().size,
-                              o=self.unit.o.payload.shape().size)
+        ports, pins, body = ["input clk", "input rst"], [".clk(clk)", ".rst(rst)"], []
+        for i, it in self.streams(wiring.In).items():
+            ports += [f"input [{it.size - 1}:0] {i}__payload", f"input {i}__valid",
+                      f"output {i}__ready"]
+            pins.append(f".{i}__payload({i}__payload)")
+        for o, it in self.streams(wiring.Out).items():
+            bits = self.bits(it)
+            ports += [f"output [{bits - 1}:0] {o}__payload", f"output {o}__valid",
+                      f"input {o}__ready"]
+            pins += [f".{o}__payload({o}[{it.size - 1}:0])",
+                     *(f".{name}({o}[{bits - 1}:{it.size}])" for name in self.counter)]
+            body.append(f"wire [{bits - 1}:0] {o}; checked_stream #(.WIDTH({bits})) check_{o} ("
+                        f".clk(clk), .rst(rst), .payload({o}), .valid({o}__valid), "
+                        f".ready({o}__ready), .checked({o}__payload));")
+        pins += [f".{s}__{pin}({s}__{pin})" for flow in (wiring.In, wiring.Out)
+                 for s in self.streams(flow) for pin in ("valid", "ready")]
+        return (f"module {self.name}_checked ({', '.join(ports)});\n" + "\n".join(body)
+                + f"\n{self.name} unit ({', '.join(pins)});\nendmodule\n")
 
-    def values(self, record: Record) -> np.ndarray:
-        """The images that a run gave."""
-        o = self.unit.o.payload.shape()
-        return unpack(record.beats, o.length, o.elem_shape.width, o.elem_shape.signed
+    def values(self, output: str, record: Record) -> np.ndarray:
+        """The images that a run gave on `output`."""
+        o = self.streams(wiring.Out)[output]
+        return unpack(record.beats[:, :o.size], o.length, o.elem_shape.width, o.elem_shape.signed
                       ).reshape(self.expected.shape)
 
+    def counted(self, output: str, record: Record) -> np.ndarray:
+        """The unit's counter at each beat of `output`."""
+        bits = record.beats[:, self.streams(wiring.Out)[output].size:]
+        return unpack(bits, 1, bits.shape[1], False)[:, 0]
 
-def case(node: Node, edge: Edge, make: Callable[[Edge], Unit], images: np.ndarray | int = 3
-         ) -> Case:
+
+def case(node: Node, edges: Edge | Sequence[Edge], make: Callable[[Edge], wiring.Component],
+         images: np.ndarray | Sequence[np.ndarray] | int = 3) -> Case:
     """The case of `node` on `images`, or on so many random ones; `make` gets the edge it makes."""
+    edges = (edges,) if isinstance(edges, Edge) else tuple(edges)
     if isinstance(images, int):
-        images = images_on(edge, images, sum(map(ord, node.name)))
-    return Case(node.name, make(infer(node, edge)), images,
-                golden.evaluate(node, (edge,), images))
+        images = [images_on(edge, images, sum(map(ord, node.name)) + k)
+                  for k, edge in enumerate(edges)]
+    first, *more = [images] if isinstance(images, np.ndarray) else images
+    return Case(node.name, make(infer(node, *edges)), first,
+                golden.evaluate(node, edges, first, *more), tuple(more))
+
+
+def same(what: str, got: np.ndarray, expected: np.ndarray) -> None:
+    """Fail with the first difference."""
+    wrong = np.argwhere(got != expected)
+    assert not len(wrong), (
+        f"{what}: {len(wrong)} of {got.size} differ, first at {wrong[0].tolist()}: "
+        f"{got[tuple(wrong[0])]}, not {expected[tuple(wrong[0])]}")
 
 
 class Bench:
@@ -113,7 +168,7 @@ class Bench:
         self.folder = factory.mktemp("units")
         files = library_verilog(library, "plain")
         self.verilog = files["plain.v"]
-        files["units.v"] = self.verilog + "".join(c.checked for c in cases)
+        files["units.v"] = self.verilog + CHECK + "".join(c.checked for c in cases)
         for name, text in files.items():
             (self.folder / name).write_text(text)
         self.files = [self.folder / name for name in files if name != "plain.v"]
@@ -131,25 +186,29 @@ class Bench:
             run = simulate(self.files, [c.dut for c in self.cases.values()], work=self.work,
                            stalls=(source, sink), resets=resets, seed=seed, max_idle=2000)
         for c in self.cases.values():
-            got = c.values(run.sinks[c.name][0])
-            wrong = np.argwhere(got != c.expected)
-            assert not len(wrong), (
-                f"{c.name}: {len(wrong)} of {got.size} differ, first at {wrong[0].tolist()}: "
-                f"{got[tuple(wrong[0])]}, not {c.expected[tuple(wrong[0])]}")
+            for output, record in zip(c.streams(wiring.Out), run.sinks[c.name], strict=True):
+                same(f"{c.name}.{output}", c.values(output, record), c.expected)
+                if c.counts is not None:
+                    same(f"{c.name}.{output} counter", c.counted(output, record), c.counts)
         return run
 
     @cached_property
     def timing(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Per unit, the cycles in which beats were taken and given when nobody stalls."""
+        """Per unit, the cycles in which beats were taken and given when nobody stalls.
+
+        Of the first input and the first output.
+        """
         run = self.run()
         return {name: (run.sources[name][0], run.sinks[name][0].cycles) for name in self.cases}
 
     def check_rules(self) -> None:
-        """No combinational loop, and no path from an output's ready to its valid."""
+        """No combinational loop, and no path from an output's ready to any output's valid."""
         registers = ",".join(f"-{kind}" for kind in
                              ("$dff", "$dffe", "$sdff", "$sdffe", "$sdffce", "$memrd_v2"))
         run_yosys("\n".join([
             "read_verilog plain.v", "proc", "memory_dff", "flatten", "opt_clean",
             "check -assert",
-            *(f"select -assert-none {name}/w:o__valid %ci*:{registers} {name}/w:o__ready %i"
-              for name in self.cases)]), self.folder)
+            *(f"select -assert-none {name}/w:{valid}__valid %ci*:{registers} "
+              f"{name}/w:{ready}__ready %i"
+              for name, c in self.cases.items() for outs in [c.streams(wiring.Out)]
+              for valid in outs for ready in outs)]), self.folder)
