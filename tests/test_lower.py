@@ -257,7 +257,10 @@ def test_step_function_at_the_ends_of_62_bits() -> None:
     assert 0 < thresholds[0, 0] - 2**59 <= 128
 
 
-@pytest.mark.parametrize("name", shipped())
+CHAINS = [name for name in shipped() if "resnet" not in name]
+
+
+@pytest.mark.parametrize("name", CHAINS)
 def test_whole_nets_against_the_float_model(name: str) -> None:
     net = find_net(name)
     if net.meta["dataset"] == "mnist" and not MNIST.is_dir():
@@ -271,7 +274,7 @@ def test_whole_nets_against_the_float_model(name: str) -> None:
     assert classes.tolist() == net.forward(images).argmax(axis=1).tolist()
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", CHAINS)
 def test_logits_are_within_a_step_over_the_whole_range(name: str) -> None:
     net = find_net(name)
     graph = lower(net)

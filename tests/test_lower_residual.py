@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from adverse import NORMAL, adverse
+from mnist import MNIST, needs_mnist
 from truth import check_every_integer
 
 from n2uq_hw import accuracy, architectures, golden, ir, model
 from n2uq_hw.checkpoint import import_checkpoint
-from n2uq_hw.data import read_npz
+from n2uq_hw.data import load, read_npz
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.formats import Formats, fraction_bits
 from n2uq_hw.lower import lower
 from n2uq_hw.model import InputSpec, Net
+from n2uq_hw.nets import find_net
 
 CHECKPOINT = Path(__file__).parents[2] / "shared/checkpoints/resnet18_w2a2_quantized_downsample.pth"
 needs_checkpoint = pytest.mark.skipif(not CHECKPOINT.is_file(), reason=f"no {CHECKPOINT}")
@@ -220,3 +222,12 @@ def test_the_trained_checkpoint_keeps_its_classes() -> None:
 def test_the_trained_checkpoint_agrees_at_every_integer() -> None:
     net = import_checkpoint(CHECKPOINT, "resnet18", size=32)
     assert check_every_integer(net, lower(net), every=2**16, part_of=8) > 4 * 10**6
+
+
+@needs_mnist
+def test_the_shipped_resnet_keeps_its_classes() -> None:
+    net, test = find_net("mnist_resnet8_w2a2"), load("mnist", MNIST)
+    images, labels = test.images[:1000], test.labels[:1000]
+    found = accuracy.agreement(net, lower(net), images, labels)
+    assert found.top1_agreement >= 0.995
+    assert check_every_integer(net, lower(net), every=2**14) > 300_000

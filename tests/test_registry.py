@@ -81,7 +81,7 @@ def test_the_base_case_raises(call: Callable[[], object], message: str) -> None:
 def some_layers() -> tuple[Layer, ...]:
     return (model.Conv("conv", 2, 2, 3, groups=2), model.BatchNorm("bn", 2), model.Bias("bias", 2),
             model.PReLU("prelu", 2), model.LTQ("quan", 2), model.MaxPool("peak", 2, 1),
-            model.Pact("pact", 2), model.FloatConv("float", 2, 2, 1), model.ReLU6("relu6"),
+            model.Pact("pact", 2), model.FloatConv("full", 2, 2, 1), model.ReLU6("relu6"),
             model.Add("sum", inputs=("relu6", "pact")), model.ReLU("relu"), model.AvgPool("mean"),
             model.Flatten("flat"), model.FloatLinear("head", 2, 4), model.Pact("pact2", 2),
             model.Linear("fc", 4, 3))

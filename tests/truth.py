@@ -32,14 +32,8 @@ def true_scalar(layer: model.Layer, p: Arrays, x: np.ndarray) -> np.ndarray:
         return x + p["bias"]
     if isinstance(layer, model.ReLU | model.ReLU6):
         return np.clip(x, 0, 6 if isinstance(layer, model.ReLU6) else np.inf)
-    if isinstance(layer, Shift):
-        return x + p["by"]
     assert isinstance(layer, model.PReLU)
     return np.where(x > 0, x, x * p["weight"])
-
-
-class Shift(model.ReLU):
-    """x + by: what a full-precision layer adds to its product."""
 
 
 def true_float_conv(net: Net, layer: model.FloatConv, bits: int) -> tuple[list, list]:
@@ -53,7 +47,8 @@ def true_float_conv(net: Net, layer: model.FloatConv, bits: int) -> tuple[list, 
     k = np.rint(w / delta[:, None, None, None])
     black = -net.input.offset / net.input.factor
     return ([delta, np.array([2.0**-max(bits - 8, 0)])],
-            [(Shift("shift"), {"by": -(k.sum(axis=(2, 3)) * black).sum(axis=1) * delta})])
+            [(model.Bias("dark", len(delta)),
+              {"bias": -(k.sum(axis=(2, 3)) * black).sum(axis=1) * delta})])
 
 
 def true_levels(layer: model.Layer, p: Arrays, x: np.ndarray) -> tuple[np.ndarray, float]:
