@@ -61,7 +61,7 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
     resets: cycles to run before each extra reset, counted from the reset before; the run that
         counts begins after the last.
     max_idle: the run has failed when no stream moved for so many cycles.
-    progress: is told the stage, "compile" or "simulate", and the fraction done, 0 to 1.
+    progress: is told the stage, "verilate", "compile" or "simulate", and the fraction done, 0 to 1.
 
     Raises
     ------
@@ -73,10 +73,8 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
     work = work.resolve()
     began = time.perf_counter()
     try:
-        report("compile", 0.0)
-        program, compiled = _program(verilog, harness_verilog(duts), work, simulator)
+        program, compiled = _program(verilog, harness_verilog(duts), work, simulator, report)
         compile_seconds = time.perf_counter() - began if compiled else 0.0
-        report("compile", 1.0)
         with tempfile.TemporaryDirectory(prefix="run-", dir=work) as folder:
             run = Path(folder)
             write_inputs(run, duts, stalls, seed, max_idle)
@@ -120,8 +118,8 @@ def _check(verilog: Sequence[Path], duts: Sequence[Dut], stalls: tuple[float, fl
                             f"bits, not {list(stream.beats.shape)}")
 
 
-def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str
-             ) -> tuple[Path, bool]:
+def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str,
+             report: Progress) -> tuple[Path, bool]:
     """The compiled simulator, and whether it had to be compiled."""
     icarus = simulator == "icarus"
     if icarus:
@@ -146,7 +144,8 @@ def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str
             shutil.copy(path, build)
         translate = _compile_icarus if icarus else _verilate
         memories = _memories(verilog)
-        translate(["harness.sv", *(path.name for path in verilog if path not in memories)], build)
+        translate(["harness.sv", *(path.name for path in verilog if path not in memories)], build,
+                  report)
         if not (build / "simulator").is_file():
             raise N2uqError(f"{'iverilog' if icarus else 'g++'}: must make a simulator, and made "
                             "none without a fault")
@@ -161,7 +160,7 @@ def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str
     return program, True
 
 
-def _verilate(sources: Sequence[str], build: Path) -> None:
+def _verilate(sources: Sequence[str], build: Path, report: Progress) -> None:
     """Compile `sources` in the folder `build` to `simulator`, with Verilator and g++.
 
     Not by cocotb's own runner: that makes every signal public, which costs Verilator most of
@@ -169,6 +168,7 @@ def _verilate(sources: Sequence[str], build: Path) -> None:
     """
     verilator = tools.verilator()
     libs = config.libs_dir
+    report("verilate", 0.0)
     tools.run([
         verilator.command, "-cc", "--exe", "--vpi", "-O3", "-Wno-fatal", "--no-timing",
         "--top-module", "harness", "--prefix", "Vtop", "-Mdir", ".", "-o", "simulator",
@@ -176,11 +176,19 @@ def _verilate(sources: Sequence[str], build: Path) -> None:
         "-LDFLAGS", f"-Wl,-rpath,{libs} -L{libs} -lcocotbvpi_verilator",
         str(Path(config.share_dir) / "lib" / "verilator" / "verilator.cpp"), *sources,
     ], cwd=build, env=verilator.env, name="verilator")
+    report("verilate", 1.0)
     runtime = _runtime(verilator)
     for path in runtime.glob("*.o"):
         shutil.copy(path, build)  # newer than Vtop.mk, so that make leaves it alone
-    tools.run(["make", f"-j{os.cpu_count() or 1}", "-f", "Vtop.mk",
-               "OPT_FAST=-O2", "OPT_GLOBAL=-O2"], cwd=build, env=verilator.env, name="g++")
+    texts = len(list(build.glob("Vtop*.cpp")))
+
+    def poll() -> None:
+        report("compile", min(1.0, len(list(build.glob("Vtop*.o"))) / texts))
+
+    poll()
+    tools.run(["make", f"-j{os.cpu_count() or 1}", "-f", "Vtop.mk", "OPT_FAST=-O2",
+               "OPT_GLOBAL=-O2"], cwd=build, env=verilator.env, name="g++", poll=poll)
+    report("compile", 1.0)
     if not runtime.is_dir():
         _keep_runtime(build, runtime)
 
@@ -212,11 +220,13 @@ def _keep_runtime(build: Path, runtime: Path) -> None:
             part.replace(runtime)
 
 
-def _compile_icarus(sources: Sequence[str], build: Path) -> None:
+def _compile_icarus(sources: Sequence[str], build: Path, report: Progress) -> None:
     """Compile `sources` in the folder `build` to `simulator`, with Icarus Verilog."""
+    report("compile", 0.0)
     (build / "options").write_text("+timescale+{}/{}\n".format(*_TIMESCALE))
     tools.run([tools.need("iverilog", "simulation with Icarus"), "-g2012", "-s", "harness",
                "-f", "options", "-o", "simulator", *sources], cwd=build, name="iverilog")
+    report("compile", 1.0)
 
 
 def _environment(simulator: str) -> dict[str, str]:
@@ -234,14 +244,18 @@ def _environment(simulator: str) -> dict[str, str]:
 def _execute(program: Path, run: Path, simulator: str, duts: Sequence[Dut],
              report: Progress) -> dict[str, float]:
     """Run the compiled simulator in the folder `run` and return what the bench left."""
-    sinks = [(port, stream) for port, _, stream in streams(duts) if isinstance(stream, Sink)]
-    total = max(1, sum(sink.count for _, sink in sinks))
+    logs: list[tuple[Path, int]] = []
+    total = 1
+    for port, _, stream in streams(duts):
+        beats, width = ((stream.count, stream.width) if isinstance(stream, Sink)
+                        else (len(stream.beats), 0))
+        logs.append((run / f"port{port}.log", 11 + 2 * -(-width // 8)))
+        total += beats
 
     def poll() -> None:
-        # The logs grow as the beats come, a line each; no need to wake the simulation.
-        logs = ((run / f"port{port}.log", 11 + 2 * -(-sink.width // 8)) for port, sink in sinks)
-        given = sum(path.stat().st_size // line for path, line in logs if path.exists())
-        report("simulate", min(1.0, given / total))
+        # The logs grow as beats come and go, a line each; no need to wake the simulation.
+        moved = sum(path.stat().st_size // line for path, line in logs if path.exists())
+        report("simulate", min(1.0, moved / total))
 
     command = [str(program)] if simulator == "verilator" else [
         tools.need("vvp", "simulation with Icarus"), "-m",

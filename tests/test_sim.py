@@ -207,7 +207,21 @@ def test_second_run_does_not_compile(good) -> None:
     run = good(stalls=(0.1, 0.2), seed=9, resets=(5,),
                progress=lambda stage, fraction: stages.append((stage, fraction)))
     assert run.compile_seconds == 0.0
-    assert stages[0] == ("compile", 0.0) and stages[-1] == ("simulate", 1.0)
+    assert stages[0] == ("simulate", 0.0) and stages[-1] == ("simulate", 1.0)
+    assert {stage for stage, _ in stages} == {"simulate"}
+
+
+@pytest.mark.parametrize("simulator", SIMULATORS)
+def test_progress_tells_each_stage_from_0_to_1(files: list[Path], tmp_path: Path, simulator: str
+                                               ) -> None:
+    told: list[tuple[str, float]] = []
+    simulate(files, [device("slice")], work=tmp_path, simulator=simulator,
+             progress=lambda stage, fraction: told.append((stage, fraction)))
+    stages = ["verilate"] * (simulator == "verilator") + ["compile", "simulate"]
+    assert list(dict.fromkeys(stage for stage, _ in told)) == stages
+    for stage in stages:
+        fractions = [fraction for name, fraction in told if name == stage]
+        assert fractions[0] == 0.0 and fractions[-1] == 1.0 and fractions == sorted(fractions)
 
 
 def test_other_beats_and_counts_do_not_compile(files: list[Path], work: Path) -> None:
