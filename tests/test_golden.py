@@ -14,17 +14,21 @@ from n2uq_hw import golden
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.golden import evaluate, exact_float
 from n2uq_hw.ir import (
+    Add,
     ArgMax,
     DepthwiseMatVec,
     Edge,
     Fifo,
     Flatten,
+    Fork,
     Graph,
     Input,
     MatVec,
     MaxPool,
     Node,
     Pad,
+    PiecewiseLinear,
+    Saturate,
     Scale,
     SlidingWindow,
     SumPool,
@@ -48,8 +52,9 @@ def drawn(rng: np.random.Generator, shape: tuple[int, ...], lo: int, hi: int
     return x.astype(edge.dtype), (edge,)
 
 
-def same(node: Node, edges: tuple[Edge], x: np.ndarray, expected: Any) -> None:
-    got = evaluate(node, edges, x)
+def same(node: Node, edges: tuple[Edge, ...], x: np.ndarray, expected: Any,
+         *more: np.ndarray) -> None:
+    got = evaluate(node, edges, x, *more)
     assert got.dtype.kind in "iu"
     assert got.astype(object).tolist() == np.asarray(expected).astype(object).tolist()
 
@@ -181,6 +186,65 @@ def test_scale_floors(lo: int, hi: int, shift: int) -> None:
                    for v, a, b in zip(pixel, m, c, strict=True)]
                   for pixel in line] for line in image] for image in x]
     same(Scale("n", multiplier=m, offset=c, shift=shift), edges, x, expected)
+    for low, high in ((0, 6), (-3, -3), (-2**50, 2**20)):
+        held = [[[[min(max(v, low), high) for v in pixel] for pixel in line] for line in image]
+                for image in expected]
+        same(Scale("n", multiplier=m, offset=c, shift=shift, clip=(low, high)), edges, x, held)
+
+
+def test_clip_against_torch() -> None:
+    x, edges = drawn(np.random.default_rng(10), (3, 4, 2), -300, 300)
+    node = Scale("n", multiplier=np.array([3]), shift=4, offset=np.array([8]), clip=(0, 6 * 4))
+    theirs = torch.nn.functional.relu6(torch.floor(
+        (torch.from_numpy(x.astype(np.float64)) * 3 + 8) / 16) / 4) * 4
+    same(node, edges, x, theirs.long().tolist())
+
+
+@spans
+@pytest.mark.parametrize("shift", [0, 3, 20])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_piecewise_linear(lo: int, hi: int, shift: int, rows: int) -> None:
+    rng = np.random.default_rng(11)
+    x, edges = drawn(rng, (2, 3, 3), lo, hi)
+    turn = np.array([int(x[0, 0, 1, 0]), lo, hi + 1])[:rows]  # one is hit exactly
+    m, c = rng.integers(-5, 6, (2, rows)), rng.integers(-2**30, 2**30, (2, rows))
+    expected = np.empty(x.shape, object)
+    for index in np.ndindex(x.shape):
+        k, v = index[3] % rows, int(x[index])
+        s = 1 if v >= int(turn[k]) else 0
+        expected[index] = (v * int(m[s, k]) + int(c[s, k])) // 2**shift
+    same(PiecewiseLinear("n", turn=turn, multiplier=m, offset=c, shift=shift), edges, x, expected)
+
+
+def test_prelu_between_biases_against_torch() -> None:
+    """In 4 fraction bits and slopes of 6, all of them exact in floats."""
+    rng = np.random.default_rng(12)
+    x, edges = drawn(rng, (4, 5, 3), -200, 200)
+    before, after = rng.integers(-50, 50, (2, 3))
+    slope = np.array([-5, 16, 0])  # of 64
+    node = PiecewiseLinear("n", turn=-before, shift=6, multiplier=np.stack([slope, [64] * 3]),
+                           offset=np.stack([before * slope, before * 64]) + after * 64)
+    real = torch.from_numpy(x.transpose(0, 3, 1, 2) / 16)
+    bias = [torch.from_numpy(values / 16)[:, None, None] for values in (before, after)]
+    theirs = torch.nn.functional.prelu(real + bias[0], torch.from_numpy(slope / 64)) + bias[1]
+    same(node, edges, x, torch.floor(theirs * 16).long().permute(0, 2, 3, 1).tolist())
+
+
+@spans
+def test_add(lo: int, hi: int) -> None:
+    rng = np.random.default_rng(13)
+    (x, (a,)), (y, (b,)) = drawn(rng, (2, 3, 2), lo, hi), drawn(rng, (2, 3, 2), -hi, -lo)
+    same(Add("n"), (a, b), x, x.astype(object) + y, y)
+    same(Add("n"), (a, a), x, x.astype(object) * 2, x)
+
+
+@spans
+def test_saturate(lo: int, hi: int) -> None:
+    x, edges = drawn(np.random.default_rng(14), (2, 3, 2), lo, hi)
+    for low, high in ((lo, hi), (lo + 1, hi - 1), (hi, hi), (lo, lo), (lo - 9, hi - 1),
+                      (lo + 1, hi + 9), (-2**60, 2**60)):
+        expected = [min(max(int(v), low), high) for v in x.reshape(-1)]
+        same(Saturate("n", lo=low, hi=high), edges, x, np.reshape(expected, x.shape))
 
 
 @spans
@@ -212,6 +276,7 @@ def test_argmax_takes_the_first_of_equals() -> None:
 def test_identities_and_flatten(lo: int, hi: int) -> None:
     x, edges = drawn(np.random.default_rng(9), (2, 3, 2), lo, hi)
     same(Fifo("n"), edges, x, x)
+    same(Fork("n", ways=3), edges, x, x)
     same(WidthConvert("n", lanes=2), edges, x, x)
     same(Flatten("n"), edges, x, [[[[v for row in image for pixel in row for v in pixel]]]
                                   for image in x.tolist()])

@@ -16,17 +16,22 @@ from n2uq_hw import golden
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.files import load_arrays
 from n2uq_hw.ir import (
+    FORMAT,
+    Add,
     ArgMax,
     DepthwiseMatVec,
     Edge,
     Fifo,
     Flatten,
+    Fork,
     Graph,
     Input,
     MatVec,
     MaxPool,
     Node,
     Pad,
+    PiecewiseLinear,
+    Saturate,
     Scale,
     SlidingWindow,
     SumPool,
@@ -47,10 +52,11 @@ def array(*values: Any, dtype: type = np.int64) -> np.ndarray:
 
 
 def chain(*nodes: Node, name: str = "g", **source: Any) -> Graph:
-    """An Input named x, then `nodes`, each reading the one before it."""
+    """An Input named x, then `nodes`, each reading the one before it, and what it names itself."""
     linked: list[Node] = [Input("x", **source)]
     for node in nodes:
-        linked.append(type(node)(**{**node.__dict__, "inputs": (linked[-1].name,)}))
+        inputs = (linked[-1].name, *node.inputs)
+        linked.append(type(node)(**{**node.__dict__, "inputs": inputs}))
     return Graph(name, tuple(linked))
 
 
@@ -64,7 +70,11 @@ EVERY = chain(
     SlidingWindow("window2", kernel=(2, 2), stride=(2, 2)), MaxPool("peak", positions=4),
     Flatten("flat"), SumPool("sums", positions=2),
     MatVec("fc", weights=array([1, -1], [3, -3], [-1, -1], dtype=np.int8)),
-    Scale("scale", multiplier=array(5, -3, 0), offset=array(2, 2, 9), shift=2), ArgMax("top"),
+    Scale("scale", multiplier=array(5, -3, 0), offset=array(2, 2, 9), shift=2, clip=(-9, 40)),
+    Fork("fork", ways=2),
+    PiecewiseLinear("bend", turn=array(0, 3, -2), shift=2, offset=array([1, 2, 3], [0, -4, 5]),
+                    multiplier=array([-1, 3, 2], [4, 4, 4])),
+    Add("sum", ("fork",)), Saturate("held", lo=-30, hi=25), ArgMax("top"),
     shape=(3, 5, 2), lo=-2, hi=5)
 
 
@@ -87,8 +97,8 @@ def test_bits_for_is_the_narrowest_width() -> None:
     ([0, 0], [1, 127], 7, False, np.int8), ([0, 0], [0, 0], 1, False, np.int8),
     ([0, 0], [255, 3], 8, False, np.uint8), ([0], [256], 9, False, np.int16),
     ([-1, 5], [0, 200], 9, True, np.int16), ([-129], [0], 9, True, np.int16),
-    ([0], [2**15], 16, False, np.int32), ([-2**31], [2**31 - 1], 32, True, np.int32),
-    ([0], [2**31], 32, False, np.int64),
+    ([0], [2**15], 16, False, np.uint16), ([0], [2**16], 17, False, np.int32),
+    ([-2**31], [2**31 - 1], 32, True, np.int32), ([0], [2**31], 32, False, np.int64),
 ])
 def test_edge(lo: list, hi: list, width: int, signed: bool, dtype: type) -> None:
     edge = Edge((4, 3, len(lo)), np.array(lo), np.array(hi))
@@ -99,12 +109,15 @@ def test_edge(lo: list, hi: list, width: int, signed: bool, dtype: type) -> None
 # --- Exact ranges -------------------------------------------------------------------------------
 
 
-def check_exact(node: Node, edge: Edge) -> None:
-    """`infer` gives exactly the values at its ends that all inputs on `edge` give."""
-    lo, hi = (np.broadcast_to(end, edge.shape).reshape(-1) for end in (edge.lo, edge.hi))
+def check_exact(node: Node, *edges: Edge) -> None:
+    """`infer` gives exactly the values at its ends that all inputs on `edges` give."""
+    lo, hi = (np.concatenate([np.broadcast_to(getattr(edge, end), edge.shape).reshape(-1)
+                              for edge in edges]) for end in ("lo", "hi"))
     x = np.array(list(itertools.product(*(range(a, b + 1) for a, b in zip(lo, hi, strict=True)))))
-    out = golden.evaluate(node, (edge,), x.reshape(-1, *edge.shape))
-    made = infer(node, edge)
+    parts = np.split(x, np.cumsum([edge.size for edge in edges])[:-1], axis=1)
+    out = golden.evaluate(node, edges, *(part.reshape(-1, *edge.shape) for part, edge in
+                                         zip(parts, edges, strict=True)))
+    made = infer(node, *edges)
     assert out.shape[1:] == made.shape
     values = out.reshape(-1, made.channels).astype(np.int64)
     assert values.min(axis=0).tolist() == np.broadcast_to(made.lo, made.channels).tolist(), node
@@ -126,7 +139,11 @@ def test_ranges_are_reached_and_never_exceeded(seed: int) -> None:
     check_exact(ArgMax("n"), edge(1, 1, 4, 4))
     check_exact(Flatten("n"), edge(1, 2, 2, 3))
     check_exact(Fifo("n"), edge(1, 2, 1, 3))
+    check_exact(Fork("n"), edge(1, 2, 1, 3))
     check_exact(WidthConvert("n", lanes=1), edge(1, 2, 1, 3))
+    check_exact(Add("n"), edge(1, 1, 2, 3), edge(1, 1, 2, 3))
+    lo, hi = np.sort(rng.integers(-6, 10, 2)).tolist()
+    check_exact(Saturate("n", lo=lo, hi=hi), edge(1, 1, 3, 6))
     check_exact(SlidingWindow("n", kernel=(1, 2)), edge(1, 3, 1, 3))
     check_exact(Pad("n", frame=tuple(rng.integers(0, 3, 4).tolist()),
                     values=rng.integers(-9, 10, int(rng.choice([1, 2])))), edge(1, 2, 2, 3))
@@ -134,6 +151,11 @@ def test_ranges_are_reached_and_never_exceeded(seed: int) -> None:
     check_exact(Scale("n", multiplier=rng.integers(-9, 10, channels),
                       offset=rng.integers(-99, 99, channels), shift=int(rng.integers(0, 5))),
                 edge(1, 1, 3, 6))
+    check_exact(Scale("n", multiplier=rng.integers(-9, 10, channels), clip=(lo, hi),
+                      offset=rng.integers(-9, 9, channels), shift=1), edge(1, 1, 3, 6))
+    check_exact(PiecewiseLinear("n", turn=rng.integers(-6, 12, channels), shift=1,
+                                multiplier=rng.integers(-9, 10, (2, channels)),
+                                offset=rng.integers(-99, 99, (2, channels))), edge(1, 1, 3, 6))
     check_exact(Threshold("n", thresholds=rng.integers(-6, 12, (channels, 5)),
                           signs=rng.integers(-1, 2, (channels, 5)).astype(np.int8),
                           base=rng.integers(-3, 3, int(rng.choice([1, channels])))),
@@ -231,6 +253,23 @@ VECTOR = {"shape": (1, 1, 2), "lo": 0, "hi": 3}
     (chain(Scale("s", shift="1")), "g: shift of s must be int, not '1'"),
     (chain(Scale("s", multiplier=array(1, 2))), "g: Scale s: multiplier must be"),
     (chain(Scale("s", multiplier=array(8)), **WIDE), "g: Scale s: values must fit 62 bits"),
+    (chain(Scale("s", clip=(1,))), r"g: Scale s: clip must be \(\) or \(lo, hi\) .* not \(1,\)"),
+    (chain(Scale("s", clip=(3, 2))), r"g: Scale s: clip must be .* with lo <= hi, not \(3, 2\)"),
+    (chain(Scale("s", clip=(0, "6"))), r"g: clip of s must be tuple\[int, \.\.\.\], not"),
+    (chain(PiecewiseLinear("l", turn=array(1, 2))), r"g: PiecewiseLinear l: turn must be \[1\] or"),
+    (chain(PiecewiseLinear("l", multiplier=array(1, 2))),
+     r"g: PiecewiseLinear l: multiplier must be \[2, 1\] or \[2, 1\], not \[2\]"),
+    (chain(PiecewiseLinear("l", offset=np.zeros((2, 3), int)), **VECTOR),
+     r"g: PiecewiseLinear l: offset must be \[2, 1\] or \[2, 2\], not \[2, 3\]"),
+    (chain(PiecewiseLinear("l", shift=63)), r"l: shift must be in 0\.\.62, not 63"),
+    (chain(PiecewiseLinear("l", turn=array(2**62))), "g: PiecewiseLinear l: values must fit 62"),
+    (chain(PiecewiseLinear("l", multiplier=array([1], [8])), **WIDE), "l: values must fit 62 bits"),
+    (chain(Add("a")), "g: Add a: must read 2 edges, not 1"),
+    (chain(Pad("p", frame=(1, 0, 0, 0)), Add("a", ("x",))),
+     r"g: Add a: must read two equal shapes, not \(2, 1, 1\) and \(1, 1, 1\)"),
+    (chain(Add("a", ("x",)), Add("b", ("x",)), **WIDE), "g: Add a: values must fit 62 bits"),
+    (chain(Saturate("c", lo=2, hi=1)), r"g: Saturate c: lo must not exceed hi, not 2\.\.1"),
+    (chain(Fork("f", ways=0)), "g: Fork f: ways must be positive, not 0"),
     (chain(MaxPool("p", positions=0)), "g: MaxPool p: 0 positions must divide the window of 1"),
     (chain(SumPool("p", positions=3), **VECTOR), "g: SumPool p: 3 positions must divide the wind"),
     (chain(SumPool("p", positions=2), **WIDE), "g: SumPool p: values must fit 62 bits"),
@@ -285,7 +324,8 @@ def test_dump() -> None:
         "  window           = SlidingWindow(pad, kernel=(2, 2), stride=(1, 2)) : [3, 4, 8] "
         "in -2..5, 4 bits signed"]
     assert dump(EVERY).count("\n") == len(EVERY.nodes) + 1
-    assert "  top              = ArgMax(scale) : [1, 1, 1] in 0.." in dump(EVERY)
+    assert "  sum              = Add(bend, fork) : [1, 1, 3] in " in dump(EVERY)
+    assert "  top              = ArgMax(held) : [1, 1, 1] in 0.." in dump(EVERY)
 
 
 Change = Callable[[dict[str, Any], dict[str, np.ndarray]], object]
@@ -296,8 +336,8 @@ def row(described: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("change,message", [
-    (lambda d, a: d.update(format=2), "n2uq-ir format must be 1, not 2"),
-    (lambda d, a: d.pop("format"), "n2uq-ir format must be 1, not None"),
+    (lambda d, a: d.update(format=1), f"n2uq-ir format must be {FORMAT}, not 1"),
+    (lambda d, a: d.pop("format"), f"n2uq-ir format must be {FORMAT}, not None"),
     (lambda d, a: d.pop("nodes"), "malformed n2uq-ir description: KeyError"),
     (lambda d, a: d.pop("meta"), "malformed n2uq-ir description: KeyError"),
     (lambda d, a: d.update(nodes=3), "malformed n2uq-ir description: TypeError"),
@@ -341,7 +381,7 @@ def row(described: dict[str, Any], name: str) -> dict[str, Any]:
 def test_faulty_files(change: Change, message: str, tmp_path: Path) -> None:
     path = tmp_path / "graph.safetensors"
     EVERY.save(path)
-    arrays, described = load_arrays(path, "n2uq-ir", 1)
+    arrays, described = load_arrays(path, "n2uq-ir", FORMAT)
     change(described, arrays)
     save_file(arrays, path, metadata={"n2uq-ir": json.dumps(described)})
     check_fault(path, message)
