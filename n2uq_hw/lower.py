@@ -225,9 +225,9 @@ class _Lowering:
             node: Node = self.bent(x, bend[0], bias, slope, intercept, span)
             rest = rest[bias is not None:]
         else:
-            named = (*affine, *bend)
-            node = self.straight(_node_name(named[-1]) if named else f"{x.node}_fixed",
-                                 slope, intercept, span)
+            names = [_node_name(layer) for layer in (*affine, *bend)]
+            taken = not names or names[-1] == x.node  # pixels, or levels, of which nothing waits
+            node = self.straight(f"{x.node}_fixed" if taken else names[-1], slope, intercept, span)
             if bend:
                 hi = int(infer(node, x.edge).hi.max())
                 most = round(6 / self.step) if isinstance(bend[0], ReLU6) else max(hi, 0)
