@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Shape, Signal
-from amaranth.lib import memory
 
 from ..errors import N2uqError
 from ..folding import STYLES
 from ..ir import Edge, Threshold, threshold_values
+from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, shape_for, wraps
 
 __all__ = ["ThresholdUnit", "comparator_table", "search_table"]
@@ -97,7 +99,7 @@ class ThresholdUnit(Unit):
         enable = Signal()
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable)]
         build = self._parallel if self.style == "parallel" else self._search
-        build(m, enable)
+        build(m, enable, platform)
         return m
 
     def _delay(self, m: Module, enable: Signal, values: list, names: list[str]) -> list[Signal]:
@@ -108,7 +110,7 @@ class ThresholdUnit(Unit):
             m.d.sync += [r.eq(v) for r, v in zip(registers, values, strict=True)]
         return registers
 
-    def _parallel(self, m: Module, enable: Signal) -> None:
+    def _parallel(self, m: Module, enable: Signal, platform: Any) -> None:
         t, turn, base = comparator_table(self.node, self.edge)
         shape = shape_for(int(t.min(initial=0)), int(t.max(initial=0)))
         size, shared = t.shape[1], len(t) == 1 or self.groups == 1
@@ -122,12 +124,8 @@ class ThresholdUnit(Unit):
         else:
             # Cycle 1: the row of this channel group is read.
             fields = shape.width * size + (size if mixed else 0)
-            words = [_pack([_row(t[c], turn[c], shape.width, mixed) for c in
-                            range(g * self.pe, (g + 1) * self.pe)], fields)
-                     for g in range(self.groups)]
-            m.submodules.table = table = memory.Memory(shape=fields * self.pe, depth=self.groups,
-                                                       init=words)
-            port = table.read_port()
+            bits = np.hstack([bits_of(t % 2**shape.width, shape.width), turn[:, :size * mixed]])
+            port = rom(m, "table", bits.reshape(self.groups, -1), platform)
             group = Signal(range(self.groups))
             m.d.comb += [port.addr.eq(group), port.en.eq(enable)]
             wraps(m, group, self.groups, enable & self.i.valid)
@@ -150,7 +148,7 @@ class ThresholdUnit(Unit):
                 m.d.sync += self.o.payload[lane].eq(sum((held[lane][i] for i in range(size)),
                                                         Const(base)))
 
-    def _search(self, m: Module, enable: Signal) -> None:
+    def _search(self, m: Module, enable: Signal, platform: Any) -> None:
         t, values = search_table(self.node, self.edge)
         depth = t.shape[1].bit_length()
         shape, out = shape_for(int(t.min()), int(t.max())), self.o.payload[0].shape()
@@ -161,7 +159,7 @@ class ThresholdUnit(Unit):
         found = [Const(0, 0)] * self.pe
         # Cycle 1 + level: each lane reads its threshold at this level of its search tree.
         for level in range(depth + 1):
-            size, ports = groups << level, []
+            ports = []
             for lane in range(self.pe):
                 c = (np.arange(groups) * self.pe + lane) % len(t)
                 if level < depth:
@@ -169,9 +167,8 @@ class ThresholdUnit(Unit):
                     entries, width = t[c][:, step // 2 - 1::step], shape.width
                 else:
                     entries, width = values[c], out.width
-                m.submodules[f"table_{level}_{lane}"] = table = memory.Memory(
-                    shape=width, depth=size, init=[int(v) % 2**width for v in entries.reshape(-1)])
-                port = table.read_port()
+                port = rom(m, f"table_{level}_{lane}",
+                           bits_of(entries.reshape(-1, 1) % 2**width, width), platform)
                 m.d.comb += [port.en.eq(enable), port.addr.eq(Cat(found[lane], group))]
                 ports.append(port.data)
             if level == depth:
@@ -195,13 +192,3 @@ def _as(value, shape: Shape):
 
 def _bits(row: np.ndarray) -> int:
     return int(sum(int(bit) << i for i, bit in enumerate(row)))
-
-
-def _row(t: np.ndarray, turn: np.ndarray, width: int, mixed: bool) -> int:
-    word = _pack([int(v) % 2**width for v in t], width)
-    return word | _bits(turn) << width * len(t) if mixed else word
-
-
-def _pack(values: list[int], width: int) -> int:
-    return sum(value << width * i for i, value in enumerate(values))
-

@@ -14,9 +14,11 @@ import pytest
 from amaranth.hdl import Module, Shape, Signal
 from test_hw_depthwise import depthwise
 from test_hw_matvec import matvec, odd
+from test_hw_threshold import nodes, threshold
 from units import SCENARIOS, Bench, Case
 
 from n2uq_hw.emit import library_verilog
+from n2uq_hw.folding import STYLES
 from n2uq_hw.hw import memory
 from n2uq_hw.hw.memory import FILE_BITS, bits_of, hex_rows, rom, words
 from n2uq_hw.hw.stream import Library, Unit, beats
@@ -61,7 +63,9 @@ def cases() -> list[Case]:
     return [*(reads(depth, width) for depth, width in
               [(2, 1), (3, 4), (16, 5), (17, 63), (5, 64), (100, 65), (9, 300)]),
             matvec("dense", odd(2, (4, 6), rng), 2, 3, "planes"),
-            depthwise("each", odd(3, (9, 6), rng), 2)]
+            depthwise("each", odd(3, (9, 6), rng), 2),
+            *(threshold(node, 2, style) for node in nodes() for style in STYLES
+              if node.name in ("vee", "mixed", "unused"))]
 
 
 @pytest.fixture(scope="module", params=[1, FILE_BITS], ids=["files", "text"])
@@ -70,7 +74,8 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "FILE_BITS", request.param)
         made = Bench(cases(), tmp_path_factory)
-    assert (len(made.files) - 1) == (len(made.cases) if request.param == 1 else 0)
+    units = {path.name.partition(".")[0] for path in made.files if path.suffix == ".hex"}
+    assert units == (set(made.cases) if request.param == 1 else set())
     return made
 
 
