@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from n2uq_hw import synth, tools
+from n2uq_hw.emit import library_verilog
 from n2uq_hw.folding import FORMS, STYLES, cheapest_form
 from n2uq_hw.hw.matvec import MatVecUnit
 from n2uq_hw.hw.stream import Library, Unit
@@ -94,14 +95,14 @@ Case = MatVecCase | ThresholdCase
 
 
 def verilog(unit: Unit) -> list[Path]:
-    """The unit as Verilog, in a file of build/bench; its top module is `unit`."""
+    """The unit as Verilog, in files of build/bench; its top module is `unit`."""
     library = Library()
     library.signature("unit", lambda: unit)
-    text = tools.rtlil_to_verilog("\n".join(library.rtlil().values()))
     WORK.mkdir(parents=True, exist_ok=True)
-    path = WORK / "unit.v"
-    path.write_text(text)
-    return [path]
+    files = library_verilog(library, "unit")
+    for name, text in files.items():
+        (WORK / name).write_text(text)
+    return [WORK / name for name in files]
 
 
 def resources(case: Case, family: str) -> synth.Resources:

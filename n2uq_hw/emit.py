@@ -156,7 +156,8 @@ def emit(graph: Graph, folding: Folding, out: Path, images: np.ndarray, labels: 
     vectors = {"images": images, "expected": expected}
     if labels is not None:
         vectors["labels"] = labels
-    described = report(graph, folding)
+    described = report(graph, folding) | {
+        "memories": [name for name in texts if name.endswith(".hex")]}
     progress("files")
     with whole_directory(out) as part:
         (part / "rtl").mkdir()

@@ -19,6 +19,7 @@ from n2uq_hw.lower import lower
 from n2uq_hw.model import Net
 from n2uq_hw.sim.harness import Dut, Sink, Source, pack
 from n2uq_hw.sim.runner import simulate
+from n2uq_hw.verify import verify
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -41,6 +42,24 @@ def test_manifest_has_the_hash_of_every_file(built: Path) -> None:
             if name != "manifest.json" and not name.startswith("simulation")}
     assert manifest["sha256"] == {name: hashlib.sha256(data).hexdigest()
                                   for name, data in rest.items()}
+
+
+def test_memory_files_are_listed_and_found(net: Net, images: np.ndarray, tmp_path: Path,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("n2uq_hw.hw.memory.FILE_BITS", 50)
+    graph = lower(net)
+    emit(graph, choose(graph), tmp_path / "b", images[:4], None)
+    memories = json.loads((tmp_path / "b" / "report.json").read_text())["memories"]
+    assert "small_conv1.weights.hex" in memories
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())["sha256"]
+    assert {f"rtl/{name}" for name in memories} == {n for n in manifest if n.endswith(".hex")}
+    assert f"reads {len(memories)} memory file(s)" in (tmp_path / "b" / "report.md").read_text()
+    build = load_build(tmp_path / "b")
+    assert {path.name for path in build.verilog} == {*memories, "small.v", "small_axis.v"}
+    assert verify(build, images[:4], None, stalls=0.2).mismatches == 0
+    (tmp_path / "b" / "rtl" / memories[0]).unlink()
+    with pytest.raises(N2uqError, match=f"but has no {memories[0]}"):
+        load_build(tmp_path / "b")
 
 
 def test_vectors_hold_goldens_results(built: Path, net: Net, images: np.ndarray) -> None:
