@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo venv lint test test-slow bench nets clean
+.PHONY: demo venv lint test test-slow bench sim-imagenet nets clean
 
 demo: $(VENV)/demo            ## a shipped network becomes Verilog, proven and costed
 	$(BIN)/n2uq-hw demo
@@ -24,6 +24,9 @@ test-slow: $(VENV)/all        ## whole networks in simulation, every bit
 
 bench: $(VENV)/all            ## the figures of the README, measured side by side
 	$(BIN)/python -m bench
+
+sim-imagenet: $(VENV)/all     ## the whole ResNet-18 at 224 x 224 in simulation, every logit
+	$(BIN)/python -m bench.imagenet $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 
 nets: $(VENV)/all             ## the accuracies of the shipped networks, measured anew
 	$(BIN)/n2uq-hw nets --measure

@@ -427,8 +427,10 @@ def sim(
 
 def _verdict_rows(verdict: Any) -> list[tuple[str, str]]:
     exact = "every output bit as in golden" if not verdict.mismatches else "DIFFERENT"
+    counted = [] if verdict.saturated is None else [
+        ("saturated elements", f"{verdict.saturated:,} (as in golden)")]
     return [("images", f"{verdict.images}, {verdict.mismatches} mismatches ({exact})"),
-            ("accuracy", _percent(verdict.accuracy)),
+            ("accuracy", _percent(verdict.accuracy)), *counted,
             ("cycles to the first output", f"{verdict.cycles_first_output:,}"),
             ("cycles per image", f"{verdict.cycles_per_image:,.2f}"),
             ("MAC utilization of the slowest layer", f"{verdict.mac_utilization:.4f}"),
