@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from units import SCENARIOS, Bench, Case, case, edge_of, images_on
 
+from n2uq_hw.emit import library_verilog
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.folding import FORMS, weight_bits
+from n2uq_hw.folding import FORMS
 from n2uq_hw.hw.mac import mac_latency
 from n2uq_hw.hw.matvec import MatVecUnit, accumulator_range, weight_codes_of
-from n2uq_hw.ir import Edge, MatVec, infer
+from n2uq_hw.hw.stream import Library
+from n2uq_hw.ir import Edge, MatVec, infer, weight_bits
 
 
 def odd(bits: int, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -150,3 +152,15 @@ def test_unknown_form() -> None:
     message = "^conv1: product form must be one of planes, product, direct, not fast$"
     with pytest.raises(N2uqError, match=message):
         MatVecUnit(node, edge, infer(node, edge), pe=1, simd=1, form="fast")
+
+
+@pytest.mark.parametrize("pe,simd", [(1, 576), (16, 36), (64, 64)])
+def test_verilog_of_a_wide_unit_is_short(pe: int, simd: int) -> None:
+    """A few hundred characters for each lane and each PE, not for each of their products."""
+    rng, edge = np.random.default_rng(0), edge_of((1, 1, 576), 0, 3)
+    node = MatVec("wide", weights=2 * rng.integers(0, 4, (64, 576)) - 3)
+    library = Library()
+    library.signature("wide", lambda: MatVecUnit(node, edge, infer(node, edge), pe=pe, simd=simd))
+    files = library_verilog(library, "wide")
+    assert len(files["wide.v"]) < 600 * pe + 450 * simd + 15_000
+    assert len(files["wide.weights.hex"]) < 64 * 576 * 2 / 4 * 1.1

@@ -45,6 +45,17 @@ def test_verilog_is_amaranths_own_without_the_banner() -> None:
     assert again == got
 
 
+def test_register_with_enable_is_one_statement() -> None:
+    m, d, q, enable = Module(), Signal(8, name="d"), Signal(8, name="q"), Signal(name="enable")
+    with m.If(enable):
+        m.d.sync += q.eq(d + 1)
+    text = tools.rtlil_to_verilog(rtlil.convert(m, name="top", ports=[d, q, enable]))
+    block = text[text.index("always"):].splitlines()[:3]
+    assert [line.strip().partition(" <= ")[0] for line in block] == [
+        "always @(posedge clk)", "if (rst) q", "else if (enable) q"]
+    assert text.count("always") == 1
+
+
 def test_yosys_error_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(N2uqError, match=r"^yosys: .*no.v.* not found") as error:
         tools.run_yosys("read_verilog no.v", tmp_path)
