@@ -169,6 +169,11 @@ class LinesUnit(Unit):
             terms = max(terms, above)
         return above, operands, max(terms, self.offset.ready(above)) + 1
 
+    @property
+    def latency(self) -> int:
+        """Cycles from a beat to its result."""
+        return self.schedule()[-1] + bool(self.clip)
+
     def elaborate(self, platform):
         m = Module()
         enable, group = Signal(), Signal(range(self.groups))

@@ -13,7 +13,7 @@ from ..ir import Edge, Threshold, threshold_values
 from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, shape_for, wraps
 
-__all__ = ["ThresholdUnit", "comparator_table", "search_table"]
+__all__ = ["ThresholdUnit", "comparator_table", "search_table", "threshold_latency"]
 
 
 def _steps(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -27,6 +27,21 @@ def _steps(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarray, np.ndar
                       for values in (t, node.signs, node.base))
     alike = all((values == values[0]).all() for values in (t, signs, base))
     return (t[:1], signs[:1], base[:1]) if alike else (t, signs, base)
+
+
+def _search_depth(node: Threshold) -> int:
+    """Levels of the search tree over the steps of a channel."""
+    return max(node.signs.shape[1].bit_length(), 1)
+
+
+def threshold_latency(node: Threshold, edge: Edge, pe: int, style: str) -> int:
+    """Cycles of a `ThresholdUnit`: 3 (parallel), 2 with constants; ``⌈log2(S + 1)⌉ + 1`` (search).
+
+    A search has one level or more.
+    """
+    if style == "search":
+        return _search_depth(node) + 1
+    return 2 if len(_steps(node, edge)[0]) == 1 or edge.channels == pe else 3
 
 
 def comparator_table(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarray, int]:
@@ -56,7 +71,7 @@ def search_table(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarray]:
     C is 1 if all channels are alike.
     """
     steps, signs, base = _steps(node, edge)
-    depth = max(signs.shape[1].bit_length(), 1)
+    depth = _search_depth(node)
     never = edge.hi.max() + 1
     t = np.full((len(signs), 2**depth - 1), never)
     t[:, :signs.shape[1]] = np.where(signs != 0, steps, never)

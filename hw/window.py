@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from amaranth.hdl import Array, Const, Module, Mux, Signal
 from amaranth.lib import memory
@@ -9,7 +11,7 @@ from amaranth.lib import memory
 from ..ir import Edge, Pad, SlidingWindow
 from .stream import Unit, beats, divides, element, wraps
 
-__all__ = ["PadUnit", "SlidingWindowUnit"]
+__all__ = ["LineBuffer", "PadUnit", "SlidingWindowUnit", "line_buffer"]
 
 
 class PadUnit(Unit):
@@ -51,6 +53,42 @@ class PadUnit(Unit):
         return m
 
 
+@dataclass(frozen=True)
+class LineBuffer:
+    """What a SlidingWindowUnit counts, in words, of which a pixel has `groups`.
+
+    Members
+    -------
+    depth: words that it holds; see SlidingWindowUnit.
+    rows, columns: windows down and across.
+    run: words of a window's row.
+    jumps: from a window's first word to the next window's, within a row of windows, from row to row
+        and from image to image: what the window's end releases.
+    to_run: from the last word of a window's row to the first of its next one.
+    back: from a window's first word to its last.
+    """
+
+    depth: int
+    rows: int
+    columns: int
+    run: int
+    jumps: tuple[int, int, int]
+    to_run: int
+    back: int
+
+
+def line_buffer(node: SlidingWindow, edge: Edge, groups: int) -> LineBuffer:
+    """The line buffer of `node` that reads `edge` in `groups` words per pixel."""
+    (kh, kw), (sh, sw), (height, width, _) = node.kernel, node.stride, edge.shape
+    rows, columns = (height - kh) // sh + 1, (width - kw) // sw + 1
+    to_last = (columns - 1) * sw
+    return LineBuffer(
+        ((kh + sh - 2) * width + kw) * groups + 1, rows, columns, kw * groups,
+        (sw * groups, (sh * width - to_last) * groups,
+         (height * width - ((rows - 1) * sh * width + to_last)) * groups),
+        (width - kw) * groups + 1, ((kh - 1) * width + kw) * groups - 1)
+
+
 class SlidingWindowUnit(Unit):
     """Every window of the image in the order (ky, kx, c), LANES channels per beat.
 
@@ -74,50 +112,42 @@ class SlidingWindowUnit(Unit):
     def __init__(self, node: SlidingWindow, edge: Edge, *, lanes: int) -> None:
         self.groups = divides(f"{node.name}: lanes", lanes, "channels", edge.channels)
         self.node, self.edge, self.lanes = node, edge, lanes
-        (kh, kw), (sh, _), width = node.kernel, node.stride, edge.shape[1]
-        self.depth = ((kh + sh - 2) * width + kw) * self.groups + 1
+        self.plan = line_buffer(node, edge, self.groups)
+        self.depth = self.plan.depth
         super().__init__(*[beats(element(edge), lanes)] * 2)
 
     def elaborate(self, platform):
         m = Module()
-        (kh, kw), (sh, sw) = self.node.kernel, self.node.stride
-        (height, width, _), groups, depth = self.edge.shape, self.groups, self.depth
-        rows, columns = (height - kh) // sh + 1, (width - kw) // sw + 1
+        kh, plan, depth = self.node.kernel[0], self.plan, self.depth
         m.submodules.lines = lines = memory.Memory(
             shape=len(self.i.p.as_value()), depth=depth, init=[])
         write, read = lines.write_port(), lines.read_port()
 
         # Where the window is, and which of its words is read: all counters end together.
-        word, ky = Signal(range(kw * groups)), Signal(range(kh))
-        column, row = Signal(range(columns)), Signal(range(rows))
+        word, ky = Signal(range(plan.run)), Signal(range(kh))
+        column, row = Signal(range(plan.columns)), Signal(range(plan.rows))
         issue, enable = Signal(), Signal()
-        run_end = wraps(m, word, kw * groups, issue)
+        run_end = wraps(m, word, plan.run, issue)
         window_end = wraps(m, ky, kh, issue & run_end) & run_end
-        row_end = wraps(m, column, columns, issue & window_end) & window_end
-        image_end = wraps(m, row, rows, issue & row_end) & row_end
-
-        # Words from a window's first pixel to the next window's: what the window's end releases.
-        to_column, to_row = sw * groups, (sh * width - (columns - 1) * sw) * groups
-        to_image = (height * width - ((rows - 1) * sh * width + (columns - 1) * sw)) * groups
-        jumps = (to_column, to_row, to_image)
+        row_end = wraps(m, column, plan.columns, issue & window_end) & window_end
+        image_end = wraps(m, row, plan.rows, issue & row_end) & row_end
 
         def at_end(of_column: int, of_row: int, of_image: int):
             return Mux(image_end, of_image, Mux(row_end, of_row, of_column))
 
         # Words from the one to read to the next one; a window's end goes back to its first one too.
-        back = ((kh - 1) * width + kw) * groups - 1
-        steps = (1, (width - kw) * groups + 1, *(jump - back for jump in jumps))
+        steps = (1, plan.to_run, *(jump - plan.back for jump in plan.jumps))
 
         def step(of_word: int, of_run: int, *of_window: int):
             return Mux(window_end, at_end(*of_window), Mux(run_end, of_run, of_word))
 
         # Words written from the window's first on. A jump past the last word written makes it
         # negative: words that no window reads are let in and forgotten.
-        fill = Signal(range(-max(jumps), depth + 1))
+        fill = Signal(range(-max(plan.jumps), depth + 1))
         # Words written after the one to read: negative while that one is still to come.
-        ahead = Signal(range(-max(jumps) - back - 1, depth), init=-1)
+        ahead = Signal(range(-max(plan.jumps) - plan.back - 1, depth), init=-1)
         m.d.sync += [
-            fill.eq(fill + write.en - Mux(issue & window_end, at_end(*jumps), 0)),
+            fill.eq(fill + write.en - Mux(issue & window_end, at_end(*plan.jumps), 0)),
             ahead.eq(ahead + write.en - Mux(issue, step(*steps), 0)),
         ]
         m.d.comb += [

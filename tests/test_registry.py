@@ -15,6 +15,7 @@ from n2uq_hw.formats import Formats
 from n2uq_hw.hw import build
 from n2uq_hw.ir import Edge, Node
 from n2uq_hw.model import Layer
+from n2uq_hw.sim import cycles
 
 # What an aspect may leave out, and why.
 NO_UNIT = {"Input", "Flatten"}               # the stream itself; the same stream, read otherwise
@@ -22,6 +23,7 @@ ASPECTS: dict[str, tuple[Callable, set[str]]] = {
     "ir.infer": (ir.infer, set()),
     "golden.evaluate": (golden.evaluate, {"Input"}),  # its value is what is given
     "hw.build.unit": (build.unit, NO_UNIT),
+    "sim.cycles.timing": (cycles.timing, NO_UNIT),
 }
 LAYER_ASPECTS: dict[str, Callable] = {
     "model.layer_float": model.layer_float,
@@ -68,6 +70,7 @@ ODD = Odd("odd", ("x",))
     (lambda: ir.infer(ODD, EDGE), "no shape rule for Odd"),
     (lambda: golden.evaluate(ODD, (EDGE,), np.zeros((1, 1, 1, 1), int)), "no golden model for Odd"),
     (lambda: build.unit(ODD, (EDGE,), EDGE, Fold()), "no gateware for Odd"),
+    (lambda: cycles.timing(ODD, (EDGE,), EDGE, Fold()), "no timing for Odd"),
     (lambda: model.layer_float(OddLayer("odd"), {}, np.zeros(1)), "no float formula for OddLayer"),
     (lambda: nn.module_for(OddLayer("odd")), "no torch module for OddLayer odd"),
     (lambda: lower._Lowering(NET, Formats(), {}).add(OddLayer("odd")),

@@ -1,0 +1,510 @@
+// The clocked loop of cycles.py: valid, ready and counters of every unit, without data.
+//
+// A unit is evaluated in a cycle only if something that it depends on changed: the valid of an
+// input, the ready of an output, its own state.  Counters that only run on are caught up with when
+// the unit is next evaluated; a timer wakes it before the run changes what its neighbours see.
+// `dense` evaluates every unit in every cycle, to compare with.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+namespace {
+
+enum Kind : int32_t { PIPE, JOIN, FORK, PAD, WINDOW, UP, DOWN, FIFO, SOURCE, SINK };
+enum Mode : int32_t { BUSY, STARVED, BLOCKED, IDLE };
+
+constexpr int PARAMETERS = 16;  // of a row: kind, in, in1, out, beats of an image, then the kind's
+constexpr int64_t SLOTS = 128;  // cycles that a timer reaches
+
+// Members of each kind: parameters as the rows give them, then state, 0 at first.
+struct Pipe { int32_t latency, beats, emits, folds; uint32_t valid; int32_t beat, fold; };
+struct Join { uint32_t valid; };
+struct Fork { int32_t ways; uint32_t done; };
+struct Pad { int32_t rows, row_beats, top, bottom, left, right; int32_t row, at; };
+struct Window {
+    int32_t words, kh, columns, rows, depth, to_column, to_row, to_image, back, to_run;
+    int32_t word, ky, column, row, fill, behind, valid;  // behind: -1 - words written after the next
+};
+struct Convert { int32_t ratio; int32_t count, valid; };
+struct Fifo { int32_t depth, block; int32_t level, valid, high; };
+struct End { int32_t count, pattern, log; int32_t moved, held; };
+
+struct Unit {
+    int32_t kind, in, in1, out;
+    union {
+        Pipe pipe; Join join; Fork fork; Pad pad; Window window; Convert convert; Fifo fifo; End end;
+    };
+    int64_t next;  // the cycle for which the state holds
+    int64_t since;  // the cycle from which on it is in `mode`
+    int64_t spent[4];
+    int64_t given, mark;  // beats that left; the one at which an image begins or ends next
+    int32_t mode, giving, issuing, taking, running, beats, image;
+};
+
+struct Simulation {
+    std::vector<Unit> units;
+    std::vector<int32_t> producer, consumer;
+    std::vector<uint8_t> valid, ready;
+    std::vector<uint64_t> awake, immediate;  // bit sets of units; those that pass a valid on at once
+    std::vector<std::vector<uint64_t>> timers;
+    int64_t pending = 0, now = 0, mark = -1;
+    const uint8_t *const *stalls;
+    const int64_t *lengths;
+    int64_t *log, *images;
+    int32_t image_count;
+    bool dense;
+
+    void wake(int32_t unit) { awake[unit >> 6] |= 1ull << (unit & 63); }
+
+    void wake_at(int32_t unit, int64_t cycle) {
+        uint64_t &word = timers[cycle % SLOTS][unit >> 6], bit = 1ull << (unit & 63);
+        pending += !(word & bit);
+        word |= bit;
+    }
+
+    void set_ready(int32_t stream, bool value) {  // of this cycle
+        if (ready[stream] != value) {
+            ready[stream] = value;
+            wake(producer[stream]);
+        }
+    }
+
+    void set_valid(int32_t stream, bool value) {  // of the next cycle, or by `offer` of this one
+        if (valid[stream] != value) {
+            valid[stream] = value;
+            wake(consumer[stream]);
+        }
+    }
+
+    bool stall(const End &end) const { return stalls[end.pattern][now % lengths[end.pattern]]; }
+    bool steady(const End &end) const {
+        return lengths[end.pattern] == 1 && !stalls[end.pattern][0];
+    }
+
+    // Where the next beat of a Pad lies: 0 the frame, 1 the image, 2 the frame's first beat, which
+    // waits for the image.
+    static int place(const Pad &p) {
+        if (p.row >= p.top && p.row < p.bottom && p.at >= p.left && p.at < p.right) return 1;
+        return p.row == 0 && p.at == 0 ? 2 : 0;
+    }
+
+    static int32_t place_end(const Pad &p) {
+        if (p.row == 0 && p.at == 0 && place(p) == 2) return 1;
+        if (p.row < p.top || p.row >= p.bottom || p.at >= p.right) return p.row_beats;
+        return p.at < p.left ? p.left : p.right;
+    }
+
+    static bool shown(const Unit &u) {  // the valid of a unit whose output is a register
+        switch (u.kind) {
+        case PIPE: return u.pipe.valid >> (u.pipe.latency - 1) & 1;
+        case JOIN: return u.join.valid;
+        case WINDOW: return u.window.valid;
+        case UP: case DOWN: return u.convert.valid;
+        case FIFO: return u.fifo.block ? u.fifo.valid : u.fifo.level != 0;
+        default: return false;
+        }
+    }
+
+    // The valid of this cycle, of units that pass it on at once.
+    void offer(Unit &u) {
+        if (u.kind == PAD) {
+            set_valid(u.out, valid[u.in] || place(u.pad) == 0);
+        } else if (u.kind == FORK) {
+            for (int k = 0; k < u.fork.ways; k++)
+                set_valid(u.out + k, valid[u.in] && !(u.fork.done >> k & 1));
+        } else {
+            End &e = u.end;
+            set_valid(u.out, e.moved != e.count && (e.held || !stall(e)));
+        }
+    }
+
+    // Let the counters run on to this cycle, as they did in the last one.
+    void catch_up(Unit &u) {
+        const int32_t n = int32_t(now - u.next);
+        u.next = now;
+        if (n <= 0 || !u.running) return;
+        switch (u.kind) {
+        case PIPE:
+            u.pipe.beat += n * u.issuing;
+            u.pipe.valid = n < 32 ? u.pipe.valid << n : 0;
+            break;
+        case PAD:
+            u.pad.at += n * u.giving;
+            break;
+        case WINDOW:
+            u.window.word += n * u.issuing;
+            u.window.fill += n * u.taking;
+            u.window.behind += n * (u.issuing - u.taking);
+            break;
+        case UP:
+            u.convert.count += n * u.taking;
+            break;
+        case DOWN:
+            u.convert.count += n * u.giving;
+            break;
+        case FIFO:
+            u.fifo.level += n * (u.taking - u.giving);
+            u.fifo.high = std::max(u.fifo.high, u.fifo.level);
+            break;
+        case SOURCE: case SINK:
+            u.end.moved += n * u.giving;
+            break;
+        default: break;
+        }
+    }
+
+    // Book the cycles since the last evaluation, and the beats that left in them.
+    void account(Unit &u) {
+        const int64_t n = now - u.since;
+        u.spent[u.mode] += n;
+        if (u.giving) {
+            if (u.kind >= SOURCE && u.end.log >= 0)
+                for (int64_t k = 0; k < n && u.given + k < u.end.count; k++)
+                    log[u.end.log + u.given + k] = u.since + k;
+            while (u.mark < u.given + n) {  // the first and the last beat of each image
+                int64_t *at = images + (int64_t(&u - units.data()) * image_count + u.image) * 2;
+                const bool first = u.mark == int64_t(u.image) * u.beats;
+                const int64_t cycle = u.since + u.mark - u.given;
+                if (first) at[0] = cycle;
+                if (!first || u.beats == 1) {
+                    at[1] = cycle;
+                    u.image++;
+                }
+                u.mark = first && u.beats > 1 ? u.mark + u.beats - 1 : u.mark + 1;
+                if (u.image == image_count) u.mark = INT64_MAX;
+            }
+            u.given += n;
+        }
+        u.since = now;
+    }
+
+    // One clock cycle of a unit: its ready, its state after it, what it did.
+    // Returns for how many cycles more its counters only run on; -1 if for good.
+    int64_t clock(Unit &u) {
+        bool took = false, gave = false, issue = false, changed = false;
+        int64_t runs = 0;
+        const bool offered = u.kind != SOURCE && valid[u.in];
+        const bool free = u.kind == FORK || u.kind == SINK || ready[u.out];
+        const bool showed = u.kind == PAD ? valid[u.out] : u.kind != FORK && shown(u);
+        const bool enable = !showed || free;
+        gave = showed && free;
+        switch (u.kind) {
+        case PIPE: {
+            Pipe &p = u.pipe;
+            const bool replay = p.fold != 0;
+            issue = enable && (replay || offered);
+            set_ready(u.in, enable && !replay);
+            took = issue && !replay;
+            if (!enable) break;
+            const Pipe before = p;
+            const bool emits = issue && p.beat >= p.beats - p.emits;
+            p.valid = (p.valid << 1 | emits) & ((2u << (p.latency - 1)) - 1);
+            if (issue && ++p.beat == p.beats) {
+                p.beat = 0;
+                if (++p.fold == p.folds) p.fold = 0;
+            }
+            changed = memcmp(&before, &p, sizeof p) != 0;
+            if (!showed && !shown(u) && (p.fold != 0) == replay
+                && (p.fold != 0 || offered) == issue) {
+                runs = p.valid ? p.latency - 2 - (31 - __builtin_clz(p.valid)) : SLOTS;
+                if (issue) runs = std::min<int64_t>(runs, p.beats - p.emits - p.beat);
+            }
+            break;
+        }
+        case JOIN: {
+            const bool both = offered && valid[u.in1];
+            set_ready(u.in, enable && valid[u.in1]);
+            set_ready(u.in1, enable && offered);
+            took = enable && both;
+            if (!enable) break;
+            changed = u.join.valid != uint32_t(both);
+            u.join.valid = both;
+            break;
+        }
+        case FORK: {
+            Fork &f = u.fork;
+            uint32_t takes = 0;
+            for (int k = 0; k < f.ways; k++) takes |= uint32_t(ready[u.out + k]) << k;
+            const uint32_t all = uint32_t((1ull << f.ways) - 1);
+            const bool pass = ((f.done | takes) & all) == all;
+            set_ready(u.in, pass);
+            if (offered) {
+                const uint32_t done = pass ? 0 : f.done | takes;
+                gave = (takes & ~f.done & all) != 0;
+                took = pass;
+                changed = done != f.done;
+                f.done = done;
+            }
+            break;
+        }
+        case PAD: {
+            Pad &p = u.pad;
+            const bool inside = place(p) == 1;
+            set_ready(u.in, free && inside);
+            took = gave && inside;
+            if (!gave) break;
+            changed = true;
+            const bool frame = place(p) == 0;
+            if (++p.at == p.row_beats) {
+                p.at = 0;
+                if (++p.row == p.rows) p.row = 0;
+            }
+            const int now_at = place(p);
+            if (now_at == (inside ? 1 : 0) && (inside || frame)) runs = place_end(p) - 1 - p.at;
+            break;
+        }
+        case WINDOW: {
+            Window &w = u.window;
+            const bool room = w.fill != w.depth;
+            issue = enable && w.behind < 0;
+            set_ready(u.in, room);
+            took = offered && room;
+            int32_t step = 1, release = 0;
+            if (issue && ++w.word == w.words) {
+                w.word = 0;
+                step = w.to_run;
+                if (++w.ky == w.kh) {
+                    w.ky = 0;
+                    release = w.to_column;
+                    if (++w.column == w.columns) {
+                        w.column = 0;
+                        release = w.to_row;
+                        if (++w.row == w.rows) {
+                            w.row = 0;
+                            release = w.to_image;
+                        }
+                    }
+                    step = release - w.back;
+                }
+            }
+            w.fill += took - release;
+            w.behind += (issue ? step : 0) - took;
+            changed = took || issue || (enable && w.valid != int32_t(issue));
+            if (enable) w.valid = issue;
+            const bool issues = (!w.valid || free) && w.behind < 0;
+            const bool takes = offered && w.fill != w.depth;
+            if (issues == issue && takes == took && showed == (w.valid != 0)
+                && room == (w.fill != w.depth)) {
+                runs = SLOTS;
+                if (issues) runs = std::min<int64_t>(w.words - 1 - w.word, takes ? runs : -w.behind);
+                if (takes) runs = std::min<int64_t>(runs, w.depth - w.fill);
+                if (takes && !issues && enable) runs = std::min<int64_t>(runs, w.behind + 1);
+            }
+            break;
+        }
+        case UP: {
+            Convert &c = u.convert;
+            const bool last = c.count == c.ratio - 1;
+            set_ready(u.in, !last || enable);
+            took = offered && ready[u.in];
+            changed = took || gave;
+            if (free) c.valid = 0;
+            if (took) {
+                c.count = last ? 0 : c.count + 1;
+                if (last) c.valid = 1;
+            }
+            if (took && !gave && !(c.valid && free)) runs = c.ratio - 1 - c.count;
+            break;
+        }
+        case DOWN: {
+            Convert &c = u.convert;
+            const bool last = c.count == c.ratio - 1;
+            set_ready(u.in, !showed || (free && last));
+            took = offered && ready[u.in];
+            if (gave) c.count = last ? 0 : c.count + 1;
+            changed = gave || (ready[u.in] && c.valid != int32_t(offered));
+            if (ready[u.in]) c.valid = offered;
+            if (gave && !last) runs = c.ratio - 1 - c.count;
+            break;
+        }
+        case FIFO: {
+            Fifo &f = u.fifo;
+            set_ready(u.in, f.level != f.depth);
+            took = offered && f.level != f.depth;
+            const int32_t valid_next = f.level != int32_t(gave);
+            changed = took != gave || (f.block && f.valid != valid_next);
+            f.valid = valid_next;
+            f.level += took - gave;
+            f.high = std::max(f.high, f.level);
+            if (took != gave && f.level >= 2 && f.level < f.depth && showed && free == gave
+                && ready[u.in])
+                runs = took ? f.depth - f.level : f.level - 1;
+            break;
+        }
+        case SOURCE: {
+            End &e = u.end;
+            gave = valid[u.out] && free;
+            changed = !steady(e) || gave;
+            e.held = valid[u.out] && !free;
+            e.moved += gave;
+            if (gave && steady(e)) runs = e.count - e.moved;
+            break;
+        }
+        case SINK: {
+            End &e = u.end;
+            set_ready(u.in, !stall(e));
+            gave = took = offered && ready[u.in];
+            changed = !steady(e) || gave;
+            e.moved += gave;
+            if (gave && steady(e)) runs = (e.moved < mark ? mark : e.count) - e.moved - 1;
+            break;
+        }
+        }
+        if (u.kind != SOURCE && u.kind != SINK && u.kind != PAD && u.kind != FORK)
+            set_valid(u.out, shown(u));
+        u.issuing = issue;
+        u.taking = took;
+        u.giving = u.kind == FORK ? took : gave;
+        u.running = changed && runs > 0;
+        const bool starved = u.kind == JOIN ? enable : u.kind == PAD ? !showed
+            : u.kind != SOURCE && ready[u.in] && !offered;
+        const bool blocked = u.kind == SOURCE ? u.end.held : u.kind == FORK ? offered
+            : showed && !free;
+        u.mode = took || gave || issue ? BUSY : blocked ? BLOCKED : starved ? STARVED : IDLE;
+        u.next = now + 1;
+        return changed ? std::max<int64_t>(runs, 0) : -1;
+    }
+
+    void evaluate(int32_t k) {
+        Unit &u = units[k];
+        account(u);
+        const int64_t runs = clock(u);
+        if (dense || runs == 0) wake(k);
+        else if (runs > 0) wake_at(k, now + 1 + std::min(runs, SLOTS - 2));
+    }
+
+    // All units until each sink has its beats; returns whether they got them.
+    bool run(int64_t limit, int64_t *marked) {
+        const int32_t words = int32_t(awake.size());
+        std::vector<int32_t> sinks, ends;
+        for (size_t k = 0; k < units.size(); k++) {
+            if (units[k].kind >= SOURCE) ends.push_back(int32_t(k));
+            if (units[k].kind == SINK) sinks.push_back(int32_t(k));
+        }
+        for (auto &word : awake) word = ~0ull;
+        if (units.size() % 64) awake.back() = (1ull << units.size() % 64) - 1;
+        for (; now < limit; now++) {
+            uint64_t *due = timers[now % SLOTS].data();
+            for (int32_t w = 0; w < words; w++) {
+                pending -= __builtin_popcountll(due[w]);
+                awake[w] |= due[w];
+                due[w] = 0;
+            }
+            for (int32_t w = 0; w < words; w++) {
+                uint64_t seen = 0;
+                while (const uint64_t left = awake[w] & immediate[w] & ~seen) {
+                    const int32_t bit = __builtin_ctzll(left);
+                    seen |= (2ull << bit) - 1;
+                    catch_up(units[w * 64 + bit]);
+                    offer(units[w * 64 + bit]);
+                }
+            }
+            for (int32_t w = words - 1; w >= 0; w--) {
+                uint64_t open = ~0ull;
+                while (const uint64_t left = awake[w] & open) {
+                    const int32_t bit = 63 - __builtin_clzll(left);
+                    open = (1ull << bit) - 1;
+                    awake[w] &= ~(1ull << bit);
+                    catch_up(units[w * 64 + bit]);
+                    evaluate(w * 64 + bit);
+                }
+            }
+            bool done = true;
+            for (int32_t k : sinks) done &= units[k].end.moved >= units[k].end.count;
+            if (done) {
+                now++;
+                return true;
+            }
+            if (mark >= 0 && units[sinks.back()].end.moved >= mark) {
+                snapshot(marked);
+                mark = -1;
+            }
+            if (!pending && stuck(ends)) return false;
+        }
+        return false;
+    }
+
+    // Nothing moves and nothing will, whatever the patterns of sources and sinks.
+    bool stuck(const std::vector<int32_t> &ends) {
+        std::vector<uint64_t> left = awake;
+        for (int32_t k : ends) {
+            const Unit &u = units[k];
+            left[k >> 6] &= ~(1ull << (k & 63));
+            if (u.giving || (u.kind == SINK ? valid[u.in] != 0
+                             : u.end.moved != u.end.count && !u.end.held)) return false;
+        }
+        return std::all_of(left.begin(), left.end(), [](uint64_t word) { return !word; });
+    }
+
+    void snapshot(int64_t *spent) {  // after this cycle
+        now++;
+        for (size_t k = 0; k < units.size(); k++) {
+            account(units[k]);
+            memcpy(spent + 4 * k, units[k].spent, sizeof units[k].spent);
+        }
+        now--;
+    }
+};
+
+}  // namespace
+
+// Runs `count` units, one row of PARAMETERS each, in topological order, joined by `streams`.
+//
+// stalls, lengths: patterns by number, a byte per cycle, over again when they end.
+// log: the cycle of each beat of those sources and sinks that have a place in it.
+// images: [count][image_count][2], the cycles of the first and last beat of each image, or -1.
+// spent: [2][count][4], cycles in each Mode, up to beat `mark` of the last sink, and in all.
+// high: [count], the most beats in a FIFO.  moved: [count], beats that left.
+// Returns the cycles until every sink has its beats; -1 - cycles if nothing moves any more or
+// `limit` is reached.
+extern "C" int64_t n2uq_cycles(
+    int32_t count, const int32_t *rows, int32_t streams, const uint8_t *const *stalls,
+    const int64_t *lengths, int64_t *log, int32_t image_count, int64_t *images, int64_t mark,
+    int64_t limit, int64_t *spent, int32_t *high, int64_t *moved, int32_t dense) {
+    Simulation s;
+    s.units.resize(count);
+    s.producer.assign(streams, 0);
+    s.consumer.assign(streams, 0);
+    s.valid.assign(streams, 0);
+    s.ready.assign(streams, 0);
+    s.awake.assign((count + 63) / 64, 0);
+    s.immediate = s.awake;
+    s.timers.assign(SLOTS, s.awake);
+    s.stalls = stalls;
+    s.lengths = lengths;
+    s.log = log;
+    s.images = images;
+    s.image_count = image_count;
+    s.dense = dense != 0;
+    for (int32_t k = 0; k < count; k++) {
+        const int32_t *row = rows + k * PARAMETERS;
+        Unit &u = s.units[k];
+        memset(static_cast<void *>(&u), 0, sizeof u);
+        u.kind = row[0];
+        u.in = row[1];
+        u.in1 = row[2];
+        u.out = row[3];
+        u.beats = row[4];
+        memcpy(static_cast<void *>(&u.pipe), row + 5, (PARAMETERS - 5) * sizeof(int32_t));
+        if (u.in >= 0) s.consumer[u.in] = k;
+        if (u.in1 >= 0) s.consumer[u.in1] = k;
+        for (int32_t way = 0; u.out >= 0 && way < (u.kind == FORK ? u.fork.ways : 1); way++)
+            s.producer[u.out + way] = k;
+        if (u.kind == PAD || u.kind == FORK || u.kind == SOURCE)
+            s.immediate[k >> 6] |= 1ull << (k & 63);
+        u.mode = IDLE;
+    }
+    s.mark = mark;
+    const bool whole = s.run(limit, spent);
+    for (int32_t k = 0; k < count; k++) {
+        Unit &u = s.units[k];
+        s.account(u);
+        s.catch_up(u);
+        memcpy(spent + 4 * (count + k), u.spent, sizeof u.spent);
+        high[k] = u.kind == FIFO ? u.fifo.high : 0;
+        moved[k] = u.given;
+    }
+    return whole ? s.now : -1 - s.now;
+}

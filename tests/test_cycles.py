@@ -1,0 +1,197 @@
+# amaranth: UnusedElaboratable=no
+"""The timing model against RTL: every beat of every source and sink, to the cycle."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+import pytest
+from amaranth.lib import wiring
+from units import Bench, case, edge_of
+
+from n2uq_hw.errors import N2uqError
+from n2uq_hw.folding import Fold
+from n2uq_hw.hw.build import lanes_in, unit
+from n2uq_hw.ir import (
+    Add,
+    ArgMax,
+    DepthwiseMatVec,
+    Edge,
+    Fifo,
+    Fork,
+    MatVec,
+    MaxPool,
+    Node,
+    Pad,
+    PiecewiseLinear,
+    Saturate,
+    Scale,
+    SlidingWindow,
+    SumPool,
+    Threshold,
+    WidthConvert,
+    infer,
+)
+from n2uq_hw.sim.cycles import Circuit, Trace, timing
+from n2uq_hw.sim.runner import Run, stall_pattern
+
+# Shares of stalled cycles of sources and sinks.
+STALLS = [(0, 0), (0.6, 0), (0, 0.6), (0.3, 0.4), (0.9, 0.1), (0.05, 0.9)]
+PATTERN = 2**16  # cycles, more than any run here
+RNG = np.random.default_rng(4)
+
+
+def threshold(name: str, steps: int, channels: int) -> Threshold:
+    return Threshold(name, thresholds=RNG.integers(-9, 10, (channels, steps)),
+                     signs=np.ones((channels, steps), np.int8), base=np.zeros(1, np.int64))
+
+
+def lines(name: str, channels: int, **fields) -> PiecewiseLinear:
+    given = {"turn": RNG.integers(-5, 5, channels), "shift": 4,
+             "multiplier": RNG.integers(-9, 10, (2, channels)),
+             "offset": RNG.integers(-99, 99, (2, channels))} | fields
+    return PiecewiseLinear(name, **given)
+
+
+IMAGE, PIXEL, SMALL = edge_of((5, 6, 4), -9, 9), edge_of((1, 1, 12), -9, 9), edge_of(
+    (1, 1, 1), 0, 9)
+UNITS: list[tuple[Node, tuple[Edge, ...], Fold]] = [
+    *((Pad(f"pad{k}", frame=frame), (IMAGE,), Fold(pe)) for k, (frame, pe) in enumerate([
+        ((1, 1, 1, 1), 4), ((0, 2, 3, 0), 1), ((2, 0, 0, 1), 2), ((0, 0, 0, 0), 4)])),
+    (Pad("pad_one", frame=(1, 0, 0, 2)), (SMALL,), Fold(1)),
+    (Pad("pad_none", frame=(0,) * 4), (SMALL,), Fold(1)),
+    *((SlidingWindow(f"window{k}", kernel=kernel, stride=stride), (IMAGE,), Fold(pe))
+      for k, (kernel, stride, pe) in enumerate([
+          ((3, 3), (1, 1), 4), ((3, 3), (1, 1), 1), ((3, 2), (2, 2), 2), ((1, 1), (2, 3), 4),
+          ((2, 3), (3, 1), 2), ((5, 6), (1, 1), 4), ((1, 1), (1, 1), 4), ((2, 2), (3, 4), 1),
+          ((1, 6), (4, 1), 2), ((5, 1), (1, 5), 4)])),
+    (SlidingWindow("window_one"), (SMALL,), Fold(1)),
+    *((MatVec(f"matvec{k}", weights=weights), (edge,), Fold(pe, simd, form=form))
+      for k, (weights, edge, pe, simd, form) in enumerate([
+          (2 * RNG.integers(0, 4, (6, 12)) - 3, PIXEL, 2, 3, "planes"),
+          (2 * RNG.integers(0, 4, (6, 4)) - 3, IMAGE, 6, 4, "planes"),
+          (RNG.integers(-100, 100, (6, 4)), IMAGE, 1, 1, "product"),
+          (RNG.integers(-2, 3, (6, 4)), IMAGE, 3, 4, "direct"),
+          (RNG.integers(-2, 3, (6, 4)), IMAGE, 6, 1, "planes"),
+          (RNG.integers(-2, 3, (1, 12)), PIXEL, 1, 12, "product"),
+          (RNG.integers(-2, 3, (40, 12)), PIXEL, 1, 6, "direct")])),
+    *((DepthwiseMatVec(f"depthwise{k}", weights=RNG.integers(-4, 4, (positions, 12 // positions))),
+       (edge_of((3, 2, 12), -9, 9),), Fold(pe))
+      for k, (positions, pe) in enumerate([(4, 1), (4, 3), (1, 4), (12, 1), (2, 2)])),
+    *((kind(f"{kind.__name__.lower()}{k}", positions=positions),
+       (edge_of((3, 2, 12), -9, 9),), Fold(pe))
+      for kind in (MaxPool, SumPool)
+      for k, (positions, pe) in enumerate([(4, 1), (4, 3), (1, 4), (12, 1)])),
+    *((threshold(f"threshold{k}", steps, channels), (IMAGE,), Fold(pe, style=style))
+      for k, (steps, channels, pe, style) in enumerate([
+          (3, 4, 4, "parallel"), (3, 4, 2, "parallel"), (3, 1, 2, "parallel"),
+          (3, 4, 1, "search"), (4, 1, 4, "search"), (0, 4, 2, "search"), (15, 4, 2, "search"),
+          (0, 4, 2, "parallel")])),
+    *((Scale(f"scale{k}", multiplier=m, offset=offset, shift=2, clip=clip), (IMAGE,), Fold(pe))
+      for k, (m, offset, clip, pe) in enumerate([
+          (np.array([3, 5, 7, 9]), np.array([1, 2, 3, 4]), (), 2),
+          (np.array([3, 5, 7, 9]), np.array([1, 2, 3, 4]), (0, 5), 4),
+          (np.array([4]), np.array([1]), (), 4), (np.array([4]), np.array([1, 2, 3, 4]), (), 1),
+          (np.array([3]), np.array([1, 2, 3, 4]), (-1, 1), 2)])),
+    (lines("lines0", 4), (IMAGE,), Fold(2)),
+    (lines("lines1", 4), (IMAGE,), Fold(4)),
+    (lines("lines2", 1, multiplier=np.array([[3], [16]])), (IMAGE,), Fold(1)),
+    (lines("prelu", 4, multiplier=np.stack([RNG.integers(-9, 10, 4), np.full(4, 16)])),
+     (IMAGE,), Fold(1)),
+    (Saturate("saturate", lo=-3, hi=5), (IMAGE,), Fold(2)),
+    (Add("add", ("a", "b")), (IMAGE, IMAGE), Fold(2)),
+    (Add("add_wide", ("a", "b")), (IMAGE, IMAGE), Fold(4)),
+    (ArgMax("argmax"), (PIXEL,), Fold(3)),
+    (ArgMax("argmax_wide"), (PIXEL,), Fold(12)),
+    *((Fifo(f"fifo{depth}", depth=depth), (IMAGE,), Fold(1))
+      for depth in (1, 2, 3, 7, 64, 65, 200)),
+    *((Fork(f"fork{ways}", ways=ways), (IMAGE,), Fold(2)) for ways in (1, 2, 3)),
+    *((WidthConvert(f"convert{takes}_{gives}", lanes=gives), (IMAGE,), Fold(gives, takes))
+      for takes, gives in [(1, 2), (2, 1), (1, 4), (4, 1), (2, 10), (12, 3), (8, 120)])]
+
+
+def predicted(node: Node, reads: tuple[Edge, ...], fold: Fold, patterns: dict[str, np.ndarray],
+              images: int = 3, dense: bool = False) -> Trace:
+    """The run of the unit with sources `i0`, ... and sinks `o0`, ..."""
+    edge, circuit = infer(node, *reads), Circuit()
+    gives = fold.pe if not isinstance(node, ArgMax) else 1
+    inputs = [circuit.source(f"i{k}", it.size // lanes_in(node, fold), images)
+              for k, it in enumerate(reads)]
+    for k, stream in enumerate(circuit.add(node.name, timing(node, reads, edge, fold), inputs,
+                                           edge.size // gives)):
+        circuit.sink(f"o{k}", stream, edge.size // gives, images)
+    return circuit.run(patterns, images=images, dense=dense)
+
+
+def replayed(bench: Bench, stalls: tuple[float, float], seed: int
+             ) -> dict[str, dict[str, np.ndarray]]:
+    """The stall patterns of a run, by unit, for the sources `i0`, ... and the sinks `o0`, ..."""
+    port, patterns = 0, {}
+    for name, it in bench.cases.items():
+        patterns[name] = {}
+        for kind, share, streams in zip("io", stalls, (it.dut.sources, it.dut.sinks), strict=True):
+            for k in range(len(streams)):
+                patterns[name][f"{kind}{k}"] = stall_pattern(seed, port, share, PATTERN)
+                port += 1
+    return patterns
+
+
+def measured(run: Run, name: str) -> dict[str, np.ndarray]:
+    """The cycles of each beat of sources and sinks."""
+    return {**{f"i{k}": cycles for k, cycles in enumerate(run.sources[name])},
+            **{f"o{k}": record.cycles for k, record in enumerate(run.sinks[name])}}
+
+
+def same(name: str, trace: Trace, cycles: dict[str, np.ndarray]) -> None:
+    """Every beat as measured; the model ends with the last output, and RTL still takes inputs."""
+    for end, measured in cycles.items():
+        np.testing.assert_array_equal(
+            trace.ends[end], np.where(measured < trace.cycles, measured, -1), f"{name}.{end}")
+    assert trace.cycles == 1 + max(measured[-1] for end, measured in cycles.items() if "o" in end)
+
+
+@pytest.fixture(scope="module")
+def units(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench([case(node, reads, partial(made, node, reads, fold))
+                  for node, reads, fold in UNITS], tmp_path_factory)
+
+
+def made(node: Node, reads: tuple[Edge, ...], fold: Fold, edge: Edge) -> wiring.Component:
+    return unit(node, reads, edge, fold)
+
+
+def test_every_kind_of_unit_is_here() -> None:
+    assert {type(node) for node, _, _ in UNITS} == {
+        kind for kind in Node.KINDS.values() if kind.__name__ not in ("Input", "Flatten")}
+
+
+@pytest.mark.parametrize("stalls", STALLS)
+def test_units_are_predicted(units: Bench, stalls: tuple[float, float]) -> None:
+    run, patterns = units.run(*stalls, seed=3), replayed(units, stalls, 3)
+    for node, reads, fold in UNITS:
+        same(node.name, predicted(node, reads, fold, patterns[node.name]),
+             measured(run, node.name))
+
+
+@pytest.mark.parametrize("node,reads,fold", UNITS, ids=[node.name for node, _, _ in UNITS])
+def test_skipping_cycles_changes_nothing(node: Node, reads: tuple[Edge, ...], fold: Fold) -> None:
+    """With all of 40 patterns, the steady ones among them."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        patterns = {end: rng.permutation(rng.integers(0, 20, int(rng.integers(1, 30))) < seed % 20)
+                    for end in ("i0", "i1", "o0", "o1", "o2") if rng.random() < 0.7}
+        patterns = {end: p for end, p in patterns.items() if not p.all()}
+        sparse, dense = (predicted(node, reads, fold, patterns, dense=each)
+                         for each in (False, True))
+        for field in dataclasses.fields(Trace):
+            found, expected = (getattr(each, field.name) for each in (sparse, dense))
+            np.testing.assert_equal(found, expected, field.name)
+        for spent in sparse.spent.values():
+            assert spent.sum() == sparse.cycles
+
+
+def test_patterns_must_let_a_beat_through() -> None:
+    with pytest.raises(N2uqError, match="o0: a pattern must be a row of cycles, one of them 0"):
+        predicted(Fifo("f", depth=2), (IMAGE,), Fold(1), {"o0": np.ones(3, bool)})
