@@ -17,6 +17,7 @@ from .stream import Unit, beats, divides, element, shape_for, wraps
 __all__ = ["AddUnit", "ArgMaxUnit", "LinesUnit", "PiecewiseLinearUnit", "SaturateUnit",
            "ScaleUnit"]
 
+PIECE = 17       # bits of a multiplier's operand; DSP blocks take them and a sign
 COUNT_BITS = 32  # of the counter of a SaturateUnit
 
 
@@ -113,13 +114,33 @@ def _clamp(x: HdlValue, clip: tuple[int, ...], reach: tuple[int, int]
     return Mux(high, hi, Mux(low, lo, x)), low | high
 
 
+def _products(p: Pipeline, cycle: int, xs: list[HdlValue], factors: list[HdlValue]
+              ) -> list[HdlValue]:
+    """``x·factor`` of each lane, sums of products that fit one DSP block each.
+
+    The wider operand is cut into pieces, whose products are registers in `cycle`.
+    """
+    wide, narrow = (xs, factors) if len(xs[0]) >= len(factors[0]) else (factors, xs)
+    width, signed = wide[0].shape().width, wide[0].shape().signed
+    sums: list[HdlValue] = [Const(0)] * len(xs)
+    for first in range(0, max(width - signed, 1), PIECE):
+        last = first + PIECE >= width - signed
+        pieces = [x[first:] if last else x[first:first + PIECE] for x in wide]
+        parts = [(piece.as_signed() if last and signed else piece) * y
+                 for piece, y in zip(pieces, narrow, strict=True)]
+        p.set(f"part_{first}", cycle, parts, parts[0].shape())
+        sums = [total + part.shift_left(first) for total, part in
+                zip(sums, p.lanes(f"part_{first}", cycle), strict=True)]
+    return sums
+
+
 class LinesUnit(Unit):
     """``o = clip((i·multiplier[s] + offset[s]) >> shift)`` (floor), ``s = [i >= turn]``.
 
     PE channels per beat, II = 1; latency: see `schedule`.  Parameters that differ between the
-    channel groups come from memories.  A lane has one multiplier, its operands and its product in
-    registers, and none if it always multiplies by one power of two.  An upper line whose
-    multipliers are one power of two, as in a PReLU, goes round the multiplier.
+    channel groups come from memories.  A lane has one multiplier, or one for each piece of a wide
+    operand, between registers; none if it always multiplies by one power of two.  An upper line
+    whose multipliers are one power of two, as in a PReLU, goes round the multiplier.
 
     Parameters
     ----------
@@ -201,9 +222,9 @@ class LinesUnit(Unit):
         if self.powers:
             terms = [x.shift_left(k) for x, k in zip(p.lanes("x", cycle), self.powers, strict=True)]
         else:
-            factors = self.multiplier.lookup(p, operands)
-            p.set("product", operands + 1, [x * factor for x, factor in zip(
-                p.lanes("x", operands), factors, strict=True)], self.product)
+            p.set("product", operands + 2, _products(
+                p, operands + 1, p.lanes("x", operands), self.multiplier.lookup(p, operands)),
+                self.product)
             terms = p.lanes("product", cycle)
         if self.around is None:
             return terms

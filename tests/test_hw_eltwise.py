@@ -117,8 +117,14 @@ def scales() -> list[Case]:
         scale("nothing", [0], [0], 4, 2, **constant, factors=0),
         scale("constant", [0] * 6, c, 2, 3, **constant, factors=0),
         scale("gone", m, c, 40, 2, **memory, factors=2),
-        scale("wide", [2**30 - 1], [-2**38], 12, 2, **constant, factors=2),
-        scale("wider", m40, [2**57, -2**57, 5, 9, 0, -2**20], 17, 2, **memory, factors=2, **x40),
+        scale("wide", [2**30 - 1], [-2**38], 12, 2, **constant, factors=4),
+        scale("wider", m40, [2**57, -2**57, 5, 9, 0, -2**20], 17, 2, **memory, factors=6, **x40),
+        scale("wide_factors", [2**38 + 5, -2**39, 7, 1, -1, -2**17], c, 3, 2, **memory, factors=6),
+        scale("signed_18", m, c, 3, 2, **memory, factors=2, lo=-2**17, hi=2**17 - 1),
+        scale("signed_19", m, c, 3, 2, **memory, factors=4, lo=-2**17 - 1, hi=2**17 - 1),
+        scale("unsigned_17", m, c, 3, 2, **memory, factors=2, lo=0, hi=2**17 - 1),
+        scale("unsigned_18", m, c, 3, 2, **memory, factors=4, lo=0, hi=2**17),
+        scale("signed_36", m, c, 3, 2, **memory, factors=6, lo=-2**35, hi=5),
         scale("unsigned", [5], [3], 1, 1, **constant, factors=1, lo=0, hi=63),
         scale("negative", [-5], [3], 1, 6, **constant, factors=6, lo=-9, hi=-1),
         scale("one", m, [0], 0, 2, **memory, factors=2, lo=7, hi=7),
@@ -131,7 +137,7 @@ def scales() -> list[Case]:
         scale("clip_below", m, c, 5, 2, latency=6, factors=2, clip=(-9000, -5000)),
         scale("clip_above", m, c, 5, 2, latency=6, factors=2, clip=(5000, 9000)),
         scale("clip_never", m, c, 5, 2, latency=5, factors=2, clip=(-9000, 9000)),
-        scale("clip_wide", m40, c, 3, 2, latency=6, factors=2, clip=(-2**50, 2**51), **x40)]
+        scale("clip_wide", m40, c, 3, 2, latency=6, factors=6, clip=(-2**50, 2**51), **x40)]
 
 
 def piecewise() -> list[Case]:
@@ -165,7 +171,7 @@ def piecewise() -> list[Case]:
         lines("prelu_offsets", [0], one, [[8], [-8]], 4, 3, latency=4, factors=3),
         lines("prelu_far", far, slopes, c, 4, 2, latency=5, factors=2),
         lines("prelu_wide", turn40, prelu40, np.stack([[2**56, -2**56, 0, 1, -1, 7], c[1]]), 16, 2,
-              latency=5, factors=2, **x40),
+              latency=5, factors=6, **x40),
         lines("upper_power", turn, np.stack([m[0], np.full(CHANNELS, 4)]), c, 4, 2, latency=5,
               factors=2),
         lines("two_powers", turn, [[2], [16]], c, 4, 2, latency=5, factors=0),
@@ -174,7 +180,7 @@ def piecewise() -> list[Case]:
         lines("bias", turn, [[16], [16]], np.stack([c[0], c[0]]), 4, 2, latency=3, factors=0),
         lines("steps", turn, [[16], [16]], c, 4, 2, latency=5, factors=0),
         lines("wide", turn40, m40, np.stack([[2**56, -2**56, 0, 1, -1, 7], c[1]]), 11, 3,
-              latency=7, factors=3, **x40),
+              latency=7, factors=9, **x40),
         lines("file", [0], [[-3], [4]], many, 2, 3, latency=4, factors=3, lo=-1, hi=1,
               channels=768),
         lines("unsigned", [0, 4, 9, 31, 63, 64], m, c, 2, 2, latency=7, factors=2, lo=0, hi=63),
@@ -260,15 +266,15 @@ def test_timing(bench: Bench) -> None:
 
 
 def test_multipliers(bench: Bench) -> None:
-    """As many as a case says, each between registers, one before and two behind."""
+    """As many as a case says, each between registers."""
     run_yosys("\n".join([
         "read_verilog plain.v", "proc", "memory_dff", "opt",
         *(f"select -assert-count {count} {name}/t:$mul" for name, count in FACTORS.items()
           if count >= 0),
-        # Cells one step before a multiplier, one step and two steps behind.
+        # Cells one step before a multiplier, one step behind.
         *(f"select -assert-none {name}/t:$mul {reach} {name}/t:$mul {name}/t:*dff* {name}/w:* "
           "%u %u %d" for name, count in FACTORS.items() if count > 0
-          for reach in ("%ci2", "%co2", "%co4")),
+          for reach in ("%ci2", "%co2")),
         ]), bench.folder)
 
 
