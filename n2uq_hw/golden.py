@@ -222,7 +222,7 @@ def _(node: Add, edges: tuple[Edge, ...], x: np.ndarray, y: np.ndarray) -> np.nd
 
 @evaluate.register
 def _(node: Saturate, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
-    return x.clip(node.lo, node.hi)
+    return x.astype(np.int64).clip(node.lo, node.hi)
 
 
 @evaluate.register

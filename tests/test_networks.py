@@ -57,26 +57,29 @@ def piece(layers: tuple[model.Layer, ...], channels: int, size: int, seed: int) 
     return Net("piece", spec, layers, adverse_params(layers, seed))
 
 
+# name: (layers, channels in, pixels each way, cycles per image)
 PIECES = {
-    # name: (layers, channels in, pixels each way, cycles per image)
     "resnet18_stage1": (cut(RESNET18, "layer1."), 64, 8, 40_000),
     "resnet18_stage2_with_downsample": (cut(RESNET18, "layer2."), 64, 8, 40_000),
+    "mobilenetv2_stride_2": (cut(MOBILENETV2, "feature.2."), 16, 8, 20_000),
+    "mobilenetv2_with_sum": (cut(MOBILENETV2, "feature.3."), 24, 8, 20_000),
+}
+MORE_PIECES = {
     "resnet18_stage4_with_downsample": (cut(RESNET18, "layer4."), 256, 4, 60_000),
     "resnet50_block_with_downsample": (
         cut(architectures.resnet(50, 2, True, 10), "layer1.0."), 64, 6, 20_000),
     "resnet18_block_with_float_downsample": (
         cut(architectures.resnet(18, 2, False, 10), "layer2.0."), 64, 8, 20_000),
     "mobilenetv2_first": (cut(MOBILENETV2, "feature.1."), 32, 8, 20_000),
-    "mobilenetv2_stride_2": (cut(MOBILENETV2, "feature.2."), 16, 8, 20_000),
-    "mobilenetv2_with_sum": (cut(MOBILENETV2, "feature.3."), 24, 8, 20_000),
     "mobilenetv2_wider": (cut(MOBILENETV2, "feature.11."), 64, 6, 20_000),
     "mobilenetv2_last": (cut(MOBILENETV2, "feature.18."), 320, 3, 20_000),
 }
 
 
-@pytest.mark.parametrize("name", PIECES)
+@pytest.mark.parametrize("name", [
+    *PIECES, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_PIECES)])
 def test_pieces_at_paper_widths(name: str, tmp_path: Path) -> None:
-    layers, channels, size, cycles = PIECES[name]
+    layers, channels, size, cycles = (PIECES | MORE_PIECES)[name]
     net = piece(layers, channels, size, seed=len(name))
     images = np.random.default_rng(3).integers(0, 256, (3, channels, size, size))
     in_rtl(net, tmp_path, images, cycles=cycles, formats=Formats(10, stem_bits=8))
