@@ -348,6 +348,6 @@ def test_an_edge_may_be_the_output_of_an_input() -> None:
 
 
 def test_saturate_far_from_the_narrow_type_of_its_input() -> None:
-    graph = Graph("far", (ir.Input("input", shape=(1, 1, 2), hi=7),
-                          ir.Saturate("held", ("input",), lo=1000, hi=2000)))
+    graph = Graph("far", (Input("input", shape=(1, 1, 2), hi=7),
+                          Saturate("held", ("input",), lo=1000, hi=2000)))
     assert golden.run(graph, np.array([[[[0, 7]]]])).reshape(-1).tolist() == [1000, 1000]
