@@ -198,14 +198,14 @@ struct Simulation {
             set_ready(u.in, enable && !replay);
             took = issue && !replay;
             if (!enable) break;
-            const Pipe before = p;
+            const uint32_t before = p.valid;
             const bool emits = issue && p.beat >= p.beats - p.emits;
             p.valid = (p.valid << 1 | emits) & ((2u << (p.latency - 1)) - 1);
             if (issue && ++p.beat == p.beats) {
                 p.beat = 0;
                 if (++p.fold == p.folds) p.fold = 0;
             }
-            changed = memcmp(&before, &p, sizeof p) != 0;
+            changed = p.valid != before || (issue && (p.beats > 1 || p.folds > 1));
             if (!showed && !shown(u) && (p.fold != 0) == replay
                 && (p.fold != 0 || offered) == issue) {
                 runs = p.valid ? p.latency - 2 - (31 - __builtin_clz(p.valid)) : SLOTS;

@@ -4,16 +4,27 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 from amaranth.lib import wiring
+from graphs import (
+    branch_fifos,
+    random_chain,
+    random_folding,
+    random_residual,
+    whole,
+    with_depths,
+)
 from units import Bench, case, edge_of
 
+from n2uq_hw import nets
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.folding import Fold
-from n2uq_hw.hw.build import lanes_in, unit
+from n2uq_hw.folding import Fold, choose
+from n2uq_hw.hw.build import Accelerator, lanes_in, unit
 from n2uq_hw.ir import (
     Add,
     ArgMax,
@@ -21,6 +32,7 @@ from n2uq_hw.ir import (
     Edge,
     Fifo,
     Fork,
+    Graph,
     MatVec,
     MaxPool,
     Node,
@@ -34,7 +46,8 @@ from n2uq_hw.ir import (
     WidthConvert,
     infer,
 )
-from n2uq_hw.sim.cycles import Circuit, Trace, timing
+from n2uq_hw.lower import lower
+from n2uq_hw.sim.cycles import Circuit, Trace, circuit, timing
 from n2uq_hw.sim.runner import Run, stall_pattern
 
 # Shares of stalled cycles of sources and sinks.
@@ -195,3 +208,102 @@ def test_skipping_cycles_changes_nothing(node: Node, reads: tuple[Edge, ...], fo
 def test_patterns_must_let_a_beat_through() -> None:
     with pytest.raises(N2uqError, match="o0: a pattern must be a row of cycles, one of them 0"):
         predicted(Fifo("f", depth=2), (IMAGE,), Fold(1), {"o0": np.ones(3, bool)})
+
+
+CHAINS = range(300, 326)
+RESIDUALS = (311, 329, 305, 315, 386, 343, 417, 360, 369, 357, 377, 364, 406, 396, 345, 318, 353,
+             331, 387, 312, 325, 341, 338, 371, 390, 402)
+IMAGES = 4
+
+
+def random_accelerator(kind: str, seed: int) -> tuple[Accelerator, Graph]:
+    """Any graph, folding and depths that do not deadlock."""
+    graph = {"chain": random_chain, "residual": random_residual}[kind](f"{kind}{seed}", seed)
+    rng = np.random.default_rng(seed)
+    accelerator = with_depths(Accelerator(graph, random_folding(graph, seed)), slack=seed % 3)
+    adds = branch_fifos(accelerator.graph)
+    accelerator.graph = accelerator.graph.with_nodes(
+        replace(node, depth=int(rng.integers(1, 2 * node.depth)))
+        if isinstance(node, Fifo) and node.name not in adds else node
+        for node in accelerator.graph.nodes)
+    return accelerator, graph
+
+
+def predicted_whole(bench: Bench, name: str, patterns: dict[str, np.ndarray]) -> Trace:
+    it = bench.cases[name]
+    images = len(it.images)
+    return circuit(it.unit.graph, it.unit.folding, images).run(
+        {"i": patterns["i0"], "o": patterns["o0"]}, images=images)
+
+
+def check_wholes(bench: Bench, stalls: tuple[float, float], seed: int) -> None:
+    run, patterns = bench.run(*stalls, seed=seed, max_idle=10**6), replayed(bench, stalls, seed)
+    for name in bench.cases:
+        same(name, predicted_whole(bench, name, patterns[name]),
+             {"i": run.sources[name][0], "o": run.sinks[name][0].cycles})
+
+
+def accelerators(chains: Sequence[int], residuals: Sequence[int],
+                 factory: pytest.TempPathFactory) -> Bench:
+    cases = []
+    for kind, seeds in (("chain", chains), ("residual", residuals)):
+        for seed in seeds:
+            accelerator, graph = random_accelerator(kind, seed)
+            cases.append(whole(accelerator, graph, IMAGES, seed))
+    return Bench(cases, factory)
+
+
+@pytest.fixture(scope="module")
+def some(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """The small ones."""
+    return accelerators((304, 311, 321, 312, 305, 306), RESIDUALS[:6], tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return accelerators(CHAINS, RESIDUALS, tmp_path_factory)
+
+
+SIDES = [(0, 0), (0.7, 0), (0, 0.7), (0.4, 0.3)]
+
+
+@pytest.mark.parametrize("stalls", SIDES)
+def test_random_accelerators_are_predicted(some: Bench, stalls: tuple[float, float]) -> None:
+    check_wholes(some, stalls, 7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stalls", SIDES)
+def test_many_random_accelerators_are_predicted(many: Bench, stalls: tuple[float, float]) -> None:
+    assert len(many.cases) >= 50
+    check_wholes(many, stalls, 7)
+
+
+def shipped_nets(names: Iterable[str], images: int, factory: pytest.TempPathFactory) -> Bench:
+    """Nets on random images, as they are built."""
+    graphs = [lower(nets.find_net(name)) for name in names]
+    return Bench([whole(Accelerator(graph, choose(graph)), graph, images) for graph in graphs],
+                 factory)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return shipped_nets(["digits_cnn_w2a2", "digits_mlp_w2a2"], 5, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def other_nets(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return shipped_nets([name for name in nets.shipped() if name.startswith("mnist")]
+                   + ["digits_cnn_w3a3", "digits_cnn_w4a4"], 4, tmp_path_factory)
+
+
+@pytest.mark.parametrize("stalls", SIDES)
+def test_shipped_nets_are_predicted(digits: Bench, stalls: tuple[float, float]) -> None:
+    check_wholes(digits, stalls, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stalls", SIDES)
+def test_the_other_shipped_nets_are_predicted(other_nets: Bench, stalls: tuple[float, float]) -> None:
+    assert {"mnist_resnet8_w2a2"} < set(other_nets.cases)
+    check_wholes(other_nets, stalls, 5)

@@ -177,14 +177,14 @@ class Bench:
         base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
         self.work = base / f"simulators-{cases[0].name}"
 
-    def run(self, source: float = 0, sink: float = 0, resets: Sequence[int] = (), seed: int = 1
-            ) -> Run:
+    def run(self, source: float = 0, sink: float = 0, resets: Sequence[int] = (), seed: int = 1,
+            max_idle: int = 2000) -> Run:
         """Simulate and compare every output of every unit with the golden model."""
         self.work.mkdir(exist_ok=True)
         with (self.work / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # not two workers at the same compile
             run = simulate(self.files, [c.dut for c in self.cases.values()], work=self.work,
-                           stalls=(source, sink), resets=resets, seed=seed, max_idle=2000)
+                           stalls=(source, sink), resets=resets, seed=seed, max_idle=max_idle)
         for c in self.cases.values():
             for output, record in zip(c.streams(wiring.Out), run.sinks[c.name], strict=True):
                 same(f"{c.name}.{output}", c.values(output, record), c.expected)
