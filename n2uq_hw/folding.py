@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import singledispatch
-from math import isqrt, lcm
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import yaml
 
 from .errors import N2uqError
 from .ir import (
-    Add,
     ArgMax,
     Edge,
     Flatten,
@@ -27,11 +26,10 @@ from .ir import (
     Pad,
     SlidingWindow,
     Threshold,
-    weight_bits,
 )
 
-__all__ = ["FORMS", "STYLES", "Fold", "Folding", "cheapest_form", "check", "choose", "divided",
-           "fold_cycles", "load_folding", "save_folding", "slowest_window"]
+__all__ = ["FORMS", "STYLES", "Fold", "Folding", "check", "choose", "divided", "fold_cycles",
+           "folds_of", "load_folding", "out_of_reach", "reach", "save_folding", "slowest_window"]
 
 STYLES = ("parallel", "search")            # of a Threshold, see hw/threshold.py
 FORMS = ("planes", "product", "direct")    # of a MatVec's products, see hw/mac.py
@@ -110,131 +108,68 @@ def fold_cycles(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> 
     return max(e.size for e in (*reads, edge)) // fold.pe
 
 
+def reach(graph: Graph) -> tuple[int, str]:
+    """The fewest cycles per image that any folding reaches, and the unit that takes them."""
+    slowest = 1, graph.input.name
+    for node in graph.nodes:
+        if not isinstance(node, Flatten):
+            reads, edge = graph.reads(node), graph.edges[node.name]
+            totals = divided(node, reads, edge)
+            every = Fold(pe=totals["pe"][1], simd=totals.get("simd", ("", 1))[1])
+            cycles = fold_cycles(node, reads, edge, every)
+            slowest = max(slowest, (cycles, node.name), key=lambda found: found[0])
+    return slowest
+
+
 def slowest_window(graph: Graph) -> int:
     """Cycles per image that no folding can save, which is mostly those of a sliding window.
 
     With all channels at once, a unit works on one pixel per cycle; without windows, the input
     gives 4 elements.
     """
-    cycles = [1 if any(isinstance(node, SlidingWindow) for node in graph.nodes)
-              else -(-graph.edges[graph.input.name].size // 4)]
-    for node in graph.nodes:
-        if not isinstance(node, Flatten):
-            reads, edge = graph.reads(node), graph.edges[node.name]
-            totals = divided(node, reads, edge)
-            every = Fold(pe=totals["pe"][1], simd=totals.get("simd", ("", 1))[1])
-            cycles.append(fold_cycles(node, reads, edge, every))
-    return max(cycles)
+    windows = any(isinstance(node, SlidingWindow) for node in graph.nodes)
+    return max(reach(graph)[0],
+               1 if windows else -(-graph.edges[graph.input.name].size // 4))
 
 
-def cheapest_form(weight_bits: int, act_bits: int) -> str:
-    """The product form with the fewest LUTs, as `bench/units.py` measures on xcup and ecp5.
-
-    Bit planes win or are near the best form at the points measured: 7 % above it at worst, for
-    8-bit weights of 2-bit activations, where a product was the slowest path.  With 1-bit
-    activations, where a product is a gate, planes lose up to 11 %.  They cost more flip-flops.
-    """
-    return "product" if act_bits == 1 and weight_bits > 2 else "planes"
-
-
-def choose(graph: Graph, cycles: int | None = None) -> Folding:
-    """The fewest multipliers per layer that take at most `cycles` per image.
+def choose(graph: Graph, cycles: int | None = None, family: str = "xcup") -> Folding:
+    """The least estimated cost (see `optimize`) at no more than `cycles` per image.
 
     Parameters
     ----------
     graph: lowered graph.
     cycles: target cycles per image, at least 1; default `slowest_window`.
+    family: what costs are estimated for, xcup or ecp5.
 
     Raises N2uqError where a layer cannot reach the target at all.
     """
+    from .optimize import Problem  # it reads this module
+
     target = slowest_window(graph) if cycles is None else cycles
     if target < 1:
         raise N2uqError(f"{graph.name}: cycles per image must be at least 1, not {target}")
-    folding: Folding = {}
-    for node in reversed(graph.nodes):
-        if not isinstance(node, Flatten):
-            folding[node.name] = _choose(node, graph, folding, target)
-    return {node.name: folding[node.name] for node in graph.nodes if node.name in folding}
+    return Problem(graph, family).solve(target)[1]
 
 
-def _in_time(node: Node, graph: Graph, target: int) -> list[Fold]:
-    """Every folding of the unit that takes at most `target` cycles; N2uqError if there is none."""
-    reads, edge = graph.reads(node), graph.edges[node.name]
+def folds_of(node: Node, reads: tuple[Edge, ...], edge: Edge) -> list[Fold]:
+    """Every number of lanes that a unit can have."""
     totals = divided(node, reads, edge)
-    folds = [Fold(pe=pe, simd=simd) for pe in _divisors(totals["pe"][1])
-             for simd in _divisors(totals.get("simd", ("", 1))[1])]
-    fits = [fold for fold in folds if fold_cycles(node, reads, edge, fold) <= target]
-    if not fits:
-        every = " and ".join(f"{total} {of}" for of, total in totals.values())
-        raise N2uqError(f"{node.name}: all {every} at once take "
-                        f"{fold_cycles(node, reads, edge, folds[-1])} cycles per image; "
-                        f"{target} cannot be reached")
-    return fits
+    return [Fold(pe=pe, simd=simd) for pe in _divisors(totals["pe"][1])
+            for simd in _divisors(totals.get("simd", ("", 1))[1])]
+
+
+def out_of_reach(node: Node, graph: Graph, target: int) -> N2uqError:
+    """What to raise where `node` takes more cycles than `target` at its fastest."""
+    reads, edge = graph.reads(node), graph.edges[node.name]
+    every = " and ".join(f"{total} {of}" for of, total in divided(node, reads, edge).values())
+    best = fold_cycles(node, reads, edge, folds_of(node, reads, edge)[-1])
+    return N2uqError(f"{node.name}: all {every} at once take {best} cycles per image; "
+                     f"{target} cannot be reached")
 
 
 def _divisors(n: int) -> list[int]:
     low = [d for d in range(1, isqrt(n) + 1) if n % d == 0]
     return low + [n // d for d in reversed(low) if d * d < n]
-
-
-def _lanes_of_reader(graph: Graph, node: Node, folding: Folding) -> int:
-    """The lanes that the unit behind `node` takes: of several the first, but an Add last.
-
-    An Add is where a branch without units ends; the others have more to gain.
-    """
-    readers = [other for other in graph.nodes if node.name in other.inputs]
-    if not readers:
-        return 1
-    other = min(readers, key=lambda reader: isinstance(reader, Add))
-    if isinstance(other, Flatten):
-        return _lanes_of_reader(graph, other, folding)
-    fold = folding[other.name]
-    return fold.simd if isinstance(other, MatVec) else fold.pe
-
-
-@singledispatch
-def _choose(node: Node, graph: Graph, folding: Folding, target: int) -> Fold:
-    """Element by element: as few lanes as the rate asks."""
-    return _in_time(node, graph, target)[0]
-
-
-@_choose.register
-def _(node: MatVec, graph: Graph, folding: Folding, target: int) -> Fold:
-    """The fewest multipliers; of these the narrowest converter behind the channels of a window."""
-    (read,), source = graph.reads(node), graph[node.inputs[0]]
-    channels = (graph.reads(source)[0] if isinstance(source, SlidingWindow) else read).channels
-    fold = min(_in_time(node, graph, target),
-               key=lambda f: (f.pe * f.simd, lcm(f.simd, channels), f.pe))
-    return Fold(fold.pe, fold.simd,
-                form=cheapest_form(weight_bits(node.weights), read.width))
-
-
-@_choose.register
-def _(node: Threshold, graph: Graph, folding: Folding, target: int) -> Fold:
-    """Search where tables step through channel groups; else comparators with constants.
-
-    `bench/units.py`, 3 to 15 steps: with 8 groups a search takes 42 to 77 % of the comparators'
-    LUTs on xcup, 79 to 96 % on ecp5, and 12 to 39 % more flip-flops; with one group, whose
-    thresholds are constants, 4 to 12 times their flip-flops.
-    """
-    pe = _in_time(node, graph, target)[0].pe
-    groups = graph.edges[node.name].channels // pe if len(node.signs) > 1 else 1
-    return Fold(pe=pe, style="search" if groups > 1 else "parallel")
-
-
-@_choose.register(SlidingWindow)
-@_choose.register(Pad)
-def _(node: Node, graph: Graph, folding: Folding, target: int) -> Fold:
-    """As many lanes as the rate asks, and of these what suits the reader best."""
-    simd = _lanes_of_reader(graph, node, folding)
-    return min(_in_time(node, graph, target), key=lambda f: (
-        lcm(f.pe, simd) // simd, lcm(f.pe, simd) // f.pe, f.pe))
-
-
-@_choose.register
-def _(node: Input, graph: Graph, folding: Folding, target: int) -> Fold:
-    """The lanes of the first unit, so that the input needs no converter."""
-    return Fold(pe=_lanes_of_reader(graph, node, folding))
 
 
 def save_folding(folding: Folding, graph: Graph, path: Path) -> None:

@@ -1,0 +1,283 @@
+"""The folding that costs least: every unit in time, all units and what joins them priced together.
+
+The lanes of neighbours are coupled: where they differ, a width converter is between them.  So the
+cost of a folding is a sum of tables over the lanes of a unit and of two neighbours, and its least
+value is found exactly, by eliminating one unit's lanes after the other (dynamic programming, on
+chains and on branches alike).
+
+The cost is estimated LUTs, those that are memory included, and `BLOCK_LUTS` for each block RAM.
+The FIFOs of an Add are left out of the choice: the branches settle how many bits they hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, prod
+
+import numpy as np
+
+from .cost import Cost, estimate
+from .errors import N2uqError
+from .folding import (
+    FORMS,
+    STYLES,
+    Fold,
+    Folding,
+    fold_cycles,
+    folds_of,
+    out_of_reach,
+    reach,
+)
+from .hw.build import fifo_depth, hardware_graph, lanes_in, lanes_out
+from .hw.stream import convert_width
+from .ir import (
+    Edge,
+    Fifo,
+    Flatten,
+    Graph,
+    Input,
+    MatVec,
+    Node,
+    SlidingWindow,
+    Threshold,
+    WidthConvert,
+)
+
+__all__ = ["BLOCK_LUTS", "Problem", "least", "prices"]
+
+BLOCK_LUTS = {"xcup": 160, "ecp5": 400}  # LUTs per block RAM of a ZU3EG, of an LFE5U-85F
+FF_LUTS = 1e-3  # of two foldings with equal LUTs, that with fewer flip-flops
+
+Factor = tuple[tuple[str, ...], np.ndarray]
+
+
+def least(factors: list[Factor]) -> tuple[float, dict[str, int]]:
+    """The least sum of tables, and the index of each variable there.
+
+    A factor is a table with one axis for each of its variables.  Variables go one by one, that
+    with the smallest table first: exact, and fast where each has few neighbours.  Of equal sums
+    the lowest indices of what went last win.
+    """
+    sizes = {v: n for axes, table in factors for v, n in zip(axes, table.shape, strict=True)}
+    near: dict[str, set[str]] = {v: set() for v in sizes}
+    for axes, _ in factors:
+        for v in axes:
+            near[v].update(axes)
+    order: list[tuple[str, list[str], np.ndarray]] = []
+    total = 0.0
+    while near:
+        v = min(near, key=lambda v: (prod(sizes[u] for u in near[v]), v))
+        others = sorted(near.pop(v) - {v})
+        kept = [*others, v]
+        table = np.zeros([sizes[u] for u in kept])
+        for its, values in factors:
+            if v in its:
+                places = sorted(range(len(its)), key=lambda k: kept.index(its[k]))
+                shape = [sizes[u] if u in its else 1 for u in kept]
+                table = table + values.transpose(places).reshape(shape)
+        order.append((v, others, table.argmin(axis=-1)))
+        factors = [factor for factor in factors if v not in factor[0]]
+        if others:
+            factors.append((tuple(others), table.min(axis=-1)))
+        else:
+            total += float(table.min())
+        for u in others:
+            near[u] = (near[u] | set(others)) - {v}
+    at: dict[str, int] = {}
+    for v, others, best in reversed(order):
+        at[v] = int(best[tuple(at[u] for u in others)])
+    return total, at
+
+
+@lru_cache(2**16)
+def _between(bits: int, gives: int, takes: int, depth: int, family: str) -> Cost:
+    """Width converters and a Fifo of `depth` beats between two units; elements of `bits`."""
+    def edge(lanes: int) -> Edge:
+        return Edge((1, 1, lanes), np.zeros(1, np.int64), np.full(1, 2**bits - 1))
+
+    total, lanes = Cost(), gives
+    for width in convert_width(gives, takes):
+        total = total.plus(estimate(WidthConvert("", lanes=width), (edge(lanes),), edge(lanes),
+                                    Fold(width, lanes), family))
+        lanes = width
+    if depth:
+        total = total.plus(estimate(Fifo("", depth=depth), (edge(takes),), edge(takes),
+                                    Fold(takes), family))
+    return total
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What a unit can be.
+
+    Members
+    -------
+    takes, gives: the lanes that it can have on each side, ascending.
+    costs: [takes, gives, styles, 4] of a MatVec; of others, whose sides are alike, [takes, styles,
+        4]; infinite where there is no such folding.
+    cycles: of an image, [takes, gives] or [takes].
+    folds: by index in `costs`.
+    """
+
+    takes: list[int]
+    gives: list[int]
+    costs: np.ndarray
+    cycles: np.ndarray
+    folds: dict[tuple[int, ...], Fold]
+
+
+class Problem:
+    """The foldings of a graph and what they cost.
+
+    Parameters
+    ----------
+    graph: lowered graph, without hardware-only nodes.
+    family: "xcup" or "ecp5".
+    """
+
+    def __init__(self, graph: Graph, family: str = "xcup") -> None:
+        self.graph, self.family = graph, family
+        self.nodes = [node for node in graph.nodes if not isinstance(node, Flatten)]
+        self.units = {node.name: self._unit(node) for node in self.nodes}
+        self.links = [link for node in self.nodes for link in self._links(node)]
+        self.slow = {node.name: self._slow(node) for node in self.nodes if isinstance(node, MatVec)
+                     and isinstance(graph[node.inputs[0]], SlidingWindow | Input)}
+
+    def _unit(self, node: Node) -> _Unit:
+        reads, edge = self.graph.reads(node), self.graph.edges[node.name]
+        folds = folds_of(node, reads, edge)
+        takes = sorted({lanes_in(node, fold) for fold in folds})
+        gives = sorted({fold.pe for fold in folds})
+        styles = [(style, form) for style in (STYLES if isinstance(node, Threshold) else STYLES[:1])
+                  for form in (FORMS if isinstance(node, MatVec) else FORMS[:1])]
+        shape = (len(takes), len(gives)) if isinstance(node, MatVec) else (len(takes),)
+        costs, cycles = np.full((*shape, len(styles), 4), np.inf), np.full(shape, np.inf)
+        made = {}
+        for fold in folds:
+            at = (takes.index(lanes_in(node, fold)), gives.index(fold.pe))[:len(shape)]
+            cycles[at] = fold_cycles(node, reads, edge, fold)
+            for k, style in enumerate(styles):
+                made[*at, k] = Fold(fold.pe, fold.simd, *style)
+                costs[*at, k] = estimate(node, reads, edge, made[*at, k], self.family)
+        return _Unit(takes, gives, costs, cycles, made)
+
+    def _source(self, name: str) -> str:
+        """The unit that makes the stream `name`: a Flatten has none."""
+        node = self.graph[name]
+        return self._source(node.inputs[0]) if isinstance(node, Flatten) else name
+
+    def _links(self, node: Node) -> list[tuple[str, str, np.ndarray]]:
+        """Unit, unit that reads it, and costs [gives, takes, 4] of what is between them."""
+        links, takes = [], self.units[node.name].takes
+        for read in node.inputs:
+            source, bits = self._source(read), self.graph.edges[read].width
+            gives = [lanes_out(self.graph[source], Fold(pe)) for pe in self.units[source].gives]
+            depths = [fifo_depth(self.graph, node, b) if node.READS == 1 else 0 for b in takes]
+            links.append((source, node.name, np.array([
+                [_between(bits, a, b, depth, self.family)
+                 for b, depth in zip(takes, depths, strict=True)] for a in gives])))
+        return links
+
+    def _slow(self, node: MatVec) -> np.ndarray:
+        """Cycles of an image [gives of its source, takes, gives] if no queue holds the vectors.
+
+        A vector is read in the first of its folds, as it comes: see `fifo_depth`.
+        """
+        unit, pixels = self.units[node.name], prod(self.graph.edges[node.name].shape[:2])
+        outputs, inputs = node.weights.shape
+        come = inputs / np.array(self.units[node.inputs[0]].gives)[:, None, None]
+        beats = inputs / np.array(unit.takes)[:, None]
+        folds = outputs / np.array(unit.gives)
+        cycles: np.ndarray = pixels * (np.maximum(come, beats) + (folds - 1) * beats)
+        return cycles
+
+    def cycles(self, folding: Folding) -> int:
+        """Cycles per image of the slowest unit, in steady state."""
+        found = [fold_cycles(node, self.graph.reads(node), self.graph.edges[node.name],
+                             folding[node.name]) for node in self.nodes]
+        for name, cycles in self.slow.items():
+            source, fold = self.graph[name].inputs[0], folding[name]
+            found.append(ceil(cycles[self.units[source].gives.index(folding[source].pe),
+                                     self.units[name].takes.index(fold.simd),
+                                     self.units[name].gives.index(fold.pe)]))
+        return max(found)
+
+    def solve(self, cycles: int, blocks: float | None = None) -> tuple[float, Folding]:
+        """The least cost of a folding with at most `cycles` per image, and the folding.
+
+        `blocks` is what a block RAM costs, default `BLOCK_LUTS`.  Raises N2uqError if a unit
+        cannot be in time.
+        """
+        weights = np.array([1, FF_LUTS, BLOCK_LUTS[self.family] if blocks is None else blocks, 1])
+        if cycles < (fewest := reach(self.graph))[0]:
+            raise out_of_reach(self.graph[fewest[1]], self.graph, cycles)
+        factors: list[Factor] = []
+        styles = {}
+        for node in self.nodes:
+            unit = self.units[node.name]
+            scores = unit.costs @ weights
+            styles[node.name] = scores.argmin(axis=-1)
+            factors.append((self._variables(node), np.where(unit.cycles <= cycles,
+                                                            scores.min(axis=-1), np.inf)))
+        for source, reader, costs in self.links:
+            node, other = self.graph[reader], self.graph[source]
+            gives, takes = self._variables(other)[-1], self._variables(node)[0]
+            factors.append(((gives, takes), costs @ weights))
+            if reader in self.slow:
+                late = self.slow[reader] > cycles
+                factors.append(((gives, *self._variables(node)), np.where(late, np.inf, 0.0)))
+        total, at = least(factors)
+        folding = {}
+        for node in self.nodes:
+            place = tuple(at[v] for v in self._variables(node))
+            folding[node.name] = self.units[node.name].folds[*place, styles[node.name][place]]
+        return total, folding
+
+    def _variables(self, node: Node) -> tuple[str, ...]:
+        """Names of what is to be chosen: the lanes on both sides of a MatVec, those of others."""
+        return (f"{node.name} in", node.name) if isinstance(node, MatVec) else (node.name,)
+
+    def bound(self, cycles: int) -> float:
+        """What no folding can cost less than: the sum of the least cost of every part alone."""
+        weights = np.array([1, FF_LUTS, BLOCK_LUTS[self.family], 1])
+        units = ((unit.costs @ weights).min(axis=-1)[unit.cycles <= cycles].min()
+                 for unit in self.units.values())
+        return float(sum(units) + sum((costs @ weights).min() for *_, costs in self.links))
+
+    def fastest(self, luts: int) -> Folding:
+        """The folding with the fewest cycles per image whose estimated LUTs are at most `luts`.
+
+        Raises N2uqError if the slowest has more.
+        """
+        every = np.concatenate([table.reshape(-1) for table in (
+            *(unit.cycles for unit in self.units.values()), *self.slow.values())])
+        targets = np.unique(np.ceil(every[every >= reach(self.graph)[0]])).astype(int).tolist()
+
+        def used(folding: Folding) -> float:
+            return sum(cost.lut + cost.lutram
+                       for cost in prices(self.graph, folding, self.family).values())
+
+        low, high = 0, len(targets) - 1
+        least_luts = used(self.solve(targets[high], 0)[1])
+        if least_luts > luts:
+            raise N2uqError(f"{self.graph.name}: needs {ceil(least_luts):,} LUTs at least, "
+                            f"by estimate, not {luts:,}")
+        while low < high:
+            middle = (low + high) // 2
+            if used(self.solve(targets[middle], 0)[1]) <= luts:
+                high = middle
+            else:
+                low = middle + 1
+        # The fewest block RAMs that the LUTs leave room for.
+        foldings = (self.solve(targets[high], blocks)[1] for blocks in
+                    (*(BLOCK_LUTS[self.family] / 4**k for k in range(4)), 0))
+        return next(folding for folding in foldings if used(folding) <= luts)
+
+
+def prices(graph: Graph, folding: Folding, family: str) -> dict[str, Cost]:
+    """The estimated cost of every unit, by its name in the hardware graph."""
+    hardware, folds = hardware_graph(graph, folding)
+    return {node.name: estimate(node, hardware.reads(node), hardware.edges[node.name],
+                                folds[node.name], family)
+            for node in hardware.nodes if not isinstance(node, Flatten)}
