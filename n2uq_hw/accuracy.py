@@ -126,15 +126,13 @@ def calibrate(net: Net, formats: Formats, images: np.ndarray) -> Ranges:
 
 def topology(net: Net) -> str:
     """Layers in short: ``16c3`` a convolution with its kernel, ``p2`` a max-pool, ``10`` linear."""
-    if "arch" in net.meta:
-        return str(net.meta["arch"])
     parts = []
     for layer in net.layers:
-        if isinstance(layer, Conv):
+        if isinstance(layer, Conv | FloatConv):
             parts.append(f"{layer.out_channels}c{layer.kernel}")
         elif isinstance(layer, MaxPool):
             parts.append(f"p{layer.kernel}")
-        elif isinstance(layer, Linear):
+        elif isinstance(layer, Linear | FloatLinear):
             parts.append(f"{layer.out_features}")
     return "-".join(parts)
 

@@ -32,7 +32,7 @@ class Formats:
     residual_bits: the widest that a tensor of the residual stream may be; None: as its range asks.
     stem_bits, head_bits: of full-precision convolutions' and linear layers' weights, symmetric,
         one scale per output channel.  Above 8, padded pixels get `stem_bits` - 8 fraction bits.
-        Every later layer amplifies the stem's rounding: 8 bits of it change 2.5 % of the trained
+        Every later layer amplifies the stem's rounding: 8 bits of it change 3 % of the trained
         ResNet-18's classes, 16 bits none; the head's 8 bits change none.
     """
 
