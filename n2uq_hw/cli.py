@@ -27,7 +27,7 @@ from rich.table import Table
 
 from . import __version__, accuracy, data, nets
 from .errors import N2uqError
-from .folding import choose, load_folding
+from .folding import Folding, choose, load_folding
 from .formats import Formats
 from .ir import Graph, describe, dump
 from .lower import Ranges
@@ -372,15 +372,20 @@ def build(
            "PE output channels × SIMD inputs per cycle; cycles per image in which the unit is busy")
 
 
+def _folding(graph: Graph, path: Path | None, cycles: int | None) -> Folding:
+    """The folding in the file `path`, or the one for so many cycles per image."""
+    if path is not None and cycles is not None:
+        raise N2uqError("--folding and --cycles exclude each other, and both are given: "
+                        f"{path}, {cycles}")
+    return choose(graph, cycles) if path is None else load_folding(path, graph)
+
+
 def _build(net: Net, graph: Graph, out: Path, folding: Path | None, cycles: int | None,
            source: Path | None, progress: Callable[[str, float], None]) -> dict[str, Any]:
     """Fold and emit; test vectors are real images where there are any, else random."""
     from .emit import emit
 
-    if folding is not None and cycles is not None:
-        raise N2uqError("--folding and --cycles exclude each other, and both are given: "
-                        f"{folding}, {cycles}")
-    chosen = choose(graph, cycles) if folding is None else load_folding(folding, graph)
+    chosen = _folding(graph, folding, cycles)
     found = data.images_for(net.meta.get("dataset", ""), source)
     images, labels = found or (np.random.default_rng(0).integers(
         0, net.input.max + 1, (VECTORS, *net.input.shape)), None)
@@ -435,6 +440,55 @@ def _verdict_rows(verdict: Any) -> list[tuple[str, str]]:
             ("cycles per image", f"{verdict.cycles_per_image:,.2f}"),
             ("MAC utilization of the slowest layer", f"{verdict.mac_utilization:.4f}"),
             ("simulated cycles per second", f"{verdict.cycles_per_second:,.0f}")]
+
+
+@app.command()
+def simulate(
+        net: NetName,
+        folding: Annotated[Path | None, typer.Option(
+            help="A YAML folding; default: as `build` chooses.")] = None,
+        cycles: Annotated[int | None, typer.Option(
+            help="Choose a folding for at most so many cycles per image, as `build` does.")] = None,
+        images: Annotated[int, typer.Option(help="How many images, without a gap.")] = 4,
+        clock: Annotated[float, typer.Option(help="MHz.")] = 200.0,
+        source: Annotated[str, typer.Option(
+            help="When a beat of pixels may come: always, every:N (one in N cycles), or "
+            "burst:ON,OFF.")] = "always",
+        sink: Annotated[str, typer.Option(help="When a result may leave; the same.")] = "always",
+        top1: Annotated[bool, typer.Option(
+            help="Put out the class index instead of the logits.")] = False,
+        picture: Annotated[Path | None, typer.Option(
+            "--plot", help="Draw the pipeline over time in this .svg or .png file.")] = None,
+        as_json: AsJson = False) -> None:
+    """Predict cycles, rate and bottleneck without simulating: exact, for any size of network."""
+    from .sim.forecast import forecast, pattern, plot
+
+    if clock <= 0:
+        raise N2uqError(f"clock must be above 0 MHz, not {clock}")
+    graph = lower_net(nets.find_net(net), top1=top1)
+    chosen = _folding(graph, folding, cycles)
+    found = forecast(graph, chosen, images=images, source=pattern(source), sink=pattern(sink))
+    if picture is not None:
+        plot(found, picture)
+    timed = {"clock_mhz": clock, "images_per_second": clock * 1e6 / found.cycles_per_image,
+             "latency_us": found.cycles_last_output / clock}
+    if as_json:
+        return _print_json(found.as_dict() | timed)
+    table = _table("unit", "kind", "PE", "SIMD", "busy", "starved", "blocked", "idle",
+                   "utilization", "FIFO depth", "most held", left=2)
+    for row in found.layers:
+        depths = [", ".join(str(pair[k]) for pair in row["fifos"].values()) for k in (0, 1)]
+        table.add_row(row["name"], row["kind"], str(row["pe"]), str(row["simd"]), *(
+            f"{row[mode]:,}" for mode in ("busy", "starved", "blocked", "idle")),
+            f"{row['utilization']:.4f}", *depths)
+    _print(f"{found.name}, {images} images", table,
+           "cycles of all images; utilization: share of the cycles per image that the unit needs",
+           f"bottleneck: {found.bottleneck}",
+           f"cycles to the first output: {found.cycles_first_output:,}, to the image's last: "
+           f"{found.cycles_last_output:,}; per image: {found.cycles_per_image:,.2f}; "
+           f"MAC utilization of the slowest layer: {found.mac_utilization:.4f}",
+           f"at {clock:g} MHz: {timed['images_per_second']:,.1f} images/s, latency "
+           f"{timed['latency_us']:,.1f} µs")
 
 
 @app.command()

@@ -12,10 +12,10 @@ from . import golden
 from .data import channels_last
 from .emit import Build, Port, port, ports, report
 from .errors import N2uqError
-from .folding import fold_cycles
 from .hw.build import WRAPPER, hardware_graph, module_name, saturates
 from .hw.eltwise import COUNT_BITS
-from .ir import DepthwiseMatVec, Flatten, Fork, Graph, MatVec, Saturate
+from .ir import Flatten, Fork, Graph, Saturate
+from .sim.forecast import cycles_per_image, mac_utilization
 from .sim.runner import MAX_IDLE, Dut, Run, Sink, Source, Tap, pack, simulate, unpack
 
 __all__ = ["Verdict", "golden_saturated", "verify"]
@@ -90,12 +90,8 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
         first = _locate(build, nhwc, int(wrong.argmax()), stalls, seed, simulator, got, expected)
     accepted = run.sources[build.graph.name][0]
     ends = record.cycles[made.beats - 1::made.beats]
-    half = len(ends) // 2
-    per_image = (float(ends[-1] - ends[half - 1]) / (len(ends) - half) if half
-                 else float(ends[0] - accepted[0] + 1))
-    layers = {node.name: fold_cycles(node, build.graph.reads(node), build.graph.edges[node.name],
-                                     build.folding[node.name]) / per_image
-              for node in build.graph.nodes if isinstance(node, MatVec | DepthwiseMatVec)}
+    per_image = cycles_per_image(ends, int(accepted[0]))
+    layers = mac_utilization(build.graph, build.folding, per_image)
     guesses = got.reshape(len(got), -1)
     if guesses.shape[1] > 1:
         guesses = guesses.argmax(axis=1)[:, None]

@@ -13,6 +13,8 @@
 namespace {
 
 enum Kind : int32_t { PIPE, JOIN, FORK, PAD, WINDOW, UP, DOWN, FIFO, SOURCE, SINK };
+// BUSY: it works on a beat (a PIPE, JOIN, UP takes one or works on one again; others take or give
+// one); else BLOCKED: it offers a beat that is not taken; STARVED: it waits for one; IDLE: neither.
 enum Mode : int32_t { BUSY, STARVED, BLOCKED, IDLE };
 
 constexpr int PARAMETERS = 16;  // of a row: kind, in, in1, out, beats of an image, then the kind's
@@ -49,7 +51,7 @@ struct Simulation {
     std::vector<uint8_t> valid, ready;
     std::vector<uint64_t> awake, immediate;  // bit sets of units; those that pass a valid on at once
     std::vector<std::vector<uint64_t>> timers;
-    int64_t pending = 0, now = 0, mark = -1;
+    int64_t pending = 0, now = 0;
     const uint8_t *const *stalls;
     const int64_t *lengths;
     int64_t *log, *images;
@@ -348,7 +350,7 @@ struct Simulation {
             gave = took = offered && ready[u.in];
             changed = !steady(e) || gave;
             e.moved += gave;
-            if (gave && steady(e)) runs = (e.moved < mark ? mark : e.count) - e.moved - 1;
+            if (gave && steady(e)) runs = e.count - e.moved - 1;
             break;
         }
         }
@@ -362,7 +364,9 @@ struct Simulation {
             : u.kind != SOURCE && ready[u.in] && !offered;
         const bool blocked = u.kind == SOURCE ? u.end.held : u.kind == FORK ? offered
             : showed && !free;
-        u.mode = took || gave || issue ? BUSY : blocked ? BLOCKED : starved ? STARVED : IDLE;
+        const bool busy = u.kind == PIPE ? issue : u.kind == JOIN || u.kind == UP ? took
+            : took || gave;
+        u.mode = busy ? BUSY : blocked ? BLOCKED : starved ? STARVED : IDLE;
         u.next = now + 1;
         return changed ? std::max<int64_t>(runs, 0) : -1;
     }
@@ -376,7 +380,7 @@ struct Simulation {
     }
 
     // All units until each sink has its beats; returns whether they got them.
-    bool run(int64_t limit, int64_t *marked) {
+    bool run(int64_t limit) {
         const int32_t words = int32_t(awake.size());
         std::vector<int32_t> sinks, ends;
         for (size_t k = 0; k < units.size(); k++) {
@@ -417,10 +421,6 @@ struct Simulation {
                 now++;
                 return true;
             }
-            if (mark >= 0 && units[sinks.back()].end.moved >= mark) {
-                snapshot(marked);
-                mark = -1;
-            }
             if (!pending && stuck(ends)) return false;
         }
         return false;
@@ -437,15 +437,6 @@ struct Simulation {
         }
         return std::all_of(left.begin(), left.end(), [](uint64_t word) { return !word; });
     }
-
-    void snapshot(int64_t *spent) {  // after this cycle
-        now++;
-        for (size_t k = 0; k < units.size(); k++) {
-            account(units[k]);
-            memcpy(spent + 4 * k, units[k].spent, sizeof units[k].spent);
-        }
-        now--;
-    }
 };
 
 }  // namespace
@@ -455,14 +446,14 @@ struct Simulation {
 // stalls, lengths: patterns by number, a byte per cycle, over again when they end.
 // log: the cycle of each beat of those sources and sinks that have a place in it.
 // images: [count][image_count][2], the cycles of the first and last beat of each image, or -1.
-// spent: [2][count][4], cycles in each Mode, up to beat `mark` of the last sink, and in all.
+// spent: [count][4], cycles in each Mode.
 // high: [count], the most beats in a FIFO.  moved: [count], beats that left.
 // Returns the cycles until every sink has its beats; -1 - cycles if nothing moves any more or
 // `limit` is reached.
 extern "C" int64_t n2uq_cycles(
     int32_t count, const int32_t *rows, int32_t streams, const uint8_t *const *stalls,
-    const int64_t *lengths, int64_t *log, int32_t image_count, int64_t *images, int64_t mark,
-    int64_t limit, int64_t *spent, int32_t *high, int64_t *moved, int32_t dense) {
+    const int64_t *lengths, int64_t *log, int32_t image_count, int64_t *images, int64_t limit,
+    int64_t *spent, int32_t *high, int64_t *moved, int32_t dense) {
     Simulation s;
     s.units.resize(count);
     s.producer.assign(streams, 0);
@@ -496,13 +487,12 @@ extern "C" int64_t n2uq_cycles(
             s.immediate[k >> 6] |= 1ull << (k & 63);
         u.mode = IDLE;
     }
-    s.mark = mark;
-    const bool whole = s.run(limit, spent);
+    const bool whole = s.run(limit);
     for (int32_t k = 0; k < count; k++) {
         Unit &u = s.units[k];
         s.account(u);
         s.catch_up(u);
-        memcpy(spent + 4 * (count + k), u.spent, sizeof u.spent);
+        memcpy(spent + 4 * k, u.spent, sizeof u.spent);
         high[k] = u.kind == FIFO ? u.fifo.high : 0;
         moved[k] = u.given;
     }

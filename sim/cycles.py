@@ -187,8 +187,9 @@ class Trace:
         after reset.
     images: int64 [images, 2], the cycles in which the first and the last beat of each image left a
         unit, by its name; -1 for what did not.
-    spent, steady: int64 [4], the cycles in each of MODES by unit, in all, and since the sink got
-        the beat `mark`.
+    spent: int64 [4], the cycles that a unit was in each of MODES, by its name: "busy" as it worked
+        on a beat; else "blocked" as it offered one that was not taken; else "starved" as it waited
+        for one; else "idle", as a source after its last beat.
     high: the most beats that were in a Fifo at a time, by its name.
     """
 
@@ -196,7 +197,6 @@ class Trace:
     ends: dict[str, np.ndarray]
     images: dict[str, np.ndarray]
     spent: dict[str, np.ndarray]
-    steady: dict[str, np.ndarray]
     high: dict[str, int]
 
 
@@ -243,15 +243,18 @@ class Circuit:
         self._ends[name] = beats * images
         self._stage(name, Stage(Kind.SINK), (stream,), beats, 0)
 
+    def beats(self, end: str) -> int:
+        """Beats of a source or sink, in all images."""
+        return self._ends[end]
+
     def run(self, patterns: dict[str, np.ndarray] | None = None, *, images: int,
-            mark: int = -1, dense: bool = False, limit: int = LIMIT) -> Trace:
+            dense: bool = False, limit: int = LIMIT) -> Trace:
         """Clock the circuit until all sinks have their images.
 
         Parameters
         ----------
         patterns: of sources and sinks by name; ALWAYS for those it leaves out.
         images: how many of them to watch.
-        mark: beats of the last sink before `Trace.steady` begins.
         dense: evaluate every unit in every cycle; the result is the same, and late.
         limit: cycles after which the run has failed.
 
@@ -273,12 +276,12 @@ class Circuit:
                 logs[name] = log[at:at + beats]
                 at += beats
         times = np.full((count, images, 2), -1, np.int64)
-        spent = np.zeros((2, count, len(MODES)), np.int64)
+        spent = np.zeros((count, len(MODES)), np.int64)
         high, moved = np.zeros(count, np.int32), np.zeros(count, np.int64)
         stalls = (ctypes.c_void_p * len(logs))(*(given[name].ctypes.data for name in logs))
         lengths = np.array([len(given[name]) for name in logs], np.int64)
         cycles = _library()(count, _at(rows), self._streams, stalls, _at(lengths), _at(log), images,
-                            _at(times), mark, limit, _at(spent), _at(high), _at(moved), dense)
+                            _at(times), limit, _at(spent), _at(high), _at(moved), dense)
         if cycles < 0:
             raise N2uqError("; ".join(
                 f"deadlock, {name} got {moved[k]} of {self._ends[name]} beats, then nothing moved"
@@ -286,8 +289,7 @@ class Circuit:
         named = list(enumerate(self._names))
         return Trace(
             int(cycles), logs, {name: times[k] for k, name in named},
-            {name: spent[1, k] for k, name in named},
-            {name: spent[1, k] - spent[0, k] for k, name in named},
+            {name: spent[k] for k, name in named},
             {name: int(high[k]) for k, name in named if self._rows[k][0] == Kind.FIFO})
 
 
@@ -344,5 +346,5 @@ def _entry(path: Path) -> Callable[..., int]:
     pointer = ctypes.c_void_p
     function.argtypes = [
         ctypes.c_int32, pointer, ctypes.c_int32, pointer, pointer, pointer, ctypes.c_int32, pointer,
-        ctypes.c_int64, ctypes.c_int64, pointer, pointer, pointer, ctypes.c_int32]
+        ctypes.c_int64, pointer, pointer, pointer, ctypes.c_int32]
     return function

@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +51,8 @@ from n2uq_hw.ir import (
     infer,
 )
 from n2uq_hw.lower import lower
-from n2uq_hw.sim.cycles import Circuit, Trace, circuit, timing
+from n2uq_hw.sim.cycles import MODES, Circuit, Trace, circuit, timing
+from n2uq_hw.sim.forecast import forecast, pattern, plot
 from n2uq_hw.sim.runner import Run, stall_pattern
 
 # Shares of stalled cycles of sources and sinks.
@@ -302,8 +307,83 @@ def test_shipped_nets_are_predicted(digits: Bench, stalls: tuple[float, float]) 
     check_wholes(digits, stalls, 5)
 
 
+def test_the_forecast_is_what_rtl_shows(digits: Bench) -> None:
+    run = digits.run(max_idle=10**6)
+    for name in digits.cases:
+        graph = lower(nets.find_net(name))
+        found, cycles = forecast(graph, choose(graph), images=5), run.sinks[name][0].cycles
+        start, ends = int(run.sources[name][0][0]), cycles.reshape(5, -1)[:, -1]
+        assert found.cycles_first_output == cycles[0] - start + 1
+        assert found.cycles_last_output == ends[0] - start + 1
+        assert found.cycles == ends[-1] + 1
+        assert found.cycles_per_image == (ends[4] - ends[1]) / 3
+        assert 0.5 < found.mac_utilization <= 1
+        for row in found.layers:
+            assert sum(row[mode] for mode in MODES) == found.cycles, row
+            assert row["busy"] >= 5 * found.cycles_per_image * row["utilization"] - 0.01
+            assert all(0 < high <= depth for depth, high in row["fifos"].values())
+
+
+def small() -> Graph:
+    return lower(nets.find_net("digits_mlp_w2a2"))
+
+
+def test_bottlenecks_are_named() -> None:
+    graph = small()
+    folding = choose(graph, 500)
+    assert forecast(graph, {**folding, "fc2": Fold(1, 1)}).bottleneck == "fc2"
+    slow = forecast(graph, folding, source=pattern("every:100"))
+    assert (slow.bottleneck, slow.cycles_per_image) == ("source", 6400 / folding["input"].pe)
+    slow = forecast(graph, folding, sink=pattern("burst:1,299"))
+    assert slow.bottleneck == "sink"
+    assert slow.cycles_per_image == 3000 / folding["logits"].pe
+
+
+def test_patterns_by_hand() -> None:
+    assert pattern("always").tolist() == [0]
+    assert pattern("every:3").tolist() == [0, 1, 1] and pattern("every:1").tolist() == [0]
+    assert pattern("burst:2,3").tolist() == [0, 0, 1, 1, 1]
+    for text in ("every:0", "every", "burst:1", "burst:0,2", "always:2", "now", "every:x", ""):
+        with pytest.raises(N2uqError, match=f"^pattern must be .*, not {text}$"):
+            pattern(text)
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_plots(suffix: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    graph, texts = small(), []
+    for k in range(2):
+        plot(forecast(graph, choose(graph)), path := tmp_path / f"{k}.{suffix}")
+        texts.append(path.read_bytes())
+    assert texts[0] == texts[1] and len(texts[0]) > 5000
+    if suffix == "svg":
+        assert all(name.encode() in texts[0] for name in ("fc1", "cycles per image", "starved"))
+    with pytest.raises(N2uqError, match=r"must be an \.svg or \.png file"):
+        plot(forecast(graph, choose(graph)), tmp_path / "plot.pdf")
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    def command(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "n2uq_hw", "simulate", "digits_mlp_w2a2",
+                               *options], cwd=tmp_path, capture_output=True, text=True)
+
+    found = json.loads(command("--json", "--clock", "100", "--images", "6").stdout)
+    expected = forecast(small(), choose(small()), images=6)
+    assert expected.as_dict().items() <= {**found, "layers": tuple(found["layers"])}.items()
+    assert found["images_per_second"] == 1e8 / expected.cycles_per_image
+    assert found["latency_us"] == expected.cycles_last_output / 100
+    table = command("--plot", "plot.svg").stdout
+    assert "bottleneck: fc" in table and (tmp_path / "plot.svg").is_file()
+    for options, fault in ((["--images", "0"], "images must be at least 1, not 0"),
+                           (["--clock", "0"], "clock must be above 0 MHz, not 0.0"),
+                           (["--source", "x"], "pattern must be always, every:N or burst:ON,OFF")):
+        failed = command(*options)
+        assert failed.returncode == 2 and fault in failed.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stalls", SIDES)
-def test_the_other_shipped_nets_are_predicted(other_nets: Bench, stalls: tuple[float, float]) -> None:
+def test_the_other_shipped_nets_are_predicted(other_nets: Bench, stalls: tuple[float, float]
+                                              ) -> None:
     assert {"mnist_resnet8_w2a2"} < set(other_nets.cases)
     check_wholes(other_nets, stalls, 5)
