@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any, NoReturn
 
 import numpy as np
@@ -27,7 +28,7 @@ from rich.table import Table
 
 from . import __version__, accuracy, data, nets
 from .errors import N2uqError
-from .folding import Folding, choose, load_folding
+from .folding import Folding, choose, load_folding, reach, save_folding
 from .formats import Formats
 from .ir import Graph, describe, dump
 from .lower import Ranges
@@ -156,10 +157,11 @@ def nets_command(
 @app.command()
 def train(
         dataset: Annotated[str, typer.Argument(help="digits or mnist.")],
-        architecture: Annotated[str, typer.Argument(
-            help="mlp, cnn, resnet8, resnet18 or mobilenetv2.")],
         out: Annotated[Path, typer.Option(
             help="The net file to write; its name without the ending is the net's.")],
+        architecture: Annotated[str | None, typer.Argument(
+            help="mlp, cnn, resnet8, resnet18 or mobilenetv2.")] = None,
+        arch: Annotated[str | None, typer.Option(help="The same, as an option.")] = None,
         widths: Annotated[str | None, typer.Option(
             help="Features (mlp) or channels (cnn, resnet8) of the hidden layers; default 64,64, "
             "or the architecture's own.")] = None,
@@ -186,6 +188,10 @@ def train(
     except ModuleNotFoundError as error:
         raise N2uqError(f"{error.name}: needed for training, and not installed "
                         "(pip install 'n2uq-hw[train]')") from None
+    if (architecture is None) == (arch is None):
+        raise N2uqError("architecture must be given once, as an argument or with --arch, not "
+                        + ("never" if arch is None else f"twice: {architecture}, {arch}"))
+    architecture = architecture or arch or ""
     if widths is None and architecture in ("mlp", "cnn"):
         widths = "64,64"
     net = run_training(
@@ -492,6 +498,108 @@ def simulate(
 
 
 @app.command()
+def fold(
+        net: NetName,
+        fps: Annotated[float | None, typer.Option(
+            help="Reach so many images per second at --clock.")] = None,
+        cycles: Annotated[int | None, typer.Option(
+            help="Take at most so many cycles per image.")] = None,
+        max_luts: Annotated[int | None, typer.Option(
+            help="The best rate with at most so many LUTs, those that are memory included.")
+            ] = None,
+        clock: Annotated[float, typer.Option(help="MHz.")] = 200.0,
+        family: Annotated[str, typer.Option(help="xcup or ecp5.")] = "xcup",
+        out: Annotated[Path | None, typer.Option(
+            help="Write the folding in this YAML file, which `build --folding` takes.")] = None,
+        top1: Annotated[bool, typer.Option(
+            help="Put out the class index instead of the logits.")] = False,
+        calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
+        residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
+        as_json: AsJson = False) -> None:
+    """Choose the folding that costs least at a rate, or is fastest within a budget of LUTs.
+
+    LUTs are estimated, without DSP blocks; a block RAM counts as 160 (xcup) or 400 (ecp5).
+    """
+    from .optimize import BLOCK_LUTS, Problem, described
+    from .sim.forecast import forecast
+
+    given = {"--fps": fps, "--cycles": cycles, "--max-luts": max_luts}
+    named = [f"{name} {value:g}" for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise N2uqError(f"{' and '.join(named)} exclude each other")
+    for name, value in [*given.items(), ("--clock", clock)]:
+        if value is not None and value <= 0:
+            raise N2uqError(f"{name} must be above 0, not {value:g}")
+    formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits)
+    whole = nets.find_net(net)
+    graph = lower_net(whole, formats, top1=top1, ranges=_ranges(whole, formats, calibrate))
+    least, slowest = reach(graph)
+    if fps is not None:
+        cycles = int(clock * 1e6 / fps)
+        if cycles < least:
+            raise N2uqError(f"{slowest}: takes {least:,} cycles per image at its fastest, "
+                            f"{clock * 1e6 / least:,.1f} images/s at {clock:g} MHz; {fps:g} "
+                            "images/s cannot be reached")
+    problem = Problem(graph, family)
+
+    def measure(folding: Folding) -> float:
+        return forecast(graph, folding).cycles_per_image
+
+    if cycles is not None:
+        chosen, taken = problem.within(cycles, measure)
+    else:
+        chosen = choose(graph, family=family) if max_luts is None else problem.fastest(max_luts)
+        taken = measure(chosen)
+    if out is not None:
+        save_folding(chosen, graph, out)
+    made = described(problem, chosen, taken)
+    rate = clock * 1e6 / taken
+    if as_json:
+        return _print_json(made | {"clock_mhz": clock, "images_per_second": rate})
+    kinds = ("lut", "ff", "bram", "lutram")
+    table = _table("unit", "kind", "PE", "SIMD", "style", "cycles", *(k.upper() for k in kinds),
+                   left=2)
+    for row in made["layers"]:
+        table.add_row(row["name"], row["kind"], str(row["pe"]), str(row["simd"]), row["style"],
+                      *(f"{row[key]:,}" for key in ("cycles", *kinds)))
+    for name, row in ((f"between units ({made['between']['units']})", made["between"]),
+                      ("in all", made["total"])):
+        table.add_row(name, *[""] * 5, *(f"{row[kind]:,}" for kind in kinds))
+    _print(f"{graph.name} on {family}, estimated without DSP blocks", table,
+           "between units: width converters, FIFOs, forks; cycles per image in which the unit is "
+           f"busy; a block RAM was taken for {BLOCK_LUTS[family]} LUTs",
+           f"{taken:,.0f} cycles per image, {made['macs_per_cycle']:,.1f} MACs per "
+           f"cycle; at {clock:g} MHz: {rate:,.1f} images/s")
+
+
+@app.command()
+def estimator(family: Annotated[str, typer.Option(help="xcup or ecp5.")] = "xcup",
+              as_json: AsJson = False) -> None:
+    """How far the estimates of `fold` are off, per kind of unit, against Yosys."""
+    from .cost import FAMILIES
+    from .samples import errors, load_samples
+
+    if family not in FAMILIES:
+        raise N2uqError(f"--family must be one of {', '.join(FAMILIES)}, not {family or 'nothing'}")
+    version, samples = load_samples()
+    rows = errors(samples, family)
+    if as_json:
+        return _print_json({"yosys": version, "family": family,
+                            "kinds": [row.as_dict() for row in rows]})
+    table = _table("kind of unit", "units", "LUT median", "worst", "held out", "LUT median",
+                   "worst", "FF median", "worst", "BRAM differs")
+    for row in rows:
+        held = row.lut[:row.held_out]
+        table.add_row(row.kind, str(row.units), *(
+            str(cell) if isinstance(cell, int) else f"{100 * cell:.1f} %" for cell in (
+                median(row.lut), max(row.lut), row.held_out, median(held), max(held),
+                median(row.ff), max(row.ff))), str(row.blocks))
+    _print(f"estimates for {family} against Yosys {version}, {len(samples)} units", table,
+           "held out: units that nothing was fitted to, the columns after it are of them alone; "
+           "LUTs include those that are memory; units below 20 cells count as 20")
+
+
+@app.command()
 def cost(
         folder: BuildDir,
         family: Annotated[str, typer.Option(help="xcup, xc7, ecp5 or ice40.")] = "xcup",
@@ -502,8 +610,10 @@ def cost(
         as_json: AsJson = False) -> None:
     """Synthesize a build with Yosys: LUTs, flip-flops and memories per unit and in all."""
     from . import synth
+    from .cost import FAMILIES, Cost
     from .emit import load_build
     from .hw.build import module_name
+    from .optimize import prices
     from .verify import verify
 
     made = load_build(folder)
@@ -517,6 +627,10 @@ def cost(
         progress(f"yosys {family}", 0.0)
         found = synth.synthesize_build(made, family, dsp=dsp)
     result = found.as_dict()
+    # Beside what was counted, where there are estimates: the families that they are fitted to.
+    guessed = {} if dsp or family not in FAMILIES else prices(made.graph, made.folding, family)
+    if guessed:
+        result["estimates"] = {name: guess._asdict() for name, guess in guessed.items()}
     if placed is not None:
         result["pnr"] = placed.as_dict() | {
             "cycles_per_image": verdict.cycles_per_image,
@@ -524,9 +638,12 @@ def cost(
     if as_json:
         return _print_json(result)
     kinds = ("lut", "carry", "ff", "bram", "lutram", "dsp")
-    table = _table("unit", *(k.upper() for k in kinds))
+    also = ("lut", "ff", "bram", "lutram") if guessed else ()
+    guessed["in all"] = Cost(*map(sum, zip(*guessed.values(), strict=True)))
+    table = _table("unit", *(k.upper() for k in kinds), *(f"estimated {k.upper()}" for k in also))
     for name, used in [*found.units.items(), ("in all", found.total)]:
-        table.add_row(name, *(f"{getattr(used, kind):,}" for kind in kinds))
+        table.add_row(name, *(f"{getattr(used, kind):,}" for kind in kinds),
+                      *(f"{getattr(guessed[name], kind):,.0f}" for kind in also))
     _print(f"{made.graph.name} on {family}, Yosys {found.version}, DSP blocks "
            f"{'on' if dsp else 'off'}", table,
            "in all: the units and what connects them")

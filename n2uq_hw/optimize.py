@@ -11,9 +11,11 @@ The FIFOs of an Add are left out of the choice: the branches settle how many bit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
+from typing import Any
 
 import numpy as np
 
@@ -39,12 +41,14 @@ from .ir import (
     Input,
     MatVec,
     Node,
+    Pad,
     SlidingWindow,
     Threshold,
     WidthConvert,
+    describe,
 )
 
-__all__ = ["BLOCK_LUTS", "Problem", "least", "prices"]
+__all__ = ["BLOCK_LUTS", "Problem", "described", "least", "prices"]
 
 BLOCK_LUTS = {"xcup": 160, "ecp5": 400}  # LUTs per block RAM of a ZU3EG, of an LFE5U-85F
 FF_LUTS = 1e-3  # of two foldings with equal LUTs, that with fewer flip-flops
@@ -141,8 +145,8 @@ class Problem:
         self.nodes = [node for node in graph.nodes if not isinstance(node, Flatten)]
         self.units = {node.name: self._unit(node) for node in self.nodes}
         self.links = [link for node in self.nodes for link in self._links(node)]
-        self.slow = {node.name: self._slow(node) for node in self.nodes if isinstance(node, MatVec)
-                     and isinstance(graph[node.inputs[0]], SlidingWindow | Input)}
+        self.slow = {node.name: table for node in self.nodes if node.inputs
+                     for table in [self._slow(node, graph[node.inputs[0]])] if table is not None}
 
     def _unit(self, node: Node) -> _Unit:
         reads, edge = self.graph.reads(node), self.graph.edges[node.name]
@@ -179,28 +183,36 @@ class Problem:
                  for b, depth in zip(takes, depths, strict=True)] for a in gives])))
         return links
 
-    def _slow(self, node: MatVec) -> np.ndarray:
-        """Cycles of an image [gives of its source, takes, gives] if no queue holds the vectors.
+    def _slow(self, node: Node, source: Node) -> np.ndarray | None:
+        """Cycles of an image [gives of the source, *lanes of the node], where no queue is between.
 
-        A vector is read in the first of its folds, as it comes: see `fifo_depth`.
+        None if lanes that suit each other badly cost no time.
         """
-        unit, pixels = self.units[node.name], prod(self.graph.edges[node.name].shape[:2])
-        outputs, inputs = node.weights.shape
-        come = inputs / np.array(self.units[node.inputs[0]].gives)[:, None, None]
-        beats = inputs / np.array(unit.takes)[:, None]
-        folds = outputs / np.array(unit.gives)
-        cycles: np.ndarray = pixels * (np.maximum(come, beats) + (folds - 1) * beats)
-        return cycles
+        unit = self.units[node.name]
+        if isinstance(node, MatVec) and isinstance(source, SlidingWindow | Input):
+            # A vector is read in the first of its folds, as it comes.
+            outputs, inputs = node.weights.shape
+            gives = np.array(self.units[source.name].gives)[:, None, None]
+            beats = inputs / np.array(unit.takes)[:, None]
+            wait = np.maximum(inputs / gives - beats, 0)
+            return np.prod(self.graph.edges[node.name].shape[:2]) * (
+                wait + beats * outputs / np.array(unit.gives))
+        if isinstance(node, SlidingWindow) and isinstance(source, Pad | Input):
+            # Between rows and images a line buffer waits for words: they must come in each cycle.
+            gives = np.array(self.units[source.name].gives)[:, None]
+            return np.where(gives < np.array(unit.takes), np.inf, unit.cycles)
+        return None
 
     def cycles(self, folding: Folding) -> int:
         """Cycles per image of the slowest unit, in steady state."""
         found = [fold_cycles(node, self.graph.reads(node), self.graph.edges[node.name],
                              folding[node.name]) for node in self.nodes]
         for name, cycles in self.slow.items():
-            source, fold = self.graph[name].inputs[0], folding[name]
-            found.append(ceil(cycles[self.units[source].gives.index(folding[source].pe),
-                                     self.units[name].takes.index(fold.simd),
-                                     self.units[name].gives.index(fold.pe)]))
+            node, unit, fold = self.graph[name], self.units[name], folding[name]
+            source = node.inputs[0]
+            at = (self.units[source].gives.index(folding[source].pe),
+                  unit.takes.index(lanes_in(node, fold)), unit.gives.index(fold.pe))
+            found.append(ceil(cycles[at[:cycles.ndim]]))
         return max(found)
 
     def solve(self, cycles: int, blocks: float | None = None) -> tuple[float, Folding]:
@@ -238,6 +250,25 @@ class Problem:
         """Names of what is to be chosen: the lanes on both sides of a MatVec, those of others."""
         return (f"{node.name} in", node.name) if isinstance(node, MatVec) else (node.name,)
 
+    def within(self, cycles: int, measure: Callable[[Folding], float]) -> tuple[Folding, float]:
+        """The folding that costs least with at most `cycles` per image as `measure` finds them.
+
+        `measure` is exact where units wait for each other, such as between two images: what it
+        finds more than units need by themselves, they are given less.  Returns what it found too;
+        raises N2uqError where even the shortest cycles of all units are too many.
+        """
+        target, fewest = cycles, reach(self.graph)[0]
+        while True:
+            _, folding = self.solve(target)
+            found = measure(folding)
+            if found <= cycles:
+                return folding, found
+            if target == fewest:
+                raise N2uqError(f"{self.graph.name}: takes {found:,.0f} cycles per image where no "
+                                f"unit is slower than the slowest must be; {cycles:,} cannot be "
+                                "reached")
+            target = max(min(int(target * cycles / found), target - 1), fewest)
+
     def bound(self, cycles: int) -> float:
         """What no folding can cost less than: the sum of the least cost of every part alone."""
         weights = np.array([1, FF_LUTS, BLOCK_LUTS[self.family], 1])
@@ -252,7 +283,8 @@ class Problem:
         """
         every = np.concatenate([table.reshape(-1) for table in (
             *(unit.cycles for unit in self.units.values()), *self.slow.values())])
-        targets = np.unique(np.ceil(every[every >= reach(self.graph)[0]])).astype(int).tolist()
+        possible = every[np.isfinite(every) & (every >= reach(self.graph)[0])]
+        targets = np.unique(np.ceil(possible)).astype(int).tolist()
 
         def used(folding: Folding) -> float:
             return sum(cost.lut + cost.lutram
@@ -281,3 +313,33 @@ def prices(graph: Graph, folding: Folding, family: str) -> dict[str, Cost]:
     return {node.name: estimate(node, hardware.reads(node), hardware.edges[node.name],
                                 folds[node.name], family)
             for node in hardware.nodes if not isinstance(node, Flatten)}
+
+
+def described(problem: Problem, folding: Folding, cycles: float) -> dict[str, Any]:
+    """A folding and what it costs, JSON-ready: a row per unit, what joins units, and the whole.
+
+    `cycles` are per image, as measured or predicted.
+    """
+    graph, family = problem.graph, problem.family
+    priced = prices(graph, folding, family)
+    whole = _counted(*priced.values())
+    rows = []
+    for node in problem.nodes:
+        fold = folding[node.name]
+        macs = fold.pe * fold.simd if isinstance(node, MatVec) else 0
+        rows.append({
+            "name": node.name, "kind": type(node).__name__, "pe": fold.pe, "simd": fold.simd,
+            "style": {MatVec: fold.form, Threshold: fold.style}.get(type(node), ""),
+            "multipliers": macs, "cycles": fold_cycles(
+                node, graph.reads(node), graph.edges[node.name], fold),
+            **_counted(priced.pop(node.name))})
+    macs = sum(row["macs"] for row in describe(graph))
+    return {"name": graph.name, "family": family, "cycles_per_image": cycles, "macs": macs,
+            "macs_per_cycle": macs / cycles, "layers": rows,
+            "between": {"units": len(priced), **_counted(*priced.values())},
+            "total": whole}
+
+
+def _counted(*costs: Cost) -> dict[str, int]:
+    """The sum, in whole cells."""
+    return {kind: round(sum(getattr(cost, kind) for cost in costs)) for kind in Cost._fields}

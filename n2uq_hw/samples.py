@@ -128,6 +128,10 @@ class Errors:
     ff: list[float]
     blocks: int
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
 
 def errors(samples: Iterable[Sample], family: str) -> list[Errors]:
     """The errors of `cost.estimate`, by kind of unit."""

@@ -103,7 +103,10 @@ def all_foldings(graph: Graph, cycles: int, family: str) -> Iterator[Folding]:
 
 
 def comes_in_time(graph: Graph, folding: Folding, node: Node, cycles: int) -> bool:
-    """Whether a vector that no queue holds comes fast enough while it is read, once."""
+    """Whether what no queue holds comes fast enough: a vector while it is read, once; pixels from
+    a Pad or the Input to a window in every cycle."""
+    if isinstance(node, SlidingWindow) and isinstance(graph[node.inputs[0]], Pad | Input):
+        return folding[node.inputs[0]].pe >= folding[node.name].pe
     if not isinstance(node, MatVec) or not isinstance(graph[node.inputs[0]],
                                                       SlidingWindow | Input):
         return True
