@@ -407,9 +407,11 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str
     else:
         term, more = a + bits + direct, _waits(simd)
         tree, planes = _tree(simd, term, family), _tree(1, 0, family)
-        lut = {"multiply": pe * simd * a * (bits + direct) * live,
+        # A multiplier adds up a row for each bit of its narrower operand; signs take more.
+        one, other = sorted((a, bits + direct))
+        lut = {"gates": pe * simd * a * (bits + direct) * live,
+               "rows": pe * simd * (one - 1) * other * live,
                "signs": pe * simd * a * (direct and reads[0].signed),
-               "rows": pe * simd * a * max(bits + direct - 1, 0) * live,
                "adders": pe * (tree.pairs * _adder(term, family) + tree.adders)}
         ff = {"tree": pe * (tree.registers - more * term * xcup)}
         width, levels, srl = tree.width, tree.levels, pe * term * (more > 0)

@@ -198,7 +198,8 @@ def load_folding(path: Path, graph: Graph) -> Folding:
         raise N2uqError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(rows, dict):
         raise N2uqError(f"{path}: must map layer names to foldings, not {type(rows).__name__}")
-    folding = choose(graph)
+    units = [node.name for node in graph.nodes if not isinstance(node, Flatten)]
+    folding = dict.fromkeys(units, Fold()) if rows.keys() >= set(units) else choose(graph)
     for name, row in rows.items():
         if name not in folding:
             raise N2uqError(f"{path}: {name} must be a unit of {graph.name}: "

@@ -26,7 +26,7 @@ __all__ = ["STORE", "Sample", "errors", "fit", "load_samples", "save_samples",
 
 STORE = Path(__file__).with_name("units.json")
 LEAST = 20    # cells: what is smaller counts as much
-DRAW = 0.003  # of a weight to 1
+DRAW = 0.01  # of a weight to 1
 Nodes = list[Node]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from n2uq_hw import folding, golden, ir, lower, model, nn
+from n2uq_hw import cost, folding, golden, ir, lower, model, nn
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.folding import Fold
 from n2uq_hw.formats import Formats
@@ -23,6 +23,7 @@ ASPECTS: dict[str, tuple[Callable, set[str]]] = {
     "ir.infer": (ir.infer, set()),
     "golden.evaluate": (golden.evaluate, {"Input"}),  # its value is what is given
     "hw.build.unit": (build.unit, NO_UNIT),
+    "cost.estimate": (cost.parts, set()),
     "sim.cycles.timing": (cycles.timing, NO_UNIT),
 }
 LAYER_ASPECTS: dict[str, Callable] = {
@@ -70,6 +71,7 @@ ODD = Odd("odd", ("x",))
     (lambda: ir.infer(ODD, EDGE), "no shape rule for Odd"),
     (lambda: golden.evaluate(ODD, (EDGE,), np.zeros((1, 1, 1, 1), int)), "no golden model for Odd"),
     (lambda: build.unit(ODD, (EDGE,), EDGE, Fold()), "no gateware for Odd"),
+    (lambda: cost.estimate(ODD, (EDGE,), EDGE, Fold(), "xcup"), "no estimate for Odd"),
     (lambda: cycles.timing(ODD, (EDGE,), EDGE, Fold()), "no timing for Odd"),
     (lambda: model.layer_float(OddLayer("odd"), {}, np.zeros(1)), "no float formula for OddLayer"),
     (lambda: nn.module_for(OddLayer("odd")), "no torch module for OddLayer odd"),
