@@ -202,9 +202,9 @@ def plot(found: Forecast, path: Path) -> None:
             values = np.array([row[mode] for row in rows]) / found.cycles
             spent.barh(y, values, left=left, height=0.8, color=color, label=mode)
             left += values
-        spent.set(xlabel="share of all cycles", xlim=(0, 1),
-                  title=f"bottleneck: {found.bottleneck}")
-        spent.legend(loc="lower right")
+        spent.set(xlabel="share of all cycles", xlim=(0, 1))
+        spent.set_title(f"bottleneck: {found.bottleneck}", loc="left")
+        spent.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(MODES), frameon=False)
         time.invert_yaxis()
         try:
             figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
