@@ -2,7 +2,7 @@
 
     python -m bench [SECTION ...]
 
-Sections: utilization, golden, simulation, build, mlp.  MNIST comes from $N2UQ_MNIST or
+Sections: utilization, golden, simulation, build, mlp, folding.  MNIST comes from $N2UQ_MNIST or
 ../shared/data/mnist; without it, random images of the same shape serve, and the table says so.
 """
 
@@ -20,19 +20,24 @@ from rich.table import Table
 
 from n2uq_hw import data, synth, tools
 from n2uq_hw.emit import Build, emit, load_build
-from n2uq_hw.folding import choose
+from n2uq_hw.folding import choose, reach
 from n2uq_hw.hw.build import module_name
 from n2uq_hw.lower import lower
 from n2uq_hw.nets import find_net, shipped
+from n2uq_hw.optimize import Problem, described
+from n2uq_hw.sim.forecast import forecast
 from n2uq_hw.verify import verify
 
 from . import golden_speed
+from .networks import plausible
 
 WORK = Path("build/bench")
 MNIST = Path(os.environ.get("N2UQ_MNIST")
              or Path(__file__).parents[2] / "shared" / "data" / "mnist")
 MLP_CYCLES = (784, 196)  # per image; 196 is the folding chosen by default
 SEEDS = (1, 2, 3)
+CLOCK = 200              # MHz
+RATES = (20, 100, 0, 500, 1000)  # images/s; 0 for the most that there is
 # FINN's published row (AUP-ZU3, 2-bit weights and activations throughout)
 FINN = ("FINN TFC W2A2 (published, AUP-ZU3)", "–", "–", "–", "–", "1,194,000", "96.60 %")
 
@@ -133,8 +138,43 @@ def golden(console: Console, folder: Path) -> None:
     console.print("")
 
 
+def foldings(console: Console, folder: Path) -> None:
+    """What foldings of the paper's ResNet-18 reach, and cost by estimate."""
+    graph = lower(plausible("resnet18", 224))
+    fewest, slowest = reach(graph)
+    for family in ("xcup", "ecp5"):
+        begin = time.perf_counter()
+        problem = Problem(graph, family)
+        prepared = time.perf_counter() - begin
+        console.print(f"[bold]ResNet-18 W2A2 at 224 × 224 on {family} at {CLOCK} MHz, estimated "
+                      f"without DSP blocks; all foldings priced in {prepared:.1f} s")
+        rows = table("images/s", "reached", "cycles/image", "MACs/cycle", "LUT", "FF", "BRAM18",
+                     "LUT memory", "over bound", "seconds")
+        for asked in RATES:
+            begin = time.perf_counter()
+            cycles = int(CLOCK * 1e6 / asked) if asked else fewest
+            if cycles < fewest:
+                rows.add_row(f"{asked}", "–", f"{slowest}: {fewest:,}")
+                continue
+            target, found = cycles, float("inf")
+            while found > cycles:  # as `n2uq-hw fold` does, but for the fastest of all
+                bound, (cost, folding) = problem.bound(target), problem.solve(target)
+                found = forecast(graph, folding, images=2).cycles_per_image
+                target = int(target * cycles / found)
+                if not asked:
+                    break
+            made = described(problem, folding, found)
+            rows.add_row(
+                f"{asked or 'most'}", f"{CLOCK * 1e6 / found:,.1f}", f"{found:,.0f}",
+                f"{made['macs_per_cycle']:,.0f}",
+                *(f"{made['total'][kind]:,}" for kind in ("lut", "ff", "bram", "lutram")),
+                f"{100 * (cost / bound - 1):.1f} %",
+                f"{time.perf_counter() - begin:.1f}")
+        console.print(rows, "")
+
+
 SECTIONS = {"utilization": utilization, "golden": golden, "simulation": simulators,
-            "build": build_time, "mlp": mlp}
+            "build": build_time, "mlp": mlp, "folding": foldings}
 
 
 def main(names: list[str]) -> int:

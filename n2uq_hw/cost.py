@@ -99,24 +99,38 @@ class Family:
 
 
 def _aspects(size: int, blocks: int, cost: int, *widths: int) -> list[tuple[int, int, int, int]]:
-    return [(width, size // (width if width < 9 else width // 9 * 8), blocks, cost)
-            for width in widths]
+    return [(width, size // width, blocks, cost) for width in widths]
 
 
 FAMILIES = {
-    "xcup": Family(0.067, (*_aspects(2**14, 1, 129, 1, 2, 4, 9, 18, 36),
-                       *_aspects(2**15, 2, 257, 1, 2, 4, 9, 18, 36, 72)), 64),
-    "ecp5": Family(0.15, tuple(_aspects(2**14, 1, 128, 1, 2, 4, 9, 18, 36)), 16),
+    "xcup": Family(0.067, (*_aspects(18432, 1, 129, 1, 2, 4, 9, 18, 36),
+                       *_aspects(36864, 2, 257, 1, 2, 4, 9, 18, 36, 72)), 64),
+    "ecp5": Family(0.15, tuple(_aspects(18432, 1, 128, 1, 2, 4, 9, 18, 36)), 16),
 }
 
 
+class _Blocks(NamedTuple):
+    """A memory in block RAM: Yosys's cost, blocks, and bits of multiplexers behind them."""
+
+    cost: int
+    blocks: int
+    select: int
+
+
 @cache
-def _block(depth: int, width: int, family: str) -> tuple[int, int, int]:
-    """Yosys's cost, blocks and rows of blocks of a memory in block RAM."""
-    # What goes an eighth of a row beyond the last is logic.
-    found = ((cost, n, ceil(width / w), max(ceil(depth / d - 1 / 8), 1))
-             for w, d, n, cost in FAMILIES[family].blocks)
-    return min((cost * wide * rows, n * wide * rows, rows) for cost, n, wide, rows in found)
+def _block(depth: int, width: int, family: str) -> _Blocks:
+    """The cheapest of a family's aspects.
+
+    Where words are narrower than 9 bits, the ninth of each 9 bits holds more words, which 5
+    multiplexers a bit bring in.
+    """
+    found = []
+    for w, words, n, cost in FAMILIES[family].blocks:
+        wide, rows = ceil(width / w), ceil(depth / words)
+        plain = rows * (words // 9 * 8 if w < 9 else words)
+        found.append(_Blocks(cost * wide * rows, n * wide * rows,
+                             width * (rows - 1) + 5 * width * (depth > plain)))
+    return min(found)
 
 
 @lru_cache(2**16)
@@ -135,20 +149,20 @@ def ram(depth: int, width: int, family: str, *, block: bool, ports: int = 2) -> 
     else:
         rows, wide = ceil(depth / 16), ceil(width / 4)
         cost, luts = 4 * wide * rows + 0.4 * width * (rows - 1), 6 * wide * rows
-    of_blocks, blocks, block_rows = _block(depth, width, family)
-    if block and of_blocks <= cost:
+    blocks = _block(depth, width, family)
+    if block and blocks.cost <= cost:
         # ECP5's blocks say nothing of a word read while it is written: logic beside them does.
         beside = width if family == "ecp5" else 0
-        return Memory(blocks, select=width * (block_rows - 1) + beside, copy=2 * beside)
+        return Memory(blocks.blocks, select=blocks.select + beside, copy=2 * beside)
     return Memory(0, luts, select=width * (rows - 1), copy=width if block else 0)
 
 
 @lru_cache(2**16)
 def rom(depth: int, width: int, family: str) -> Memory:
     """A memory with constant contents, read a cycle ahead; random ones, if it is in logic."""
-    of_blocks, blocks, rows = _block(depth, width, family)
-    if depth * width / FAMILIES[family].rom_bits > of_blocks:
-        return Memory(blocks, select=width * (rows - 1))
+    blocks = _block(depth, width, family)
+    if depth * width / FAMILIES[family].rom_bits > blocks.cost:
+        return Memory(blocks.blocks, select=blocks.select)
     # Equal columns are one: there are 2**depth of them, two constant.
     columns = width if depth > 20 else (1 - (1 - 2.0**-depth)**width) * 2**depth
     if depth < 3:

@@ -123,7 +123,8 @@ def test_memories_that_are_written(family, block, depth, width, found) -> None:
 @pytest.mark.parametrize("family,depth,width,blocks", [
     ("xcup", 1024, 8, 0), ("xcup", 2048, 8, 1), ("xcup", 128, 288, 0), ("xcup", 256, 288, 8),
     ("xcup", 1000, 72, 4), ("ecp5", 1024, 2, 0), ("ecp5", 2048, 2, 1), ("ecp5", 33, 144, 0),
-    ("ecp5", 64, 144, 4), ("ecp5", 1000, 36, 2)])
+    ("ecp5", 64, 144, 4), ("ecp5", 1000, 36, 2), ("xcup", 9216, 2, 1), ("xcup", 4608, 36, 9),
+    ("xcup", 2304, 18, 3), ("ecp5", 4608, 3, 1), ("ecp5", 4608, 36, 9), ("ecp5", 5000, 4, 2)])
 def test_memories_that_are_only_read(family, depth, width, blocks) -> None:
     memory = rom(depth, width, family)
     assert memory.bram == blocks

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from itertools import product
 from math import ceil, prod
+from pathlib import Path
 
 import numpy as np
 import pytest
 from graphs import random_chain, random_residual, resnet18
 
+from n2uq_hw import cli
 from n2uq_hw.cost import Cost, estimate
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.folding import (
@@ -21,6 +24,7 @@ from n2uq_hw.folding import (
     choose,
     fold_cycles,
     folds_of,
+    load_folding,
     reach,
 )
 from n2uq_hw.ir import (
@@ -40,6 +44,7 @@ from n2uq_hw.ir import (
 from n2uq_hw.lower import lower
 from n2uq_hw.nets import find_net
 from n2uq_hw.optimize import BLOCK_LUTS, FF_LUTS, Problem, least, prices
+from n2uq_hw.sim.forecast import forecast
 
 
 def quantizer(name: str, x: str, channels: int) -> Threshold:
@@ -213,3 +218,64 @@ def test_the_fastest_within_a_budget() -> None:
 def test_unknown_family() -> None:
     with pytest.raises(N2uqError, match=r"^family: estimates are for xcup, ecp5, not vax$"):
         choose(lower(find_net("digits_cnn_w2a2")), family="vax")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        ) -> Callable[..., tuple[int, str, str]]:
+    """The command line in this process, in a folder of its own: exit code, both outputs."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["n2uq-hw", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code, *capsys.readouterr()
+    return call
+
+
+def test_fold_meets_a_rate_that_the_cycle_model_confirms(run) -> None:
+    code, out, _ = run("fold", "mnist_resnet8_w2a2", "--cycles", 20_000, "--json",
+                       "--out", "f.yaml")
+    made = json.loads(out)
+    assert code == 0 and made["cycles_per_image"] <= 20_000
+    assert made["images_per_second"] == 200e6 / made["cycles_per_image"]
+    graph = lower(find_net("mnist_resnet8_w2a2"))
+    folding = load_folding(Path("f.yaml"), graph)
+    assert forecast(graph, folding).cycles_per_image == made["cycles_per_image"]
+    # What units need by themselves is less: they wait for each other between two images.
+    assert forecast(graph, choose(graph, 20_000)).cycles_per_image > 20_000
+    parts = [*made["layers"], made["between"]]
+    assert sum(row["lut"] for row in parts) == pytest.approx(made["total"]["lut"], abs=len(parts))
+    assert made["macs_per_cycle"] == made["macs"] / made["cycles_per_image"]
+    code, table, _ = run("fold", "mnist_resnet8_w2a2", "--fps", 10_000)
+    assert code == 0 and "between units" in table and "images/s" in table.splitlines()[-1]
+
+
+def test_fold_within_a_budget(run) -> None:
+    code, out, _ = run("fold", "digits_cnn_w2a2", "--max-luts", 4000, "--family", "ecp5", "--json")
+    total = json.loads(out)["total"]
+    assert code == 0 and 2500 < total["lut"] + total["lutram"] <= 4000
+
+
+@pytest.mark.parametrize("options,message", [
+    (("--fps", "1e6"), "error: conv1_window: takes 576 cycles per image at its fastest, 347,222.2 "
+     "images/s at 200 MHz; 1e+06 images/s cannot be reached"),
+    (("--cycles", "580"), "error: digits_cnn_w2a2: takes 590 cycles per image where no unit is "
+     "slower than the slowest must be; 580 cannot be reached"),
+    (("--cycles", "5", "--max-luts", "7"), "error: --cycles 5 and --max-luts 7 exclude each other"),
+    (("--clock", "0"), "error: --clock must be above 0, not 0"),
+    (("--family", "vax"), "error: family: estimates are for xcup, ecp5, not vax")])
+def test_faults_of_fold(run, options: tuple[str, ...], message: str) -> None:
+    assert run("fold", "digits_cnn_w2a2", *options) == (2, "", message + "\n")
+
+
+@pytest.mark.parametrize("family", BLOCK_LUTS)
+def test_estimator_prints_errors(run, family: str) -> None:
+    code, out, _ = run("estimator", "--family", family, "--json")
+    kinds = {row["kind"]: row for row in json.loads(out)["kinds"]}
+    assert code == 0 and len(kinds["MatVec planes"]["lut"]) == kinds["MatVec planes"]["units"]
+    code, table, _ = run("estimator", "--family", family)
+    assert code == 0 and table.count("%") == 6 * len(kinds)
+    assert run("estimator", "--family", "vax") == (
+        2, "", "error: --family must be one of xcup, ecp5, not vax\n")
