@@ -11,6 +11,7 @@ The FIFOs of an Add are left out of the choice: the branches settle how many bit
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -290,19 +291,26 @@ class Problem:
             return sum(cost.lut + cost.lutram
                        for cost in prices(self.graph, folding, self.family).values())
 
-        low, high = 0, len(targets) - 1
-        least_luts = used(self.solve(targets[high], 0)[1])
-        if least_luts > luts:
-            raise N2uqError(f"{self.graph.name}: needs {ceil(least_luts):,} LUTs at least, "
+        slowest, folding = self.solve(targets[-1], 0)
+        if (needed := used(folding)) > luts:
+            raise N2uqError(f"{self.graph.name}: needs {ceil(needed):,} LUTs at least, "
                             f"by estimate, not {luts:,}")
-        while low < high:
-            middle = (low + high) // 2
-            if used(self.solve(targets[middle], 0)[1]) <= luts:
-                high = middle
-            else:
-                low = middle + 1
+        # What is left out of the choice changes little: it is counted anew at each place found.
+        rest, at = needed - slowest, len(targets)
+        for _ in range(4):
+            def fits(cycles: int, rest: float = rest) -> bool:
+                return self.solve(cycles, 0)[0] + rest <= luts
+
+            before, at = at, min(bisect_left(targets, True, key=fits), len(targets) - 1)
+            if at == before:
+                break
+            cost, folding = self.solve(targets[at], 0)
+            rest = (needed := used(folding)) - cost
+        while needed > luts:
+            at += 1
+            needed = used(self.solve(targets[at], 0)[1])
         # The fewest block RAMs that the LUTs leave room for.
-        foldings = (self.solve(targets[high], blocks)[1] for blocks in
+        foldings = (self.solve(targets[at], blocks)[1] for blocks in
                     (*(BLOCK_LUTS[self.family] / 4**k for k in range(4)), 0))
         return next(folding for folding in foldings if used(folding) <= luts)
 
