@@ -354,7 +354,7 @@ def build(
         folding: Annotated[Path | None, typer.Option(
             help="A YAML folding, such as an edited folding.yaml of another build.")] = None,
         cycles: Annotated[int | None, typer.Option(
-            help="Choose the fewest multipliers that take at most so many cycles per image; "
+            help="Choose the least estimated cost that takes at most so many cycles per image; "
             "default: as many cycles as the slowest sliding window.")] = None,
         top1: Annotated[bool, typer.Option(
             help="Put out the class index instead of the logits.")] = False,

@@ -59,14 +59,18 @@ def step_function(stages: list[Scalar], turns: list[int], lo: np.ndarray, hi: np
             low = np.where(~found & (low < high), middle + 1, low)
         return low
 
+    def moved(until: int | None, compare: np.ufunc, bound: int | np.ndarray, before: np.ndarray
+              ) -> Callable[[np.ndarray], np.ndarray]:
+        """Whether a value compares with `bound` otherwise than `before`."""
+        return lambda x: compare(value(x, until), bound) != before
+
     # Pieces are [starts[i], starts[i + 1]), per channel; empty ones do no harm.
     starts = [lo, hi + 1]
     for turn in turns:
         cuts = [starts[0]]
         for start, end in pairwise(starts):
             at_start = value(np.minimum(start, hi)[None], turn) > 0
-            cut = first(lambda x, t=turn, s=at_start: (value(x, t) > 0) != s,  # type: ignore[misc]
-                        start[None], end[None])
+            cut = first(moved(turn, np.greater, 0, at_start), start[None], end[None])
             cuts += [cut[0], end]
         starts = cuts
 
@@ -78,7 +82,7 @@ def step_function(stages: list[Scalar], turns: list[int], lo: np.ndarray, hi: np
         filled = start < end
         begin = np.where(filled, value(np.minimum(start, hi)[None]) >= level, passed)
         finish = np.where(filled, value(np.maximum(end - 1, lo)[None]) >= level, passed)
-        inside = first(lambda x, b=begin: (value(x) >= level) != b,  # type: ignore[misc]
+        inside = first(moved(None, np.greater_equal, level, begin),
                        np.broadcast_to(start, begin.shape),
                        np.broadcast_to(np.maximum(end - 1, start), begin.shape))
         for at, before, after in ((np.broadcast_to(start, begin.shape), passed, begin),

@@ -13,6 +13,7 @@ import pytest
 import reference
 import torch
 from safetensors.torch import save_file
+from shared import CHECKPOINT, needs_checkpoint
 from torch import Tensor
 
 from n2uq_hw import checkpoint, cli, model, nn
@@ -22,9 +23,6 @@ from n2uq_hw.errors import N2uqError
 from n2uq_hw.model import Net, load_net
 
 State = dict[str, Tensor]
-TRAINED = (Path(__file__).parents[2] / "shared" / "checkpoints"
-           / "resnet18_w2a2_quantized_downsample.pth")
-needs_checkpoint = pytest.mark.skipif(not TRAINED.is_file(), reason=f"no {TRAINED.name}")
 TINY: State = {"module.conv1.weight": torch.arange(12.0).reshape(3, 4),
                "module.bn1.num_batches_tracked": torch.tensor(7)}
 
@@ -151,9 +149,9 @@ def test_moved_weights_keep_the_codes_of_torch(small: State, monkeypatch) -> Non
 
 @needs_checkpoint
 def test_the_trained_checkpoint_gives_its_logits() -> None:
-    net = import_checkpoint(TRAINED, "resnet18", bits=2, quantize_downsample=True, classes=10,
+    net = import_checkpoint(CHECKPOINT, "resnet18", bits=2, quantize_downsample=True, classes=10,
                             size=32)
-    file = np.load(TRAINED.with_suffix(".npz"))
+    file = np.load(CHECKPOINT.with_suffix(".npz"))
     images, logits = file["images"], file["logits"]
     np.testing.assert_allclose([net.input.mean, net.input.std], [file["mean"], file["std"]])
     x = ((torch.from_numpy(images) / 255 - torch.from_numpy(file["mean"])[:, None, None])

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from adverse import adverse
 from safetensors.numpy import save
 
-from n2uq_hw import __version__, cli, emit, nets, tools, verify
+from n2uq_hw import __version__, architectures, cli, emit, nets, tools, verify
 from n2uq_hw.model import Net
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -449,6 +450,69 @@ def test_lower_with_and_without_images(run: Cli, net: Net, images: np.ndarray, t
     code, out, _ = run("lower", "small.safetensors", "--top1", "--data", "i.npz")
     assert code == 0 and "worst logit error –" in out
     assert "  conv1 " in run("lower", "small.safetensors", "--text")[1]
+
+
+def test_agreement_with_given_logits_and_what_formats_cost(run: Cli, tmp_path: Path) -> None:
+    net = adverse(architectures.resnet8(1, 2, 10), 12, channels=1)
+    net.save(tmp_path / "r.safetensors")
+    images = np.random.default_rng(0).integers(0, 256, (9, 1, 12, 12), np.uint8)
+    logits = net.forward(images).astype(np.float32)
+    given = {"images": images, "labels": logits.argmax(axis=1), "logits": logits,
+             "mean": np.float32(net.input.mean), "std": np.float32(net.input.std)}
+    np.savez(tmp_path / "i.npz", **given)
+    fine = ("--residual-fraction-bits", "20", "--stem-bits", "16", "--head-bits", "16")
+    code, out, err = run("lower", "r.safetensors", "--agreement", "i.npz", *fine, "--json")
+    found = strict(out)
+    assert (code, err, found["images"], found["residual_fraction_bits"]) == (0, "", 9, 20)
+    assert found["accuracy"] == found["top1_agreement"]  # the labels are the logits' own
+    finest, *others = found["rounding"]
+    assert [row["rounded"] for row in others] == ["residual stream", "stem", "head"]
+    assert finest["worst_logit_error"] == found["worst_logit_error"]
+    # All is as fine as can be asked for already: no choice costs anything.
+    assert all(row["worst_logit_error"] == finest["worst_logit_error"] for row in others)
+    coarse = strict(run("lower", "r.safetensors", "--agreement", "i.npz", "--head-bits", "2",
+                        "--json")[1])
+    head = coarse["rounding"][-1]
+    assert head["worst_logit_error"] > coarse["rounding"][0]["worst_logit_error"]
+    # Logits that are not the net's are compared with all the same; the net does not run.
+    np.savez(tmp_path / "other.npz", **given | {"logits": logits + 100})
+    other = strict(run("lower", "r.safetensors", "--agreement", "other.npz", *fine, "--json")[1])
+    assert other["worst_logit_error"] > 90 and other["top1_agreement"] == found["top1_agreement"]
+    # The file's normalization counts, and is said to be another.
+    np.savez(tmp_path / "mean.npz", **given | {"mean": np.float32([0.1])})
+    code, out, err = run("lower", "r.safetensors", "--agreement", "mean.npz")
+    assert code == 0 and err == ("note: net is lowered for the mean and std in mean.npz, which are "
+                                 "not its own\n")
+    assert "each row with one format as chosen" in out and "fraction bits, " in out
+
+
+@pytest.mark.parametrize("options,message", [
+    ("--agreement i.npz --data i.npz", "--agreement and --data exclude each other"),
+    ("--agreement logits.npz", "logits of net must be [9, 10], not [9, 4]"),
+    ("--agreement mean.npz", "mean.npz: mean must be 1 finite floats, not float64 [3]"),
+    ("--agreement nan.npz", "nan.npz: logits must be 9 finite floats per class, not float64"),
+    ("--residual-bits 6", "residual bits for its range 0.."),
+    ("--residual-fraction-bits 31", "residual-fraction-bits must be in 0..30, not 31"),
+    ("--stem-bits 1", "stem-bits must be in 2..16, not 1"),
+    ("--calibrate no.npz", "no.npz: no such file or folder")])
+def test_bad_formats_and_references(run: Cli, tmp_path: Path, options: str, message: str) -> None:
+    net = adverse(architectures.resnet8(1, 2, 10), 12, channels=1)
+    net.save(tmp_path / "r.safetensors")
+    images = np.zeros((9, 1, 12, 12), np.uint8)
+    for name, more in (("i", {}), ("logits", {"logits": np.zeros((9, 4))}),
+                       ("mean", {"mean": np.zeros(3)}),
+                       ("nan", {"logits": np.full((9, 10), np.nan)})):
+        np.savez(tmp_path / f"{name}.npz", images=images, **more)
+    assert message in fault(run("lower", "r.safetensors", *options.split()))
+
+
+def test_calibrated_lowering_saturates(run: Cli, tmp_path: Path) -> None:
+    adverse(architectures.resnet8(1, 2, 10), 12, channels=1).save(tmp_path / "r.safetensors")
+    images = np.random.default_rng(0).integers(0, 256, (4, 1, 12, 12), np.uint8)
+    np.savez(tmp_path / "i.npz", images=images)
+    plain = run("lower", "r.safetensors", "--text")[1]
+    held = run("lower", "r.safetensors", "--text", "--calibrate", "i.npz")[1]
+    assert "Saturate(" in held and "Saturate(" not in plain
 
 
 def test_graph_is_not_written_where_images_are_wrong(run: Cli, net: Net, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mnist import MNIST, needs_mnist
+from shared import MNIST, needs_mnist
 
 from n2uq_hw import data
 from n2uq_hw.accuracy import agreement

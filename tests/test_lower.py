@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from mnist import MNIST
+from shared import MNIST
 from truth import check_every_integer, true_deltas, true_scalar
 
 from n2uq_hw import data, golden, model, nn

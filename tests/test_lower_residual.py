@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from adverse import NORMAL, adverse
-from mnist import MNIST, needs_mnist
+from shared import CHECKPOINT, MNIST, needs_checkpoint, needs_mnist
 from truth import check_every_integer
 
 from n2uq_hw import accuracy, architectures, golden, ir, model
@@ -19,9 +18,6 @@ from n2uq_hw.formats import Formats, fraction_bits
 from n2uq_hw.lower import lower
 from n2uq_hw.model import InputSpec, Net
 from n2uq_hw.nets import find_net
-
-CHECKPOINT = Path(__file__).parents[2] / "shared/checkpoints/resnet18_w2a2_quantized_downsample.pth"
-needs_checkpoint = pytest.mark.skipif(not CHECKPOINT.is_file(), reason=f"no {CHECKPOINT}")
 
 ARCHITECTURES = {
     "resnet8": architectures.resnet8(1, 2, 10),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from adverse import adverse, adverse_params, cut
-from mnist import MNIST, needs_mnist
+from shared import CHECKPOINT, MNIST, needs_checkpoint, needs_mnist
 
 from n2uq_hw import architectures, data, model
 from n2uq_hw.checkpoint import import_checkpoint
@@ -20,8 +20,6 @@ from n2uq_hw.model import InputSpec, Net
 from n2uq_hw.nets import find_net
 from n2uq_hw.verify import Verdict, verify
 
-CHECKPOINT = Path(__file__).parents[2] / "shared/checkpoints/resnet18_w2a2_quantized_downsample.pth"
-needs_checkpoint = pytest.mark.skipif(not CHECKPOINT.is_file(), reason=f"no {CHECKPOINT}")
 RESNET18 = architectures.resnet(18, 2, True, 10)
 MOBILENETV2 = architectures.mobilenetv2(4, 10)
 

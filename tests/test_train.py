@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mnist import MNIST, needs_mnist
+from shared import MNIST, needs_mnist
 
 from n2uq_hw import data, model, nn, train
 from n2uq_hw.errors import N2uqError

@@ -1,0 +1,15 @@
+"""Files that the tests use where they are, beside the project, and skip without."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+MNIST = Path(os.environ.get("N2UQ_MNIST") or SHARED / "data" / "mnist")
+needs_mnist = pytest.mark.skipif(not MNIST.is_dir(), reason="no MNIST: name it in N2UQ_MNIST")
+# A checkpoint of the authors' training code, and beside it images with the model's own logits.
+CHECKPOINT = SHARED / "checkpoints" / "resnet18_w2a2_quantized_downsample.pth"
+needs_checkpoint = pytest.mark.skipif(not CHECKPOINT.is_file(), reason=f"no {CHECKPOINT.name}")
