@@ -23,6 +23,7 @@ __all__ = ["Agreement", "agreement", "calibrate", "classes", "explain", "measure
            "shipped_table", "topology"]
 
 BATCH = 250
+PORTION = 8        # images at a time where every edge is kept
 MARGIN = 2         # what a calibrated range leaves above the largest value seen
 FINE = {"residual stream": {"residual_fraction_bits": 20}, "stem": {"stem_bits": 16},
         "head": {"head_bits": 16}}
@@ -114,9 +115,9 @@ def calibrate(net: Net, formats: Formats, images: np.ndarray) -> Ranges:
     """
     graph = lower(net, replace(formats, residual_bits=None))
     reach: dict[str, int] = {}
-    for start in range(0, len(images), golden.BATCH):
+    for start in range(0, len(images), PORTION):
         values = golden.run_all(graph, channels_last(
-            net.check_images(images[start:start + golden.BATCH]), graph.input.shape, net.name))
+            net.check_images(images[start:start + PORTION]), graph.input.shape, net.name))
         for name in graph.meta.get("residual", ()):
             largest = int(np.abs(values[name].astype(np.int64)).max())
             reach[name] = max(largest, reach.get(name, 0))

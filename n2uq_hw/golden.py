@@ -39,7 +39,7 @@ from .ir import (
 
 __all__ = ["evaluate", "exact_float", "run", "run_all"]
 
-BATCH = 32          # images at a time, fewer where an edge has more than
+BATCH = 256         # images at a time, fewer where an edge has more than
 ELEMENTS = 2**23    # elements: arrays that the heap has at hand
 FLOATS, ROWS = 2**18, 512  # of vectors that BLAS gets at a time, and the fewest vectors
 _MATRICES: WeakKeyDictionary[Node, np.ndarray] = WeakKeyDictionary()
