@@ -7,10 +7,12 @@ every partial sum is below the float's exact integers (2^24, 2^53), which is ass
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import singledispatch
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from .errors import N2uqError
 from .ir import (
@@ -40,33 +42,50 @@ from .ir import (
 __all__ = ["evaluate", "exact_float", "run", "run_all"]
 
 BATCH = 256         # images at a time, fewer where an edge has more than
-ELEMENTS = 2**23    # elements: arrays that the heap has at hand
-FLOATS, ROWS = 2**18, 512  # of vectors that BLAS gets at a time, and the fewest vectors
-_MATRICES: WeakKeyDictionary[Node, np.ndarray] = WeakKeyDictionary()
+ELEMENTS = 2**24    # elements: arrays that the heap has at hand
+CACHED = 2**19      # elements of a node's widest edge at a time, where pixels are by themselves,
+VECTORS = 512       # but no fewer pixels: all weights are read each time
+ACROSS = (Pad, SlidingWindow, Flatten)  # the nodes that move pixels
+_MATRICES: WeakKeyDictionary[Node, tuple[Edge, int, np.ndarray]] = WeakKeyDictionary()
 
 
 def run(graph: Graph, images: np.ndarray,
         progress: Callable[[int], None] | None = None) -> np.ndarray:
     """Output integers [N, H', W', C'] of `graph` for integer images [N, H, W, C].
 
-    `progress` is called with the number of images done.
+    As many portions of images are worked on at a time as BLAS has threads.  `progress` is called
+    with the number of images done.
     """
     images = _check(graph, images)
-    parts = []
     largest = max(edge.size for edge in graph.edges.values())
     batch = min(max(ELEMENTS // largest, 1), BATCH)
-    for start in range(0, max(len(images), 1), batch):
-        values: dict[str, np.ndarray] = {}
-        last_use = {name: node.name for node in graph.nodes for name in node.inputs}
-        for node in graph.nodes:
-            values[node.name] = _node(graph, node, values, images[start:start + batch])
-            for name in node.inputs:
-                if last_use[name] == node.name:
-                    values.pop(name, None)
-        parts.append(values[graph.output])
-        if progress:
-            progress(min(start + batch, len(images)))
+    blas = ThreadpoolController().select(user_api="blas")
+    threads = max((library["num_threads"] for library in blas.info()), default=1)
+    rounds = -(-len(images) // (batch * threads))
+    portions = np.array_split(images, max(min(rounds * threads, len(images)), 1))
+    parts = []
+    with (blas.limit(limits=max(threads // len(portions), 1)), ThreadPoolExecutor(threads) as pool):
+        try:
+            for part in pool.map(lambda portion: _last(graph, portion), portions):
+                parts.append(part)
+                if progress:
+                    progress(sum(map(len, parts)))
+        except BaseException:  # interrupted: what has not begun does not begin
+            pool.shutdown(cancel_futures=True)
+            raise
     return np.concatenate(parts)
+
+
+def _last(graph: Graph, images: np.ndarray) -> np.ndarray:
+    """What the last node makes of some images; others' results go when nothing reads them more."""
+    values: dict[str, np.ndarray] = {}
+    last_use = {name: node.name for node in graph.nodes for name in node.inputs}
+    for node in graph.nodes:
+        values[node.name] = _node(graph, node, values, images)
+        for name in node.inputs:
+            if last_use[name] == node.name:
+                values.pop(name, None)
+    return values[graph.output]
 
 
 def run_all(graph: Graph, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -92,11 +111,22 @@ def _check(graph: Graph, images: np.ndarray) -> np.ndarray:
 
 def _node(graph: Graph, node: Node, values: dict[str, np.ndarray],
           images: np.ndarray) -> np.ndarray:
-    edge = graph.edges[node.name]
+    edge, reads = graph.edges[node.name], graph.reads(node)
     if isinstance(node, Input):
         return images.astype(edge.dtype)
-    out = evaluate(node, graph.reads(node), *(values[name] for name in node.inputs))
-    return out.astype(edge.dtype, copy=False)
+    xs = [values[name] for name in node.inputs]
+    if isinstance(node, ACROSS):
+        return evaluate(node, reads, *xs).astype(edge.dtype, copy=False)
+    # The other nodes take each pixel by itself: rows of some images, as if each were an image.
+    width = edge.shape[1]
+    out = np.empty((len(images), *edge.shape), edge.dtype)
+    *xs, rows = (array.reshape(-1, 1, *array.shape[2:]) for array in (*xs, out))
+    count = max(CACHED // (width * max(array.shape[3] for array in (*xs, rows))),
+                -(-VECTORS // width))
+    for start in range(0, len(rows), count):
+        part = slice(start, start + count)
+        rows[part] = evaluate(node, reads, *(x[part] for x in xs))
+    return out
 
 
 def exact_float(bound: int) -> np.dtype:
@@ -129,7 +159,7 @@ def _(node: Pad, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
     dtype = dtype_for(min(int(edge.lo.min()), int(values.min())),
                       max(int(edge.hi.max()), int(values.max())))
     out = np.empty((n, top + height + bottom, left + width + right, channels), dtype)
-    out[:] = values
+    out[:] = np.broadcast_to(values, out.shape[1:]).copy()  # NumPy is fast on whole images
     out[:, top:top + height, left:left + width] = x
     return out
 
@@ -148,24 +178,23 @@ def _(node: Flatten, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
 
 @evaluate.register
 def _(node: MatVec, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
-    (outputs, inputs), shape = node.weights.shape, x.shape[:3]
-    # No partial sum, in any order, exceeds Σ|w|·|x|.
-    bound = int((np.abs(node.weights.astype(np.int64)) @ _bound(edges[0])).max())
-    dtype = exact_float(bound)
-    assert dtype.kind == "i" or bound < 2**np.finfo(dtype).nmant * 2
-    x, matrix = x.reshape(-1, inputs), _matrix(node, dtype)
-    out = np.empty((len(x), outputs), dtype_for(-bound, bound))
-    rows = max(FLOATS // inputs, ROWS)
-    for start in range(0, len(x), rows):  # so many vectors at a time stay in the cache
-        out[start:start + rows] = x[start:start + rows].astype(dtype) @ matrix
-    return out.reshape(*shape, outputs)
+    bound, matrix = _matrix(node, edges[0])
+    assert matrix.dtype.kind == "i" or bound < 2**np.finfo(matrix.dtype).nmant * 2
+    products = x.reshape(-1, len(matrix)).astype(matrix.dtype) @ matrix
+    return products.astype(dtype_for(-bound, bound)).reshape(*x.shape[:3], -1)
 
 
-def _matrix(node: MatVec, dtype: np.dtype) -> np.ndarray:
-    """The weights [K, N] for BLAS, converted once: for few pixels that is most of the work."""
-    if (held := _MATRICES.get(node)) is None or held.dtype != dtype:
-        held = _MATRICES[node] = np.ascontiguousarray(node.weights.T, dtype)
-    return held
+def _matrix(node: MatVec, edge: Edge) -> tuple[int, np.ndarray]:
+    """Σ|w|·|x| at most, which no partial sum in any order exceeds; the weights [K, N] for BLAS.
+
+    Found once: for few pixels that is most of the work.
+    """
+    held = _MATRICES.get(node)
+    if held is None or held[0] is not edge:
+        bound = int((np.abs(node.weights.astype(np.int64)) @ _bound(edge)).max())
+        matrix = np.ascontiguousarray(node.weights.T, exact_float(bound))
+        held = _MATRICES[node] = edge, bound, matrix
+    return held[1:]
 
 
 @evaluate.register

@@ -314,7 +314,24 @@ def test_batches_make_no_difference(n: int) -> None:
         edge = GRAPH.edges[name]
         assert values.dtype == edge.dtype and values.shape == (n, *edge.shape)
         assert (values >= edge.lo).all() and (values <= edge.hi).all()
-    assert done == [min(at + golden.BATCH, n) for at in range(0, max(n, 1), golden.BATCH)]
+    assert done[-1] == n and max(np.diff([0, *done])) <= golden.BATCH
+
+
+def test_an_interrupt_leaves_the_rest_undone() -> None:
+    begun = []
+
+    def count(graph: Graph, portion: np.ndarray) -> np.ndarray:
+        begun.append(len(portion))
+        return portion
+
+    def interrupt(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(golden, "_last", count)
+        patch.setattr(golden, "BATCH", 1)
+        golden.run(GRAPH, images(5000), interrupt)
+    assert len(begun) < 5000
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint64, np.int64])
