@@ -17,10 +17,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 def test_the_package_list_is_complete() -> None:
     listed = set(PROJECT["tool"]["setuptools"]["packages"])
-    found = {"n2uq_hw"}
-    for path in (ROOT / "n2uq_hw").iterdir():
-        if path.is_dir() and (path / "__init__.py").is_file():
-            found.add(f"n2uq_hw.{path.name}")
+    found = {".".join(path.relative_to(ROOT).parts[:-1])
+             for pattern in ("n2uq_hw/__init__.py", "n2uq_hw/*/__init__.py",
+                             "n2uq_hw/*/*/__init__.py") for path in ROOT.glob(pattern)}
     assert listed == found
     for name in ("hw", "sim", "templates"):
         link = ROOT / "n2uq_hw" / name

@@ -1,0 +1,10 @@
+"""Dot products in N2UQ's uniform codes and in nonuniform ones, to compare what they cost.
+
+A design is one class, golden and gateware side by side: see `design.Design`.  To add one, derive a
+class and put it into `DESIGNS`; it then appears in every test and table.
+"""
+
+from .design import DESIGNS, Design, Lanes, designs
+from .uniform import Uniform
+
+__all__ = ["DESIGNS", "Design", "Lanes", "Uniform", "designs"]

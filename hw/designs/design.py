@@ -1,0 +1,278 @@
+# amaranth: UnusedElaboratable=no
+"""What a design is: codes of weights and activations, their dot product, and gateware for it.
+
+The designs are compared with each other, so all of them share what does not set them apart: codes
+come from registers, every adder level of a sum ends in a register, the result is in a register, and
+every node is as wide as the range of its values needs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from amaranth.hdl import Const, Module, Signal
+from amaranth.hdl import Value as HdlValue
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from ...errors import N2uqError
+from ..stream import shape_for
+
+__all__ = ["DESIGNS", "Datapath", "Design", "Lanes", "Term", "add", "designs"]
+
+DESIGNS: list[type[Design]] = []  # every class of designs, in the order of the tables
+
+
+@dataclass(frozen=True)
+class Term:
+    """A value in hardware, the range that it keeps to, and the registers that it has passed."""
+
+    value: HdlValue
+    lo: int
+    hi: int
+    cycle: int = 0
+
+    def times(self, factor: int) -> Term:
+        """Multiplied by a constant: a shift, or an adder for each further bit of it."""
+        ends = self.lo * factor, self.hi * factor
+        low = (factor & -factor).bit_length() - 1 if factor else 0
+        return Term((self.value * (factor >> low)) << low, min(ends), max(ends), self.cycle)
+
+
+class Datapath:
+    """Where a design builds its gateware: a module, its enable, and the design's tables.
+
+    A table that is written while the hardware runs is one memory in LUTs wherever it is read, all
+    of them written at once.
+    """
+
+    def __init__(self, m: Module, enable: HdlValue, tables: Mapping[str, np.ndarray],
+                 ranges: Mapping[str, tuple[int, int]], load: Load | None = None) -> None:
+        self.m, self.enable, self.tables, self.ranges, self.load = m, enable, tables, ranges, load
+        self._count = 0
+
+    def name(self, what: str) -> str:
+        """`what`, with a number that no other signal has."""
+        self._count += 1
+        return f"{what}_{self._count}"
+
+    def register(self, term: Term, what: str = "stage") -> Term:
+        """The term a cycle later, in a register as wide as its range needs."""
+        held = Signal(shape_for(term.lo, term.hi), name=self.name(what), reset_less=True)
+        with self.m.If(self.enable):
+            self.m.d.sync += held.eq(term.value)
+        return Term(held, term.lo, term.hi, term.cycle + 1)
+
+    def until(self, term: Term, cycle: int) -> Term:
+        """The term at that cycle."""
+        while term.cycle < cycle:
+            term = self.register(term, "delayed")
+        return term
+
+    def signal(self, term: Term, what: str) -> Term:
+        """The term as a signal of its own, as wide as its range needs."""
+        held = Signal(shape_for(term.lo, term.hi), name=self.name(what))
+        self.m.d.comb += held.eq(term.value)
+        return Term(held, term.lo, term.hi, term.cycle)
+
+    def sum(self, terms: Iterable[Term], what: str = "sum") -> Term:
+        """The sum: a balanced tree with a register after each level, ``⌈log2(terms)⌉`` cycles."""
+        terms = list(terms)
+        cycle = max(term.cycle for term in terms)
+        terms = [self.until(term, cycle) for term in terms]
+        while len(terms) > 1:
+            odd = terms[len(terms) & ~1:]
+            pairs = zip(terms[0::2], terms[1::2], strict=False)
+            terms = [self.register(term, what) for term in [*(add(a, b) for a, b in pairs), *odd]]
+        return terms[0]
+
+    def case(self, values: Sequence[int], index: HdlValue, cycle: int, what: str = "case") -> Term:
+        """``values[index]``, constants: logic that synthesis makes of a table."""
+        lo, hi = min(values), max(values)
+        made = Signal(shape_for(lo, hi), name=self.name(what))
+        with self.m.Switch(index):
+            for k, value in enumerate(values):
+                with self.m.Case(k):
+                    self.m.d.comb += made.eq(value)
+        return Term(made, lo, hi, cycle)
+
+    def lookup(self, table: str, index: HdlValue, cycle: int) -> Term:
+        """An entry of one of the design's tables, which is constant or a memory that is written."""
+        values = self.tables[table]
+        if self.load is None:
+            return self.case([int(value) for value in values], index, cycle, table)
+        shape = shape_for(*self.ranges[table])
+        name = self.name(table)
+        self.m.submodules[name] = entries = memory.Memory(
+            shape=shape, depth=len(values), init=[])
+        write, read = entries.write_port(), entries.read_port(domain="comb")
+        self.m.d.comb += [
+            write.en.eq(self.load.en & (self.load.table == list(self.tables).index(table))),
+            write.addr.eq(self.load.addr), write.data.eq(self.load.data),
+            read.addr.eq(index)]
+        return Term(read.data, *self.ranges[table], cycle)
+
+
+def add(a: Term, b: Term) -> Term:
+    """The sum of two terms that have passed as many registers."""
+    assert a.cycle == b.cycle
+    return Term(a.value + b.value, a.lo + b.lo, a.hi + b.hi, a.cycle)
+
+
+@dataclass(frozen=True)
+class Load:
+    """The signals that write an entry of a table: the table by its place, the entry, its value."""
+
+    en: HdlValue
+    table: HdlValue
+    addr: HdlValue
+    data: HdlValue
+
+
+class Design(ABC):
+    """A number format for weights and activations, and a way to compute dot products in it.
+
+    A dot product is taken in two parts: `partial` sums that add up over the beats of a vector, and
+    `finish`, once per vector.  What depends on activations alone is in `shared`, which many outputs
+    may share.
+
+    Members
+    -------
+    weight_bits, act_bits: bits of a code.
+    lanes: products per beat.
+    writable: whether the tables are written while the hardware runs, instead of constant.
+    tables: int64 values by name; what a writable design is loaded with.
+    """
+
+    method: ClassVar[str]           # whose number format this is, in the tables
+    uniform: ClassVar[bool] = False  # equidistant levels on both sides, as N2UQ's
+
+    def __init__(self, *, weight_bits: int, act_bits: int, lanes: int, writable: bool = False
+                 ) -> None:
+        for what, value, limit in (("weight bits", weight_bits, 8),
+                                   ("activation bits", act_bits, 8), ("lanes", lanes, 4096)):
+            if not 1 <= value <= limit:
+                raise N2uqError(f"{self.method}: {what} must be 1..{limit}, not {value}")
+        self.weight_bits, self.act_bits, self.lanes = weight_bits, act_bits, lanes
+        self.writable, self.tables = writable, dict[str, np.ndarray]()
+
+    @classmethod
+    def variants(cls, **point: Any) -> Iterator[Design]:
+        """Every design of this class at `weight_bits`, `act_bits` and `lanes`."""
+        yield cls(**point)
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What this design is called in the tables, unique among `designs`."""
+
+    @property
+    @abstractmethod
+    def weights(self) -> np.ndarray:
+        """int64 [2^weight_bits], the value of each code of a weight."""
+
+    @property
+    def activations(self) -> np.ndarray:
+        """int64 [2^act_bits], the value of each code of an activation; equidistant by default."""
+        return np.arange(2**self.act_bits)
+
+    @property
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """The least and greatest entry that each table may get; by default that it has."""
+        return {name: (int(values.min()), int(values.max()))
+                for name, values in self.tables.items()}
+
+    def golden(self, w: np.ndarray, a: np.ndarray) -> np.ndarray:
+        """Dot products int64 [N] of codes of weights and activations, each [N, K], any K."""
+        return (self.weights[w] * self.activations[a]).sum(axis=-1)
+
+    def shared(self, d: Datapath, a: Sequence[Term]) -> list[Term]:
+        """What `partial` takes of the activations alone."""
+        return []
+
+    @abstractmethod
+    def partial(self, d: Datapath, w: Sequence[Term], a: Sequence[Term], shared: Sequence[Term]
+                ) -> list[Term]:
+        """Sums over the lanes of one beat, which add up over beats; all after as many cycles.
+
+        Parameters
+        ----------
+        w, a: codes of each lane, unsigned, in registers; shared: what `shared` made of `a`.
+        """
+
+    def finish(self, d: Datapath, sums: Sequence[Term]) -> Term:
+        """The dot product, in a register, of the sums over all beats; by default the one sum."""
+        (total,) = sums
+        return total
+
+    @cached_property
+    def dot(self) -> Term:
+        """Range and latency of the dot product of one beat, codes registered first."""
+        m = Module()
+        load = Load(*(Signal() for _ in range(4))) if self.writable else None
+        return _dot(self, Datapath(m, Const(1), self.tables, self.ranges, load),
+                    Const(0, self.weight_bits * self.lanes), Const(0, self.act_bits * self.lanes))
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the codes at the ports of `Lanes` to their dot product."""
+        return self.dot.cycle
+
+    def create(self) -> Lanes:
+        """The gateware."""
+        return Lanes(self)
+
+
+def _dot(design: Design, d: Datapath, w: HdlValue, a: HdlValue) -> Term:
+    """The dot product of packed codes: `Lanes`, without its ports."""
+    codes: list[list[Term]] = []
+    for what, word, bits in (("w", w, design.weight_bits), ("a", a, design.act_bits)):
+        held = d.register(Term(word, 0, 2**len(word) - 1), what)
+        codes.append([Term(held.value.word_select(lane, bits), 0, 2**bits - 1, 1)
+                      for lane in range(design.lanes)])
+    w_codes, a_codes = codes
+    return design.finish(d, design.partial(d, w_codes, a_codes, design.shared(d, a_codes)))
+
+
+class Lanes(wiring.Component):
+    """The dot product of one beat of a design; II = 1, latency `design.latency` enabled cycles.
+
+    Members
+    -------
+    enable: everything holds while low.
+    w, a: codes, lane 0 in the low bits.
+    dot: their dot product.
+    load_en, load_table, load_addr, load_data: write an entry of the table of that place in
+        `design.tables`; only where the design is writable, and whether `enable` is high or not.
+    """
+
+    def __init__(self, design: Design) -> None:
+        self.design = design
+        ports: dict[str, Any] = {
+            "enable": In(1), "w": In(design.weight_bits * design.lanes),
+            "a": In(design.act_bits * design.lanes),
+            "dot": Out(shape_for(design.dot.lo, design.dot.hi))}
+        if design.writable:
+            sizes = [len(values) for values in design.tables.values()]
+            widths = [shape_for(*ends).width for ends in design.ranges.values()]
+            ports |= {"load_en": In(1), "load_table": In(range(len(sizes))),
+                      "load_addr": In(range(max(sizes))), "load_data": In(max(widths))}
+        super().__init__(ports)
+
+    def elaborate(self, platform):
+        m = Module()
+        load = Load(self.load_en, self.load_table, self.load_addr,
+                    self.load_data) if self.design.writable else None
+        d = Datapath(m, self.enable, self.design.tables, self.design.ranges, load)
+        m.d.comb += self.dot.eq(_dot(self.design, d, self.w, self.a).value)
+        return m
+
+
+def designs(**point: Any) -> list[Design]:
+    """Every design at `weight_bits`, `act_bits` and `lanes`."""
+    return [design for cls in DESIGNS for design in cls.variants(**point)]

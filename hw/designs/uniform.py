@@ -1,0 +1,112 @@
+"""N2UQ: odd weights ``2k - (2^b - 1)``, activations 0..2^b - 1, and the ways to multiply them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from amaranth.hdl import Cat, Const, Mux
+
+from .design import DESIGNS, Datapath, Design, Term
+
+__all__ = ["FORMS", "Uniform"]
+
+FORMS = ("digits6", "digits4", "planes", "popcount", "operator")
+LUT = 6  # inputs that `popcount` fills
+
+
+class Uniform(Design):
+    """N2UQ's products, in one of several forms.
+
+    - "digits6", "digits4": a weight is ``Σ_d 2^(d·s)·u_d`` with odd digits u_d of s bits, the most
+      that a LUT of 6 or 4 inputs takes beside an activation; ``u_d·a`` is a case table, one LUT a
+      bit, its lowest bit that of the activation.  Sums by digit, then over digits; no ``Σa``.
+    - "planes": ``Σ_b 2^b·Σ(k_b ? a : 0)``, less ``(2^b - 1)·Σa``, which is shared.
+    - "popcount": a count of ``k_b & a_c`` per pair of bits, three lanes at a time in LUTs, less the
+      same.
+    - "operator": ``Σ w·a``, as synthesis multiplies.
+
+    Latency: 1 cycle for the codes, ``⌈log2(lanes)⌉`` for the sum; then ``⌈log2(digits)⌉``; for
+    planes ``⌈log2 b_w⌉ + 1``; for popcount 1 + ``⌈log2(⌈lanes/3⌉)⌉ + ⌈log2(b_w·b_a)⌉ + 1``.
+    """
+
+    method, uniform = "N2UQ", True
+
+    def __init__(self, *, form: str = FORMS[0], **point: Any) -> None:
+        super().__init__(**point)
+        self.form = form
+
+    @classmethod
+    def variants(cls, **point: Any) -> Iterator[Design]:
+        """One for each form."""
+        for form in FORMS:
+            yield cls(form=form, **point)
+
+    @property
+    def name(self) -> str:
+        return f"uniform {self.form}"
+
+    @property
+    def weights(self) -> np.ndarray:
+        return 2 * np.arange(2**self.weight_bits) - (2**self.weight_bits - 1)
+
+    @property
+    def least(self) -> int:
+        """The least weight."""
+        return -(2**self.weight_bits - 1)
+
+    def shared(self, d: Datapath, a: Sequence[Term]) -> list[Term]:
+        return [d.sum(a, "total")] if self.form in ("planes", "popcount") else []
+
+    def partial(self, d: Datapath, w: Sequence[Term], a: Sequence[Term], shared: Sequence[Term]
+                ) -> list[Term]:
+        if self.form.startswith("digits"):
+            sums = self._digits(d, w, a, max(int(self.form[-1]) - self.act_bits, 1))
+        else:
+            sums = getattr(self, f"_{self.form}")(d, w, a)
+        dot = d.sum(sums, "dot")
+        if not shared:
+            return [dot]
+        (total,) = (d.until(term, dot.cycle) for term in shared)
+        limit = -self.least * self.lanes * (2**self.act_bits - 1)
+        return [d.register(Term(2 * dot.value - (total.value << self.weight_bits) + total.value,
+                                -limit, limit, dot.cycle), "dot")]
+
+    def _digits(self, d: Datapath, w: Sequence[Term], a: Sequence[Term], size: int) -> list[Term]:
+        sums = []
+        for low in range(0, self.weight_bits, size):
+            bits = min(size, self.weight_bits - low)
+            odd = 2 * np.arange(2**bits) - (2**bits - 1)
+            table = np.multiply.outer(self.activations, odd).ravel().tolist()
+            products = (d.case(table, Cat(code.value[low:low + bits], x.value), x.cycle, "product")
+                        for code, x in zip(w, a, strict=True))
+            sums.append(d.sum(products, f"digit{low}").times(2**low))
+        return sums
+
+    def _planes(self, d: Datapath, w: Sequence[Term], a: Sequence[Term]) -> list[Term]:
+        return [d.sum((Term(Mux(code.value[b], x.value, 0), 0, x.hi, x.cycle)
+                       for code, x in zip(w, a, strict=True)), f"plane{b}").times(2**b)
+                for b in range(self.weight_bits)]
+
+    def _popcount(self, d: Datapath, w: Sequence[Term], a: Sequence[Term]) -> list[Term]:
+        lanes, sums = list(zip(w, a, strict=True)), []
+        for b in range(self.weight_bits):
+            for c in range(self.act_bits):
+                counts = []
+                for at in range(0, len(lanes), LUT // 2):
+                    part = lanes[at:at + LUT // 2]
+                    pairs = np.arange(4**len(part))[:, None] >> 2 * np.arange(len(part)) & 3
+                    index = Cat(Cat(code.value[b], x.value[c]) for code, x in part)
+                    counts.append(d.register(d.case((pairs == 3).sum(axis=1).tolist(), index,
+                                                    part[0][1].cycle, "count"), "count"))
+                sums.append(d.sum(counts, f"pair{b}{c}").times(2**(b + c)))
+        return sums
+
+    def _operator(self, d: Datapath, w: Sequence[Term], a: Sequence[Term]) -> list[Term]:
+        limit = -self.least * (2**self.act_bits - 1)
+        return [d.sum(Term((Cat(Const(1, 1), code.value) - 2**self.weight_bits) * x.value,
+                           -limit, limit, x.cycle) for code, x in zip(w, a, strict=True))]
+
+
+DESIGNS.append(Uniform)
