@@ -116,18 +116,18 @@ def _(node: SlidingWindow, count: np.ndarray, read: Edge, edge: Edge, takes: int
     (kh, kw), (sh, sw), (_, width, channels) = node.kernel, node.stride, read.shape
     window, beat = np.divmod(count - 1, edge.channels // gives)
     row, column = np.divmod(window, edge.shape[1])
-    position, group = np.divmod(beat, channels // gives)
+    position, channel = np.divmod((beat + 1) * gives - 1, channels)  # its last element
     ky, kx = np.divmod(position, kw)
 
-    def come(y: np.ndarray, x: np.ndarray, groups: np.ndarray | int) -> np.ndarray:
-        """Beats up to those of pixel (y, x)."""
-        return (y * width + x) * (channels // gives) + groups
+    def come(y: np.ndarray, x: np.ndarray, channel: np.ndarray | int) -> np.ndarray:
+        """Beats up to that of `channel` of pixel (y, x)."""
+        return (y * width + x) * (channels // takes) + channel // takes + 1
 
-    here = come(row * sh + ky, column * sw + kx, group + 1)
+    here = come(row * sh + ky, column * sw + kx, channel)
     # The window before had to be complete.
     row, column = np.divmod(window - 1, edge.shape[1])
     return np.maximum(here, (window > 0) * come(row * sh + kh - 1, column * sw + kw - 1,
-                                                channels // gives))
+                                                channels - 1))
 
 
 @needed.register(MatVec)
@@ -150,8 +150,9 @@ def _(node: Node, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: 
 def share_held(node: Node, read: Edge, edge: Edge, takes: int, gives: int) -> float:
     """The share of an image that `node` may take beyond what its next beat needs.
 
-    A Fifo holds its depth, a converter two wide beats, a line buffer the rows that a stride skips,
-    and a pipeline what it works on in LATENCY cycles.
+    A Fifo holds its depth, a converter two wide beats, a line buffer the rows that a stride skips
+    and, of rows of its kernel, the pixels of the next two, a pipeline what it works on in LATENCY
+    cycles.
     """
     come, go = read.size // takes, edge.size // gives
     if isinstance(node, Fifo):
@@ -159,8 +160,11 @@ def share_held(node: Node, read: Edge, edge: Edge, takes: int, gives: int) -> fl
     if isinstance(node, WidthConvert):
         return 2 / min(come, go)
     busy = go * (read.channels // takes) if isinstance(node, MatVec) else max(come, go)
-    rows = (node.stride[0] - 1) / read.shape[0] if isinstance(node, SlidingWindow) else 0
-    return rows + LATENCY.get(type(node), 2) / busy
+    ahead = LATENCY.get(type(node), 2) / busy
+    if isinstance(node, SlidingWindow):
+        (_, kw), (sh, sw) = node.kernel, node.stride
+        ahead += (sh - 1) / read.shape[0] + (gives > takes) * (kw + 2 * sw) / come
+    return ahead
 
 
 def least_depth(needs: np.ndarray, others: np.ndarray, beats: int, shift: int) -> int:

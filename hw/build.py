@@ -11,7 +11,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..errors import N2uqError
-from ..folding import Fold, Folding, check
+from ..folding import Fold, Folding, check, lanes_in, lanes_out
 from ..ir import (
     Add,
     ArgMax,
@@ -59,9 +59,8 @@ from .stream import (
 from .threshold import ThresholdUnit
 from .window import PadUnit, SlidingWindowUnit
 
-__all__ = ["TOP", "WRAPPER", "Accelerator", "fifo_depth", "hardware_graph", "lanes_in", "lanes_of",
-           "lanes_out", "module_name", "outputs", "saturates",
-           "unit"]
+__all__ = ["TOP", "WRAPPER", "Accelerator", "fifo_depth", "hardware_graph", "lanes_of",
+           "module_name", "outputs", "saturates", "unit"]
 
 TOP, WRAPPER = "accelerator", "axis"  # what modules are called beside those of nodes
 
@@ -147,16 +146,6 @@ def _(node: WidthConvert, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Un
     return WidthConverter(shape=element(edge), lanes_in=fold.simd, lanes_out=fold.pe)
 
 
-def lanes_in(node: Node, fold: Fold) -> int:
-    """Elements per beat that the unit of `node` takes."""
-    return fold.simd if isinstance(node, MatVec | WidthConvert) else fold.pe
-
-
-def lanes_out(node: Node, fold: Fold) -> int:
-    """Elements per beat that the unit of `node` gives."""
-    return 1 if isinstance(node, ArgMax) else fold.pe
-
-
 def fifo_depth(graph: Graph, node: Node, lanes: int) -> int:
     """Beats of `lanes` elements to queue before `node`, so that it never waits; 0 for no Fifo.
 
@@ -203,7 +192,7 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
         for k, name in enumerate(node.inputs):
             at, prefix = tip[name], f"{node.name}_i{k}" if node.READS > 1 else node.name
             if not isinstance(node, Flatten):
-                wanted = lanes_in(node, folds[node.name])
+                wanted = lanes_in(node, folds[node.name], graph.edges[name])
                 for step, width in enumerate(convert_width(lanes[at], wanted)):
                     at = insert(WidthConvert(f"{prefix}_width{step or ''}", (at,), lanes=width),
                                 width)

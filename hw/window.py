@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from amaranth.hdl import Array, Const, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import memory
+from amaranth.lib.wiring import connect, flipped
 
-from ..ir import Edge, Pad, SlidingWindow
+from ..ir import Edge, Pad, SlidingWindow, infer
 from .stream import Unit, beats, divides, element, wraps
 
-__all__ = ["LineBuffer", "PadUnit", "SlidingWindowUnit", "line_buffer"]
+__all__ = ["KernelRowUnit", "LineBuffer", "PadUnit", "SlidingWindowUnit", "line_buffer", "stages"]
 
 
 class PadUnit(Unit):
@@ -89,6 +90,54 @@ def line_buffer(node: SlidingWindow, edge: Edge, groups: int) -> LineBuffer:
         (width - kw) * groups + 1, ((kh - 1) * width + kw) * groups - 1)
 
 
+def stages(node: SlidingWindow, edge: Edge, lanes: int) -> list[tuple[SlidingWindow, Edge]]:
+    """The windows, each with what it reads, that a SlidingWindowUnit of `lanes` is made of.
+
+    `node` itself; or, where a beat is a whole row of the kernel, the 1 × kw windows of the image,
+    and the kh × 1 windows of those: the same elements in the same order.
+    """
+    (kh, kw), (sh, sw) = node.kernel, node.stride
+    if kw == 1 or lanes != kw * edge.channels:
+        return [(node, edge)]
+    rows = SlidingWindow(f"{node.name}_rows", kernel=(1, kw), stride=(1, sw))
+    return [(rows, edge), (SlidingWindow(node.name, kernel=(kh, 1), stride=(sh, 1)),
+                           infer(rows, edge))]
+
+
+class KernelRowUnit(Unit):
+    """The 1 × kw windows of an image, each in one beat, from a shift register of kw pixels.
+
+    Latency from a window's last pixel to its beat: 1 cycle.  It takes a pixel of C channels per
+    cycle, ``H·W`` cycles for an image.
+
+    Parameters
+    ----------
+    node, edge: kernel (1, kw) and stride (1, sw), and the image edge.
+    """
+
+    def __init__(self, node: SlidingWindow, edge: Edge) -> None:
+        self.node, self.edge = node, edge
+        channels = edge.channels
+        super().__init__(*(beats(element(edge), n) for n in (channels, node.kernel[1] * channels)))
+
+    def elaborate(self, platform):
+        m = Module()
+        width, kw, sw = self.edge.shape[1], self.node.kernel[1], self.node.stride[1]
+        enable, moved = Signal(), Signal()
+        # Pixels that come before the one that completes a window.
+        before = Signal(range(max(kw, sw)), init=kw - 1)
+        pixel, window = (port.p.as_value() for port in (self.i, self.o))
+        m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
+                     moved.eq(enable & self.i.valid)]
+        row_end = wraps(m, Signal(range(width), name="column"), width, moved)
+        with m.If(moved):
+            m.d.sync += [before.eq(Mux(row_end, kw - 1, Mux(before == 0, sw - 1, before - 1))),
+                         window.eq(Cat(window[len(pixel):], pixel))]
+        with m.If(enable):
+            m.d.sync += self.o.valid.eq(self.i.valid & (before == 0))
+        return m
+
+
 class SlidingWindowUnit(Unit):
     """Every window of the image in the order (ky, kx, c), LANES channels per beat.
 
@@ -103,24 +152,35 @@ class SlidingWindowUnit(Unit):
     window fills up in ``wait = max(0, J + (kh - 1)·(W - kw)·G + 1 - D)``, where J are the words
     from an image's last window's first to the image's end: ``(kh - 1)·(W - kw)·G`` at stride 1.
 
+    With LANES = kw·C a beat is a whole row of the kernel: a KernelRowUnit comes first, and the line
+    buffer holds its beats, ``D = (kh + sh - 2)·W' + 2`` of them.  The latency is 3 cycles.  Where
+    kw ≤ kh an image takes ``max(H·W, H'·W'·kh + wait)`` cycles with ``wait = max(0, P + 2 - kh)``:
+    P are the pixels from the one that completes beat D - J of the next image, counted from 0, the
+    first that there is no room for, to the one that completes beat (kh - 1)·W', the last that its
+    first window needs.  At stride 1 the wait is ``(kh - 1)·(W - 1)``.
+
     Parameters
     ----------
     node, edge: kernel and stride, and the image edge.
-    lanes: channels per beat, a divisor of C.
+    lanes: elements per beat: a divisor of C, or kw·C, for which the input has C.
     """
 
     def __init__(self, node: SlidingWindow, edge: Edge, *, lanes: int) -> None:
-        self.groups = divides(f"{node.name}: lanes", lanes, "channels", edge.channels)
-        self.node, self.edge, self.lanes = node, edge, lanes
-        self.plan = line_buffer(node, edge, self.groups)
+        *self.rows, (last, read) = stages(node, edge, lanes)
+        groups = divides(f"{node.name}: lanes", lanes, "channels", read.channels)
+        self.node, self.plan = node, line_buffer(last, read, groups)
         self.depth = self.plan.depth
-        super().__init__(*[beats(element(edge), lanes)] * 2)
+        super().__init__(*(beats(element(edge), n) for n in (min(lanes, edge.channels), lanes)))
 
     def elaborate(self, platform):
         m = Module()
-        kh, plan, depth = self.node.kernel[0], self.plan, self.depth
+        kh, plan, depth, i = self.node.kernel[0], self.plan, self.depth, self.i
+        for stage in self.rows:
+            m.submodules.rows = rows = KernelRowUnit(*stage)
+            connect(m, flipped(i), rows.i)
+            i = rows.o
         m.submodules.lines = lines = memory.Memory(
-            shape=len(self.i.p.as_value()), depth=depth, init=[])
+            shape=len(i.p.as_value()), depth=depth, init=[])
         write, read = lines.write_port(), lines.read_port()
 
         # Where the window is, and which of its words is read: all counters end together.
@@ -153,8 +213,8 @@ class SlidingWindowUnit(Unit):
         m.d.comb += [
             enable.eq(~self.o.valid | self.o.ready),
             issue.eq(enable & (ahead >= 0)),
-            self.i.ready.eq(fill != depth),
-            write.en.eq(self.i.valid & self.i.ready), write.data.eq(self.i.p.as_value()),
+            i.ready.eq(fill != depth),
+            write.en.eq(i.valid & i.ready), write.data.eq(i.p.as_value()),
             read.en.eq(enable), self.o.p.as_value().eq(read.data),
         ]
         wraps(m, write.addr, depth, write.en)

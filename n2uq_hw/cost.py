@@ -20,6 +20,7 @@ import numpy as np
 
 from .errors import N2uqError
 from .folding import Fold
+from .hw.window import line_buffer, stages
 from .ir import (
     Add,
     ArgMax,
@@ -290,14 +291,16 @@ def _(node: Pad, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -
 
 @parts.register
 def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
-    (kh, kw), (sh, _), (_, width, channels) = node.kernel, node.stride, reads[0].shape
-    groups = channels // fold.pe
-    depth = ((kh + sh - 2) * width + kw) * groups + 1
-    counts = sum(_count(n) for n in (kw * groups, kh, *edge.shape[:2]))
-    address = _count(depth)
+    *rows, (last, read) = stages(node, reads[0], fold.pe)
+    groups, (kh, kw) = read.channels // fold.pe, last.kernel
+    depth = line_buffer(last, read, groups).depth
+    counts = sum(_count(n) for n in (
+        kw * groups, kh, *edge.shape[:2],
+        *((reads[0].shape[1], max(node.kernel[1], node.stride[1])) if rows else ())))
+    address, shift = _count(depth), _bits(read) * fold.pe * len(rows)
     return Parts("SlidingWindow", {"count": counts, "address": address},
-                 {"count": counts, "address": address},
-                 (ram(depth, _bits(reads[0]) * fold.pe, family, block=True),))
+                 {"count": counts, "address": address, "shift": shift},
+                 (ram(depth, _bits(read) * fold.pe, family, block=True),))
 
 
 @parts.register

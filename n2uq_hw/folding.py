@@ -1,13 +1,14 @@
 """Folding: how many elements each unit takes and makes per cycle, and in which style.
 
-PE is a unit's output channels per cycle, SIMD its inputs per cycle.  A folding is a small YAML file
-that people edit: ``layer: {pe: 4, simd: 9, form: planes}``.
+PE is a unit's output channels per cycle, of a sliding window also a whole row of its kernel; SIMD
+is a unit's inputs per cycle.  A folding is a small YAML file that people edit: ``layer: {pe: 4,
+simd: 9, form: planes}``.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import singledispatch
+from functools import lru_cache, singledispatch
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,12 @@ from .ir import (
     Pad,
     SlidingWindow,
     Threshold,
+    WidthConvert,
 )
 
-__all__ = ["FORMS", "STYLES", "Fold", "Folding", "check", "choose", "divided", "fold_cycles",
-           "folds_of", "load_folding", "out_of_reach", "reach", "save_folding", "slowest_window"]
+__all__ = ["FORMS", "STYLES", "Fold", "Folding", "check", "choices", "choose", "divided",
+           "fold_cycles", "folds_of", "lanes_in", "lanes_out", "load_folding", "out_of_reach",
+           "reach", "save_folding", "slowest_window"]
 
 STYLES = ("parallel", "search")            # of a Threshold, see hw/threshold.py
 FORMS = ("planes", "product", "direct")    # of a MatVec's products, see hw/mac.py
@@ -83,6 +86,29 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str,
     return {"pe": ("output channels", outputs), "simd": ("inputs", inputs)}
 
 
+def choices(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[int, ...]]:
+    """Every number of lanes that a unit can have, ascending, by field of its `Fold`.
+
+    What `divided` says, and of a SlidingWindow a whole row of the kernel.
+    """
+    can = {key: _divisors(total) for key, (_, total) in divided(node, reads, edge).items()}
+    if isinstance(node, SlidingWindow) and node.kernel[1] > 1:
+        can["pe"] += (node.kernel[1] * reads[0].channels,)
+    return can
+
+
+def lanes_in(node: Node, fold: Fold, read: Edge) -> int:
+    """Elements per beat that the unit of `node` takes of the edge `read`."""
+    if isinstance(node, SlidingWindow):
+        return min(fold.pe, read.channels)
+    return fold.simd if isinstance(node, MatVec | WidthConvert) else fold.pe
+
+
+def lanes_out(node: Node, fold: Fold) -> int:
+    """Elements per beat that the unit of `node` gives."""
+    return 1 if isinstance(node, ArgMax) else fold.pe
+
+
 def check(graph: Graph, folding: Folding) -> None:
     """Raise N2uqError for a folding that no hardware can have: unit, rule and value."""
     for node in graph.nodes:
@@ -93,11 +119,13 @@ def check(graph: Graph, folding: Folding) -> None:
             if getattr(fold, key) not in names:
                 raise N2uqError(f"{node.name}: {key} must be one of {', '.join(names)}, "
                                 f"not {getattr(fold, key)!r}")
-        totals = divided(node, graph.reads(node), graph.edges[node.name])
-        for key, (of, total) in totals.items():
-            lanes = getattr(fold, key)
-            if lanes < 1 or total % lanes:
-                raise N2uqError(f"{node.name}: {key.upper()} must divide the {total} {of}, "
+        sides = node, graph.reads(node), graph.edges[node.name]
+        can = choices(*sides)
+        for key, (of, total) in divided(*sides).items():
+            lanes, most = getattr(fold, key), can[key][-1]
+            if lanes not in can[key]:
+                row = f" or be {most}, a row of the kernel" if most > total else ""
+                raise N2uqError(f"{node.name}: {key.upper()} must divide the {total} {of}{row}, "
                                 f"not {lanes}")
 
 
@@ -105,7 +133,8 @@ def fold_cycles(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> 
     """Cycles per image in which the unit is busy, when its neighbours keep up."""
     if isinstance(node, MatVec):
         return edge.size * node.weights.shape[1] // (fold.pe * fold.simd)
-    return max(e.size for e in (*reads, edge)) // fold.pe
+    return max([edge.size // fold.pe,
+                *(read.size // lanes_in(node, fold, read) for read in reads)])
 
 
 def reach(graph: Graph) -> tuple[int, str]:
@@ -114,22 +143,20 @@ def reach(graph: Graph) -> tuple[int, str]:
     for node in graph.nodes:
         if not isinstance(node, Flatten):
             reads, edge = graph.reads(node), graph.edges[node.name]
-            totals = divided(node, reads, edge)
-            every = Fold(pe=totals["pe"][1], simd=totals.get("simd", ("", 1))[1])
-            cycles = fold_cycles(node, reads, edge, every)
+            cycles = fold_cycles(node, reads, edge, folds_of(node, reads, edge)[-1])
             slowest = max(slowest, (cycles, node.name), key=lambda found: found[0])
     return slowest
 
 
 def slowest_window(graph: Graph) -> int:
-    """Cycles per image that no folding can save, which is mostly those of a sliding window.
+    """Cycles per image if the slowest sliding window gives a pixel per cycle.
 
-    With all channels at once, a unit works on one pixel per cycle; without windows, the input
-    gives 4 elements.
+    More, if no folding has so few; without windows, the input gives 4 elements per cycle.
     """
-    windows = any(isinstance(node, SlidingWindow) for node in graph.nodes)
+    windows = [graph.edges[node.name].size // graph.reads(node)[0].channels
+               for node in graph.nodes if isinstance(node, SlidingWindow)]
     return max(reach(graph)[0],
-               1 if windows else -(-graph.edges[graph.input.name].size // 4))
+               *(windows or [-(-graph.edges[graph.input.name].size // 4)]))
 
 
 def choose(graph: Graph, cycles: int | None = None, family: str = "xcup") -> Folding:
@@ -152,24 +179,23 @@ def choose(graph: Graph, cycles: int | None = None, family: str = "xcup") -> Fol
 
 
 def folds_of(node: Node, reads: tuple[Edge, ...], edge: Edge) -> list[Fold]:
-    """Every number of lanes that a unit can have."""
-    totals = divided(node, reads, edge)
-    return [Fold(pe=pe, simd=simd) for pe in _divisors(totals["pe"][1])
-            for simd in _divisors(totals.get("simd", ("", 1))[1])]
+    """A Fold for each of the lanes that a unit can have, the most last."""
+    can = choices(node, reads, edge)
+    return [Fold(pe=pe, simd=simd) for pe in can["pe"] for simd in can.get("simd", (1,))]
 
 
 def out_of_reach(node: Node, graph: Graph, target: int) -> N2uqError:
     """What to raise where `node` takes more cycles than `target` at its fastest."""
     reads, edge = graph.reads(node), graph.edges[node.name]
-    every = " and ".join(f"{total} {of}" for of, total in divided(node, reads, edge).values())
     best = fold_cycles(node, reads, edge, folds_of(node, reads, edge)[-1])
-    return N2uqError(f"{node.name}: all {every} at once take {best} cycles per image; "
-                     f"{target} cannot be reached")
+    return N2uqError(f"{node.name}: takes {best:,} cycles per image at its fastest; {target:,} "
+                     "cannot be reached")
 
 
-def _divisors(n: int) -> list[int]:
+@lru_cache(2**12)
+def _divisors(n: int) -> tuple[int, ...]:
     low = [d for d in range(1, isqrt(n) + 1) if n % d == 0]
-    return low + [n // d for d in reversed(low) if d * d < n]
+    return *low, *(n // d for d in reversed(low) if d * d < n)
 
 
 def save_folding(folding: Folding, graph: Graph, path: Path) -> None:

@@ -29,10 +29,12 @@ from .folding import (
     Folding,
     fold_cycles,
     folds_of,
+    lanes_in,
+    lanes_out,
     out_of_reach,
     reach,
 )
-from .hw.build import fifo_depth, hardware_graph, lanes_in, lanes_out
+from .hw.build import fifo_depth, hardware_graph
 from .hw.stream import convert_width
 from .ir import (
     Edge,
@@ -118,11 +120,12 @@ class _Unit:
 
     Members
     -------
-    takes, gives: the lanes that it can have on each side, ascending.
-    costs: [takes, gives, styles, 4] of a MatVec; of others, whose sides are alike, [takes, styles,
-        4]; infinite where there is no such folding.
-    cycles: of an image, [takes, gives] or [takes].
+    takes, gives: the lanes that it can have on each side: of a MatVec, which has an axis for
+        either; of others those of each folding, which are one axis.
+    costs: [takes, gives, styles, 4] of a MatVec; of others [foldings, styles, 4].
+    cycles: of an image, [takes, gives] or [foldings].
     folds: by index in `costs`.
+    places: the index in `cycles` by PE and SIMD.
     """
 
     takes: list[int]
@@ -130,6 +133,7 @@ class _Unit:
     costs: np.ndarray
     cycles: np.ndarray
     folds: dict[tuple[int, ...], Fold]
+    places: dict[tuple[int, int], tuple[int, ...]]
 
 
 class Problem:
@@ -152,20 +156,26 @@ class Problem:
     def _unit(self, node: Node) -> _Unit:
         reads, edge = self.graph.reads(node), self.graph.edges[node.name]
         folds = folds_of(node, reads, edge)
-        takes = sorted({lanes_in(node, fold) for fold in folds})
-        gives = sorted({fold.pe for fold in folds})
+        takes = [lanes_in(node, fold, (*reads, edge)[0]) for fold in folds]
+        gives = [lanes_out(node, fold) for fold in folds]
+        places: list[tuple[int, ...]] = [(k,) for k in range(len(folds))]
+        if isinstance(node, MatVec):
+            sides = sorted(set(takes)), sorted(set(gives))
+            places = [(sides[0].index(a), sides[1].index(b))
+                      for a, b in zip(takes, gives, strict=True)]
+            takes, gives = sides
         styles = [(style, form) for style in (STYLES if isinstance(node, Threshold) else STYLES[:1])
                   for form in (FORMS if isinstance(node, MatVec) else FORMS[:1])]
-        shape = (len(takes), len(gives)) if isinstance(node, MatVec) else (len(takes),)
-        costs, cycles = np.full((*shape, len(styles), 4), np.inf), np.full(shape, np.inf)
+        shape = tuple(n + 1 for n in max(places))
+        costs, cycles = np.zeros((*shape, len(styles), 4)), np.zeros(shape)
         made = {}
-        for fold in folds:
-            at = (takes.index(lanes_in(node, fold)), gives.index(fold.pe))[:len(shape)]
+        for fold, at in zip(folds, places, strict=True):
             cycles[at] = fold_cycles(node, reads, edge, fold)
             for k, style in enumerate(styles):
                 made[*at, k] = Fold(fold.pe, fold.simd, *style)
                 costs[*at, k] = estimate(node, reads, edge, made[*at, k], self.family)
-        return _Unit(takes, gives, costs, cycles, made)
+        return _Unit(takes, gives, costs, cycles, made, {
+            (fold.pe, fold.simd): at for fold, at in zip(folds, places, strict=True)})
 
     def _source(self, name: str) -> str:
         """The unit that makes the stream `name`: a Flatten has none."""
@@ -177,7 +187,7 @@ class Problem:
         links, takes = [], self.units[node.name].takes
         for read in node.inputs:
             source, bits = self._source(read), self.graph.edges[read].width
-            gives = [lanes_out(self.graph[source], Fold(pe)) for pe in self.units[source].gives]
+            gives = self.units[source].gives
             depths = [fifo_depth(self.graph, node, b) if node.READS == 1 else 0 for b in takes]
             links.append((source, node.name, np.array([
                 [_between(bits, a, b, depth, self.family)
@@ -209,11 +219,11 @@ class Problem:
         found = [fold_cycles(node, self.graph.reads(node), self.graph.edges[node.name],
                              folding[node.name]) for node in self.nodes]
         for name, cycles in self.slow.items():
-            node, unit, fold = self.graph[name], self.units[name], folding[name]
-            source = node.inputs[0]
-            at = (self.units[source].gives.index(folding[source].pe),
-                  unit.takes.index(lanes_in(node, fold)), unit.gives.index(fold.pe))
-            found.append(ceil(cycles[at[:cycles.ndim]]))
+            source = self.graph[name].inputs[0]
+            folds = folding[source], folding[name]
+            (*_, gives), at = (self.units[it].places[fold.pe, fold.simd]
+                               for it, fold in zip((source, name), folds, strict=True))
+            found.append(ceil(cycles[gives, *at]))
         return max(found)
 
     def solve(self, cycles: int, blocks: float | None = None) -> tuple[float, Folding]:

@@ -21,7 +21,7 @@ constexpr int PARAMETERS = 16;  // of a row: kind, in, in1, out, beats of an ima
 constexpr int64_t SLOTS = 128;  // cycles that a timer reaches
 
 // Members of each kind: parameters as the rows give them, then state, 0 at first.
-struct Pipe { int32_t latency, beats, emits, folds; uint32_t valid; int32_t beat, fold; };
+struct Pipe { int32_t latency, beats, emits, folds, every; uint32_t valid; int32_t beat, fold; };
 struct Join { uint32_t valid; };
 struct Fork { int32_t ways; uint32_t done; };
 struct Pad { int32_t rows, row_beats, top, bottom, left, right; int32_t row, at; };
@@ -201,7 +201,8 @@ struct Simulation {
             took = issue && !replay;
             if (!enable) break;
             const uint32_t before = p.valid;
-            const bool emits = issue && p.beat >= p.beats - p.emits;
+            const int32_t last = p.beat - (p.beats - p.emits);
+            const bool emits = issue && last >= 0 && (p.every == 1 || last % p.every == 0);
             p.valid = (p.valid << 1 | emits) & ((2u << (p.latency - 1)) - 1);
             if (issue && ++p.beat == p.beats) {
                 p.beat = 0;

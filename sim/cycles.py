@@ -28,7 +28,7 @@ from n2uq_hw.hw.eltwise import PiecewiseLinearUnit, ScaleUnit
 from n2uq_hw.hw.mac import mac_latency
 from n2uq_hw.hw.stream import LUT_DEPTH
 from n2uq_hw.hw.threshold import threshold_latency
-from n2uq_hw.hw.window import line_buffer
+from n2uq_hw.hw.window import line_buffer, stages
 from n2uq_hw.ir import (
     Add,
     ArgMax,
@@ -74,14 +74,16 @@ class Stage:
     parameters: tuple[int, ...] = ()
 
 
-def pipe(latency: int, beats: int = 1, emits: int = 1, folds: int = 1) -> tuple[Stage]:
+def pipe(latency: int, beats: int = 1, emits: int = 1, folds: int = 1, every: int = 1
+         ) -> tuple[Stage]:
     """Registers with one enable; of each `beats` taken the last `emits` give a beat.
 
-    With `folds` it works on its beats so many times, and takes them in the first.
+    With `folds` it works on its beats so many times, and takes them in the first.  With `every`
+    only the first of so many of the last `emits` does, the first of the next so many, and so on.
     """
     if not 1 <= latency <= 31:
         raise N2uqError(f"latency of a pipeline must be 1..31 cycles, not {latency}")
-    return (Stage(Kind.PIPE, (latency, beats, emits, folds)),)
+    return (Stage(Kind.PIPE, (latency, beats, emits, folds, every)),)
 
 
 @singledispatch
@@ -100,9 +102,12 @@ def _(node: Pad, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage
 
 @timing.register
 def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage, ...]:
-    it = line_buffer(node, reads[0], reads[0].channels // fold.pe)
-    return (Stage(Kind.WINDOW, (it.run, node.kernel[0], it.columns, it.rows, it.depth, *it.jumps,
-                                it.back, it.to_run)),)
+    *rows, (lines, read) = stages(node, reads[0], fold.pe)
+    it = line_buffer(lines, read, read.channels // fold.pe)
+    window = Stage(Kind.WINDOW, (it.run, node.kernel[0], it.columns, it.rows, it.depth, *it.jumps,
+                                 it.back, it.to_run))
+    width, (_, kw), (_, sw) = reads[0].shape[1], node.kernel, node.stride
+    return (*(pipe(1, beats=width, emits=width - kw + 1, every=sw) if rows else ()), window)
 
 
 @timing.register

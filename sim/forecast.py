@@ -125,8 +125,9 @@ def forecast(graph: Graph, folding: Folding, *, images: int = 4, source: np.ndar
 
 
 def _unit(name: str, trace: Trace) -> str:
-    """Of the stages of a unit, the one that works on each of its beats."""
-    return f"{name}.0" if f"{name}.0" in trace.spent else name
+    """Of the stages of a unit, the one that works most."""
+    stages = (it for it in (f"{name}.0", name) if it in trace.spent)
+    return max(stages, key=lambda it: int(trace.spent[it][0]))
 
 
 def _units(graph: Graph, trace: Trace) -> dict[str, str]:

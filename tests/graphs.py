@@ -10,7 +10,7 @@ import numpy as np
 from units import Case, images_on
 
 from n2uq_hw import golden
-from n2uq_hw.folding import FORMS, STYLES, Fold, Folding, divided
+from n2uq_hw.folding import FORMS, STYLES, Fold, Folding, choices
 from n2uq_hw.hw.branches import balance
 from n2uq_hw.hw.build import Accelerator, lanes_of
 from n2uq_hw.ir import (
@@ -170,14 +170,13 @@ def random_residual(name: str, seed: int) -> Graph:
 
 
 def random_folding(graph: Graph, seed: int) -> Folding:
-    """Any lanes that divide, any styles and forms."""
+    """Any lanes, styles and forms that there are."""
     rng = np.random.default_rng(seed)
     folds = {}
     for node in graph.nodes:
         if not isinstance(node, Flatten):
-            totals = divided(node, graph.reads(node), graph.edges[node.name])
-            lanes = {key: int(rng.choice([d for d in range(1, total + 1) if total % d == 0]))
-                     for key, (_, total) in totals.items()}
+            can = choices(node, graph.reads(node), graph.edges[node.name])
+            lanes = {key: int(rng.choice(lanes)) for key, lanes in can.items()}
             folds[node.name] = Fold(**lanes, style=str(rng.choice(STYLES)),
                                     form=str(rng.choice(FORMS)))
     return folds

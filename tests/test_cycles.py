@@ -27,8 +27,8 @@ from units import Bench, case, edge_of
 
 from n2uq_hw import nets
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.folding import Fold, choose
-from n2uq_hw.hw.build import Accelerator, lanes_in, unit
+from n2uq_hw.folding import Fold, choose, lanes_in
+from n2uq_hw.hw.build import Accelerator, unit
 from n2uq_hw.ir import (
     Add,
     ArgMax,
@@ -84,7 +84,9 @@ UNITS: list[tuple[Node, tuple[Edge, ...], Fold]] = [
       for k, (kernel, stride, pe) in enumerate([
           ((3, 3), (1, 1), 4), ((3, 3), (1, 1), 1), ((3, 2), (2, 2), 2), ((1, 1), (2, 3), 4),
           ((2, 3), (3, 1), 2), ((5, 6), (1, 1), 4), ((1, 1), (1, 1), 4), ((2, 2), (3, 4), 1),
-          ((1, 6), (4, 1), 2), ((5, 1), (1, 5), 4)])),
+          ((1, 6), (4, 1), 2), ((5, 1), (1, 5), 4), ((3, 3), (1, 1), 12), ((3, 2), (2, 2), 8),
+          ((2, 3), (3, 1), 12), ((1, 2), (1, 3), 8), ((2, 2), (1, 5), 8), ((5, 6), (1, 1), 24),
+          ((4, 3), (1, 2), 12)])),
     (SlidingWindow("window_one"), (SMALL,), Fold(1)),
     *((MatVec(f"matvec{k}", weights=weights), (edge,), Fold(pe, simd, form=form))
       for k, (weights, edge, pe, simd, form) in enumerate([
@@ -135,7 +137,7 @@ def predicted(node: Node, reads: tuple[Edge, ...], fold: Fold, patterns: dict[st
     """The run of the unit with sources `i0`, ... and sinks `o0`, ..."""
     edge, circuit = infer(node, *reads), Circuit()
     gives = fold.pe if not isinstance(node, ArgMax) else 1
-    inputs = [circuit.source(f"i{k}", it.size // lanes_in(node, fold), images)
+    inputs = [circuit.source(f"i{k}", it.size // lanes_in(node, fold, it), images)
               for k, it in enumerate(reads)]
     for k, stream in enumerate(circuit.add(node.name, timing(node, reads, edge, fold), inputs,
                                            edge.size // gives)):

@@ -12,12 +12,11 @@ from units import Bench
 
 from n2uq_hw import golden
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.folding import Fold, choose
+from n2uq_hw.folding import Fold, choose, lanes_in
 from n2uq_hw.hw.build import (
     Accelerator,
     fifo_depth,
     hardware_graph,
-    lanes_in,
     lanes_of,
     unit,
 )
@@ -86,7 +85,8 @@ def test_hardware_graph_changes_no_value() -> None:
         for node in hardware.nodes[1:]:
             for name in node.inputs:  # neighbours agree on lanes
                 assert isinstance(node, Flatten) or (
-                    lanes_of(hardware, folds, name) == lanes_in(node, folds[node.name])), node
+                    lanes_of(hardware, folds, name) == lanes_in(
+                        node, folds[node.name], hardware.edges[name])), node
             readers = sum(other.inputs.count(node.name) for other in hardware.nodes)
             assert readers <= 1 or (isinstance(node, Fork) and node.ways == readers), node
             if isinstance(node, Add):

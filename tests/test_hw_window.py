@@ -46,14 +46,27 @@ def windows() -> list[Case]:
         window((3, 3), (3, 3), (11, 10, 2), 1), window((2, 2), (2, 2), (8, 8, 2), 1, 0, 1),
         window((2, 2), (2, 2), (9, 9, 2), 2), window((2, 2), (3, 3), (9, 9, 1), 1),
         window((5, 5), (1, 1), (9, 8, 1), 1), window((5, 5), (2, 3), (11, 12, 2), 2),
-        window((7, 7), (1, 1), (7, 7, 2), 1), window((7, 7), (2, 2), (13, 12, 1), 1)]
-    for seed in range(14):  # whatever fits
+        window((7, 7), (1, 1), (7, 7, 2), 1), window((7, 7), (2, 2), (13, 12, 1), 1),
+        # Whole rows of the kernel.
+        window((1, 3), (1, 1), (4, 7, 2), 6), window((1, 2), (2, 3), (5, 8, 1), 2, -4, 3),
+        window((3, 3), (1, 1), (3, 3, 2), 6), window((3, 3), (1, 1), (6, 7, 4), 12, -128, 127),
+        window((3, 3), (2, 2), (7, 9, 2), 6), window((3, 2), (3, 3), (11, 10, 2), 4),
+        window((3, 3), (1, 4), (6, 11, 1), 3), window((2, 2), (2, 2), (8, 8, 1), 2, 0, 1),
+        window((2, 5), (1, 1), (5, 11, 1), 5), window((7, 7), (2, 2), (13, 12, 3), 21, 0, 255)]
+    for seed in range(20):  # whatever fits
         rng = np.random.default_rng(seed)
         height, width = (int(v) for v in rng.integers(1, 13, 2))
         kernel = (int(rng.integers(1, min(height, 6) + 1)), int(rng.integers(1, min(width, 6) + 1)))
         sh, sw, groups = (int(v) for v in rng.integers(1, 5, 3))
-        found.append(window(kernel, (sh, sw), (height, width, 2 * groups), 2))
+        lanes = 2 if seed < 14 else 2 * groups * kernel[1]
+        found.append(window(kernel, (sh, sw), (height, width, 2 * groups), lanes))
     return found
+
+
+def in_rows(c: Case) -> bool:
+    """Whether a beat is a whole row of the kernel."""
+    i, o = (port.payload.shape().length for port in (c.unit.i, c.unit.o))
+    return o > i
 
 
 def pads() -> list[Case]:
@@ -67,9 +80,14 @@ def pads() -> list[Case]:
         pad((1, 1, 1, 1), [7, 7, 7], (2, 2, 3), 1, [-9, 2, 0], [-1, 5, 0])]
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(windows() + pads(), tmp_path_factory)
+WINDOWS, ROWS, PADS = "windows", "windows in rows", "pads"
+CASES = {WINDOWS: [c for c in windows() if not in_rows(c)],
+         ROWS: [c for c in windows() if in_rows(c)], PADS: pads()}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(CASES[request.param], tmp_path_factory)
 
 
 @pytest.mark.parametrize("source,sink,resets", SCENARIOS)
@@ -81,8 +99,9 @@ def test_stream_rules(bench: Bench) -> None:
     bench.check_rules()
 
 
+@pytest.mark.parametrize("bench", [PADS], indirect=True)
 def test_pad_timing(bench: Bench) -> None:
-    for c in pads():
+    for c in bench.cases.values():
         given, made = bench.timing[c.name]
         (count, height, width, _), (top, bottom, left, right) = c.images.shape, c.unit.node.frame
         inside = np.zeros((count, top + height + bottom, left + width + right, c.unit.groups), bool)
@@ -91,36 +110,49 @@ def test_pad_timing(bench: Bench) -> None:
         assert np.array_equal(made, np.arange(len(made))), c.name
 
 
+@pytest.mark.parametrize("bench", [WINDOWS, ROWS], indirect=True)
 def test_window_timing(bench: Bench) -> None:
-    for c in windows():
+    for c in bench.cases.values():
         given, made = bench.timing[c.name]
-        unit, (height, width, _) = c.unit, c.images.shape[1:]
-        (kh, kw), (sh, sw), words = unit.node.kernel, unit.node.stride, unit.groups
+        (height, width, channels), (kh, kw), (sh, sw) = (
+            c.images.shape[1:], c.unit.node.kernel, c.unit.node.stride)
         rows, columns = (height - kh) // sh + 1, (width - kw) // sw + 1
+        wide, words = in_rows(c), channels // c.unit.i.payload.shape().length
 
-        # The first window: a word leaves 2 cycles after it came, one per cycle.
-        at = (np.arange(kh)[:, None] * width * words + np.arange(kw * words)).reshape(-1)
-        expected = [2]
-        for taken in given[at[1:]]:
-            expected.append(max(expected[-1] + 1, taken + 2))
-        assert made[:len(at)].tolist() == expected, c.name
+        # The first window: a beat leaves 2 or 3 cycles after its last word came, one per cycle.
+        of_row = [kw - 1] if wide else np.arange(kw * words)
+        at = (np.arange(kh)[:, None] * width * words + of_row).reshape(-1)
+        expected = [-1]
+        for taken in given[at]:
+            expected.append(max(expected[-1] + 1, taken + 2 + wide))
+        assert made[:len(at)].tolist() == expected[1:], c.name
 
         # All images: their cycles are what the docstring says.
-        depth = ((kh + sh - 2) * width + kw) * words + 1
-        rest = (height * width - (rows - 1) * sh * width - (columns - 1) * sw) * words
-        wait = max(0, rest + (kh - 1) * (width - kw) * words + 1 - depth)
-        per_image = rows * columns * kh * kw * words
+        per_image = rows * columns * kh * (1 if wide else kw * words)
+        if wide:
+            beat = (kh + sh - 2) * columns + 2 - (
+                (height - (rows - 1) * sh) * columns - (columns - 1))  # D - J
+            row, column = np.divmod([beat, (kh - 1) * columns], columns)
+            wait = max(0, int(np.diff(row * width + column * sw)[0]) + 2 - kh)
+        else:
+            depth = ((kh + sh - 2) * width + kw) * words + 1
+            rest = (height * width - (rows - 1) * sh * width - (columns - 1) * sw) * words
+            wait = max(0, rest + (kh - 1) * (width - kw) * words + 1 - depth)
         cycles = max(height * width * words, per_image + wait)
-        assert (np.diff(made[per_image - 1::per_image]) == cycles).all(), c.name
+        if not wide or kw <= kh:
+            assert (np.diff(made[per_image - 1::per_image]) == cycles).all(), c.name
 
 
-def test_window_at_stride_1_waits_for_its_first_rows(bench: Bench) -> None:
-    _, made = bench.timing["k3x3_s1x1_of_6x7x4_by2"]
-    beats = 4 * 5 * 9 * 2
-    assert np.diff(made[beats - 1::beats]).tolist() == [beats + (3 - 1) * (7 - 3) * 2] * 3
+@pytest.mark.parametrize("bench,name,beats,wait", [
+    (WINDOWS, "k3x3_s1x1_of_6x7x4_by2", 4 * 5 * 9 * 2, (3 - 1) * (7 - 3) * 2),
+    (ROWS, "k3x3_s1x1_of_6x7x4_by12", 4 * 5 * 3, (3 - 1) * (7 - 1))], indirect=["bench"])
+def test_window_at_stride_1_waits_for_its_first_rows(bench: Bench, name: str, beats: int,
+                                                     wait: int) -> None:
+    _, made = bench.timing[name]
+    assert np.diff(made[beats - 1::beats]).tolist() == [beats + wait] * 3
 
 
-@pytest.mark.parametrize("lanes", [0, 3, 8])
+@pytest.mark.parametrize("lanes", [0, 3, 6, 8])
 def test_bad_folding(lanes: int) -> None:
     edge, padded = edge_of((5, 5, 4), 0, 3), Pad("conv1", frame=(1, 1, 1, 1))
     message = f"^conv1: lanes must divide the 4 channels, not {lanes}$"

@@ -24,6 +24,7 @@ from n2uq_hw.folding import (
     choose,
     fold_cycles,
     folds_of,
+    lanes_in,
     load_folding,
     reach,
 )
@@ -111,7 +112,8 @@ def comes_in_time(graph: Graph, folding: Folding, node: Node, cycles: int) -> bo
     """Whether what no queue holds comes fast enough: a vector while it is read, once; pixels from
     a Pad or the Input to a window in every cycle."""
     if isinstance(node, SlidingWindow) and isinstance(graph[node.inputs[0]], Pad | Input):
-        return folding[node.inputs[0]].pe >= folding[node.name].pe
+        (read,) = graph.reads(node)
+        return folding[node.inputs[0]].pe >= lanes_in(node, folding[node.name], read)
     if not isinstance(node, MatVec) or not isinstance(graph[node.inputs[0]],
                                                       SlidingWindow | Input):
         return True
@@ -259,10 +261,10 @@ def test_fold_within_a_budget(run) -> None:
 
 
 @pytest.mark.parametrize("options,message", [
-    (("--fps", "1e6"), "error: conv1_window: takes 576 cycles per image at its fastest, 347,222.2 "
-     "images/s at 200 MHz; 1e+06 images/s cannot be reached"),
-    (("--cycles", "580"), "error: digits_cnn_w2a2: takes 590 cycles per image where no unit is "
-     "slower than the slowest must be; 580 cannot be reached"),
+    (("--fps", "2e6"), "error: conv1_window: takes 192 cycles per image at its fastest, "
+     "1,041,666.7 images/s at 200 MHz; 2e+06 images/s cannot be reached"),
+    (("--cycles", "195"), "error: digits_cnn_w2a2: takes 210 cycles per image where no unit is "
+     "slower than the slowest must be; 195 cannot be reached"),
     (("--cycles", "5", "--max-luts", "7"), "error: --cycles 5 and --max-luts 7 exclude each other"),
     (("--clock", "0"), "error: --clock must be above 0, not 0"),
     (("--family", "vax"), "error: family: estimates are for xcup, ecp5, not vax")])
