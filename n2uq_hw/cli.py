@@ -655,6 +655,82 @@ def cost(
 
 
 @app.command()
+def compare(
+        out: Annotated[Path, typer.Option(help="The folder of results to make.")],
+        quick: Annotated[bool, typer.Option(
+            "--quick", help="In minutes: unless said otherwise 8 lanes, xcup, ecp5 and cmos, no "
+            "DSP blocks, no place and route.")] = False,
+        level: Annotated[str, typer.Option(help="What is compared: lane, an array of lanes.")
+                         ] = "lane",
+        bits: Annotated[str, typer.Option(help="Of weights and activations.")] = "2,3,4",
+        lanes: Annotated[str | None, typer.Option(
+            help="Products per cycle; default 8,16,64,256.")] = None,
+        families: Annotated[str | None, typer.Option(
+            help="Of xcup, xc7, ecp5, ice40, and cmos for gates and transistors; default "
+            "all.")] = None,
+        dsp: Annotated[str | None, typer.Option(
+            help="Whether multiplier blocks may be used: off, on, or off,on (default).")] = None,
+        pnr: Annotated[str | None, typer.Option(
+            help="What to place and route on ecp5 and ice40: all, none, or best (default): of each "
+            "method the design with the fewest LUTs.")] = None,
+        seeds: Annotated[str, typer.Option(help="Of the placer; Fmax is the median.")] = "1,2,3",
+        design: Annotated[list[str] | None, typer.Option(
+            help="A design of your own, module:Class, beside the others; once for each.")] = None,
+        net: Annotated[list[str] | None, typer.Option(
+            help="Count toggles on the codes of this net, at its bits; once for each. Default: "
+            "random codes, all as likely.")] = None,
+        jobs: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 2,
+        limit: Annotated[float, typer.Option(help="Seconds for one step of one design.")] = 1800.0,
+        cache: Annotated[Path | None, typer.Option(
+            envvar="N2UQ_CACHE", help="Folder of what was measured before; default "
+            "~/.cache/n2uq-hw.")] = None,
+        as_json: AsJson = False) -> None:
+    """Measure what N2UQ's arithmetic costs beside that of nonuniform quantizers.
+
+    Exit code 1 if a design is not its golden model; 2 if a row could not be measured.
+    """
+    from . import comparison
+    from .compare import FAMILIES, Settings, find_design, measure
+    from .hw.designs import DESIGNS
+    from .levels import layer_codes
+
+    settings = Settings(
+        classes=(*DESIGNS, *map(find_design, design or ())), level=level,
+        bits=_numbers("--bits", bits),
+        lanes=_numbers("--lanes", lanes or ("8" if quick else "8,16,64,256")),
+        families=tuple((families or ("xcup,ecp5,cmos" if quick else ",".join(FAMILIES))
+                        ).split(",")),
+        dsps=tuple((dsp or ("off" if quick else "off,on")).split(",")),
+        routed=pnr or ("none" if quick else "best"), seeds=_numbers("--seeds", seeds),
+        codes=tuple(map(layer_codes, net or ())))
+    with _progress() as progress:
+        found = measure(settings, cache or _cache_folder(), workers=jobs, limit=limit,
+                        progress=progress)
+    made = comparison.write(found, settings, out)
+    if as_json:
+        _print_json(made)
+    else:
+        table = _table("bits", "lanes", "family", "N2UQ", "size", "best nonuniform", "size",
+                       "ratio", left=1)
+        for contest in comparison.contests(found.rows):
+            table.add_row(*comparison.cells(contest))
+        _print(table, "size: LUTs, transistors on cmos; of the best form of each side",
+               f"{len(found.rows):,} rows and {len(made['losses']):,} cases that N2UQ loses in "
+               f"{out / 'report.md'}")
+    for line in found.notes:
+        _say(f"note: {line}")
+    for line in found.failures:
+        _say(f"failed: {line}")
+    if found.failures:
+        raise typer.Exit(1 if found.mismatch else 2)
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "n2uq-hw"
+
+
+@app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("n2uq-demo")
          ) -> None:
     """The whole way on real data: a shipped digits CNN becomes Verilog, proven and costed."""

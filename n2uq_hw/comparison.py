@@ -1,0 +1,305 @@
+"""What a comparison says: who is best where, every case that N2UQ loses, tables and plots."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from . import __version__
+from .compare import COLUMNS, GATES, Comparison, Row, Settings
+from .emit import whole_directory
+from .gates import STREAMS
+from .levels import BEATS
+from .synth import FAMILIES
+from .templates import render
+
+__all__ = ["METRICS", "Contest", "Loss", "contests", "losses", "write"]
+
+# What is compared: title and whether less is better.
+METRICS = {
+    "luts": ("LUTs", True), "ff": ("flip-flops", True), "bram": ("block RAMs", True),
+    "dsp": ("DSP blocks", True), "latency": ("latency, cycles", True),
+    "fmax_mhz": ("Fmax, MHz", False), "gmacs_per_kilolut": ("GMAC/s per 1,000 LUTs", False),
+    "lut_ns": ("LUTs × ns", True), "transistors": ("transistors", True),
+    "activity": ("switching activity (a proxy of energy)", True),
+}
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+HATCHES = ("", "///", "...", "xxx", "---")
+MARKERS = "os^Dv*Px<>"
+MARK = "compare.json"  # what tells a folder of results
+LITERATURE = Path(__file__).parent / "literature.json"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The best of each side at one point, by LUTs or transistors.
+
+    Members
+    -------
+    ours: N2UQ's best form; None where none was measured.
+    theirs, written: the best nonuniform design, and the best whose tables are written at run time.
+    """
+
+    point: tuple[Any, ...]
+    ours: Row | None
+    theirs: Row | None
+    written: Row | None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A nonuniform design that beats N2UQ's best form (by LUTs or transistors) in some metric."""
+
+    row: Row
+    ours: Row
+    metric: str
+
+    @property
+    def values(self) -> tuple[float, float]:
+        """The design's, and N2UQ's."""
+        return getattr(self.row, self.metric), getattr(self.ours, self.metric)
+
+
+def size(row: Row) -> int | None:
+    """What decides which form is best: LUTs, or transistors."""
+    return row.transistors if row.family == GATES else row.luts
+
+
+def _best(rows: Iterable[Row]) -> Row | None:
+    measured = [row for row in rows if size(row) is not None]
+    return min(measured, key=lambda row: (size(row), row.ff, row.latency), default=None)
+
+
+def contests(rows: Sequence[Row]) -> list[Contest]:
+    """One for each point, in the order of `rows`."""
+    found = []
+    for point, group in _points(rows).items():
+        theirs = [row for row in group if not row.uniform]
+        found.append(Contest(point, _best(row for row in group if row.uniform), _best(theirs),
+                             _best(row for row in theirs if row.writable)))
+    return found
+
+
+def cells(contest: Contest) -> list[str]:
+    """A line of the table of contests: bits, lanes, family, and design and size of each side."""
+    _, weight_bits, act_bits, lanes, family, dsp = contest.point
+    sides = [("–", None) if row is None else (row.design, size(row))
+             for row in (contest.ours, contest.theirs)]
+    (_, ours), (_, theirs) = sides
+    return [f"{weight_bits}×{act_bits}", str(lanes), f"{family}{', DSP blocks' * dsp}",
+            *(text for name, value in sides for text in
+              (name, "–" if value is None else f"{value:,}")),
+            f"{theirs / ours:.2f}" if ours and theirs else "–"]
+
+
+def losses(rows: Sequence[Row]) -> list[Loss]:
+    """Every nonuniform design, point and metric in which N2UQ's best form is worse."""
+    found = []
+    for _, group in _points(rows).items():
+        ours = _best(row for row in group if row.uniform)
+        for row in group:
+            if ours is None or row.uniform or size(row) is None:
+                continue
+            for metric, (_, less) in METRICS.items():
+                value, own = getattr(row, metric), getattr(ours, metric)
+                if None not in (value, own) and (value < own if less else value > own):
+                    found.append(Loss(row, ours, metric))
+    return found
+
+
+def _by(rows: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """The rows of each key, in the order in which they come."""
+    found: dict[K, list[T]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
+
+
+def _points(rows: Iterable[Row]) -> dict[tuple[Any, ...], list[Row]]:
+    return _by(rows, lambda row: row.point)
+
+
+def _accuracy(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """ImageNet top-1 of each published method beside the cost of the widest array that fits it.
+
+    A method's hardware is the cheapest of the designs that can hold its levels.
+    """
+    table = json.loads(LITERATURE.read_text())["imagenet"]
+    widest = max(row.lanes for row in rows)
+    found = []
+    for point, group in _points(row for row in rows if row.lanes == widest).items():
+        _, weight_bits, act_bits, _, family, dsp = point
+        if weight_bits != act_bits or weight_bits not in table["bits"]:
+            continue
+        for method, entry in table["methods"].items():
+            best = _best(row for row in group if row.method in entry["designs"])
+            if best is not None:
+                found.append({
+                    "method": method, "bits": weight_bits, "lanes": widest, "family": family,
+                    "dsp_blocks": dsp, "top1": entry["top1"][table["bits"].index(weight_bits)],
+                    "design": best.design, "size": size(best)})
+    return found
+
+
+def _references(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Figures that were known before, beside the measured ones of the same designs."""
+    known = json.loads(LITERATURE.read_text())["reference_points"]
+    found = []
+    for title, entry in known["designs"].items():
+        for bits, luts in zip(known["bits"], entry["luts"], strict=True):
+            best = _best(row for row in rows if row.family == known["family"]
+                         and row.lanes == known["lanes"] and not row.dsp_blocks
+                         and row.weight_bits == row.act_bits == bits
+                         and row.design.startswith(tuple(entry["names"])))
+            if best is not None:
+                found.append({"title": title, "bits": bits, "known": luts, "design": best.design,
+                              "luts": best.luts})
+    return found
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    """Of all rows; lists have spaces between, what is unknown is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([" ".join(map(str, value)) if isinstance(value, tuple) else
+                         int(value) if isinstance(value, bool) else value
+                         for value in asdict(row).values()])
+    return text.getvalue()
+
+
+def described(found: Comparison, settings: Settings) -> dict[str, Any]:
+    """All that was found, JSON-ready."""
+    return {
+        "n2uq-hw": __version__, "versions": found.versions,
+        "options": {name: getattr(settings, name) for name in
+                    ("level", "bits", "lanes", "families", "dsps", "routed", "seeds")} | {
+                        "toggled_by": [each.name for each in settings.codes]},
+        "rows": [asdict(row) for row in found.rows],
+        "best": [{"point": contest.point, **{
+            side: None if row is None else {"design": row.design, "size": size(row)}
+            for side, row in (("ours", contest.ours), ("theirs", contest.theirs),
+                              ("written", contest.written))}} for contest in contests(found.rows)],
+        "losses": [{"design": loss.row.design, "point": loss.row.point, "metric": loss.metric,
+                    "value": loss.values[0], "ours": loss.ours.design,
+                    "our_value": loss.values[1]} for loss in losses(found.rows)],
+        "imagenet": _accuracy(found.rows), "reference_points": _references(found.rows),
+        "failures": found.failures}
+
+
+def write(found: Comparison, settings: Settings, out: Path) -> dict[str, Any]:
+    """Write the folder `out`, whole or not at all; returns what its compare.json holds.
+
+    Plots are there if matplotlib is.
+    """
+    made = described(found, settings)
+    with whole_directory(out, MARK) as part:
+        (part / "compare.csv").write_text(_csv(found.rows))
+        (part / MARK).write_text(json.dumps(made, indent=1) + "\n")
+        pictures = _plots(found.rows, made["imagenet"], part)
+        (part / "report.md").write_text(_report(found, settings, made, pictures))
+    return made
+
+
+def _report(found: Comparison, settings: Settings, made: Mapping[str, Any],
+            pictures: Sequence[str]) -> str:
+    """report.md."""
+    literature = json.loads(LITERATURE.read_text())
+    tables: dict[str, dict[str, dict[int, Row]]] = {}
+    notes: dict[str, list[str]] = {}
+    for row in found.rows:
+        title = (f"{row.family}{', DSP blocks' * row.dsp_blocks}, {row.lanes} lanes")
+        if size(row) is not None:
+            tables.setdefault(title, {}).setdefault(row.design, {})[row.weight_bits] = row
+        if row.note:
+            notes.setdefault(row.note, []).append(f"{row.design}, {row.weight_bits} bits, {title}")
+    dots = sorted({row.compared_dots for row in found.rows if row.compared_dots})
+    return render(
+        "compare.md.j2", version=__version__, versions=found.versions, level=settings.level,
+        rows=found.rows, contests=contests(found.rows), losses=losses(found.rows), gates=GATES,
+        size=size, metrics=METRICS, imagenet=made["imagenet"], notes=notes,
+        source=literature["imagenet"]["source"], references=made["reference_points"],
+        reference_source=literature["reference_points"]["source"], failures=found.failures,
+        tables=[(title, settings.bits, lines) for title, lines in tables.items()],
+        families=list(_by(made["imagenet"], lambda row: (row["family"], row["dsp_blocks"]))),
+        accuracy=_by(made["imagenet"], lambda row: (row["method"], row["bits"], row["top1"])),
+        pictures=pictures, seeds=settings.seeds, routed=settings.routed, beats=BEATS,
+        streams=STREAMS, dots=" to ".join(f"{n:,}" for n in dict.fromkeys((*dots[:1], *dots[-1:]))),
+        commands={family: FAMILIES[family] for family in settings.families if family != GATES},
+        toggled_by=", ".join(sorted({row.toggled_by for row in found.rows if row.toggled_by})))
+
+
+def _plots(rows: Sequence[Row], accuracy: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
+    """Plots as SVG and PNG in `folder`; the names of the SVG files.  None without matplotlib."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        return []
+    from matplotlib.figure import Figure
+
+    drawn = []
+    with matplotlib.rc_context({"svg.hashsalt": "n2uq-hw", "font.size": 8}):
+        for name, figure in (*_bars(rows, Figure), *_curves(accuracy, Figure)):
+            for suffix in ("svg", "png"):
+                figure.savefig(folder / f"{name}.{suffix}", dpi=150,
+                               metadata={"Date": None} if suffix == "svg" else None)
+            drawn.append(f"{name}.svg")
+    return drawn
+
+
+def _bars(rows: Sequence[Row], figure_type: Any) -> Iterator[tuple[str, Any]]:
+    """Per family, the least size of each method: a panel per number of lanes, a bar per bits."""
+    for (family, dsp), group in _by(rows, lambda row: (row.family, row.dsp_blocks)).items():
+        lanes = sorted({row.lanes for row in group})
+        methods = list(dict.fromkeys(row.method for row in group))
+        bits = sorted({row.weight_bits for row in group})
+        figure = figure_type(figsize=(3.2 + 2.6 * len(lanes), 1.2 + 0.2 * len(methods) * len(bits)),
+                             layout="constrained")
+        panels = figure.subplots(1, len(lanes), sharey=True, squeeze=False)[0]
+        for panel, width in zip(panels, lanes, strict=True):
+            for place, each in enumerate(bits):
+                best = [_best(row for row in group if (row.lanes, row.weight_bits, row.method)
+                              == (width, each, method)) for method in methods]
+                sizes = [0 if row is None else size(row) for row in best]
+                at = [k + (place + 0.5) * 0.8 / len(bits) - 0.4 for k in range(len(methods))]
+                bars = panel.barh(at, sizes, height=0.8 / len(bits), edgecolor="black",
+                                  color=str(0.95 - 0.3 * place / len(bits)),
+                                  hatch=HATCHES[place % len(HATCHES)], label=f"{each} bits")
+                panel.bar_label(bars, [f"{n:,}" if n else "–" for n in sizes], padding=2)
+            panel.set(title=f"{width} lanes",
+                      xlabel="transistors" if family == GATES else "LUTs")
+            panel.margins(x=0.2)
+        panels[0].set(yticks=range(len(methods)), yticklabels=methods)
+        panels[0].invert_yaxis()
+        figure.suptitle(f"{family}{', DSP blocks' * dsp}: best form of each method")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center",
+                      ncols=len(bits), frameon=False)
+        yield f"size_{family}{'_dsp' * dsp}", figure
+
+
+def _curves(accuracy: Sequence[Mapping[str, Any]], figure_type: Any) -> Iterator[tuple[str, Any]]:
+    """Per family, top-1 over size: a line with a marker of its own per method."""
+    for (family, dsp), group in _by(accuracy, lambda row: (row["family"], row["dsp_blocks"])
+                                    ).items():
+        figure = figure_type(figsize=(7, 4.5), layout="constrained")
+        panel = figure.subplots()
+        for k, (method, points) in enumerate(_by(group, lambda row: row["method"]).items()):
+            line = panel.plot([row["size"] for row in points], [row["top1"] for row in points],
+                              marker=MARKERS[k % len(MARKERS)], label=method, color=f"C{k}",
+                              linestyle=("-", "--", ":", "-.")[k % 4], fillstyle="none")[0]
+            for row in points:
+                panel.annotate(str(row["bits"]), (row["size"], row["top1"]), xytext=(4, -8),
+                               textcoords="offset points", color=line.get_color())
+        panel.set(xscale="log", ylabel="ResNet-18 top-1, % (published)",
+                  xlabel=f"{'transistors' if family == GATES else 'LUTs'} of "
+                         f"{group[0]['lanes']} lanes, {family}{', DSP blocks' * dsp} (measured)",
+                  title="Accuracy over cost; numbers are bits")
+        panel.legend(frameon=False)
+        yield f"imagenet_{family}{'_dsp' * dsp}", figure

