@@ -59,7 +59,7 @@ from .stream import (
 from .threshold import ThresholdUnit
 from .window import PadUnit, SlidingWindowUnit
 
-__all__ = ["TOP", "WRAPPER", "Accelerator", "fifo_depth", "hardware_graph", "lanes_of",
+__all__ = ["TOP", "WRAPPER", "Accelerator", "fifo_depth", "hardware_graph", "inputs", "lanes_of",
            "module_name", "outputs", "saturates", "unit"]
 
 TOP, WRAPPER = "accelerator", "axis"  # what modules are called beside those of nodes
@@ -144,6 +144,12 @@ def _(node: Fork, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Com
 @unit.register
 def _(node: WidthConvert, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
     return WidthConverter(shape=element(edge), lanes_in=fold.simd, lanes_out=fold.pe)
+
+
+@singledispatch
+def inputs(node: Node) -> dict[str, wiring.Member]:
+    """Ports of a unit beside its streams that the accelerator has too, as ``<node>_<port>``."""
+    return {}
 
 
 def fifo_depth(graph: Graph, node: Node, lanes: int) -> int:
@@ -234,6 +240,7 @@ class Accelerator(wiring.Component):
     -------
     i: beats of the input image, [H, W, C] in row-major order.
     o: beats of the result.
+    <node>_<port>: where a unit's tables are written, see `inputs`.
     saturated: if there are Saturate nodes, the elements that they all changed, since reset, up to
         the cycle before; stays at ``2**32 - 1``.
 
@@ -256,7 +263,9 @@ class Accelerator(wiring.Component):
                          lanes_of(self.graph, self.folding, name))
         super().__init__({"i": In(stream.Signature(layout(self.graph.input.name))),
                           "o": Out(stream.Signature(layout(self.graph.output))),
-                          **({"saturated": Out(COUNT_BITS)} if saturates(graph) else {})})
+                          **({"saturated": Out(COUNT_BITS)} if saturates(graph) else {}),
+                          **{f"{node.name}_{port}": member for node in graph.nodes
+                             for port, member in inputs(node).items()}})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -276,6 +285,8 @@ class Accelerator(wiring.Component):
             for k, source in enumerate(given):
                 connect(m, source, getattr(ports, f"i{k}" if len(given) > 1 else "i"))
             streams[node.name] = [getattr(ports, name) for name in outputs(node)]
+            for port in inputs(node):
+                m.d.comb += getattr(ports, port).eq(getattr(self, f"{node.name}_{port}"))
             if isinstance(node, Saturate):
                 counts.append(ports.saturated)
         (result,) = streams[graph.output]

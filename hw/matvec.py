@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.hdl import Value as HdlValue
-from amaranth.lib import memory
+from amaranth.lib import data, memory, wiring
 
 from ..errors import N2uqError
 from ..folding import FORMS
@@ -16,7 +16,7 @@ from .mac import MacArray, adder_tree, lanes, mac_latency, mac_name, planes_late
 from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, instantiate, shape_for, wraps
 
-__all__ = ["MatVecUnit", "accumulator_range", "weight_codes_of"]
+__all__ = ["FoldedUnit", "MatVecUnit", "accumulator_range", "partial_range", "weight_codes_of"]
 
 
 def weight_codes_of(weights: np.ndarray) -> tuple[np.ndarray, int, int, int]:
@@ -39,17 +39,89 @@ def accumulator_range(weights: np.ndarray, edge: Edge, simd: int) -> tuple[int, 
     """The exact range of an accumulator over all its partial sums, beat by beat."""
     w = weights.astype(np.int64)
     ends = np.stack([w * edge.lo, w * edge.hi])
-    by_beat = ends.reshape(2, len(w), -1, simd)
-    lo = by_beat.min(axis=0).sum(axis=2).cumsum(axis=1)
-    hi = by_beat.max(axis=0).sum(axis=2).cumsum(axis=1)
-    return int(lo.min()), int(hi.max())
+    return partial_range(ends.min(axis=0), ends.max(axis=0), simd)
 
 
-class MatVecUnit(Unit):
-    """``o = weights · i`` for each vector of K elements, SIMD per beat in, PE per beat out.
+def partial_range(lo: np.ndarray, hi: np.ndarray, simd: int) -> tuple[int, int]:
+    """The range of sums by beat of addends that lie in `lo`..`hi`, [N, K] each."""
+    low, high = (end.reshape(len(end), -1, simd).sum(axis=2).cumsum(axis=1) for end in (lo, hi))
+    return int(low.min()), int(high.max())
+
+
+class FoldedUnit(Unit):
+    """An MVU but for its products: the beats of a vector meet the codes of N × K weights.
 
     A vector takes ``(N/PE)·(K/SIMD)`` cycles; it is read once, in the first of the N/PE folds,
-    and replayed from a buffer in the others.  Latency from the last beat of a fold to its output:
+    and replayed from a buffer in the others.
+
+    Parameters
+    ----------
+    node, edge: weights [N, K], the edge that is read.
+    out: payload of a beat of PE results.
+    pe, simd: divisors of N and K.
+    """
+
+    def __init__(self, node: MatVec, edge: Edge, out: data.ArrayLayout, *, pe: int, simd: int,
+                 **more: wiring.Member) -> None:
+        outputs, inputs = node.weights.shape
+        self.folds = divides(f"{node.name}: PE", pe, "output channels", outputs)
+        self.beats = divides(f"{node.name}: SIMD", simd, "inputs", inputs)
+        self.node, self.edge, self.pe, self.simd = node, edge, pe, simd
+        super().__init__(beats(element(edge), simd), out, **more)
+
+    def _fetch(self, m, platform, codes, bits):
+        """Issue beats; in cycle 1 each one, from the stream or the buffer, meets its weights.
+
+        Returns the enable of all registers; whether a beat is issued, its number and whether it
+        is the last; the beat and the read port of its PE·SIMD codes, a cycle later.
+        """
+        enable, issue, last, replay = Signal(), Signal(), Signal(), Signal()
+        beat, fold = Signal(range(self.beats)), Signal(range(self.folds))
+        m.d.comb += [
+            enable.eq(~self.o.valid | self.o.ready),
+            replay.eq(fold != 0),
+            issue.eq(enable & (replay | self.i.valid)),
+            self.i.ready.eq(enable & ~replay),
+        ]
+        m.d.comb += last.eq(wraps(m, beat, self.beats, issue))
+        wraps(m, fold, self.folds, issue & last)
+        by_fold = codes.reshape(self.folds, self.pe, self.beats, self.simd).transpose(0, 2, 1, 3)
+        rows = by_fold.reshape(self.folds * self.beats, -1)
+        weights = rom(m, "weights", bits_of(rows, bits), platform)
+        wraps(m, weights.addr, self.folds * self.beats, issue)
+        m.d.comb += weights.en.eq(enable)
+        return enable, issue, beat, last, self._vector(m, enable, beat, replay), weights
+
+    def _vector(self, m, enable, beat, replay):
+        direct, replayed = Signal(len(self.i.p.as_value()), reset_less=True), Signal()
+        with m.If(enable):
+            m.d.sync += [direct.eq(self.i.p.as_value()), replayed.eq(replay)]
+        if self.folds == 1:
+            return direct
+        m.submodules.vector = vector = memory.Memory(shape=len(direct), depth=self.beats, init=[])
+        write, read = vector.write_port(), vector.read_port()
+        m.d.comb += [
+            write.addr.eq(beat), write.data.eq(self.i.p.as_value()),
+            write.en.eq(self.i.valid & self.i.ready),
+            read.addr.eq(beat), read.en.eq(enable),
+        ]
+        return Mux(replayed, read.data, direct)
+
+    def _control(self, m, enable, issue, first, last, latency):
+        """valid, first and last of the beat whose dot product is at the accumulators."""
+        stage = [issue, first, last]
+        for cycle in range(latency):
+            registers = [Signal(name=f"{name}_{cycle + 1}") for name in ("valid", "first", "last")]
+            with m.If(enable):
+                m.d.sync += [r.eq(s) for r, s in zip(registers, stage, strict=True)]
+            stage = registers
+        return stage
+
+
+class MatVecUnit(FoldedUnit):
+    """``o = weights · i`` for each vector of K elements, SIMD per beat in, PE per beat out.
+
+    Latency from the last beat of a fold to its output:
     ``mac_latency(SIMD, bits of a code, form) + 1`` cycles.  II = 1 beat per cycle inside and
     between folds.
 
@@ -62,37 +134,17 @@ class MatVecUnit(Unit):
 
     def __init__(self, node: MatVec, edge: Edge, out: Edge, *, pe: int, simd: int,
                  form: str = "planes") -> None:
-        outputs, inputs = node.weights.shape
-        self.folds = divides(f"{node.name}: PE", pe, "output channels", outputs)
-        self.beats = divides(f"{node.name}: SIMD", simd, "inputs", inputs)
+        super().__init__(node, edge, beats(element(out), pe), pe=pe, simd=simd)
         if form not in FORMS:
             raise N2uqError(f"{node.name}: product form must be one of {', '.join(FORMS)}, "
                             f"not {form}")
-        self.node, self.edge, self.pe, self.simd, self.form = node, edge, pe, simd, form
+        self.form = form
         self.acc = shape_for(*accumulator_range(node.weights, edge, simd))
-        super().__init__(beats(element(edge), simd), beats(element(out), pe))
 
     def elaborate(self, platform):
         m = Module()
         codes, bits, step, least = weight_codes_of(self.node.weights)
-        enable, issue, last, replay = Signal(), Signal(), Signal(), Signal()
-        beat, fold = Signal(range(self.beats)), Signal(range(self.folds))
-        m.d.comb += [
-            enable.eq(~self.o.valid | self.o.ready),
-            replay.eq(fold != 0),
-            issue.eq(enable & (replay | self.i.valid)),
-            self.i.ready.eq(enable & ~replay),
-        ]
-        m.d.comb += last.eq(wraps(m, beat, self.beats, issue))
-        wraps(m, fold, self.folds, issue & last)
-
-        # Cycle 1: the beat of the vector, from the stream or the buffer, meets its weights.
-        by_fold = codes.reshape(self.folds, self.pe, self.beats, self.simd).transpose(0, 2, 1, 3)
-        rows = by_fold.reshape(self.folds * self.beats, -1)
-        weights = rom(m, "weights", bits_of(rows, bits), platform)
-        wraps(m, weights.addr, self.folds * self.beats, issue)
-        m.d.comb += weights.en.eq(enable)
-        a = self._vector(m, enable, beat, replay)
+        enable, issue, beat, last, a, weights = self._fetch(m, platform, codes, bits)
 
         # Cycles 2..: dot products; the sum of the activations is shared by all PEs.
         make = partial(MacArray, simd=self.simd, code_bits=bits, activation=element(self.edge),
@@ -122,28 +174,3 @@ class MatVecUnit(Unit):
         with m.If(enable):
             m.d.sync += self.o.valid.eq(valid & final)
         return m
-
-    def _vector(self, m, enable, beat, replay):
-        direct, replayed = Signal(len(self.i.p.as_value()), reset_less=True), Signal()
-        with m.If(enable):
-            m.d.sync += [direct.eq(self.i.p.as_value()), replayed.eq(replay)]
-        if self.folds == 1:
-            return direct
-        m.submodules.vector = vector = memory.Memory(shape=len(direct), depth=self.beats, init=[])
-        write, read = vector.write_port(), vector.read_port()
-        m.d.comb += [
-            write.addr.eq(beat), write.data.eq(self.i.p.as_value()),
-            write.en.eq(self.i.valid & self.i.ready),
-            read.addr.eq(beat), read.en.eq(enable),
-        ]
-        return Mux(replayed, read.data, direct)
-
-    def _control(self, m, enable, issue, first, last, latency):
-        """valid, first and last of the beat whose dot product is at the accumulators."""
-        stage = [issue, first, last]
-        for cycle in range(latency):
-            registers = [Signal(name=f"{name}_{cycle + 1}") for name in ("valid", "first", "last")]
-            with m.If(enable):
-                m.d.sync += [r.eq(s) for r, s in zip(registers, stage, strict=True)]
-            stage = registers
-        return stage

@@ -104,9 +104,15 @@ def lanes_in(node: Node, fold: Fold, read: Edge) -> int:
     return fold.simd if isinstance(node, MatVec | WidthConvert) else fold.pe
 
 
+@singledispatch
 def lanes_out(node: Node, fold: Fold) -> int:
     """Elements per beat that the unit of `node` gives."""
-    return 1 if isinstance(node, ArgMax) else fold.pe
+    return fold.pe
+
+
+@lanes_out.register
+def _(node: ArgMax, fold: Fold) -> int:
+    return 1
 
 
 def check(graph: Graph, folding: Folding) -> None:

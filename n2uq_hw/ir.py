@@ -84,7 +84,10 @@ class Edge:
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """An operation with a unique `name` and the names of the nodes that it reads."""
+    """An operation with a unique `name` and the names of the nodes that it reads.
+
+    KINDS are what files hold: the classes that derive from Node itself.
+    """
 
     name: str
     inputs: tuple[str, ...] = ()
@@ -92,7 +95,8 @@ class Node:
     READS: ClassVar[int] = 1
 
     def __init_subclass__(cls) -> None:
-        Node.KINDS[cls.__name__] = cls
+        if Node in cls.__bases__:
+            Node.KINDS[cls.__name__] = cls
 
 
 @dataclass(frozen=True, eq=False)
@@ -361,7 +365,7 @@ def _fits(value: object, hint: Any) -> bool:
     if (parts := get_args(hint)) and isinstance(value, tuple):
         parts = parts[:1] * len(value) if parts[-1] is ... else parts
         return len(value) == len(parts) and all(map(_fits, value, parts))
-    return type(value) is hint
+    return isinstance(hint, type) and isinstance(value, hint)
 
 
 def _check_fields(graph: str, node: Node) -> None:

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from amaranth.hdl import Const, Module, Signal
@@ -23,7 +23,8 @@ from amaranth.lib.wiring import In, Out
 from ...errors import N2uqError
 from ..stream import shape_for
 
-__all__ = ["DESIGNS", "Datapath", "Design", "Lanes", "Term", "add", "designs"]
+__all__ = ["DESIGNS", "Datapath", "Design", "Lanes", "Term", "add", "datapath", "designs",
+           "load_ports"]
 
 DESIGNS: list[type[Design]] = []  # every class of designs, in the order of the tables
 
@@ -42,6 +43,20 @@ class Term:
         ends = self.lo * factor, self.hi * factor
         low = (factor & -factor).bit_length() - 1 if factor else 0
         return Term((self.value * (factor >> low)) << low, min(ends), max(ends), self.cycle)
+
+
+class Tabled(Protocol):
+    """What has tables, constant or written while the hardware runs, and the range of their entries.
+    """
+
+    @property
+    def writable(self) -> bool: ...
+
+    @property
+    def tables(self) -> Mapping[str, np.ndarray]: ...
+
+    @property
+    def ranges(self) -> Mapping[str, tuple[int, int]]: ...
 
 
 class Datapath:
@@ -191,6 +206,26 @@ class Design(ABC):
         """Dot products int64 [N] of codes of weights and activations, each [N, K], any K."""
         return (self.weights[w] * self.activations[a]).sum(axis=-1)
 
+    @property
+    def products(self) -> np.ndarray:
+        """int64 [2^weight_bits, 2^act_bits]: the product of each pair of codes."""
+        w, a = np.indices((2**self.weight_bits, 2**self.act_bits))
+        return self.golden(w.reshape(-1, 1), a.reshape(-1, 1)).reshape(w.shape)
+
+    @property
+    def addends(self) -> np.ndarray | None:
+        """int64 [sums, 2^weight_bits, 2^act_bits]: what a lane adds to each sum of `partial`.
+
+        None where that depends on tables that are written, or where a design does not say it.
+        """
+        said = not self.writable and not self.finishes
+        return self.products[None] if said else None
+
+    @property
+    def finishes(self) -> bool:
+        """Whether `finish` has something to do."""
+        return type(self).finish is not Design.finish
+
     def shared(self, d: Datapath, a: Sequence[Term]) -> list[Term]:
         """What `partial` takes of the activations alone."""
         return []
@@ -211,12 +246,20 @@ class Design(ABC):
         return total
 
     @cached_property
+    def sums(self) -> list[Term]:
+        """Ranges and latency of the sums of one beat, codes registered first."""
+        return _sums(self, self.scratch(), Const(0, self.weight_bits * self.lanes),
+                     Const(0, self.act_bits * self.lanes))
+
+    @cached_property
     def dot(self) -> Term:
         """Range and latency of the dot product of one beat, codes registered first."""
-        m = Module()
+        return self.finish(self.scratch(), self.sums)
+
+    def scratch(self) -> Datapath:
+        """A datapath that nobody keeps, to learn ranges and latencies."""
         load = Load(*(Signal() for _ in range(4))) if self.writable else None
-        return _dot(self, Datapath(m, Const(1), self.tables, self.ranges, load),
-                    Const(0, self.weight_bits * self.lanes), Const(0, self.act_bits * self.lanes))
+        return Datapath(Module(), Const(1), self.tables, self.ranges, load)
 
     @property
     def latency(self) -> int:
@@ -228,15 +271,31 @@ class Design(ABC):
         return Lanes(self)
 
 
-def _dot(design: Design, d: Datapath, w: HdlValue, a: HdlValue) -> Term:
-    """The dot product of packed codes: `Lanes`, without its ports."""
+def _sums(design: Design, d: Datapath, w: HdlValue, a: HdlValue) -> list[Term]:
+    """The sums of packed codes."""
     codes: list[list[Term]] = []
     for what, word, bits in (("w", w, design.weight_bits), ("a", a, design.act_bits)):
         held = d.register(Term(word, 0, 2**len(word) - 1), what)
         codes.append([Term(held.value.word_select(lane, bits), 0, 2**bits - 1, 1)
                       for lane in range(design.lanes)])
     w_codes, a_codes = codes
-    return design.finish(d, design.partial(d, w_codes, a_codes, design.shared(d, a_codes)))
+    return design.partial(d, w_codes, a_codes, design.shared(d, a_codes))
+
+
+def load_ports(of: Tabled) -> dict[str, wiring.Member]:
+    """The ports `load_en`, `load_table`, `load_addr`, `load_data`, where tables are written."""
+    if not of.writable:
+        return {}
+    sizes = [len(values) for values in of.tables.values()]
+    widths = [shape_for(*ends).width for ends in of.ranges.values()]
+    return {"load_en": In(1), "load_table": In(range(len(sizes))),
+            "load_addr": In(range(max(sizes))), "load_data": In(max(widths))}
+
+
+def datapath(of: Tabled, component: Any, m: Module, enable: HdlValue) -> Datapath:
+    """Where `component`, which has the `load_ports`, builds its gateware."""
+    ports = [getattr(component, port) for port in load_ports(of)]
+    return Datapath(m, enable, of.tables, of.ranges, Load(*ports) if ports else None)
 
 
 class Lanes(wiring.Component):
@@ -253,23 +312,16 @@ class Lanes(wiring.Component):
 
     def __init__(self, design: Design) -> None:
         self.design = design
-        ports: dict[str, Any] = {
+        super().__init__({
             "enable": In(1), "w": In(design.weight_bits * design.lanes),
             "a": In(design.act_bits * design.lanes),
-            "dot": Out(shape_for(design.dot.lo, design.dot.hi))}
-        if design.writable:
-            sizes = [len(values) for values in design.tables.values()]
-            widths = [shape_for(*ends).width for ends in design.ranges.values()]
-            ports |= {"load_en": In(1), "load_table": In(range(len(sizes))),
-                      "load_addr": In(range(max(sizes))), "load_data": In(max(widths))}
-        super().__init__(ports)
+            "dot": Out(shape_for(design.dot.lo, design.dot.hi)), **load_ports(design)})
 
     def elaborate(self, platform):
         m = Module()
-        load = Load(self.load_en, self.load_table, self.load_addr,
-                    self.load_data) if self.design.writable else None
-        d = Datapath(m, self.enable, self.design.tables, self.design.ranges, load)
-        m.d.comb += self.dot.eq(_dot(self.design, d, self.w, self.a).value)
+        d = datapath(self.design, self, m, self.enable)
+        sums = _sums(self.design, d, self.w, self.a)
+        m.d.comb += self.dot.eq(self.design.finish(d, sums).value)
         return m
 
 

@@ -1,0 +1,210 @@
+"""What is compared above the lane array: quantizers, whole MVUs, whole networks, in every design.
+
+Each is a graph with its folding, which the product's own `Accelerator` builds: streams, width
+converters and FIFOs are the same for all.  N2UQ's are the product's own units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from ...emit import library_verilog
+from ...errors import N2uqError
+from ...folding import FORMS, STYLES, Fold, Folding, choose
+from ...ir import Edge, Graph, Input, MatVec, Node, Threshold, weight_bits
+from ...lower import lower
+from ...nets import find_net
+from ..build import Accelerator, module_name
+from ..stream import Library
+from .design import Design, designs
+from .mvu import CodedMatVec
+from .quantizer import CodedThreshold
+from .uniform import Uniform
+
+__all__ = ["Whole", "coded", "mvus", "networks", "quantizers"]
+
+LEVEL_BITS = (4, 8, 16)  # of the entries of a codebook behind comparators
+NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A graph in some design.
+
+    Members
+    -------
+    name, method: of the design, as in the tables.
+    point: what it is measured at: bits, PE, SIMD, ...
+    """
+
+    name: str
+    method: str
+    point: Mapping[str, Any]
+    graph: Graph
+    folding: Folding
+
+    @property
+    def top(self) -> str:
+        """The module of the whole."""
+        return module_name(self.graph)
+
+    def create(self) -> Accelerator:
+        """The gateware."""
+        return Accelerator(self.graph, self.folding)
+
+    def verilog(self) -> dict[str, str]:
+        """Texts by file name: the Verilog and the memory files that it reads."""
+        library = Library()
+        library.signature(self.top, self.create)
+        return library_verilog(library, self.graph.name)
+
+
+def quantizers(*, bits: int, channels: int = 64, pe: int = 1, sum_bits: int = 12, seed: int = 1
+               ) -> Iterator[Whole]:
+    """Quantizers to 2^bits levels of `channels` accumulators of `sum_bits`, PE per beat.
+
+    Steps are monotone, as of most layers, or general: those of V-shaped functions, two per level.
+    """
+    rng, half = np.random.default_rng(seed), 2**(sum_bits - 1)
+    levels = 2**bits - 1
+    for kind, size in (("monotone", levels), ("general", 2 * levels)):
+        steps = np.sort(rng.integers(-half // 2, half // 2, (channels, size)))
+        signs = np.repeat([[-1, 1]], levels, axis=1)[:, -size:] * np.ones_like(steps)
+        given: dict[str, Any] = {"thresholds": steps, "signs": signs.astype(np.int8),
+                                 "base": np.full(channels, levels * (kind == "general"))}
+        nodes: list[tuple[str, str, Threshold]] = [
+            ("code", "N2UQ", Threshold("quan", ("input",), **given))]
+        for width in LEVEL_BITS:
+            values = np.round(np.linspace(0, 1, levels + 1)**1.5 * (2**width - 1)).astype(np.int64)
+            nodes += [(f"codebook {width} bits{' written' * writable}", "codebook",
+                       CodedThreshold("quan", ("input",), **given, values=values, bits=width,
+                                      writable=writable)) for writable in (False, True)]
+        for name, method, node in nodes:
+            for style in STYLES:
+                title = f"{kind} {style} {name}"
+                graph = Graph(_identifier(title), (
+                    Input("input", shape=(1, 1, channels), lo=-half, hi=half - 1), node))
+                yield Whole(title, method, {
+                    "act_bits": bits, "channels": channels, "pe": pe, "sum_bits": sum_bits}, graph,
+                    {"input": Fold(pe=pe), "quan": Fold(pe=pe, style=style)})
+
+
+def mvus(*, weight_bits: int, act_bits: int, outputs: int = 128, inputs: int = 1152, pe: int = 16,
+         simd: int = 32, seed: int = 1) -> Iterator[Whole]:
+    """An MVU and its quantizer in every design, for normally distributed weights [N, K].
+
+    The defaults are a 3 × 3 convolution of ResNet-18 from 128 to 128 channels, without its window.
+    """
+    normal = np.random.default_rng(seed).normal(size=(outputs, inputs))
+    # N2UQ's scale; its levels end there.
+    normal /= (2 - 2.0**(1 - weight_bits)) * np.abs(normal).mean(axis=1, keepdims=True)
+    point = {"weight_bits": weight_bits, "act_bits": act_bits, "outputs": outputs,
+             "inputs": inputs, "pe": pe, "simd": simd}
+    uniform, *_ = Uniform.variants(weight_bits=weight_bits, act_bits=act_bits, lanes=simd)
+    levels = uniform.weights
+    weights = levels[nearest(levels, normal)]
+    for form in FORMS:
+        yield _mvu(f"product {form}", uniform, point,
+                   MatVec("mvu", ("input",), weights=weights), Fold(pe, simd, form=form))
+    for design in designs(weight_bits=weight_bits, act_bits=act_bits, lanes=simd):
+        if not isinstance(design, Uniform):
+            node = CodedMatVec("mvu", ("input",), weights=nearest(design.weights, normal),
+                               design=design)
+            yield _mvu(design.name, design, point, node, Fold(pe, simd))
+
+
+def nearest(levels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The code of the level that is nearest to each of `values`, which end at -1 and 1."""
+    order = np.argsort(levels, kind="stable")
+    middles = (levels[order][1:] + levels[order][:-1]) / 2 / np.abs(levels).max()
+    return order[np.searchsorted(middles, values)]
+
+
+def _mvu(name: str, design: Design, point: Mapping[str, int], node: MatVec, fold: Fold) -> Whole:
+    source = Input("input", shape=(1, 1, point["inputs"]), hi=2**design.act_bits - 1)
+    read = Graph(node.name, (source,)).edges["input"]
+    mean, deviation = moments(node, read)
+    cuts = [NORMAL.inv_cdf(k / 2**design.act_bits) for k in range(1, 2**design.act_bits)]
+    steps = np.ceil(mean[:, None] + np.outer(deviation, cuts)).astype(np.int64)
+    quantizer = Threshold("quan", (node.name,), thresholds=steps, signs=np.ones_like(
+        steps, np.int8), base=np.zeros(len(steps), np.int64))
+    # As many lanes as keep up.
+    beats = point["inputs"] // fold.simd
+    lanes = next(n for n in range(1, fold.pe + 1) if fold.pe % n == 0 and fold.pe // n <= beats)
+    return Whole(name, design.method, point, Graph(
+        _identifier(name), (source, node, quantizer)), {
+            "input": Fold(pe=fold.simd), node.name: fold, "quan": Fold(pe=lanes)})
+
+
+def moments(node: MatVec, read: Edge) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each output, float64 [N], where all codes are as likely."""
+    if isinstance(node, CodedMatVec):
+        products = node.design.products[:, :int(read.hi.max()) + 1]
+        means, variances = (f(products, axis=1)[node.weights] for f in (np.mean, np.var))
+    else:
+        codes = np.arange(int(read.hi.max()) + 1)
+        means = node.weights * codes.mean()
+        variances = node.weights.astype(float)**2 * codes.var()
+    return means.sum(axis=1), np.maximum(np.sqrt(variances.sum(axis=1)), 1e-9)
+
+
+def networks(*, net: str) -> Iterator[Whole]:
+    """A shipped network in every design, for what it costs: its own codes, topology and folding.
+
+    Layers of the network's own few bits are in the design, with thresholds where they would lie;
+    layers of 8 bits, the first and the last, stay as they are.
+    """
+    graph = lower(find_net(net))
+    folding = choose(graph)
+    bits = min(weight_bits(node.weights) for node in graph.nodes if isinstance(node, MatVec))
+    point = {"weight_bits": bits, "act_bits": bits, "net": net}
+    names = [node.name for node in graph.nodes if isinstance(node, MatVec)
+             and weight_bits(node.weights) == bits
+             and graph.reads(node)[0].hi.max() < 2**bits]
+    for form in FORMS:
+        yield Whole(f"product {form}", Uniform.method, point, graph, folding | {
+            name: replace(folding[name], form=form) for name in names})
+    at = {name: {design.name: design for design in designs(
+        weight_bits=bits, act_bits=bits, lanes=folding[name].simd)} for name in names}
+    for title, design in at[names[0]].items():
+        if not isinstance(design, Uniform):
+            made = coded(graph, {name: at[name][title] for name in names})
+            yield Whole(title, design.method, point,
+                          replace(made, name=_identifier(f"{graph.name} {title}")), folding)
+
+
+def coded(graph: Graph, by_layer: Mapping[str, Design]) -> Graph:
+    """`graph` with the MatVecs named in designs, and the thresholds after them moved along.
+
+    Levels go by their order: the third least weight becomes the third least of the design.  A
+    threshold stays as many standard deviations from the mean as it was.
+    """
+    nodes: list[Node] = []
+    moved: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = {}
+    for node in graph.nodes:
+        made: Node = node
+        if (design := by_layer.get(node.name)) and isinstance(node, MatVec):
+            (read,) = graph.reads(node)
+            if design.activations[0] or (np.diff(design.activations) <= 0).any():
+                raise N2uqError(f"{node.name}: activations of {design.name} must ascend from 0, "
+                                f"not be {design.activations.tolist()}")
+            levels = 2 * np.arange(2**design.weight_bits) - (2**design.weight_bits - 1)
+            order = np.argsort(design.weights, kind="stable")
+            made = coded = CodedMatVec(node.name, node.inputs, design=design,
+                                       weights=order[np.searchsorted(levels, node.weights)])
+            moved[node.name] = *moments(node, read), *moments(coded, read)
+        elif isinstance(node, Threshold) and node.inputs[0] in moved:
+            mean, deviation, to, by = (values[:, None] for values in moved[node.inputs[0]])
+            made = replace(node, thresholds=np.ceil(
+                to + (node.thresholds - mean) / deviation * by).astype(np.int64))
+        nodes.append(made)
+    return graph.with_nodes(nodes)
+
+
+def _identifier(title: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in title)
