@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from amaranth.hdl import Const
+from amaranth.hdl import Const, Mux
 from amaranth.lib import wiring
 from loading import Loading
 from units import SCENARIOS, Bench, Case, case, edge_of, images_on
@@ -17,19 +18,19 @@ from n2uq_hw.folding import Fold
 from n2uq_hw.hw.build import unit
 from n2uq_hw.hw.designs import Design, Uniform, designs
 from n2uq_hw.hw.designs.design import Datapath, Term
-from n2uq_hw.hw.designs.mvu import CodedMatVec, SumsUnit, finish_lanes, sum_ranges
+from n2uq_hw.hw.designs.mvu import CodedMatVec, Sums, SumsUnit, finish_lanes, sum_ranges
 from n2uq_hw.ir import Edge, infer
 
 
 class Basis(Design):
-    """Weights ``Σ ±basis[b]``: a sum of activations per bit of a code, multiplied at the end."""
+    """Weights ``2·Σ bit_b·basis_b - basis_0``: Σa and a sum per bit, multiplied at the end."""
 
     method = "basis"
-    writable_bits = 6
+    entry_bits = 6
 
     def __init__(self, basis: Sequence[int], **point) -> None:
         super().__init__(**point)
-        self.tables = {"basis": np.array(basis)}
+        self.tables = {"basis": np.array([sum(basis), *basis])}
 
     @property
     def name(self) -> str:
@@ -37,46 +38,47 @@ class Basis(Design):
 
     @property
     def ranges(self) -> dict[str, tuple[int, int]]:
-        return {"basis": (0, 2**self.writable_bits - 1)} if self.writable else super().ranges
+        return {"basis": (0, 2**self.entry_bits - 1)} if self.writable else super().ranges
 
     @property
-    def signs(self) -> np.ndarray:
-        return 2 * (np.arange(2**self.weight_bits)[:, None] >> np.arange(self.weight_bits) & 1) - 1
+    def bits(self) -> np.ndarray:
+        """[1 + weight_bits, 2^weight_bits]: 1, and the bits of each code."""
+        codes = np.arange(2**self.weight_bits)
+        return np.array([np.ones_like(codes), *(codes >> np.arange(self.weight_bits)[:, None] & 1)])
 
     @property
     def weights(self) -> np.ndarray:
-        return self.signs @ self.tables["basis"]
+        total, *basis = self.tables["basis"]
+        return 2 * np.array(basis) @ self.bits[1:] - total
 
     @property
     def addends(self) -> np.ndarray:
-        return np.multiply.outer(self.signs.T, self.activations)
+        return np.multiply.outer(self.bits, self.activations)
+
+    def shared(self, d, a):
+        return [d.sum(a, "total")]
 
     def partial(self, d, w, a, shared):
-        sums = []
-        for b in range(self.weight_bits):
-            terms = []
-            for code, x in zip(w, a, strict=True):
-                held = d.signal(Term(x.value, -x.hi, x.hi, x.cycle), "term")
-                with d.m.If(~code.value[b]):
-                    d.m.d.comb += held.value.eq(-x.value)
-                terms.append(held)
-            sums.append(d.sum(terms, f"sum{b}"))
-        return sums
+        sums = [d.sum((Term(Mux(code.value[b], x.value, 0), 0, x.hi, x.cycle)
+                       for code, x in zip(w, a, strict=True)), f"sum{b}")
+                for b in range(self.weight_bits)]
+        return [*shared, *sums]
 
     def finish(self, d: Datapath, sums: Sequence[Term]) -> Term:
         products = []
         for b, term in enumerate(sums):
             entry = d.lookup("basis", Const(b, range(len(sums))), term.cycle)
-            ends = [x * y for x in (term.lo, term.hi) for y in (entry.lo, entry.hi)]
-            products.append(d.register(Term(term.value * entry.value, min(ends), max(ends),
-                                            term.cycle)))
+            product = Term(term.value * entry.value, 0, term.hi * entry.hi, term.cycle)
+            products.append(d.register(product.times(2 if b else -1)))
         return d.sum(products)
 
 
 def every(weight_bits: int, act_bits: int, lanes: int) -> list[Design]:
+    """All designs at 2 bits, elsewhere one without and two with something to finish."""
     point = {"weight_bits": weight_bits, "act_bits": act_bits, "lanes": lanes}
+    made = designs(**point) if weight_bits == act_bits == 2 else [Uniform(**point)]
     basis = 3 ** np.arange(weight_bits)
-    return [*designs(**point), Basis(basis, **point), Basis(basis, **point, writable=True)]
+    return [*made, Basis(basis, **point), Basis(basis, **point, writable=True)]
 
 
 def driven(node: CodedMatVec, edge: Edge) -> np.ndarray:
@@ -154,10 +156,22 @@ def test_accumulators_reach_their_range(mvus: Bench) -> None:
         if sums.design.addends is None:
             continue
         x = c.images.reshape(-1, c.images.shape[-1])
-        for table, ends in zip(sums.design.addends, sum_ranges(sums.node, sums.edge), strict=True):
+        ranges = sum_ranges(sums.node, sums.edge)
+        for table, ends in zip(sums.design.addends, ranges, strict=True):
             added = table[sums.node.weights[None], x[:, None]]
             partial = added.reshape(*added.shape[:2], -1, sums.simd).sum(axis=3).cumsum(axis=2)
             assert ends == (partial.min(), partial.max()), c.name
+
+
+def test_sums_of_activations_alone_are_common() -> None:
+    design = Basis([1, 3], weight_bits=2, act_bits=2, lanes=2)
+    node = CodedMatVec("mvu", weights=np.array([[0, 1, 2, 3], [3, 3, 3, 0]]), design=design)
+    sums = Sums.of(node, edge_of((1, 1, 4), 0, 3))
+    assert sums.common == (True, False, False)
+    assert sums.ranges == ((0, 12), (0, 9), (0, 9))
+    assert [sums.layout(lanes).size for lanes in (1, 2, 3)] == [12, 20, 28]
+    one = Uniform(weight_bits=2, act_bits=2, lanes=2)
+    assert Sums.of(replace(node, design=one), edge_of((1, 1, 4), 0, 3)).common == (False,)
 
 
 @pytest.mark.parametrize("pe,beats,lanes", [(1, 1, 1), (4, 1, 4), (4, 2, 2), (4, 3, 2), (4, 4, 1),

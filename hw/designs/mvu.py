@@ -8,12 +8,12 @@ so in its own lanes, once per lane for all PEs, and the quantizer before it pass
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal
-from amaranth.lib import wiring
+from amaranth.hdl import Value as HdlValue
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import connect, flipped
 
 from ...errors import N2uqError
@@ -27,8 +27,8 @@ from ..stream import Unit, WidthConverter, beats, element, shape_for
 from .design import Design, Term, datapath, load_ports
 from .uniform import Uniform
 
-__all__ = ["CodedMatVec", "CodedMatVecUnit", "FinishUnit", "SumsUnit", "finish_lanes",
-           "sum_ranges"]
+__all__ = ["CodedMatVec", "CodedMatVecUnit", "FinishUnit", "Sums", "SumsUnit", "TurnsUnit",
+           "finish_lanes", "sum_ranges"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +96,58 @@ def finish_lanes(pe: int, beats: int) -> int:
                 if pe % lanes == 0 and pe // lanes <= beats)
 
 
+@dataclass(frozen=True)
+class Sums:
+    """The accumulators of outputs: shapes of each one's own, and of those that all have in common.
+
+    A sum that is the same whatever the weight is common.  On a stream the own sums of all outputs
+    lie side by side, the first output low, and above them the common ones.
+    """
+
+    ranges: tuple[tuple[int, int], ...]
+    common: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, node: CodedMatVec, edge: Edge) -> Sums:
+        """Those of an MVU."""
+        ranges, addends = tuple(sum_ranges(node, edge)), node.design.addends
+        if addends is None or not node.design.finishes:
+            return cls(ranges, (False,) * len(ranges))
+        return cls(ranges, tuple((addends == addends[:, :1]).all(axis=(1, 2)).tolist()))
+
+    def shapes(self, common: bool) -> list[Shape]:
+        """Of the sums that are common, or not."""
+        return [shape_for(*ends) for ends, which in zip(self.ranges, self.common, strict=True)
+                if which == common]
+
+    def bits(self, common: bool) -> int:
+        """Bits of all `shapes`."""
+        return sum(shape.width for shape in self.shapes(common))
+
+    def layout(self, lanes: int) -> data.ArrayLayout:
+        """Payload of a beat of so many outputs."""
+        return beats(Shape(1), lanes * self.bits(False) + self.bits(True))
+
+    def split(self, word: HdlValue, lanes: int) -> list[list[Term]]:
+        """The sums of each output of a beat."""
+        own, common = self.bits(False), word[lanes * self.bits(False):]
+        return [self._terms(word[k * own:(k + 1) * own], common) for k in range(lanes)]
+
+    def _terms(self, *words: HdlValue) -> list[Term]:
+        left, terms = list(words), []
+        for ends, common in zip(self.ranges, self.common, strict=True):
+            shape, word = shape_for(*ends), left[common]
+            part, left[common] = word[:shape.width], word[shape.width:]
+            terms.append(Term(part.as_signed() if shape.signed else part, *ends))
+        return terms
+
+
 class SumsUnit(FoldedUnit):
     """`Design.partial` for PE outputs, accumulated over the K/SIMD beats of each fold.
 
-    A beat out holds all sums of each output side by side, the first one low; or, where there is
-    nothing to finish, the dot products.  A vector takes ``(N/PE)·(K/SIMD)`` cycles.  Latency from
-    the last beat of a fold: that of `partial`, which begins in cycle 1, and 1 more.
+    A beat out has the sums of PE outputs as `Sums` lays them out; or, where there is nothing to
+    finish, the dot products.  A vector takes ``(N/PE)·(K/SIMD)`` cycles.  Latency from the last
+    beat of a fold: that of `partial`, which begins in cycle 1, and 1 more.
 
     Parameters
     ----------
@@ -113,10 +159,9 @@ class SumsUnit(FoldedUnit):
         if simd != node.design.lanes:
             raise N2uqError(f"{node.name}: SIMD must be the {node.design.lanes} lanes of its "
                             f"design, not {simd}")
-        self.design, self.sums = node.design, [shape_for(*ends) for ends in sum_ranges(node, edge)]
-        packed = Shape(sum(shape.width for shape in self.sums))
-        super().__init__(node, edge, beats(packed if self.design.finishes else element(out), pe),
-                         pe=pe, simd=simd, **load_ports(self.design))
+        self.design, self.sums = node.design, Sums.of(node, edge)
+        made = self.sums.layout(pe) if self.design.finishes else beats(element(out), pe)
+        super().__init__(node, edge, made, pe=pe, simd=simd, **load_ports(self.design))
 
     def elaborate(self, platform):
         m, design = Module(), self.design
@@ -130,20 +175,47 @@ class SumsUnit(FoldedUnit):
         # Cycles 2..: what depends on activations alone is shared by all PEs.
         a = codes(vector, design.act_bits, "lane")
         shared = design.shared(d, a)
-        partial = [design.partial(d, codes(weights.data.word_select(k, self.simd
-                                                                   * design.weight_bits),
-                                           design.weight_bits, f"code{k}"), a, shared)
-                   for k in range(self.pe)]
+        bits = self.simd * design.weight_bits
+        partial = [design.partial(d, codes(weights.data.word_select(k, bits), design.weight_bits,
+                                           f"code{k}"), a, shared) for k in range(self.pe)]
         valid, first, final = self._control(m, enable, issue, beat == 0, last, partial[0][0].cycle)
-        for k, sums in enumerate(partial):
-            accumulators = [Signal(shape, name=f"acc{k}_{s}")
-                            for s, shape in enumerate(self.sums)]
-            with m.If(enable & valid):
-                m.d.sync += [acc.eq(Mux(first, 0, acc) + term.value)
-                             for acc, term in zip(accumulators, sums, strict=True)]
-            m.d.comb += self.o.payload[k].eq(Cat(accumulators))
+        held = []
+        for k, common in [*((k, False) for k in range(self.pe)), (0, True)]:
+            terms = [term for term, which in zip(partial[k], self.sums.common, strict=True)
+                     if which == common]
+            for s, (term, shape) in enumerate(zip(terms, self.sums.shapes(common), strict=True)):
+                acc = Signal(shape, name=f"{'common' if common else f'acc{k}'}_{s}")
+                with m.If(enable & valid):
+                    m.d.sync += acc.eq(Mux(first, 0, acc) + term.value)
+                held.append(acc)
+        if design.finishes:
+            m.d.comb += self.o.p.as_value().eq(Cat(held))
+        else:
+            m.d.comb += [self.o.payload[k].eq(acc) for k, acc in enumerate(held)]
         with m.If(enable):
             m.d.sync += self.o.valid.eq(valid & final)
+        return m
+
+
+class TurnsUnit(Unit):
+    """Sums of PE outputs, `lanes` outputs at a time; latency 1 cycle, a beat out per cycle."""
+
+    def __init__(self, sums: Sums, *, pe: int, lanes: int) -> None:
+        self.own = WidthConverter(shape=Shape(sums.bits(False)), lanes_in=pe, lanes_out=lanes)
+        super().__init__(sums.layout(pe), sums.layout(lanes))
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.own = own = self.own
+        given, bits = self.i.p.as_value(), len(own.i.p.as_value())
+        common = Signal(len(given) - bits)
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += common.eq(given[bits:])
+        m.d.comb += [
+            own.i.p.as_value().eq(given[:bits]), own.i.valid.eq(self.i.valid),
+            self.i.ready.eq(own.i.ready), self.o.valid.eq(own.o.valid),
+            self.o.p.as_value().eq(Cat(own.o.p.as_value(), common)),
+            own.o.ready.eq(self.o.ready)]
         return m
 
 
@@ -152,36 +224,29 @@ class FinishUnit(Unit):
 
     Parameters
     ----------
-    design, sums: what made the sums, and the range of each.
+    design, sums: what made the sums, and what they are.
     out: the edge that is made.
     pe: outputs per beat.
     """
 
-    def __init__(self, design: Design, sums: Sequence[tuple[int, int]], out: Edge, *, pe: int
-                 ) -> None:
-        self.design, self.sums, self.pe = design, list(sums), pe
-        packed = Shape(sum(shape_for(*ends).width for ends in self.sums))
-        super().__init__(beats(packed, pe), beats(element(out), pe), **load_ports(design))
+    def __init__(self, design: Design, sums: Sums, out: Edge, *, pe: int) -> None:
+        self.design, self.sums, self.pe = design, sums, pe
+        super().__init__(sums.layout(pe), beats(element(out), pe), **load_ports(design))
 
     @property
     def latency(self) -> int:
         """Cycles of `finish`."""
-        return self.design.finish(self.design.scratch(), [
-            Term(Const(0, shape_for(*ends)), *ends) for ends in self.sums]).cycle
+        (terms,) = self.sums.split(Const(0, self.sums.layout(1).size), 1)
+        return self.design.finish(self.design.scratch(), terms).cycle
 
     def elaborate(self, platform):
         m, enable = Module(), Signal()
-        valid = self.i.valid
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable)]
         d = datapath(self.design, self, m, enable)
-        for k in range(self.pe):
-            word, sums = self.i.payload[k], []
-            for lo, hi in self.sums:
-                shape = shape_for(lo, hi)
-                part, word = word[:shape.width], word[shape.width:]
-                sums.append(Term(part.as_signed() if shape.signed else part, lo, hi))
+        for k, sums in enumerate(self.sums.split(self.i.p.as_value(), self.pe)):
             dot = self.design.finish(d, sums)
             m.d.comb += self.o.payload[k].eq(dot.value)
+        valid = self.i.valid
         for cycle in range(dot.cycle):
             later = Signal(name=f"valid_{cycle + 1}")
             with m.If(enable):
@@ -192,7 +257,7 @@ class FinishUnit(Unit):
 
 
 class CodedMatVecUnit(Unit):
-    """A SumsUnit and, `finish_lanes` at a time, its FinishUnit, which is shared by the PEs.
+    """A SumsUnit and, `finish_lanes` at a time, its FinishUnit, at which the PEs take turns.
 
     Latency from the last beat of a fold to the first results: that of the two, and 1 cycle where
     the PEs take turns.  A vector takes ``(N/PE)·(K/SIMD)`` cycles.  Parameters as of SumsUnit.
@@ -201,7 +266,7 @@ class CodedMatVecUnit(Unit):
     def __init__(self, node: CodedMatVec, edge: Edge, out: Edge, *, pe: int, simd: int) -> None:
         self.sums = SumsUnit(node, edge, out, pe=pe, simd=simd)
         self.pe, self.lanes = pe, finish_lanes(pe, self.sums.beats)
-        self.finish = FinishUnit(node.design, sum_ranges(node, edge), out, pe=self.lanes)
+        self.finish = FinishUnit(node.design, self.sums.sums, out, pe=self.lanes)
         super().__init__(self.sums.i.payload.shape(), self.finish.o.payload.shape(),
                          **load_ports(node.design))
 
@@ -210,8 +275,7 @@ class CodedMatVecUnit(Unit):
         m.submodules.sums, m.submodules.finish = sums, finish = self.sums, self.finish
         tip = sums.o
         if self.lanes < self.pe:
-            m.submodules.turns = turns = WidthConverter(
-                shape=sums.o.payload.shape().elem_shape, lanes_in=self.pe, lanes_out=self.lanes)
+            m.submodules.turns = turns = TurnsUnit(sums.sums, pe=self.pe, lanes=self.lanes)
             connect(m, tip, turns.i)
             tip = turns.o
         connect(m, flipped(self.i), sums.i)
