@@ -1,19 +1,23 @@
-"""Multiply-accumulate: products of unsigned weight codes and activations, summed in a tree."""
+"""Multiply-accumulate: products of weight codes' digits and activations, summed in trees."""
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import accumulate, pairwise
 
+import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal
 from amaranth.hdl import Value as HdlValue
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .stream import beats, shape_for
+from .stream import beats, instantiate, shape_for
 
-__all__ = ["MacArray", "adder_tree", "lanes", "mac_latency", "mac_name", "tree_latency"]
+__all__ = ["LUT", "DigitProduct", "MacArray", "adder_tree", "digit_bits", "digits_latency", "lanes",
+           "mac_latency", "mac_name", "tree_latency"]
 
 LEVELS_PER_STAGE = 1  # adder levels between registers: two would merge into wide compressors
+LUT = 6    # inputs of a table that holds a product
 WORD = 64  # bits of a signal that a simulator holds in one machine word
 
 
@@ -22,17 +26,23 @@ def tree_latency(terms: int) -> int:
     return -(-(terms - 1).bit_length() // LEVELS_PER_STAGE)
 
 
-def planes_latency(code_bits: int, form: str) -> int:
-    """Cycles in which the sums of the bit planes add up: ``tree_latency(code_bits)`` or none."""
-    return tree_latency(code_bits) if form == "planes" else 0
+def digit_bits(code_bits: int, activation_bits: int, form: str) -> int:
+    """Bits of a weight code that are multiplied at a time: see `MacArray`."""
+    fits = activation_bits < LUT and form == "direct"
+    return min({"planes": 1}.get(form, LUT - activation_bits if fits else code_bits), code_bits)
 
 
-def mac_latency(simd: int, code_bits: int, form: str) -> int:
+def digits_latency(code_bits: int, activation_bits: int, form: str) -> int:
+    """Cycles in which the sums of a code's digits add up: ``tree_latency(digits)``."""
+    return tree_latency(-(-code_bits // digit_bits(code_bits, activation_bits, form)))
+
+
+def mac_latency(simd: int, code_bits: int, activation_bits: int, form: str) -> int:
     """Cycles of a `MacArray` from its beat to its accumulator.
 
-    ``tree_latency(SIMD) + planes_latency(code_bits, form) + 2``
+    ``tree_latency(SIMD) + digits_latency(code_bits, activation_bits, form) + 2``
     """
-    return tree_latency(simd) + planes_latency(code_bits, form) + 2
+    return tree_latency(simd) + digits_latency(code_bits, activation_bits, form) + 2
 
 
 def lanes(m: Module, vector: HdlValue, shape: Shape, name: str) -> list[HdlValue]:
@@ -78,27 +88,66 @@ def adder_tree(m: Module, enable: HdlValue, terms: list, name: str) -> HdlValue:
     return terms[0]
 
 
+def _kind(shape: Shape) -> str:
+    return f"{'s' if shape.signed else 'u'}{shape.width}"
+
+
+def _levels(step: int, least: int) -> str:
+    return f"{step}k{'m' if least < 0 else 'p'}{abs(least)}"
+
+
+class DigitProduct(wiring.Component):
+    """``(step·code + least)·a`` as a table of a LUT for each bit; latency 0, combinational.
+
+    A column of the table is one constant, shifted: Yosys makes far more LUTs of a case statement.
+
+    Members
+    -------
+    code, a: together at most `LUT` bits.
+    p: their product, which is in `lo`..`hi`.
+    """
+
+    def __init__(self, *, code_bits: int, activation: Shape, step: int, least: int) -> None:
+        a = np.arange(2**activation.width)
+        if activation.signed:
+            a -= 2**activation.width * (a >> activation.width - 1)
+        levels = step * np.arange(2**code_bits) + least
+        self.table = np.multiply.outer(a, levels).ravel()  # by a above the code
+        self.lo, self.hi = int(self.table.min()), int(self.table.max())
+        super().__init__({"code": In(code_bits), "a": In(activation),
+                          "p": Out(shape_for(self.lo, self.hi))})
+
+    def elaborate(self, platform):
+        m = Module()
+        index = Cat(self.code, self.a)
+        for bit in range(len(self.p)):
+            column = sum(int(product >> bit & 1) << k for k, product in enumerate(self.table))
+            m.d.comb += self.p[bit].eq(Const(column, len(self.table)).bit_select(index, 1))
+        return m
+
+
 def mac_name(*, simd: int, code_bits: int, activation: Shape, acc: Shape, step: int, least: int,
              form: str) -> str:
     """Module name of a `MacArray`: of all of its parameters, so that only equal ones share it."""
-    def kind(shape: Shape) -> str:
-        return f"{'s' if shape.signed else 'u'}{shape.width}"
-
-    level = f"{step}k{'m' if least < 0 else 'p'}{abs(least)}"
-    return f"pe_{form}_w{code_bits}_{level}_a{kind(activation)}_simd{simd}_acc{kind(acc)}"
+    return (f"pe_{form}_w{code_bits}_{_levels(step, least)}_a{_kind(activation)}_simd{simd}"
+            f"_acc{_kind(acc)}")
 
 
 class MacArray(wiring.Component):
     """One PE: the dot product of SIMD weight codes and activations, accumulated over beats.
 
-    A weight is ``step·k + least`` with an unsigned code k; for N2UQ ``2k - n``.  Forms:
+    A weight is ``step·k + least`` with an unsigned code k; for N2UQ ``2k - n``.  Digits k_d of s
+    bits are multiplied, each by itself, and their sums over lanes add up as ``Σ_d 2^(s·d)·…``:
 
-    - "planes": Σ_b 2^b · Σ (k_b ? a : 0), plus the shared ``least·Σa``;
-    - "product": Σ k·a, plus the shared ``least·Σa``;
-    - "direct": Σ (step·k + least)·a with signed weights, no shared term.
+    - "planes": s = 1, ``k_d ? a : 0``, plus the shared ``least·Σa``;
+    - "product": one digit, ``k·a``, plus the shared ``least·Σa``;
+    - "direct": ``(step·k_d + least_d)·a`` with no shared term.  s is what a LUT of 6 inputs takes
+      beside a, and the product a table of one LUT a bit (`DigitProduct`); the digits of odd weights
+      are odd, ``2k_d - (2^s - 1)``, so that the lowest bit is a's.  Where a alone has 6 bits or
+      more there is one digit and a multiplier.
 
-    Latency `mac_latency(SIMD, code_bits, form)` from `a` to `acc`; `total` comes two cycles before
-    that, `valid` and `first` one cycle.  One beat per cycle.
+    Latency `mac_latency(SIMD, code_bits, bits of an activation, form)` from `a` to `acc`; `total`
+    comes two cycles before that, `valid` and `first` one cycle.  One beat per cycle.
 
     Members
     -------
@@ -127,21 +176,37 @@ class MacArray(wiring.Component):
         m = Module()
         pairs = list(zip(lanes(m, self.codes.as_value(), Shape(self.code_bits), "code"),
                          lanes(m, self.a.as_value(), self.activation, "lane"), strict=True))
-        if self.form == "planes":
-            zero = Const(0, self.activation)
-            planes = [adder_tree(m, self.enable, [Mux(code[b], a, zero) for code, a in pairs],
-                                 f"plane{b}") for b in range(self.code_bits)]
-            dot = adder_tree(m, self.enable, [plane << b for b, plane in enumerate(planes)], "dot")
-            term = dot * self.step + self.total
-        elif self.form == "product":
-            dot = adder_tree(m, self.enable, [code * a for code, a in pairs], "dot")
-            term = dot * self.step + self.total
-        else:
-            term = adder_tree(m, self.enable, [(code * self.step + self.least) * a
-                                               for code, a in pairs], "dot")
+        size = digit_bits(self.code_bits, self.activation.width, self.form)
+        sums = []
+        for low in range(0, self.code_bits, size):
+            products = [self._product(m, platform, code[low:low + size], a, low, lane)
+                        for lane, (code, a) in enumerate(pairs)]
+            sums.append(adder_tree(m, self.enable, products, f"digit{low}") << low)
+        term = adder_tree(m, self.enable, sums, "dot")
+        if self.form != "direct":
+            term = term * self.step + self.total
         held = Signal(HdlValue.cast(term).shape(), name="term", reset_less=True)
         with m.If(self.enable):
             m.d.sync += held.eq(term)
         with m.If(self.enable & self.valid):
             m.d.sync += self.acc.eq(Mux(self.first, 0, self.acc) + held)
         return m
+
+    def _product(self, m, platform, code, a, low, lane):
+        if self.form == "planes":
+            return Mux(code, a, Const(0, self.activation))
+        if self.form == "product":
+            return code * a
+        # Odd weights have odd digits; of others, the lowest digit bears the offset.
+        odd = self.step == 2 and self.least == 1 - 2**self.code_bits
+        least = 1 - 2**len(code) if odd else self.least if low == 0 else 0
+        if len(code) + self.activation.width > LUT:
+            return (code * self.step + least) * a
+        make = partial(DigitProduct, code_bits=len(code), activation=self.activation,
+                       step=self.step, least=least)
+        name, levels = f"product{low}_{lane}", _levels(self.step, least)
+        m.submodules[name], product = instantiate(
+            make, name, f"product_w{len(code)}_{levels}_a{_kind(self.activation)}", platform,
+            clocked=False)
+        m.d.comb += [product.code.eq(code), product.a.eq(a)]
+        return product.p

@@ -12,7 +12,7 @@ from amaranth.lib import data, memory, wiring
 from ..errors import N2uqError
 from ..folding import FORMS
 from ..ir import Edge, MatVec
-from .mac import MacArray, adder_tree, lanes, mac_latency, mac_name, planes_latency
+from .mac import MacArray, adder_tree, digits_latency, lanes, mac_latency, mac_name
 from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, instantiate, shape_for, wraps
 
@@ -122,8 +122,8 @@ class MatVecUnit(FoldedUnit):
     """``o = weights · i`` for each vector of K elements, SIMD per beat in, PE per beat out.
 
     Latency from the last beat of a fold to its output:
-    ``mac_latency(SIMD, bits of a code, form) + 1`` cycles.  II = 1 beat per cycle inside and
-    between folds.
+    ``mac_latency(SIMD, bits of a code, bits of an activation, form) + 1`` cycles.  II = 1 beat per
+    cycle inside and between folds.
 
     Parameters
     ----------
@@ -157,13 +157,13 @@ class MatVecUnit(FoldedUnit):
             m.d.comb += [pe.enable.eq(enable), pe.a.as_value().eq(a),
                          pe.codes.as_value().eq(weights.data.word_select(k, self.simd * bits))]
             m.d.comb += self.o.payload[k].eq(pe.acc)
-        valid, first, final = self._control(m, enable, issue, beat == 0, last,
-                                            mac_latency(self.simd, bits, self.form))
+        latency = mac_latency(self.simd, bits, self.edge.width, self.form)
+        valid, first, final = self._control(m, enable, issue, beat == 0, last, latency)
         total = Const(0) if self.form == "direct" else adder_tree(
             m, enable, lanes(m, a, element(self.edge), "lane"), "total")
         # least is -(2^bits - 1) for odd weights: no multiplier, which would be a far DSP block.
         total = total - (total << bits) if step == 2 else total * least
-        for cycle in range(planes_latency(bits, self.form)):
+        for cycle in range(digits_latency(bits, self.edge.width, self.form)):
             delayed = Signal(HdlValue.cast(total).shape(), name=f"total_delayed_{cycle + 1}",
                              reset_less=True)
             with m.If(enable):

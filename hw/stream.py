@@ -133,17 +133,19 @@ class Library:
 
 
 def instantiate(make: Callable[[], wiring.Component], name: str, module: str, platform: Any,
-                ) -> tuple[Elaboratable, Any]:
+                *, clocked: bool = True) -> tuple[Elaboratable, Any]:
     """The submodule that `make` makes, and its interface: an instance if `platform` is a Library.
 
-    Without a Library (in Amaranth's own simulator) the component serves as it is.
+    A module without registers, not `clocked`, has no clock.  Without a Library (in Amaranth's own
+    simulator) the component serves as it is.
     """
     if not isinstance(platform, Library):
         component = make()
         return component, component
     signature = platform.signature(module, make)
     ports = signature.create(path=(name,))
-    connections: dict[str, Any] = {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
+    connections: dict[str, Any] = ({"i_clk": ClockSignal(), "i_rst": ResetSignal()} if clocked
+                                   else {})
     for path, member, value in signature.flatten(ports):
         flow = "i" if member.flow == wiring.In else "o"
         connections[f"{flow}_{'__'.join(map(str, path))}"] = HdlValue.cast(value)

@@ -20,6 +20,7 @@ import numpy as np
 
 from .errors import N2uqError
 from .folding import Fold
+from .hw.mac import LUT, digit_bits
 from .hw.window import line_buffer, stages
 from .ir import (
     Add,
@@ -411,6 +412,7 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str
     # Of weights that never change, half the bits are zero; of two in turn, a quarter.
     live = 1 - 2.0**-min(rows, 20)
     shared, direct = _tree(simd, a, family), fold.form == "direct"
+    key = f"MatVec {fold.form}"
     if fold.form == "planes":
         # A sum of two terms with a weight bit each takes a gate before each carry too.
         first = 2 * a if xcup else 2 * a + _adder(a, family)
@@ -421,6 +423,25 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str
                                + planes.adders + planes.pairs * _adder(tree.width, family))}
         ff = {"tree": pe * (bits * tree.registers * live + planes.registers)}
         width, levels, srl = planes.width, tree.levels + planes.levels, 0
+    elif direct and a < LUT:
+        key, more = "MatVec tables", _waits(simd)
+        size = digit_bits(bits, a, fold.form)
+        lut = dict.fromkeys(("tables", "adders"), 0.0)
+        ff, srl, sums = {"tree": 0.0}, 0, []
+        for low in range(0, bits, size):
+            inputs, term = min(size, bits - low) + a, _digit_product(node, reads[0], low, size)
+            # A table beside an adder's other operand takes a LUT with it.
+            lanes = simd - (simd // 2) * (xcup and inputs < LUT)
+            tree = _tree(simd, term, family)
+            lut["tables"] += pe * live * lanes * term * (1 if xcup else TABLE_LUT4[inputs])
+            lut["adders"] += pe * live * (tree.pairs * _adder(term, family) + tree.adders)
+            ff["tree"] += pe * live * (tree.registers - more * term * xcup)
+            srl += pe * term * (more > 0)
+            sums.append(tree.width)
+        planes = _tree(len(sums), max(sums), family)
+        lut["adders"] += pe * (planes.pairs * _adder(max(sums), family) + planes.adders)
+        ff["tree"] += pe * planes.registers
+        width, levels = planes.width + bits - size, tree.levels + planes.levels
     else:
         term, more = a + bits + direct, _waits(simd)
         tree, planes = _tree(simd, term, family), _tree(1, 0, family)
@@ -446,10 +467,28 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str
         width += 1
     vector = [ram(beats, simd * a, family, block=True, ports=1)] if folds > 1 else []
     count = _count(beats) + _count(folds) + _count(rows)
-    return Parts(f"MatVec {fold.form}",
+    return Parts(key,
                  {**lut, "replay": simd * a * (folds > 1), "count": count},
                  {**ff, "term": pe * width, "vector": simd * a, "control": count + 3 * levels},
                  (rom(rows, pe * simd * bits, family), *vector, Memory(0, srl * xcup)))
+
+
+TABLE_LUT4 = (0, 1, 1, 1, 1, 2, 4)  # of LUT4 in a table of so many inputs
+
+
+@lru_cache(64)
+def _least(node: MatVec) -> int:
+    """The least weight, 0 if all are odd: then its digits are, too."""
+    return 0 if (node.weights % 2).all() else int(node.weights.min())
+
+
+def _digit_product(node: MatVec, read: Edge, low: int, size: int) -> int:
+    """Bits of the product of an activation and the weights' digit of `size` bits from `low` on."""
+    top, least = 2**min(size, _weight_bits(node) - low) - 1, _least(node)
+    levels = (least * (low == 0), top + least * (low == 0)) if least else (-top, top)
+    end = 2**(_bits(read) - read.signed)
+    products = [level * x for level in levels for x in (-end * read.signed, end - 1)]
+    return bits_for(min(products), max(products))[0]
 
 
 def _waits(terms: int) -> int:

@@ -113,7 +113,7 @@ def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> t
 @timing.register
 def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage, ...]:
     outputs, inputs = node.weights.shape
-    latency = mac_latency(fold.simd, weight_bits(node.weights), fold.form)
+    latency = mac_latency(fold.simd, weight_bits(node.weights), reads[0].width, fold.form)
     return pipe(latency + 1, beats=inputs // fold.simd, folds=outputs // fold.pe)
 
 

@@ -8,7 +8,14 @@ from amaranth.hdl import Module, Shape, Signal
 from units import SCENARIOS, Bench, Case
 
 from n2uq_hw.folding import FORMS
-from n2uq_hw.hw.mac import MacArray, adder_tree, mac_latency, mac_name, planes_latency, tree_latency
+from n2uq_hw.hw.mac import (
+    MacArray,
+    adder_tree,
+    digits_latency,
+    mac_latency,
+    mac_name,
+    tree_latency,
+)
 from n2uq_hw.hw.stream import Unit, beats, shape_for, wraps
 
 
@@ -45,14 +52,15 @@ class DotUnit(Unit):
                          mac.a[lane].eq(self.i.payload[lane] >> mac.code_bits)]
         total = adder_tree(m, enable, [mac.a[lane] for lane in range(mac.simd)], "total")
         total = total * mac.least
-        for _ in range(planes_latency(mac.code_bits, mac.form)):
+        for _ in range(digits_latency(mac.code_bits, mac.activation.width, mac.form)):
             delayed = Signal.like(total)
             with m.If(enable):
                 m.d.sync += delayed.eq(total)
             total = delayed
         m.d.comb += mac.total.eq(total)
         stage = [self.i.valid, beat == 0, last]
-        for _ in range(mac_latency(mac.simd, mac.code_bits, mac.form) - 1):
+        for _ in range(mac_latency(mac.simd, mac.code_bits, mac.activation.width,
+                                       mac.form) - 1):
             registers = [Signal() for _ in stage]
             with m.If(enable):
                 m.d.sync += [r.eq(s) for r, s in zip(registers, stage, strict=True)]
@@ -112,18 +120,22 @@ def test_latency(bench: Bench) -> None:
         ends = given[unit.length - 1::unit.length]
         assert np.array_equal(given, np.arange(len(given))), name
         assert np.array_equal(made, ends + mac_latency(
-            *(unit.options[key] for key in ("simd", "code_bits", "form")))), name
+            unit.options["simd"], unit.options["code_bits"], unit.options["activation"].width,
+            unit.options["form"])), name
 
 
 @pytest.mark.parametrize("terms,cycles", [
     (1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (16, 4), (17, 5), (64, 6), (65, 7), (256, 8)])
 def test_tree_latency(terms: int, cycles: int) -> None:
-    assert tree_latency(terms) == cycles and mac_latency(terms, 1, "planes") == cycles + 2
+    assert tree_latency(terms) == cycles and mac_latency(terms, 1, 2, "planes") == cycles + 2
 
 
-@pytest.mark.parametrize("form,cycles", [("planes", 6), ("product", 4), ("direct", 4)])
-def test_mac_latency(form: str, cycles: int) -> None:
-    assert mac_latency(4, 4, form) == cycles
+@pytest.mark.parametrize("form,bits,cycles", [
+    ("planes", 2, 6), ("product", 2, 4), ("direct", 2, 4), ("direct", 3, 5), ("direct", 4, 5),
+    ("direct", 5, 6), ("direct", 6, 4)])
+def test_mac_latency(form: str, bits: int, cycles: int) -> None:
+    """Codes of 4 bits; a digit and an activation of `bits` are 6 together."""
+    assert mac_latency(4, 4, bits, form) == cycles
 
 
 def test_only_equal_arrays_share_a_name() -> None:

@@ -108,7 +108,7 @@ def test_timing(bench: Bench) -> None:
         assert np.array_equal(given, vector * unit.folds * unit.beats + beat), name
         last = np.arange(1, len(made) + 1) * unit.beats - 1
         assert np.array_equal(made, last + 1 + mac_latency(
-            unit.simd, weight_bits(unit.node.weights), unit.form)), name
+            unit.simd, weight_bits(unit.node.weights), unit.edge.width, unit.form)), name
 
 
 def test_accumulators_reach_their_range(bench: Bench) -> None:

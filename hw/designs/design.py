@@ -107,13 +107,12 @@ class Datapath:
         return terms[0]
 
     def case(self, values: Sequence[int], index: HdlValue, cycle: int, what: str = "case") -> Term:
-        """``values[index]``, constants: logic that synthesis makes of a table."""
+        """``values[index]``, constants: a table for each bit, as `DigitProduct` has them."""
         lo, hi = min(values), max(values)
         made = Signal(shape_for(lo, hi), name=self.name(what))
-        with self.m.Switch(index):
-            for k, value in enumerate(values):
-                with self.m.Case(k):
-                    self.m.d.comb += made.eq(value)
+        for bit in range(len(made)):
+            column = sum((value >> bit & 1) << k for k, value in enumerate(values))
+            self.m.d.comb += made[bit].eq(Const(column, len(values)).bit_select(index, 1))
         return Term(made, lo, hi, cycle)
 
     def lookup(self, table: str, index: HdlValue, cycle: int) -> Term:

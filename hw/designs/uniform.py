@@ -7,13 +7,19 @@ from typing import Any
 
 import numpy as np
 from amaranth.hdl import Cat, Const, Mux
+from amaranth.hdl import Value as HdlValue
 
 from .design import DESIGNS, Datapath, Design, Term
 
 __all__ = ["FORMS", "Uniform"]
 
 FORMS = ("digits6", "digits4", "planes", "popcount", "operator")
-LUT = 6  # inputs that `popcount` fills
+
+
+def count3(bits: Sequence[HdlValue], cycle: int) -> Term:
+    """How many of up to three bits are set: two LUTs, of 6 inputs where each bit is an AND."""
+    x, y, z = (*bits, Const(0, 1), Const(0, 1))[:3]
+    return Term(Cat(x ^ y ^ z, (x & y) | (x & z) | (y & z)), 0, len(bits), cycle)
 
 
 class Uniform(Design):
@@ -93,13 +99,9 @@ class Uniform(Design):
         lanes, sums = list(zip(w, a, strict=True)), []
         for b in range(self.weight_bits):
             for c in range(self.act_bits):
-                counts = []
-                for at in range(0, len(lanes), LUT // 2):
-                    part = lanes[at:at + LUT // 2]
-                    pairs = np.arange(4**len(part))[:, None] >> 2 * np.arange(len(part)) & 3
-                    index = Cat(Cat(code.value[b], x.value[c]) for code, x in part)
-                    counts.append(d.register(d.case((pairs == 3).sum(axis=1).tolist(), index,
-                                                    part[0][1].cycle, "count"), "count"))
+                both = [code.value[b] & x.value[c] for code, x in lanes]
+                counts = [d.register(count3(both[at:at + 3], a[at].cycle), "count")
+                          for at in range(0, len(both), 3)]
                 sums.append(d.sum(counts, f"pair{b}{c}").times(2**(b + c)))
         return sums
 
