@@ -431,9 +431,9 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str
         for low in range(0, bits, size):
             inputs, term = min(size, bits - low) + a, _digit_product(node, reads[0], low, size)
             # A table beside an adder's other operand takes a LUT with it.
-            lanes = simd - (simd // 2) * (xcup and inputs < LUT)
+            lanes = simd - (simd // 2) * (inputs < (LUT if xcup else 4))
             tree = _tree(simd, term, family)
-            lut["tables"] += pe * live * lanes * term * (1 if xcup else TABLE_LUT4[inputs])
+            lut["tables"] += pe * live * lanes * term * (1 if xcup else _table_lut4(inputs, a))
             lut["adders"] += pe * live * (tree.pairs * _adder(term, family) + tree.adders)
             ff["tree"] += pe * live * (tree.registers - more * term * xcup)
             srl += pe * term * (more > 0)
@@ -473,7 +473,9 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str
                  (rom(rows, pe * simd * bits, family), *vector, Memory(0, srl * xcup)))
 
 
-TABLE_LUT4 = (0, 1, 1, 1, 1, 2, 4)  # of LUT4 in a table of so many inputs
+def _table_lut4(inputs: int, activation: int) -> int:
+    """LUT4 of a bit of a product: of `inputs` bits in all, so many of them an activation's."""
+    return 1 if inputs <= 4 else 2 if inputs == 5 or activation < 3 else 4
 
 
 @lru_cache(64)

@@ -21,7 +21,7 @@ from n2uq_hw.samples import STORE, Sample, errors, fit, load_samples, save_sampl
 VERSION, SAMPLES = load_samples()
 # Aim: 10 % in the median, 25 % at worst.  What misses the second, and by how much it may.
 MISSES = {
-    ("xcup", "MatVec direct"): 0.34, ("ecp5", "MatVec direct"): 0.34,
+    ("ecp5", "MatVec tables"): 0.30,
     ("xcup", "Scale"): 0.28, ("xcup", "Threshold constant"): 0.31,
     ("xcup", "Threshold parallel"): 0.30, ("xcup", "Threshold search"): 0.28,
     ("ecp5", "Threshold search"): 0.41, ("ecp5", "DepthwiseMatVec"): 0.29,
