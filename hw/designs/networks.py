@@ -23,7 +23,7 @@ from ..build import Accelerator, module_name
 from ..stream import Library
 from .design import Design, designs
 from .mvu import CodedMatVec
-from .quantizer import CodedThreshold
+from .quantizer import Codebook
 from .uniform import Uniform
 
 __all__ = ["Whole", "coded", "mvus", "networks", "quantizers"]
@@ -77,21 +77,21 @@ def quantizers(*, bits: int, channels: int = 64, pe: int = 1, sum_bits: int = 12
         signs = np.repeat([[-1, 1]], levels, axis=1)[:, -size:] * np.ones_like(steps)
         given: dict[str, Any] = {"thresholds": steps, "signs": signs.astype(np.int8),
                                  "base": np.full(channels, levels * (kind == "general"))}
-        nodes: list[tuple[str, str, Threshold]] = [
-            ("code", "N2UQ", Threshold("quan", ("input",), **given))]
-        for width in LEVEL_BITS:
-            values = np.round(np.linspace(0, 1, levels + 1)**1.5 * (2**width - 1)).astype(np.int64)
-            nodes += [(f"codebook {width} bits{' written' * writable}", "codebook",
-                       CodedThreshold("quan", ("input",), **given, values=values, bits=width,
-                                      writable=writable)) for writable in (False, True)]
-        for name, method, node in nodes:
-            for style in STYLES:
-                title = f"{kind} {style} {name}"
+        books: list[Codebook | None] = [None, *(
+            Codebook("book", ("quan",), bits=width, writable=writable, values=np.round(
+                np.linspace(0, 1, levels + 1)**1.5 * (2**width - 1)).astype(np.int64))
+            for width in LEVEL_BITS for writable in (False, True))]
+        for style in STYLES:
+            for book in books:
+                title = f"{kind} {style}"
+                if book:
+                    title += f" codebook {book.bits} bits{' written' * book.writable}"
                 graph = Graph(_identifier(title), (
-                    Input("input", shape=(1, 1, channels), lo=-half, hi=half - 1), node))
-                yield Whole(title, method, {
+                    Input("input", shape=(1, 1, channels), lo=-half, hi=half - 1),
+                    Threshold("quan", ("input",), **given), *filter(None, [book])))
+                yield Whole(title, "codebook" if book else Uniform.method, {
                     "act_bits": bits, "channels": channels, "pe": pe, "sum_bits": sum_bits}, graph,
-                    {"input": Fold(pe=pe), "quan": Fold(pe=pe, style=style)})
+                    {node.name: Fold(pe=pe, style=style) for node in graph.nodes})
 
 
 def mvus(*, weight_bits: int, act_bits: int, outputs: int = 128, inputs: int = 1152, pe: int = 16,
