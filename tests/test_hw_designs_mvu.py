@@ -97,8 +97,8 @@ def driven(node: CodedMatVec, edge: Edge) -> np.ndarray:
     return np.unique(rows, axis=0)
 
 
-POINTS = [((2, 2), (4, 6), (4, 3)), ((3, 2), (4, 6), (2, 6)), ((4, 4), (3, 4), (3, 1)),
-          ((2, 3), (2, 8), (1, 2))]  # bits; N, K; PE, SIMD
+POINTS = [((2, 2), (4, 6), (4, 3)), ((3, 2), (4, 6), (2, 6)), ((4, 3), (2, 4), (1, 1))]
+# bits of weights and activations; N, K; PE, SIMD
 
 
 def mvu(design: Design, shape: tuple[int, int], pe: int, seed: int) -> Case:
