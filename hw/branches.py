@@ -30,7 +30,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import singledispatch
-from math import ceil
 
 import numpy as np
 
@@ -57,11 +56,9 @@ from ..ir import (
     WidthConvert,
 )
 
-__all__ = ["CUT", "balance", "least_depth", "needed", "share_held"]
+__all__ = ["CUT", "least_depth", "least_depths", "needed"]
 
 CUT = 2  # beats of a Fifo that only cuts the ready path
-# Cycles of a unit's pipeline, or more: the beats in it leave with no more coming in.
-LATENCY = {MatVec: 16, DepthwiseMatVec: 16, Threshold: 8, Scale: 8, PiecewiseLinear: 8}
 
 
 @singledispatch
@@ -147,26 +144,6 @@ def _(node: Node, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: 
     return ((pixel + 1) * positions - 1) * groups + group + 1
 
 
-def share_held(node: Node, read: Edge, edge: Edge, takes: int, gives: int) -> float:
-    """The share of an image that `node` may take beyond what its next beat needs.
-
-    A Fifo holds its depth, a converter two wide beats, a line buffer the rows that a stride skips
-    and, of rows of its kernel, the pixels of the next two, a pipeline what it works on in LATENCY
-    cycles.
-    """
-    come, go = read.size // takes, edge.size // gives
-    if isinstance(node, Fifo):
-        return node.depth / come
-    if isinstance(node, WidthConvert):
-        return 2 / min(come, go)
-    busy = go * (read.channels // takes) if isinstance(node, MatVec) else max(come, go)
-    ahead = LATENCY.get(type(node), 2) / busy
-    if isinstance(node, SlidingWindow):
-        (_, kw), (sh, sw) = node.kernel, node.stride
-        ahead += (sh - 1) / read.shape[0] + (gives > takes) * (kw + 2 * sw) / come
-    return ahead
-
-
 def least_depth(needs: np.ndarray, others: np.ndarray, beats: int, shift: int) -> int:
     """Beats of an Add's input that wait while the other input lacks its next beat, at most.
 
@@ -174,43 +151,36 @@ def least_depth(needs: np.ndarray, others: np.ndarray, beats: int, shift: int) -
     ----------
     needs, others: int64, beats of the Fork that each beat of this and of the other input needs.
     beats: of the Fork, in one image.
-    shift: beats that the Fork gives in addition: -1 where it serves this input last, 0, or more to
-        let it run ahead.
+    shift: beats that the Fork gives in addition: -1 where it serves this input last, else 0.
     """
     image, rest = np.divmod(others + shift, beats)
     come = image * len(needs) + np.searchsorted(needs, rest, side="right")
     return int((come - np.arange(len(needs))).max())
 
 
-def balance(graph: Graph, lanes: dict[str, int], slack: float = 1) -> Graph:
-    """Set the depths of the Fifos that are the inputs of an Add.
-
-    A Fifo has room for the bound above with the Fork ahead by as many beats as the units of the
-    other branch may hold beyond their needs, so that the Fork never waits for this Fifo first.
+def least_depths(graph: Graph, lanes: dict[str, int]) -> dict[str, int]:
+    """The bound above for each Fifo on an Add, by name.
 
     Parameters
     ----------
     graph: with hardware-only nodes: a Fork where several nodes read, a Fifo on each input of Adds.
     lanes: elements per beat of each edge.
-    slack: factor on the beats ahead; 0 for the least depths that cannot deadlock.
     """
+    depths: dict[str, int] = {}
     if all(len(node.inputs) < 2 for node in graph.nodes):
-        return graph
-    nodes = {node.name: node for node in graph.nodes}
+        return depths
     root = _dominators(graph)
     for node in graph.nodes:
         if len(node.inputs) < 2:
             continue
         fork = root[node.name]
         beats = graph.edges[fork].size // lanes[fork]
-        branches = [_branch(graph, lanes, nodes, fork, name) for name in node.inputs]
+        branches = [_branch(graph, lanes, fork, name) for name in node.inputs]
         for this, name in zip(branches, node.inputs, strict=True):
-            depths = [least_depth(this.needs, other.needs, beats,
-                                  ceil(slack * other.held * beats) - (min(this.ways) >
-                                                                      max(other.ways)))
-                      for other in branches if other is not this]
-            nodes[name] = Fifo(name, nodes[name].inputs, depth=max(*depths, CUT))
-    return graph.with_nodes(nodes.values())
+            depths[name] = max(least_depth(this.needs, other.needs, beats,
+                                           -(min(this.ways) > max(other.ways)))
+                               for other in branches if other is not this)
+    return depths
 
 
 def _dominators(graph: Graph) -> dict[str, str]:
@@ -234,41 +204,28 @@ class _Branch:
     """From a Fork to one input of an Add.
 
     `needs`: int64, beats of the Fork that each beat needs; `ways`: the outputs of the Fork that
-    lead here; `held`: the share of an image that the units may hold beyond that.
+    lead here.
     """
 
     needs: np.ndarray
     ways: list[int]
-    held: float
 
 
-def _branch(graph: Graph, lanes: dict[str, int], nodes: dict[str, Node], fork: str, fifo: str
-            ) -> _Branch:
-    """The branch from `fork` to `fifo`, with the depths that `nodes` have by now."""
-    order = list(nodes.values())
-    first, last = (next(k for k, node in enumerate(order) if node.name == name)
+def _branch(graph: Graph, lanes: dict[str, int], fork: str, fifo: str) -> _Branch:
+    """The branch from `fork` to `fifo`."""
+    first, last = (next(k for k, node in enumerate(graph.nodes) if node.name == name)
                    for name in (fork, fifo))
-    between = order[first + 1:last + 1]
     demand = {fifo: np.arange(1, graph.edges[fifo].size // lanes[fifo] + 1)}
-    inside = []
-    for node in reversed(between):
+    ways = []
+    readers = [node.name for node in graph.nodes if fork in node.inputs]
+    for node in reversed(graph.nodes[first + 1:last + 1]):
         if node.name not in demand:
             continue
-        inside.append(node)
         for name in node.inputs:
-            need = needed(node, demand[node.name], *_sides(graph, lanes, node, name))
+            need = needed(node, demand[node.name], graph.edges[name], graph.edges[node.name],
+                          lanes[name], lanes[node.name])
             demand[name] = np.maximum(demand.get(name, 0), need)
+            if name == fork:
+                ways.append(readers.index(node.name))
         del demand[node.name]
-    held = {fork: 0.0}
-    for node in reversed(inside[1:]):  # from the Fork on; the Fifo itself comes after the branch
-        held[node.name] = max(held[name] + share_held(node, *_sides(graph, lanes, node, name))
-                              for name in node.inputs)
-    readers = [node.name for node in order if fork in node.inputs]
-    return _Branch(demand[fork], [readers.index(node.name) for node in inside
-                                  if fork in node.inputs], held[nodes[fifo].inputs[0]])
-
-
-def _sides(graph: Graph, lanes: dict[str, int], node: Node, name: str
-           ) -> tuple[Edge, Edge, int, int]:
-    """What `node` reads from `name` and what it makes, and the lanes of both."""
-    return graph.edges[name], graph.edges[node.name], lanes[name], lanes[node.name]
+    return _Branch(demand[fork], ways)

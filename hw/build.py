@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial, singledispatch
 from typing import Any
 
@@ -34,7 +35,7 @@ from ..ir import (
     Threshold,
     WidthConvert,
 )
-from .branches import CUT, balance
+from .branches import CUT, least_depths
 from .depthwise import DepthwiseMatVecUnit
 from .eltwise import (
     COUNT_BITS,
@@ -180,7 +181,10 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
 
     A Fork where several nodes read an edge, its outputs in the order of its readers; width
     converters where lanes differ; a Fifo where `fifo_depth` asks, and on each input of an Add, as
-    deep as `branches.balance` says.  A Flatten has no unit: the stream passes through.
+    deep as `folding` says, else as it must be (`branches.py`).  A Flatten has no unit: the stream
+    passes through.
+
+    Raises N2uqError for a Fifo with which the graph could deadlock.
     """
     check(graph, folding)
     folds, nodes, lanes = dict(folding), list[Node](), dict[str, int]()
@@ -212,7 +216,15 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
                        else lanes_out(node, folds[name]))
         if (ways := readers[name]) > 1:
             tip[name] = insert(Fork(f"{name}_fork", (name,), ways=ways), lanes[name])
-    return balance(graph.with_nodes(nodes), lanes), folds
+    made = graph.with_nodes(nodes)
+    depths = {}
+    for name, least in least_depths(made, lanes).items():
+        depths[name] = folding[name].depth if name in folding else max(least, CUT)
+        if depths[name] < max(least, 1):
+            raise N2uqError(f"{name}: depth must be at least {max(least, 1)} beats, lest the graph "
+                            f"deadlocks, not {depths[name]}")
+    return made.with_nodes(replace(node, depth=depths[node.name]) if isinstance(node, Fifo)
+                           and node.name in depths else node for node in made.nodes), folds
 
 
 def lanes_of(graph: Graph, folding: Folding, name: str) -> int:

@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from math import ceil, inf
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import numpy as np
 import typer
@@ -28,12 +29,15 @@ from rich.table import Table
 
 from . import __version__, accuracy, data, nets
 from .errors import N2uqError
-from .folding import Folding, choose, load_folding, reach, save_folding
+from .folding import Fold, Folding, choose, fifo_names, load_folding, reach, save_folding
 from .formats import Formats
 from .ir import Graph, describe, dump
 from .lower import Ranges
 from .lower import lower as lower_net
 from .model import Net
+
+if TYPE_CHECKING:
+    from .sim.sizing import Sizing
 
 __all__ = ["app", "main"]
 
@@ -69,6 +73,12 @@ StemBits = Annotated[int, typer.Option(
     "agreement with the float model.")]
 HeadBits = Annotated[int, typer.Option(
     "--head-bits", help="Of full-precision linear layers' weights.")]
+FifoBudget = Annotated[float, typer.Option(
+    "--fifo-budget", help="Percent by which outputs and images may come later than with FIFOs that "
+    "never fill: what that spares of the FIFOs where branches meet.")]
+LeastFifos = Annotated[bool, typer.Option(
+    "--least-fifos", help="Search for the least FIFOs however long it takes; without it, those of "
+    "a large network are near them.")]
 Simulator = Annotated[str, typer.Option(help="verilator or icarus.")]
 
 
@@ -358,6 +368,7 @@ def build(
             "default: as many cycles as the slowest sliding window.")] = None,
         top1: Annotated[bool, typer.Option(
             help="Put out the class index instead of the logits.")] = False,
+        fifo_budget: FifoBudget = 0.0, least_fifos: LeastFifos = False,
         calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
         residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
         data_path: DataPath = None, as_json: AsJson = False) -> None:
@@ -366,16 +377,19 @@ def build(
     given = nets.find_net(net)
     with _progress() as progress:
         graph = lower_net(given, formats, top1=top1, ranges=_ranges(given, formats, calibrate))
-        made = _build(given, graph, out, folding, cycles, data_path, progress)
+        progress("build: FIFOs", 0.0)
+        sized = _sized(graph, _folding(graph, folding, cycles), fifo_budget, least_fifos)
+        made = _build(given, graph, out, sized.folding, data_path, progress)
     if as_json:
-        return _print_json(made)
+        return _print_json(made | _fifos(sized))
     table = _table("unit", "kind", "shape", "bits", "PE", "SIMD",
                    "style", "cycles", left=2)
     for row in made["layers"]:
         table.add_row(row["name"], row["kind"], "×".join(map(str, row["shape"])),
                       *(str(row[key]) for key in ("bits", "pe", "simd", "style", "cycles")))
     _print(f"{made['name']} in {out}", table,
-           "PE output channels × SIMD inputs per cycle; cycles per image in which the unit is busy")
+           "PE output channels × SIMD inputs per cycle; cycles per image in which the unit is busy",
+           *_fifo_parts(sized))
 
 
 def _folding(graph: Graph, path: Path | None, cycles: int | None) -> Folding:
@@ -386,16 +400,42 @@ def _folding(graph: Graph, path: Path | None, cycles: int | None) -> Folding:
     return choose(graph, cycles) if path is None else load_folding(path, graph)
 
 
-def _build(net: Net, graph: Graph, out: Path, folding: Path | None, cycles: int | None,
-           source: Path | None, progress: Callable[[str, float], None]) -> dict[str, Any]:
-    """Fold and emit; test vectors are real images where there are any, else random."""
+def _sized(graph: Graph, folding: Folding, percent: float, least: bool) -> Sizing:
+    """The folding with depths for the FIFOs that it has none for."""
+    from .sim.sizing import WORK, size_fifos
+
+    if not 0 <= percent <= 1000:
+        raise N2uqError(f"--fifo-budget must be 0 to 1000 percent, not {percent:g}")
+    return size_fifos(graph, folding, budget=percent / 100, work=inf if least else WORK)
+
+
+def _fifos(sized: Sizing) -> dict[str, Any]:
+    """What was chosen, for JSON: nothing if there was nothing to choose."""
+    return {"fifo_sizing": sized.as_dict()} if sized.least else {}
+
+
+def _fifo_parts(sized: Sizing) -> list[str | Table]:
+    """The same as a table and a line."""
+    if not sized.least or sized.trace is None:
+        return []
+    table = _table("FIFO", "depth", "least", "most held")
+    for name, depth in sized.depths.items():
+        table.add_row(name, *(f"{beats:,}" for beats in (
+            depth, sized.least[name], sized.trace.high[name])))
+    return [table, f"least: lest the graph deadlocks; {sized.bits:,} bits in all; "
+            f"{sized.cycles_per_image:,.2f} cycles per image, {sized.full:,.2f} with FIFOs that "
+            "never fill" + ("" if sized.minimal else "; --least-fifos may spare some entries")]
+
+
+def _build(net: Net, graph: Graph, out: Path, folding: Folding, source: Path | None,
+           progress: Callable[[str, float], None]) -> dict[str, Any]:
+    """Emit; test vectors are real images where there are any, else random."""
     from .emit import emit
 
-    chosen = _folding(graph, folding, cycles)
     found = data.images_for(net.meta.get("dataset", ""), source)
     images, labels = found or (np.random.default_rng(0).integers(
         0, net.input.max + 1, (VECTORS, *net.input.shape)), None)
-    return emit(graph, chosen, out, images[:VECTORS], None if labels is None else labels[:VECTORS],
+    return emit(graph, folding, out, images[:VECTORS], None if labels is None else labels[:VECTORS],
                 lambda stage: progress(f"build: {stage}", 0.0))
 
 
@@ -461,8 +501,11 @@ def simulate(
             help="When a beat of pixels may come: always, every:N (one in N cycles), or "
             "burst:ON,OFF.")] = "always",
         sink: Annotated[str, typer.Option(help="When a result may leave; the same.")] = "always",
+        fifo_budget: FifoBudget = 0.0,
         top1: Annotated[bool, typer.Option(
             help="Put out the class index instead of the logits.")] = False,
+        calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
+        residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
         picture: Annotated[Path | None, typer.Option(
             "--plot", help="Draw the pipeline over time in this .svg or .png file.")] = None,
         as_json: AsJson = False) -> None:
@@ -471,15 +514,19 @@ def simulate(
 
     if clock <= 0:
         raise N2uqError(f"clock must be above 0 MHz, not {clock}")
-    graph = lower_net(nets.find_net(net), top1=top1)
-    chosen = _folding(graph, folding, cycles)
-    found = forecast(graph, chosen, images=images, source=pattern(source), sink=pattern(sink))
+    formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits)
+    given = nets.find_net(net)
+    graph = lower_net(given, formats, top1=top1, ranges=_ranges(given, formats, calibrate))
+    sized = _sized(graph, _folding(graph, folding, cycles), fifo_budget, False)
+    at_hand = images == sized.images and source == sink == "always"
+    found = forecast(graph, sized.folding, images=images, source=pattern(source),
+                     sink=pattern(sink), trace=sized.trace if at_hand else None)
     if picture is not None:
         plot(found, picture)
     timed = {"clock_mhz": clock, "images_per_second": clock * 1e6 / found.cycles_per_image,
              "latency_us": found.cycles_last_output / clock}
     if as_json:
-        return _print_json(found.as_dict() | timed)
+        return _print_json(found.as_dict() | timed | _fifos(sized))
     table = _table("unit", "kind", "PE", "SIMD", "busy", "starved", "blocked", "idle",
                    "utilization", "FIFO depth", "most held", left=2)
     for row in found.layers:
@@ -489,7 +536,7 @@ def simulate(
             f"{row['utilization']:.4f}", *depths)
     _print(f"{found.name}, {images} images", table,
            "cycles of all images; utilization: share of the cycles per image that the unit needs",
-           f"bottleneck: {found.bottleneck}",
+           f"bottleneck: {found.bottleneck}", *_fifo_parts(sized),
            f"cycles to the first output: {found.cycles_first_output:,}, to the image's last: "
            f"{found.cycles_last_output:,}; per image: {found.cycles_per_image:,.2f}; "
            f"MAC utilization of the slowest layer: {found.mac_utilization:.4f}",
@@ -511,6 +558,7 @@ def fold(
         family: Annotated[str, typer.Option(help="xcup or ecp5.")] = "xcup",
         out: Annotated[Path | None, typer.Option(
             help="Write the folding in this YAML file, which `build --folding` takes.")] = None,
+        fifo_budget: FifoBudget = 0.0, least_fifos: LeastFifos = False,
         top1: Annotated[bool, typer.Option(
             help="Put out the class index instead of the logits.")] = False,
         calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
@@ -521,6 +569,7 @@ def fold(
     LUTs are estimated, without DSP blocks; a block RAM counts as 160 (xcup) or 400 (ecp5).
     """
     from .optimize import BLOCK_LUTS, Problem, described
+    from .sim.cycles import UNBOUNDED
     from .sim.forecast import forecast
 
     given = {"--fps": fps, "--cycles": cycles, "--max-luts": max_luts}
@@ -541,21 +590,36 @@ def fold(
                             f"{clock * 1e6 / least:,.1f} images/s at {clock:g} MHz; {fps:g} "
                             "images/s cannot be reached")
     problem = Problem(graph, family)
+    deep = {name: Fold(depth=UNBOUNDED) for name in fifo_names(graph)}
 
     def measure(folding: Folding) -> float:
-        return forecast(graph, folding).cycles_per_image
+        return forecast(graph, folding | deep).cycles_per_image * (1 + fifo_budget / 100)
 
-    if cycles is not None:
-        chosen, taken = problem.within(cycles, measure)
-    else:
-        chosen = choose(graph, family=family) if max_luts is None else problem.fastest(max_luts)
-        taken = measure(chosen)
+    want, room = cycles, max_luts
+    while True:
+        if want is not None:
+            chosen, _ = problem.within(want, measure)
+        elif room is not None:
+            chosen = problem.fastest(room)
+        else:
+            chosen = choose(graph, family=family)
+        sized = _sized(graph, chosen, fifo_budget, least_fifos)
+        taken = forecast(graph, sized.folding).cycles_per_image
+        made = described(problem, sized.folding, taken)
+        used = made["total"]["lut"] + made["total"]["lutram"]
+        # What FIFOs take of both shows only when they are sized.
+        if cycles is not None and want is not None and taken > cycles:
+            want -= ceil(taken - cycles)
+        elif max_luts is not None and room is not None and used > max_luts:
+            room -= used - max_luts
+        else:
+            break
     if out is not None:
-        save_folding(chosen, graph, out)
-    made = described(problem, chosen, taken)
+        save_folding(sized.folding, graph, out)
     rate = clock * 1e6 / taken
     if as_json:
-        return _print_json(made | {"clock_mhz": clock, "images_per_second": rate})
+        return _print_json(made | {"clock_mhz": clock, "images_per_second": rate}
+                           | _fifos(sized))
     kinds = ("lut", "ff", "bram", "lutram")
     table = _table("unit", "kind", "PE", "SIMD", "style", "cycles", *(k.upper() for k in kinds),
                    left=2)
@@ -568,6 +632,7 @@ def fold(
     _print(f"{graph.name} on {family}, estimated without DSP blocks", table,
            "between units: width converters, FIFOs, forks; cycles per image in which the unit is "
            f"busy; a block RAM was taken for {BLOCK_LUTS[family]} LUTs",
+           *_fifo_parts(sized),
            f"{taken:,.0f} cycles per image, {made['macs_per_cycle']:,.1f} MACs per "
            f"cycle; at {clock:g} MHz: {rate:,.1f} images/s")
 
@@ -744,7 +809,8 @@ def demo(out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("n
     assert found is not None
     with _progress() as progress:
         agrees = accuracy.agreement(net, lower_net(net), *found, progress)
-        _build(net, lower_net(net), folder, None, DEMO_CYCLES, None, progress)
+        graph = lower_net(net)
+        _build(net, graph, folder, choose(graph, DEMO_CYCLES), None, progress)
         made = load_build(folder)
         verdict = verify(made, *found, progress=progress)
         stalled = verify(made, *found, stalls=0.3, seed=1, progress=progress)

@@ -24,6 +24,7 @@ from .hw.build import WRAPPER, Accelerator, hardware_graph, lanes_of, module_nam
 from .hw.memory import hex_rows
 from .hw.stream import Library
 from .ir import Flatten, Graph, MatVec, Threshold, describe, load_graph
+from .sim.sizing import size_fifos
 from .templates import render
 from .tools import rtlil_to_verilog
 
@@ -144,11 +145,13 @@ def emit(graph: Graph, folding: Folding, out: Path, images: np.ndarray, labels: 
 
     Parameters
     ----------
-    graph, folding: what to build.
+    graph, folding: what to build; FIFOs on Adds that `folding` gives no depth are sized.
     images: integers [N, C, H, W] to keep as test vectors, with golden's results.
     labels: int64 [N], or None.
     progress: is told each stage as it begins.
     """
+    progress("FIFOs")
+    folding = size_fifos(graph, folding).folding
     progress("Verilog")
     texts = accelerator_verilog(graph, folding)
     progress("test vectors")

@@ -2,7 +2,8 @@
 
 PE is a unit's output channels per cycle, of a sliding window also a whole row of its kernel; SIMD
 is a unit's inputs per cycle.  A folding is a small YAML file that people edit: ``layer: {pe: 4,
-simd: 9, form: planes}``.
+simd: 9, form: planes}``.  It also says how deep the FIFOs are where branches meet: ``fifos:
+{sum_i1_fifo: 117}``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import yaml
 
 from .errors import N2uqError
 from .ir import (
+    MAX_ELEMENTS,
     ArgMax,
     Edge,
     Flatten,
@@ -31,8 +33,8 @@ from .ir import (
 )
 
 __all__ = ["FORMS", "STYLES", "Fold", "Folding", "check", "choices", "choose", "divided",
-           "fold_cycles", "folds_of", "lanes_in", "lanes_out", "load_folding", "out_of_reach",
-           "reach", "save_folding", "slowest_window"]
+           "fifo_names", "fold_cycles", "folds_of", "lanes_in", "lanes_out", "load_folding",
+           "out_of_reach", "reach", "save_folding", "slowest_window"]
 
 STYLES = ("parallel", "search")            # of a Threshold, see hw/threshold.py
 FORMS = ("planes", "product", "direct")    # of a MatVec's products, see hw/mac.py
@@ -43,16 +45,25 @@ class Fold:
     """Folding of one unit: `pe` lanes out, `simd` lanes in (MatVec only), style and product form.
 
     `style` is how a Threshold compares, one of `STYLES`; `form` how a MatVec multiplies, one of
-    `FORMS`.
+    `FORMS`; `depth` are the beats of a Fifo on an Add, see `fifo_names`.
     """
 
     pe: int = 1
     simd: int = 1
     style: str = "parallel"
     form: str = "planes"
+    depth: int = 0
 
 
 Folding = dict[str, Fold]
+FIFOS = "fifos"                          # key of the FIFOs' depths in a file
+KEYS = ("pe", "simd", "style", "form")   # of a unit
+
+
+def fifo_names(graph: Graph) -> list[str]:
+    """The FIFOs of a lowered graph whose depths are to choose: one on each input of an Add."""
+    return [f"{node.name}_i{k}_fifo" for node in graph.nodes if node.READS > 1
+            for k in range(node.READS)]
 
 
 @singledispatch
@@ -118,6 +129,8 @@ def _(node: ArgMax, fold: Fold) -> int:
 def check(graph: Graph, folding: Folding) -> None:
     """Raise N2uqError for a folding that no hardware can have: unit, rule and value."""
     for node in graph.nodes:
+        if node.name == FIFOS:
+            raise N2uqError(f"{graph.name}: no node may be called {FIFOS}")
         if isinstance(node, Flatten):
             continue
         fold = folding[node.name]
@@ -205,13 +218,19 @@ def _divisors(n: int) -> tuple[int, ...]:
 
 
 def save_folding(folding: Folding, graph: Graph, path: Path) -> None:
-    """Write the folding as YAML, one line per unit with all that its kind has to choose."""
+    """Write the folding as YAML, one line per unit with all that its kind has to choose.
+
+    The depths of FIFOs come last, under a key of their own.
+    """
     more = {MatVec: ("simd", "form"), Threshold: ("style",)}
     rows = {node.name: {key: getattr(folding[node.name], key)
                         for key in ("pe", *more.get(type(node), ()))}
             for node in graph.nodes if node.name in folding}
     text = "".join(f"{name}: {yaml.safe_dump(row, default_flow_style=True, sort_keys=False)}"
                    for name, row in rows.items())
+    depths = {name: folding[name].depth for name in fifo_names(graph) if name in folding}
+    if depths:
+        text += yaml.safe_dump({FIFOS: depths}, sort_keys=False)
     try:
         path.write_text(text)
     except OSError as error:
@@ -219,7 +238,10 @@ def save_folding(folding: Folding, graph: Graph, path: Path) -> None:
 
 
 def load_folding(path: Path, graph: Graph) -> Folding:
-    """Read a YAML folding for `graph`; units that it does not name keep the chosen folding."""
+    """Read a YAML folding for `graph`; units that it does not name keep the chosen folding.
+
+    FIFOs that it does not name have no entry: `sim.sizing` chooses them.
+    """
     try:
         rows: Any = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -230,6 +252,7 @@ def load_folding(path: Path, graph: Graph) -> Folding:
         raise N2uqError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(rows, dict):
         raise N2uqError(f"{path}: must map layer names to foldings, not {type(rows).__name__}")
+    depths = rows.pop(FIFOS, {})
     units = [node.name for node in graph.nodes if not isinstance(node, Flatten)]
     folding = dict.fromkeys(units, Fold()) if rows.keys() >= set(units) else choose(graph)
     for name, row in rows.items():
@@ -239,11 +262,21 @@ def load_folding(path: Path, graph: Graph) -> Folding:
         if not isinstance(row, dict):
             raise N2uqError(f"{path}: {name} must map pe, simd, style or form, not {row!r}")
         for key, value in row.items():
-            if key not in asdict(Fold()):
+            if key not in KEYS:
                 raise N2uqError(f"{path}: {name}: key must be pe, simd, style or form, not {key}")
             if type(value) is not type(getattr(Fold(), key)):
                 raise N2uqError(f"{path}: {name}.{key} must be "
                                 f"{type(getattr(Fold(), key)).__name__}, not {value!r}")
         folding[name] = Fold(**{**asdict(folding[name]), **row})
+    if not isinstance(depths, dict):
+        raise N2uqError(f"{path}: {FIFOS} must map FIFOs to depths, not {depths!r}")
+    for name, depth in depths.items():
+        if name not in (names := fifo_names(graph)):
+            raise N2uqError(f"{path}: {FIFOS}: {name} must be a FIFO on an Add of {graph.name}: "
+                            f"{', '.join(names) or 'it has none'}")
+        if type(depth) is not int or not 1 <= depth <= MAX_ELEMENTS:
+            raise N2uqError(f"{path}: {FIFOS}: {name} must be 1 to {MAX_ELEMENTS} beats, "
+                            f"not {depth!r}")
+        folding[name] = Fold(depth=depth)
     check(graph, folding)
     return folding

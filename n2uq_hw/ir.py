@@ -250,15 +250,26 @@ class Graph:
     @cached_property
     def edges(self) -> dict[str, Edge]:
         """The inferred output edge of every node."""
+        return self._infer(None)
+
+    def _infer(self, before: Graph | None) -> dict[str, Edge]:
+        """The edges; those of nodes that `before` has, reading the same edges, are its own."""
+        known = {node.name: node for node in before.nodes} if before else {}
         edges: dict[str, Edge] = {}
         for node in self.nodes:
             if missing := [name for name in node.inputs if name not in edges]:
                 raise N2uqError(f"{self.name}: node {node.name} must read an earlier node, "
                                 f"not {missing[0]}")
+            reads = [edges[name] for name in node.inputs]
+            old = known.get(node.name)
+            if before and old and _alike(node, old) and len(reads) == len(old.inputs) and all(
+                    a is b for a, b in zip(reads, before.reads(old), strict=True)):
+                edges[node.name] = before.edges[node.name]
+                continue
             try:
-                _need(len(node.inputs) == node.READS, node,
-                      f"must read {node.READS} edges, not {len(node.inputs)}")
-                edges[node.name] = infer(node, *(edges[name] for name in node.inputs))
+                _need(len(reads) == node.READS, node,
+                      f"must read {node.READS} edges, not {len(reads)}")
+                edges[node.name] = infer(node, *reads)
             except N2uqError as error:
                 raise N2uqError(f"{self.name}: {error}") from None
         return edges
@@ -283,14 +294,16 @@ class Graph:
 
     def with_nodes(self, nodes: Iterable[Node]) -> Graph:
         """The same graph with other nodes, verified."""
-        return replace(self, nodes=tuple(nodes)).verify()
+        return replace(self, nodes=tuple(nodes)).verify(self)
 
-    def verify(self) -> Graph:
+    def verify(self, before: Graph | None = None) -> Graph:
         """Return the graph if it is legal, else raise N2uqError.
 
         Legal: names that are identifiers, those of nodes unique; fields of the declared types;
         one Input (first), one output, every node reads earlier nodes; every edge's shape and range
         can be inferred, has at most 2**26 elements and fits 62 bits.
+
+        `before` is a graph whose edges need not be inferred again, where nodes are alike.
         """
         names = [node.name for node in self.nodes]
         for name in [self.name, *names]:
@@ -307,7 +320,8 @@ class Graph:
         read = {name for node in self.nodes for name in node.inputs}
         if len(ends := [name for name in names if name not in read]) != 1:
             raise N2uqError(f"{self.name}: exactly one node must be the output, not {ends}")
-        _ = self.edges  # raises where one cannot be inferred
+        if "edges" not in self.__dict__:
+            self.__dict__["edges"] = self._infer(before)  # raises where one cannot be inferred
         return self
 
     def save(self, path: Path) -> None:
@@ -353,6 +367,14 @@ def _node(row: dict[str, Any], arrays: dict[str, np.ndarray]) -> Node:
                 raise N2uqError(f"{f.name} of {name} is missing")
             given[f.name] = arrays.pop(key)
     return Node.KINDS[kind](**given)
+
+
+def _alike(node: Node, other: Node) -> bool:
+    """Whether two nodes differ in their inputs at most; arrays are alike if they are the same."""
+    return type(node) is type(other) and all(
+        a is b or (not isinstance(a, np.ndarray) and a == b) for a, b in (
+            (getattr(node, f.name), getattr(other, f.name))
+            for f in fields(node) if f.name != "inputs"))
 
 
 def _fits(value: object, hint: Any) -> bool:

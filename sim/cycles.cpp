@@ -17,6 +17,8 @@ enum Kind : int32_t { PIPE, JOIN, FORK, PAD, WINDOW, UP, DOWN, FIFO, SOURCE, SIN
 // one); else BLOCKED: it offers a beat that is not taken; STARVED: it waits for one; IDLE: neither.
 enum Mode : int32_t { BUSY, STARVED, BLOCKED, IDLE };
 
+enum Outcome { DONE, STUCK, LIMIT };
+
 constexpr int PARAMETERS = 16;  // of a row: kind, in, in1, out, beats of an image, then the kind's
 constexpr int64_t SLOTS = 128;  // cycles that a timer reaches
 
@@ -45,23 +47,30 @@ struct Unit {
     int32_t mode, giving, issuing, taking, running, beats, image;
 };
 
-struct Simulation {
+// All that changes in a run.
+struct State {
     std::vector<Unit> units;
-    std::vector<int32_t> producer, consumer;
     std::vector<uint8_t> valid, ready;
-    std::vector<uint64_t> awake, immediate;  // bit sets of units; those that pass a valid on at once
-    std::vector<std::vector<uint64_t>> timers;
+    std::vector<uint64_t> awake, timers;  // bit sets of units: one, and one for each of SLOTS cycles
     int64_t pending = 0, now = 0;
+};
+
+struct Simulation : State {
+    std::vector<int32_t> producer, consumer, sinks, ends;
+    std::vector<uint64_t> immediate;  // those that pass a valid on at once
     const uint8_t *const *stalls;
     const int64_t *lengths;
     int64_t *log, *images;
+    const int64_t *due = nullptr;  // by when the beats in log must have moved, if at all
+    int64_t work = 0;              // evaluations of units
     int32_t image_count;
-    bool dense;
+    bool dense, late = false;
 
     void wake(int32_t unit) { awake[unit >> 6] |= 1ull << (unit & 63); }
 
     void wake_at(int32_t unit, int64_t cycle) {
-        uint64_t &word = timers[cycle % SLOTS][unit >> 6], bit = 1ull << (unit & 63);
+        uint64_t &word = timers[cycle % SLOTS * awake.size() + (unit >> 6)];
+        const uint64_t bit = 1ull << (unit & 63);
         pending += !(word & bit);
         word |= bit;
     }
@@ -163,8 +172,11 @@ struct Simulation {
         u.spent[u.mode] += n;
         if (u.giving) {
             if (u.kind >= SOURCE && u.end.log >= 0)
-                for (int64_t k = 0; k < n && u.given + k < u.end.count; k++)
-                    log[u.end.log + u.given + k] = u.since + k;
+                for (int64_t k = 0; k < n && u.given + k < u.end.count; k++) {
+                    const int64_t at = u.end.log + u.given + k;
+                    log[at] = u.since + k;
+                    late |= due && u.since + k > due[at];
+                }
             while (u.mark < u.given + n) {  // the first and the last beat of each image
                 int64_t *at = images + (int64_t(&u - units.data()) * image_count + u.image) * 2;
                 const bool first = u.mark == int64_t(u.image) * u.beats;
@@ -329,8 +341,8 @@ struct Simulation {
             const int32_t valid_next = f.level != int32_t(gave);
             changed = took != gave || (f.block && f.valid != valid_next);
             f.valid = valid_next;
+            f.high = std::max(f.high, f.level + took);
             f.level += took - gave;
-            f.high = std::max(f.high, f.level);
             if (took != gave && f.level >= 2 && f.level < f.depth && showed && free == gave
                 && ready[u.in])
                 runs = took ? f.depth - f.level : f.level - 1;
@@ -362,7 +374,7 @@ struct Simulation {
         u.giving = u.kind == FORK ? took : gave;
         u.running = changed && runs > 0;
         const bool starved = u.kind == JOIN ? enable : u.kind == PAD ? !showed
-            : u.kind != SOURCE && ready[u.in] && !offered;
+            : u.kind == FORK ? !offered : u.kind != SOURCE && ready[u.in] && !offered;
         const bool blocked = u.kind == SOURCE ? u.end.held : u.kind == FORK ? offered
             : showed && !free;
         const bool busy = u.kind == PIPE ? issue : u.kind == JOIN || u.kind == UP ? took
@@ -374,28 +386,35 @@ struct Simulation {
 
     void evaluate(int32_t k) {
         Unit &u = units[k];
+        work++;
         account(u);
         const int64_t runs = clock(u);
         if (dense || runs == 0) wake(k);
         else if (runs > 0) wake_at(k, now + 1 + std::min(runs, SLOTS - 2));
     }
 
-    // All units until each sink has its beats; returns whether they got them.
-    bool run(int64_t limit) {
-        const int32_t words = int32_t(awake.size());
-        std::vector<int32_t> sinks, ends;
-        for (size_t k = 0; k < units.size(); k++) {
-            if (units[k].kind >= SOURCE) ends.push_back(int32_t(k));
-            if (units[k].kind == SINK) sinks.push_back(int32_t(k));
-        }
+    void wake_all() {
         for (auto &word : awake) word = ~0ull;
         if (units.size() % 64) awake.back() = (1ull << units.size() % 64) - 1;
+    }
+
+    // All counters and books up to now.
+    void settle() {
+        for (Unit &u : units) {
+            account(u);
+            catch_up(u);
+        }
+    }
+
+    // All units until each sink has its beats, nothing moves any more or the cycle `limit`.
+    Outcome run(int64_t limit) {
+        const int32_t words = int32_t(awake.size());
         for (; now < limit; now++) {
-            uint64_t *due = timers[now % SLOTS].data();
+            uint64_t *timer = &timers[now % SLOTS * words];
             for (int32_t w = 0; w < words; w++) {
-                pending -= __builtin_popcountll(due[w]);
-                awake[w] |= due[w];
-                due[w] = 0;
+                pending -= __builtin_popcountll(timer[w]);
+                awake[w] |= timer[w];
+                timer[w] = 0;
             }
             for (int32_t w = 0; w < words; w++) {
                 uint64_t seen = 0;
@@ -420,15 +439,15 @@ struct Simulation {
             for (int32_t k : sinks) done &= units[k].end.moved >= units[k].end.count;
             if (done) {
                 now++;
-                return true;
+                return DONE;
             }
-            if (!pending && stuck(ends)) return false;
+            if (!pending && stuck()) return STUCK;
         }
-        return false;
+        return LIMIT;
     }
 
     // Nothing moves and nothing will, whatever the patterns of sources and sinks.
-    bool stuck(const std::vector<int32_t> &ends) {
+    bool stuck() {
         std::vector<uint64_t> left = awake;
         for (int32_t k : ends) {
             const Unit &u = units[k];
@@ -440,22 +459,145 @@ struct Simulation {
     }
 };
 
-}  // namespace
+struct Change { int32_t fifo, depth, block; };
 
-// Runs `count` units, one row of PARAMETERS each, in topological order, joined by `streams`.
-//
-// stalls, lengths: patterns by number, a byte per cycle, over again when they end.
-// log: the cycle of each beat of those sources and sinks that have a place in it.
-// images: [count][image_count][2], the cycles of the first and last beat of each image, or -1.
-// spent: [count][4], cycles in each Mode.
-// high: [count], the most beats in a FIFO.  moved: [count], beats that left.
-// Returns the cycles until every sink has its beats; -1 - cycles if nothing moves any more or
-// `limit` is reached.
-extern "C" int64_t n2uq_cycles(
-    int32_t count, const int32_t *rows, int32_t streams, const uint8_t *const *stalls,
-    const int64_t *lengths, int64_t *log, int32_t image_count, int64_t *images, int64_t limit,
-    int64_t *spent, int32_t *high, int64_t *moved, int32_t dense) {
-    Simulation s;
+// A run that is kept, and trials of it with other FIFOs: each is run from where it first differs
+// from the kept one until both are in the same state again.
+struct Search : Simulation {
+    std::vector<State> marks;  // of the kept run: one every `step` cycles, and its end
+    std::vector<int64_t> kept_log, kept_images;
+    std::vector<Change> changes;                  // of the last trial
+    std::vector<std::pair<size_t, State>> fresh;  // its marks, by number, where it differs
+    size_t end;                                   // how many it has
+    int64_t step;
+
+    void mark(size_t at) {
+        settle();
+        fresh.emplace_back(at, *this);
+        measure();
+    }
+
+    // From now on `high` is of the time up to the next mark.
+    void measure() {
+        for (Unit &u : units)
+            if (u.kind == FIFO) u.fifo.high = u.fifo.level;
+    }
+
+    void apply(State &state) const {
+        for (const Change &c : changes) {
+            state.units[c.fifo].fifo.depth = c.depth;
+            state.units[c.fifo].fifo.block = c.block;
+        }
+    }
+
+    // The first mark from `at` on after which a changed FIFO would not do what it does in the kept
+    // run: it has no room for a beat that came, or it has where the kept one was full.
+    size_t differs(size_t at) const {
+        for (; at + 1 < marks.size(); at++)
+            for (const Change &c : changes) {
+                const int32_t depth = marks[0].units[c.fifo].fifo.depth;
+                const int32_t high = marks[at + 1].units[c.fifo].fifo.high;
+                if (c.depth < depth ? high > c.depth : c.depth > depth && high >= depth) return at;
+            }
+        return at;
+    }
+
+    bool same(const State &other) const {
+        for (size_t k = 0; k < units.size(); k++) {
+            const Unit &a = units[k], &b = other.units[k];
+            if (a.kind == FIFO ? a.fifo.level != b.fifo.level || a.fifo.valid != b.fifo.valid
+                               : memcmp(&a.window, &b.window, sizeof a.window) != 0) return false;
+        }
+        return true;
+    }
+
+    // Go on from a mark of the kept run, with what the units spent until the last fresh mark.
+    void resume(size_t at) {
+        static_cast<State &>(*this) = marks[at];
+        if (!fresh.empty()) spend(*this, fresh.back());
+        measure();
+        apply(*this);
+        wake_all();
+    }
+
+    // Add what units spent more in a trial than in the kept run when both came to the same state.
+    void spend(State &state, const std::pair<size_t, State> &met) const {
+        for (size_t k = 0; k < units.size(); k++)
+            for (int mode = 0; mode < 4; mode++)
+                state.units[k].spent[mode] += met.second.units[k].spent[mode]
+                                              - marks[met.first].units[k].spent[mode];
+    }
+
+    // Whether a beat has moved late, or should have moved by now.
+    bool overdue() {
+        settle();
+        for (const int32_t k : sinks)
+            late |= due && units[k].end.moved < units[k].end.count
+                    && due[units[k].end.log + units[k].end.moved] < now;
+        return late;
+    }
+
+    // What moved in the kept run, and not before the end of this one.
+    void forget() {
+        for (const int32_t k : ends)
+            std::fill(log + units[k].end.log + std::min<int64_t>(units[k].given, units[k].end.count),
+                      log + units[k].end.log + units[k].end.count, -1);
+        for (size_t k = 0; k < units.size(); k++) {
+            const Unit &u = units[k];
+            const int64_t first = 2 * int64_t(u.image) + (u.mark != int64_t(u.image) * u.beats);
+            int64_t *at = images + int64_t(k) * image_count * 2;
+            for (int64_t n = first; n < 2 * image_count; n++) at[n] = -1;
+        }
+    }
+
+    // Run with the changes, `anew` or only where that makes a difference; whether all beats move,
+    // none of them late.
+    bool attempt(bool anew) {
+        std::copy(kept_log.begin(), kept_log.end(), log);
+        std::copy(kept_images.begin(), kept_images.end(), images);
+        fresh.clear();
+        end = marks.size();
+        // With another latency, the same state means something else.
+        for (const Change &c : changes) anew |= marks[0].units[c.fifo].fifo.block != c.block;
+        size_t at = anew ? 0 : differs(0);
+        if (at + 1 < end) resume(at);
+        late = false;
+        while (at + 1 < end) {
+            const Outcome outcome = run((now / step + 1) * step);
+            if (overdue() || outcome == STUCK) return false;
+            mark(++at);
+            if (outcome == DONE) {
+                end = at + 1;
+                forget();
+            } else if (at + 1 >= end) {
+                end = at + 2;
+            } else if (!anew && same(marks[at]) && (at = differs(at)) + 1 < end) {
+                resume(at);
+            }
+        }
+        return true;
+    }
+
+    // The last trial is the kept run from now on.
+    void keep() {
+        const size_t before = marks.size();
+        for (size_t k = 0; k < fresh.size(); k++) {  // what follows it, up to the next, is as it was
+            const size_t next = k + 1 < fresh.size() ? fresh[k + 1].first : std::min(end, before);
+            for (size_t at = fresh[k].first + 1; at < next; at++) spend(marks[at], fresh[k]);
+        }
+        marks.resize(end);
+        for (auto &[at, state] : fresh) marks[at] = std::move(state);
+        for (State &state : marks) apply(state);
+        fresh.clear();
+        kept_log.assign(log, log + kept_log.size());
+        kept_images.assign(images, images + kept_images.size());
+    }
+};
+
+void set_up(
+    Simulation &s, int32_t count, const int32_t *rows, int32_t streams,
+    const uint8_t *const *stalls, const int64_t *lengths, int64_t *log, int32_t image_count,
+    int64_t *images, int32_t dense) {
     s.units.resize(count);
     s.producer.assign(streams, 0);
     s.consumer.assign(streams, 0);
@@ -463,7 +605,7 @@ extern "C" int64_t n2uq_cycles(
     s.ready.assign(streams, 0);
     s.awake.assign((count + 63) / 64, 0);
     s.immediate = s.awake;
-    s.timers.assign(SLOTS, s.awake);
+    s.timers.assign(SLOTS * s.awake.size(), 0);
     s.stalls = stalls;
     s.lengths = lengths;
     s.log = log;
@@ -486,16 +628,92 @@ extern "C" int64_t n2uq_cycles(
             s.producer[u.out + way] = k;
         if (u.kind == PAD || u.kind == FORK || u.kind == SOURCE)
             s.immediate[k >> 6] |= 1ull << (k & 63);
+        if (u.kind >= SOURCE) s.ends.push_back(k);
+        if (u.kind == SINK) s.sinks.push_back(k);
         u.mode = IDLE;
     }
-    const bool whole = s.run(limit);
-    for (int32_t k = 0; k < count; k++) {
-        Unit &u = s.units[k];
-        s.account(u);
-        s.catch_up(u);
+    s.wake_all();
+}
+
+// What a run ended with: cycles, negative if it did not come to its end.
+int64_t report(const State &end, bool whole, int64_t *spent, int32_t *high, int64_t *moved) {
+    for (size_t k = 0; k < end.units.size(); k++) {
+        const Unit &u = end.units[k];
         memcpy(spent + 4 * k, u.spent, sizeof u.spent);
         high[k] = u.kind == FIFO ? u.fifo.high : 0;
         moved[k] = u.given;
     }
-    return whole ? s.now : -1 - s.now;
+    return whole ? end.now : -1 - end.now;
 }
+
+}  // namespace
+
+// Runs `count` units, one row of PARAMETERS each, in topological order, joined by `streams`.
+//
+// stalls, lengths: patterns by number, a byte per cycle, over again when they end.
+// log: the cycle of each beat of sources and sinks, from the place in it that each of them has.
+// images: [count][image_count][2], the cycles of the first and last beat of each image, or -1.
+// spent: [count][4], cycles in each Mode.
+// high: [count], the most beats in a FIFO, one that comes as another leaves counted too.
+// moved: [count], beats that left.
+// Returns the cycles until every sink has its beats; -1 - cycles if nothing moves any more or
+// `limit` is reached.
+extern "C" int64_t n2uq_cycles(
+    int32_t count, const int32_t *rows, int32_t streams, const uint8_t *const *stalls,
+    const int64_t *lengths, int64_t *log, int32_t image_count, int64_t *images, int64_t limit,
+    int64_t *spent, int32_t *high, int64_t *moved, int32_t dense) {
+    Simulation s;
+    set_up(s, count, rows, streams, stalls, lengths, log, image_count, images, dense);
+    const bool whole = s.run(limit) == DONE;
+    s.settle();
+    return report(s, whole, spent, high, moved);
+}
+
+// The same as a run that is kept, with a mark every `step` cycles; null if it comes to no end.
+extern "C" Search *n2uq_search(
+    int32_t count, const int32_t *rows, int32_t streams, const uint8_t *const *stalls,
+    const int64_t *lengths, int64_t *log, int64_t logged, int32_t image_count, int64_t *images,
+    int64_t step) {
+    Search *s = new Search;
+    set_up(*s, count, rows, streams, stalls, lengths, log, image_count, images, 0);
+    s->kept_log.assign(log, log + logged);
+    s->kept_images.assign(images, images + int64_t(count) * image_count * 2);
+    s->step = step;
+    s->marks.assign(2, *s);
+    if (s->attempt(true)) {
+        s->keep();
+        return s;
+    }
+    delete s;
+    return nullptr;
+}
+
+// Whether the run comes to its end with other FIFOs, no beat in log later than `due` has it.
+// changes: rows of unit, depth, and whether it lies in block RAM.
+extern "C" int32_t n2uq_attempt(
+    Search *s, int32_t count, const int32_t *changes, const int64_t *due) {
+    s->changes.clear();
+    for (int32_t k = 0; k < count; k++, changes += 3)
+        s->changes.push_back({changes[0], changes[1], changes[2]});
+    s->due = due;
+    return s->attempt(false);
+}
+
+// The run of the last attempt is kept.
+extern "C" void n2uq_keep(Search *s) { s->keep(); }
+
+// What n2uq_cycles returns, of the kept run.
+extern "C" int64_t n2uq_kept(Search *s, int64_t *spent, int32_t *high, int64_t *moved) {
+    std::copy(s->kept_log.begin(), s->kept_log.end(), s->log);
+    std::copy(s->kept_images.begin(), s->kept_images.end(), s->images);
+    const int64_t cycles = report(s->marks.back(), true, spent, high, moved);
+    for (const State &mark : s->marks)
+        for (size_t k = 0; k < mark.units.size(); k++)
+            if (mark.units[k].kind == FIFO) high[k] = std::max(high[k], mark.units[k].fifo.high);
+    return cycles;
+}
+
+// Evaluations of units up to now.
+extern "C" int64_t n2uq_work(const Search *s) { return s->work; }
+
+extern "C" void n2uq_close(Search *s) { delete s; }

@@ -12,11 +12,13 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache, singledispatch
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,12 +54,15 @@ from n2uq_hw.ir import (
     weight_bits,
 )
 
-__all__ = ["ALWAYS", "MODES", "Circuit", "Kind", "Stage", "Trace", "circuit", "timing"]
+__all__ = ["ALWAYS", "MODES", "UNBOUNDED", "Circuit", "Kind", "Stage", "Trace", "Trials", "circuit",
+           "timing"]
 
 ALWAYS = np.zeros(1, np.uint8)  # the pattern of a source or sink that never stalls
 MODES = ("busy", "starved", "blocked", "idle")
 ROW = 16                        # PARAMETERS in cycles.cpp
 LIMIT = 2**42                   # cycles of a run
+UNBOUNDED = 2**30               # beats of a FIFO that never fills
+MARKS, STEP = 512, 512          # of a run that trials begin from; cycles between two, at least
 
 
 class Kind(IntEnum):
@@ -195,7 +200,8 @@ class Trace:
     spent: int64 [4], the cycles that a unit was in each of MODES, by its name: "busy" as it worked
         on a beat; else "blocked" as it offered one that was not taken; else "starved" as it waited
         for one; else "idle", as a source after its last beat.
-    high: the most beats that were in a Fifo at a time, by its name.
+    high: the most beats in a Fifo at a time, one that came as another left counted too, by its
+        name: with that depth it never refused one.
     """
 
     cycles: int
@@ -265,37 +271,113 @@ class Circuit:
 
         Raises N2uqError, naming the sinks and how far they came, if nothing moves any more.
         """
-        given = {name: np.ascontiguousarray((patterns or {}).get(name, ALWAYS), np.uint8)
-                 for name in self._ends}
-        for name, pattern in given.items():
+        tables = _Tables(self._rows, self._names, self._ends, patterns or {}, images)
+        return tables.trace(lambda *results: _library().n2uq_cycles(
+            *tables.circuit(self._streams), _at(tables.log), images, _at(tables.images), limit,
+            *results, dense))
+
+    def trials(self, fifos: Sequence[str], images: int) -> Trials:
+        """A run with room for any number of beats in `fifos`, to try others from."""
+        tables = _Tables(self._rows, self._names, self._ends, {}, images)
+        return Trials(tables, self._streams, fifos)
+
+
+class _Tables:
+    """The arrays that cycles.cpp reads and writes in a run of a Circuit."""
+
+    def __init__(self, rows: Sequence[tuple[int, ...]], names: Sequence[str], ends: dict[str, int],
+                 patterns: dict[str, np.ndarray], images: int) -> None:
+        self.names, self.ends, self.count = names, ends, len(rows)
+        self.patterns = {name: np.ascontiguousarray(patterns.get(name, ALWAYS), np.uint8)
+                         for name in ends}
+        for name, pattern in self.patterns.items():
             if pattern.ndim != 1 or not len(pattern) or pattern.all():
                 raise N2uqError(f"{name}: a pattern must be a row of cycles, one of them 0")
-        count, log = len(self._rows), np.full(sum(self._ends.values()), -1, np.int64)
-        rows, at = np.zeros((count, ROW), np.int32), 0
-        logs: dict[str, np.ndarray] = {}
-        for row, values, name in zip(rows, self._rows, self._names, strict=True):
+        self.log = np.full(sum(ends.values()), -1, np.int64)
+        self.rows, at = np.zeros((self.count, ROW), np.int32), 0
+        self.logs: dict[str, np.ndarray] = {}
+        for row, values, name in zip(self.rows, rows, names, strict=True):
             row[:len(values)] = values
-            if name in self._ends:
-                beats = self._ends[name]
-                row[5:8] = beats, len(logs), at
-                logs[name] = log[at:at + beats]
-                at += beats
-        times = np.full((count, images, 2), -1, np.int64)
-        spent = np.zeros((count, len(MODES)), np.int64)
-        high, moved = np.zeros(count, np.int32), np.zeros(count, np.int64)
-        stalls = (ctypes.c_void_p * len(logs))(*(given[name].ctypes.data for name in logs))
-        lengths = np.array([len(given[name]) for name in logs], np.int64)
-        cycles = _library()(count, _at(rows), self._streams, stalls, _at(lengths), _at(log), images,
-                            _at(times), limit, _at(spent), _at(high), _at(moved), dense)
+            if name in ends:
+                row[5:8] = ends[name], len(self.logs), at
+                self.logs[name] = self.log[at:at + ends[name]]
+                at += ends[name]
+        self.images = np.full((self.count, images, 2), -1, np.int64)
+        self.stalls = (ctypes.c_void_p * len(ends))(*(
+            self.patterns[name].ctypes.data for name in self.logs))
+        self.lengths = np.array([len(self.patterns[name]) for name in self.logs], np.int64)
+
+    def circuit(self, streams: int) -> tuple[Any, ...]:
+        """The first arguments of the functions in cycles.cpp."""
+        return self.count, _at(self.rows), streams, self.stalls, _at(self.lengths)
+
+    def trace(self, run: Callable[..., int]) -> Trace:
+        """What `run` shows, given places for what units spent, held and moved."""
+        spent = np.zeros((self.count, len(MODES)), np.int64)
+        high, moved = np.zeros(self.count, np.int32), np.zeros(self.count, np.int64)
+        cycles = run(_at(spent), _at(high), _at(moved))
+        kinds = [Kind(int(row[0])) for row in self.rows]
         if cycles < 0:
             raise N2uqError("; ".join(
-                f"deadlock, {name} got {moved[k]} of {self._ends[name]} beats, then nothing moved"
-                for k, name in enumerate(self._names) if self._rows[k][0] == Kind.SINK))
-        named = list(enumerate(self._names))
+                f"deadlock, {name} got {moved[k]} of {self.ends[name]} beats, then nothing moved"
+                for k, name in enumerate(self.names) if kinds[k] == Kind.SINK))
+        named = list(enumerate(self.names))
         return Trace(
-            int(cycles), logs, {name: times[k] for k, name in named},
+            int(cycles), {name: log.copy() for name, log in self.logs.items()},
+            {name: self.images[k].copy() for k, name in named},
             {name: spent[k] for k, name in named},
-            {name: int(high[k]) for k, name in named if self._rows[k][0] == Kind.FIFO})
+            {name: int(high[k]) for k, name in named if kinds[k] == Kind.FIFO})
+
+
+class Trials:
+    """A run that is kept, and trials of the same run with other FIFOs.
+
+    A trial is run only from where a FIFO first has no room for a beat that it took in the kept run,
+    and only until all units are in the same state as there again.
+
+    Members
+    -------
+    kept: the Trace of the kept run.
+    times: int64 [n], the cycle of each beat of the sink `o` in the last trial.
+    """
+
+    def __init__(self, tables: _Tables, streams: int, fifos: Sequence[str]) -> None:
+        self._tables = tables
+        self._places = {name: tables.names.index(name) for name in fifos}
+        for place in self._places.values():
+            tables.rows[place, 5] = UNBOUNDED
+        self.times = tables.logs["o"]  # of the sink, which comes last
+        beats = int(tables.rows[:, 4].max())
+        self._search = _library().n2uq_search(
+            *tables.circuit(streams), _at(tables.log), len(tables.log), tables.images.shape[1],
+            _at(tables.images), max(beats * tables.images.shape[1] // MARKS, STEP))
+        assert self._search, "without a bound there is no deadlock"
+        weakref.finalize(self, _library().n2uq_close, self._search)
+
+    def attempt(self, depths: dict[str, int], due: np.ndarray | None = None) -> bool:
+        """Whether no beat of `o` comes later than `due` with FIFOs of these depths.
+
+        `due` is not before the kept run; without it, all that is asked for is an end.
+        """
+        changes = np.array([(self._places[name], depth, depth > LUT_DEPTH)
+                            for name, depth in depths.items()], np.int32)
+        late = np.full(len(self._tables.log), LIMIT)
+        if due is not None:
+            late[-len(due):] = due
+        return bool(_library().n2uq_attempt(self._search, len(changes), _at(changes), _at(late)))
+
+    def keep(self) -> None:
+        """Keep the run of the last trial, which must have been in time."""
+        _library().n2uq_keep(self._search)
+
+    @property
+    def kept(self) -> Trace:
+        return self._tables.trace(lambda *results: _library().n2uq_kept(self._search, *results))
+
+    @property
+    def work(self) -> int:
+        """Evaluations of units up to now: what runs cost, some 40 million in a second."""
+        return int(_library().n2uq_work(self._search))
 
 
 def _at(array: np.ndarray) -> ctypes.c_void_p:
@@ -318,8 +400,8 @@ def circuit(graph: Graph, folding: Folding, images: int) -> Circuit:
 
 
 @cache
-def _library() -> Callable[..., int]:
-    """The compiled `n2uq_cycles`; kept in the user's cache if that can be written."""
+def _library() -> ctypes.CDLL:
+    """The compiled functions of cycles.cpp; kept in the user's cache if that can be written."""
     source = Path(__file__).with_name("cycles.cpp").read_bytes()
     compiler = tools.need("g++", "the timing model")
     version = tools.versions()["g++"]
@@ -345,11 +427,17 @@ def _library() -> Callable[..., int]:
     return _entry(path)
 
 
-def _entry(path: Path) -> Callable[..., int]:
-    function = ctypes.CDLL(str(path)).n2uq_cycles
-    function.restype = ctypes.c_int64
-    pointer = ctypes.c_void_p
-    function.argtypes = [
-        ctypes.c_int32, pointer, ctypes.c_int32, pointer, pointer, pointer, ctypes.c_int32, pointer,
-        ctypes.c_int64, pointer, pointer, pointer, ctypes.c_int32]
-    return function
+def _entry(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    pointer, i32, i64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
+    circuit, results = [i32, pointer, i32, pointer, pointer], [pointer] * 3
+    functions: Sequence[tuple[str, Any, list[Any]]] = (
+        ("cycles", i64, [*circuit, pointer, i32, pointer, i64, *results, i32]),
+        ("search", pointer, [*circuit, pointer, i64, i32, pointer, i64]),
+        ("attempt", i32, [pointer, i32, pointer, pointer]), ("keep", None, [pointer]),
+        ("kept", i64, [pointer, *results]), ("work", i64, [pointer]), ("close", None, [pointer]))
+    for name, result, arguments in functions:
+        function = library[f"n2uq_{name}"]
+        function.restype, function.argtypes = result, arguments
+        setattr(library, f"n2uq_{name}", function)
+    return library

@@ -62,8 +62,8 @@ class Forecast:
     `bottleneck`: the unit of the highest utilization; "source" or "sink" if its pattern asks for a
         greater share of the cycles per image.
     `layers`: a row per unit: busy + starved + blocked + idle = cycles, see `Trace`; `utilization`,
-        its `fold_cycles` per `cycles_per_image`; `fifos`, [depth, most beats held] of those before
-        it.
+        its `fold_cycles` per `cycles_per_image`; `fifos`, [depth, most beats in it] of those before
+        it, see `Trace.high`.
     """
 
     name: str
@@ -100,19 +100,20 @@ def mac_utilization(graph: Graph, folding: Folding, per_image: float) -> dict[st
 
 
 def forecast(graph: Graph, folding: Folding, *, images: int = 4, source: np.ndarray = ALWAYS,
-             sink: np.ndarray = ALWAYS) -> Forecast:
-    """Run so many images through the model of what `build` makes of `graph` and `folding`.
+             sink: np.ndarray = ALWAYS, trace: Trace | None = None) -> Forecast:
+    """Run so many images through the model of what `emit` makes of `graph` and `folding`.
 
     Parameters
     ----------
     source, sink: their patterns, see `Circuit`; a recorded one from `harness.stall_pattern`.
+    trace: of that run, where it is at hand.
     """
     if images < 1:
         raise N2uqError(f"images must be at least 1, not {images}")
     hardware, folds = hardware_graph(graph, folding)
     made = circuit(hardware, folds, images)
     per_image = made.beats("o") // images
-    trace = made.run({"i": source, "o": sink}, images=images)
+    trace = trace or made.run({"i": source, "o": sink}, images=images)
     start, ends = int(trace.ends["i"][0]), trace.ends["o"][per_image - 1::per_image]
     rate = cycles_per_image(ends, start)
     rows = _rows(graph, folding, hardware, trace, rate)
@@ -138,8 +139,8 @@ def _units(graph: Graph, trace: Trace) -> dict[str, str]:
 
 def _bottleneck(rows: Sequence[dict[str, Any]], ends: dict[str, tuple[int, np.ndarray]],
                 rate: float) -> str:
-    """The name of what needs most cycles for an image; of equals the first MatVec."""
-    slowest = max(rows, key=lambda row: (row["utilization"], row["kind"] == "MatVec"))
+    """The name of what needs most cycles for an image; of equals that which is busy longest."""
+    slowest = max(rows, key=lambda row: (row["utilization"], row["busy"], row["kind"] == "MatVec"))
     name, most = slowest["name"], slowest["utilization"]
     for end, (beats, pattern) in ends.items():
         share = beats / (1 - pattern.mean()) / rate
@@ -152,7 +153,7 @@ def _before(hardware: Graph, node: Node) -> Iterator[Node]:
     """The hardware-only nodes between `node` and those that it reads."""
     ahead = list(hardware[node.name].inputs)
     while ahead:
-        at = hardware[ahead.pop()]
+        at = hardware[ahead.pop(0)]
         if isinstance(at, Fifo | Fork | WidthConvert):
             yield at
             ahead += at.inputs

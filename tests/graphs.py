@@ -11,8 +11,7 @@ from units import Case, images_on
 
 from n2uq_hw import golden
 from n2uq_hw.folding import FORMS, STYLES, Fold, Folding, choices
-from n2uq_hw.hw.branches import balance
-from n2uq_hw.hw.build import Accelerator, lanes_of
+from n2uq_hw.hw.build import Accelerator
 from n2uq_hw.ir import (
     Add,
     ArgMax,
@@ -255,12 +254,9 @@ class Whole(Case):
     counter: ClassVar[dict[str, int]] = {}
 
 
-def with_depths(accelerator: Accelerator, slack: float = 1, factor: int = 1, less: int = 0
-                ) -> Accelerator:
-    """The accelerator with other depths of the FIFOs on its Adds, see `balance`."""
-    graph = accelerator.graph
-    lanes = {node.name: lanes_of(graph, accelerator.folding, node.name) for node in graph.nodes}
-    graph, adds = balance(graph, lanes, slack), set(branch_fifos(graph))
+def with_depths(accelerator: Accelerator, factor: int = 1, less: int = 0) -> Accelerator:
+    """The accelerator with other depths of the FIFOs on its Adds, even some that deadlock."""
+    graph, adds = accelerator.graph, branch_fifos(accelerator.graph)
     accelerator.graph = graph.with_nodes(
         replace(node, depth=factor * node.depth - less) if node.name in adds else node
         for node in graph.nodes)

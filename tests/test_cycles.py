@@ -54,6 +54,7 @@ from n2uq_hw.lower import lower
 from n2uq_hw.sim.cycles import MODES, Circuit, Trace, circuit, timing
 from n2uq_hw.sim.forecast import forecast, pattern, plot
 from n2uq_hw.sim.runner import Run, stall_pattern
+from n2uq_hw.sim.sizing import size_fifos
 
 # Shares of stalled cycles of sources and sinks.
 STALLS = [(0, 0), (0.6, 0), (0, 0.6), (0.3, 0.4), (0.9, 0.1), (0.05, 0.9)]
@@ -227,7 +228,7 @@ def random_accelerator(kind: str, seed: int) -> tuple[Accelerator, Graph]:
     """Any graph, folding and depths that do not deadlock."""
     graph = {"chain": random_chain, "residual": random_residual}[kind](f"{kind}{seed}", seed)
     rng = np.random.default_rng(seed)
-    accelerator = with_depths(Accelerator(graph, random_folding(graph, seed)), slack=seed % 3)
+    accelerator = with_depths(Accelerator(graph, random_folding(graph, seed)), 1 + seed % 3)
     adds = branch_fifos(accelerator.graph)
     accelerator.graph = accelerator.graph.with_nodes(
         replace(node, depth=int(rng.integers(1, 2 * node.depth)))
@@ -289,8 +290,8 @@ def test_many_random_accelerators_are_predicted(many: Bench, stalls: tuple[float
 def shipped_nets(names: Iterable[str], images: int, factory: pytest.TempPathFactory) -> Bench:
     """Nets on random images, as they are built."""
     graphs = [lower(nets.find_net(name)) for name in names]
-    return Bench([whole(Accelerator(graph, choose(graph)), graph, images) for graph in graphs],
-                 factory)
+    return Bench([whole(Accelerator(graph, size_fifos(graph, choose(graph)).folding), graph, images)
+                  for graph in graphs], factory)
 
 
 @pytest.fixture(scope="module")
