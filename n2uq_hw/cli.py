@@ -498,9 +498,12 @@ def simulate(
         images: Annotated[int, typer.Option(help="How many images, without a gap.")] = 4,
         clock: Annotated[float, typer.Option(help="MHz.")] = 200.0,
         source: Annotated[str, typer.Option(
-            help="When a beat of pixels may come: always, every:N (one in N cycles), or "
-            "burst:ON,OFF.")] = "always",
+            help="When a beat of pixels may come: always, every:N (one in N cycles), burst:ON,OFF "
+            "or a file (.npy, or .txt) with a 0 per cycle, 1 where none may.")] = "always",
         sink: Annotated[str, typer.Option(help="When a result may leave; the same.")] = "always",
+        stalls: Annotated[float, typer.Option(
+            help="Stall both sides as `sim` does with --stalls and --seed.")] = 0.0,
+        seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same.")] = 0,
         fifo_budget: FifoBudget = 0.0,
         top1: Annotated[bool, typer.Option(
             help="Put out the class index instead of the logits.")] = False,
@@ -510,17 +513,22 @@ def simulate(
             "--plot", help="Draw the pipeline over time in this .svg or .png file.")] = None,
         as_json: AsJson = False) -> None:
     """Predict cycles, rate and bottleneck without simulating: exact, for any size of network."""
-    from .sim.forecast import forecast, pattern, plot
+    from .sim.forecast import forecast, pattern, plot, stalled
 
     if clock <= 0:
         raise N2uqError(f"clock must be above 0 MHz, not {clock}")
+    if stalls and (source, sink) != ("always", "always"):
+        raise N2uqError("--stalls and --source or --sink exclude each other")
     formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits)
     given = nets.find_net(net)
     graph = lower_net(given, formats, top1=top1, ranges=_ranges(given, formats, calibrate))
     sized = _sized(graph, _folding(graph, folding, cycles), fifo_budget, False)
-    at_hand = images == sized.images and source == sink == "always"
-    found = forecast(graph, sized.folding, images=images, source=pattern(source),
-                     sink=pattern(sink), trace=sized.trace if at_hand else None)
+    if stalls:
+        found = stalled(graph, sized.folding, images, stalls, seed)
+    else:
+        at_hand = images == sized.images and source == sink == "always"
+        found = forecast(graph, sized.folding, images=images, source=pattern(source),
+                         sink=pattern(sink), trace=sized.trace if at_hand else None)
     if picture is not None:
         plot(found, picture)
     timed = {"clock_mhz": clock, "images_per_second": clock * 1e6 / found.cycles_per_image,

@@ -276,8 +276,11 @@ class Circuit:
             *tables.circuit(self._streams), _at(tables.log), images, _at(tables.images), limit,
             *results, dense))
 
-    def trials(self, fifos: Sequence[str], images: int) -> Trials:
-        """A run with room for any number of beats in `fifos`, to try others from."""
+    def trials(self, fifos: dict[str, bool], images: int) -> Trials:
+        """A run with room for any number of beats in `fifos`, to try others from.
+
+        With each of them goes whether it answers as late as one in block RAM.
+        """
         tables = _Tables(self._rows, self._names, self._ends, {}, images)
         return Trials(tables, self._streams, fifos)
 
@@ -332,8 +335,8 @@ class _Tables:
 class Trials:
     """A run that is kept, and trials of the same run with other FIFOs.
 
-    A trial is run only from where a FIFO first has no room for a beat that it took in the kept run,
-    and only until all units are in the same state as there again.
+    A trial is run only from where a FIFO first does other than in the kept run, and only until all
+    units are in the same state as there again.
 
     Members
     -------
@@ -341,11 +344,11 @@ class Trials:
     times: int64 [n], the cycle of each beat of the sink `o` in the last trial.
     """
 
-    def __init__(self, tables: _Tables, streams: int, fifos: Sequence[str]) -> None:
+    def __init__(self, tables: _Tables, streams: int, fifos: dict[str, bool]) -> None:
         self._tables = tables
         self._places = {name: tables.names.index(name) for name in fifos}
-        for place in self._places.values():
-            tables.rows[place, 5] = UNBOUNDED
+        for name, place in self._places.items():
+            tables.rows[place, 5:7] = UNBOUNDED, fifos[name]
         self.times = tables.logs["o"]  # of the sink, which comes last
         beats = int(tables.rows[:, 4].max())
         self._search = _library().n2uq_search(

@@ -25,19 +25,23 @@ from n2uq_hw.ir import (
 )
 
 from .cycles import ALWAYS, MODES, Trace, circuit
+from .harness import stall_pattern
 
 __all__ = ["PATTERNS", "Forecast", "cycles_per_image", "forecast", "mac_utilization", "pattern",
-           "plot"]
+           "plot", "stalled"]
 
-PATTERNS = "always, every:N or burst:ON,OFF"
+PATTERNS = "always, every:N, burst:ON,OFF or a file in .npy or .txt"
 
 
 def pattern(text: str) -> np.ndarray:
     """Cycles in which a source or sink stalls, uint8, over again when they end.
 
     "always": none; "every:N": a beat may move in one of N cycles, as at a camera's rate;
-    "burst:ON,OFF": in ON cycles, then not in OFF cycles, as in a camera's lines and blanks.
+    "burst:ON,OFF": in ON cycles, then not in OFF cycles, as in a camera's lines and blanks; else
+    the name of a file with a 0 for each cycle and a 1 where it stalls, NumPy's .npy or .txt.
     """
+    if text.endswith((".npy", ".txt")):
+        return _recorded(Path(text))
     kind, _, rest = text.partition(":")
     try:
         numbers = [int(part) for part in rest.split(",")] if rest else []
@@ -50,6 +54,19 @@ def pattern(text: str) -> np.ndarray:
     if kind == "burst" and len(numbers) == 2 and min(numbers) >= 1 and sum(numbers) <= 2**30:
         return np.repeat(np.array([0, 1], np.uint8), numbers)
     raise N2uqError(f"pattern must be {PATTERNS}, not {text}")
+
+
+def _recorded(path: Path) -> np.ndarray:
+    try:
+        cycles = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.array(
+            list("".join(path.read_text().split())), "U1").astype(int)
+    except OSError as error:
+        raise N2uqError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError:
+        cycles = np.array(2)
+    if cycles.ndim != 1 or not np.isin(cycles, (0, 1)).all() or cycles.all():
+        raise N2uqError(f"{path}: must be a row of 0 and 1, some of them 0, and is not")
+    return cycles.astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -123,6 +140,19 @@ def forecast(graph: Graph, folding: Folding, *, images: int = 4, source: np.ndar
         max(mac_utilization(graph, folding, rate).values(), default=0.0),
         _bottleneck(rows, {"source": (made.beats("i") // images, source),
                            "sink": (per_image, sink)}, rate), rows, trace)
+
+
+def stalled(graph: Graph, folding: Folding, images: int, stalls: float, seed: int) -> Forecast:
+    """What `verify` will measure with these stalls: a forecast with its patterns."""
+    if not 0 <= stalls <= 0.95:
+        raise N2uqError(f"stalls must be a probability in 0..0.95, not {stalls}")
+    cycles = 2**16
+    while True:  # until the patterns are long enough
+        source, sink = (stall_pattern(seed, port, stalls, cycles) for port in range(2))
+        found = forecast(graph, folding, images=images, source=source, sink=sink)
+        if found.cycles <= cycles:
+            return found
+        cycles = 2 * found.cycles
 
 
 def _unit(name: str, trace: Trace) -> str:

@@ -20,7 +20,8 @@ from .forecast import cycles_per_image
 __all__ = ["WORK", "Sizing", "size_fifos"]
 
 IMAGES = 4          # to size for, or one more than there are in the hardware at a time
-WORK = 120_000_000  # evaluations of units, three seconds
+WORK = 150_000_000  # evaluations of units, four seconds; of a search that takes RUNS runs or more
+RUNS = 4
 PARTS = 32          # steps in which FIFOs become shallower together
 
 
@@ -74,8 +75,8 @@ def size_fifos(graph: Graph, folding: Folding, *, budget: float = 0.0, work: flo
     ----------
     graph, folding: lowered, as `hardware_graph` takes them.
     budget: the share by which all these times may be longer.
-    work: evaluations of units after which depths stay as they are by then: at most the beats that
-        the FIFOs hold which never fill, so that no time is lost.
+    work: evaluations of units after which depths stay as they are by then: at most the beats in
+        FIFOs that never fill, so that no time is lost.
     """
     if not budget >= 0:
         raise N2uqError(f"{graph.name}: the FIFOs' budget must be 0 or more, not {budget:g}")
@@ -85,18 +86,24 @@ def size_fifos(graph: Graph, folding: Folding, *, budget: float = 0.0, work: flo
     hardware, folds = hardware_graph(graph, folding)
     least = {node.name: node.depth for node in hardware.nodes
              if isinstance(node, Fifo) and node.name in names}
-    images, inside = 0, IMAGES - 1
-    while images <= inside:
-        images = inside + 1
-        search = _Search(circuit(hardware, folds, images), images, least, budget, work)
-        inside = ceil((search.ends[0] + 1) / search.rate)
+    # Those of more than LUT_DEPTH beats answer a cycle later: a run shows which they are.
+    deep = {name for name, depth in least.items() if depth > LUT_DEPTH}
+    images, enough = 1, IMAGES
+    while True:
+        search = _Search(circuit(hardware, folds, images), images, least, deep, budget, work)
+        high = search.trials.kept.high
+        more = {name for name in least if high[name] > LUT_DEPTH} - deep
+        enough = max(enough, ceil((search.ends[0] + 1) / search.rate) + 1)
+        if images >= enough and not more:
+            break
+        deep, images = deep | more, enough
     search.run()
     trace, depths = search.trials.kept, search.depths
     return Sizing(
         folding | {name: Fold(depth=depth) for name, depth in depths.items()}, least,
         sum(depth * folds[name].pe * hardware.edges[name].width for name, depth in depths.items()),
         search.full, cycles_per_image(trace.ends["o"][search.beats - 1::search.beats], 0),
-        search.goes_on, images, trace)
+        search.minimal, images, trace)
 
 
 class _Search:
@@ -108,12 +115,14 @@ class _Search:
     full, due: cycles per image of FIFOs that never fill, and float64 [n], the cycles by which
         output beats must come.
     failed: the depths of each run that was too slow.
+    minimal: whether all was tried.
     """
 
-    def __init__(self, made: Circuit, images: int, least: dict[str, int], budget: float,
-                 work: float) -> None:
+    def __init__(self, made: Circuit, images: int, least: dict[str, int], deep: set[str],
+                 budget: float, work: float) -> None:
         self.least, self.budget, self.work = least, budget, work
-        self.beats, self.trials = made.beats("o") // images, made.trials(list(least), images)
+        self.beats = made.beats("o") // images
+        self.trials = made.trials({name: name in deep for name in least}, images)
         self.depths = dict.fromkeys(least, UNBOUNDED)
         self.failed = set[tuple[int, ...]]()
 
@@ -133,16 +142,18 @@ class _Search:
         return self.trials.work <= self.work
 
     def run(self) -> None:
-        """Lower whatever can be."""
+        """Lower whatever can be; a search that would not come to its end is not begun."""
+        begin = RUNS * self.trials.work <= self.work
         self.settle()
         if self.budget:
             self.scale([name for name, depth in self.least.items() if depth <= LUT_DEPTH])
             self.scale(list(self.least))
         before: dict[str, int] = {}
-        while self.goes_on and before != self.depths:
+        while begin and before != self.depths:
             before = dict(self.depths)
             for name in self.least:
                 self.lower(name)
+        self.minimal = begin and self.goes_on
 
     def keep(self, depths: dict[str, int]) -> None:
         """The last trial was of these."""
@@ -162,16 +173,7 @@ class _Search:
         return False
 
     def settle(self) -> None:
-        """Set what is due, and depths to the most beats in each FIFO, which changes no time.
-
-        Those of more than LUT_DEPTH beats answer a cycle later: the run shows which they are.
-        """
-        fast = [name for name, depth in self.least.items() if depth <= LUT_DEPTH]
-        while deep := {name: UNBOUNDED for name in fast
-                       if self.trials.kept.high[name] > LUT_DEPTH}:
-            fast = [name for name in fast if name not in deep]
-            self.trials.attempt(deep)
-            self.keep(deep)
+        """Set what is due, and depths to the most beats in each FIFO, which changes no time."""
         self.full = self.rate
         self.due = np.floor((self.trials.times + 1) * (1 + self.budget)) - 1
         high = self.trials.kept.high

@@ -26,6 +26,7 @@ from graphs import (
 from units import Bench, case, edge_of
 
 from n2uq_hw import nets
+from n2uq_hw.emit import load_build
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.folding import Fold, choose, lanes_in
 from n2uq_hw.hw.build import Accelerator, unit
@@ -52,9 +53,10 @@ from n2uq_hw.ir import (
 )
 from n2uq_hw.lower import lower
 from n2uq_hw.sim.cycles import MODES, Circuit, Trace, circuit, timing
-from n2uq_hw.sim.forecast import forecast, pattern, plot
+from n2uq_hw.sim.forecast import forecast, pattern, plot, stalled
 from n2uq_hw.sim.runner import Run, stall_pattern
 from n2uq_hw.sim.sizing import size_fifos
+from n2uq_hw.verify import verify
 
 # Shares of stalled cycles of sources and sinks.
 STALLS = [(0, 0), (0.6, 0), (0, 0.6), (0.3, 0.4), (0.9, 0.1), (0.05, 0.9)]
@@ -351,6 +353,31 @@ def test_patterns_by_hand() -> None:
             pattern(text)
 
 
+def test_patterns_from_files(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([0, 1, 1], bool))
+    (tmp_path / "a.txt").write_text("011\n0 1\n")
+    assert pattern(f"{tmp_path / 'a.npy'}").tolist() == [0, 1, 1]
+    assert pattern(f"{tmp_path / 'a.txt'}").tolist() == [0, 1, 1, 0, 1]
+    np.save(tmp_path / "two.npy", np.zeros((2, 2), int))
+    for name, text in (("two.npy", None), ("2.txt", "0 2"), ("1.txt", "11"), ("x.txt", "0 x"),
+                       ("empty.txt", ""), ("a.npy.txt", "\x93NUMPY")):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+        with pytest.raises(N2uqError, match=f"{name}: must be a row of 0 and 1, some of them 0"):
+            pattern(f"{tmp_path / name}")
+    with pytest.raises(N2uqError, match=r"no\.txt: cannot be read: No such file"):
+        pattern(f"{tmp_path / 'no.txt'}")
+
+
+@pytest.mark.parametrize("seed", [1, 5])
+def test_stalls_are_those_of_the_simulation(built: Path, images: np.ndarray, seed: int) -> None:
+    build = load_build(built)
+    verdict = verify(build, images, None, stalls=0.4, seed=seed)
+    found = stalled(build.graph, build.folding, len(images), 0.4, seed)
+    assert found.cycles_first_output == verdict.cycles_first_output
+    assert found.cycles_per_image == verdict.cycles_per_image
+
+
 @pytest.mark.parametrize("suffix", ["svg", "png"])
 def test_plots(suffix: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
@@ -377,9 +404,14 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert found["latency_us"] == expected.cycles_last_output / 100
     table = command("--plot", "plot.svg").stdout
     assert "bottleneck: fc" in table and (tmp_path / "plot.svg").is_file()
+    stalls = json.loads(command("--json", "--stalls", "0.3", "--seed", "7").stdout)
+    assert stalls["cycles"] == stalled(small(), choose(small()), 4, 0.3, 7).cycles
     for options, fault in ((["--images", "0"], "images must be at least 1, not 0"),
                            (["--clock", "0"], "clock must be above 0 MHz, not 0.0"),
-                           (["--source", "x"], "pattern must be always, every:N or burst:ON,OFF")):
+                           (["--source", "x"], "pattern must be always, every:N, burst:ON,OFF"),
+                           (["--source", "every:2", "--stalls", "0.1"],
+                            "--stalls and --source or --sink exclude each other"),
+                           (["--stalls", "1"], "stalls must be a probability in 0..0.95, not 1")):
         failed = command(*options)
         assert failed.returncode == 2 and fault in failed.stderr
 

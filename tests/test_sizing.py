@@ -70,10 +70,8 @@ def test_a_trial_is_a_run_from_the_start(seed: int, monkeypatch: pytest.MonkeyPa
     folding, rng = random_folding(graph, seed), np.random.default_rng(seed)
     hardware, _ = hardware_graph(graph, folding)
     least = {node.name: node.depth for node in hardware.nodes if node.name in fifo_names(graph)}
-    trials = made(graph, folding, images).trials(list(least), images)
+    trials = made(graph, folding, images).trials(dict.fromkeys(least, True), images)
     depths = dict.fromkeys(least, UNBOUNDED)
-    assert trials.attempt(depths)  # of block RAM, from now on
-    trials.keep()
     verdicts = set()
     for _ in range(40):
         kept = trials.kept
@@ -129,8 +127,8 @@ def test_no_cycle_is_lost_and_no_entry_to_spare(name: str) -> None:
     assert sized.minimal and sized.depths.keys() == set(fifo_names(graph))
     images = sized.images
     full, got = (ends(graph, each, images) for each in (unbounded(graph, folding), sized.folding))
-    assert (got <= full).all() and rate(got) <= rate(full)
-    assert sized.cycles_per_image == rate(got)
+    assert (got <= full).all()
+    assert sized.cycles_per_image == rate(got) <= sized.full
     for fifo, depth in sized.depths.items():
         assert depth >= sized.least[fifo]
         if depth > sized.least[fifo]:
@@ -141,7 +139,7 @@ def test_no_cycle_is_lost_and_no_entry_to_spare(name: str) -> None:
     same_run(sized.trace, made(graph, sized.folding, images).run(images=images))
 
 
-@pytest.mark.parametrize("name", ["random302", "random326", "random311"])
+@pytest.mark.parametrize("name", [name for name in cases() if name.startswith("random")])
 def test_the_rate_lasts(name: str) -> None:
     """Over many more images than it was sized for."""
     graph, folding = cases()[name]()
