@@ -7,4 +7,8 @@ class and put it into `DESIGNS`; it then appears in every test and table.
 from .design import DESIGNS, Design, Lanes, designs
 from .uniform import Uniform
 
-__all__ = ["DESIGNS", "Design", "Lanes", "Uniform", "designs"]
+from .decode import Decode  # isort: skip
+from .product import ProductTable  # isort: skip
+from .apot import Apot  # isort: skip
+
+__all__ = ["DESIGNS", "Apot", "Decode", "Design", "Lanes", "ProductTable", "Uniform", "designs"]

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from amaranth.hdl import Const, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.hdl import Value as HdlValue
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
@@ -25,6 +25,9 @@ from ..stream import shape_for
 
 __all__ = ["DESIGNS", "Datapath", "Design", "Lanes", "Term", "add", "datapath", "designs",
            "load_ports"]
+
+READS = 7  # of one memory in LUTs: what UltraScale's have beside the port that writes
+LEAST = 16  # entries of one: fewer become registers, and multiplexers that are as large
 
 DESIGNS: list[type[Design]] = []  # every class of designs, in the order of the tables
 
@@ -70,6 +73,7 @@ class Datapath:
                  ranges: Mapping[str, tuple[int, int]], load: Load | None = None) -> None:
         self.m, self.enable, self.tables, self.ranges, self.load = m, enable, tables, ranges, load
         self._count = 0
+        self._free: dict[str, Iterator[memory.ReadPort]] = {}
 
     def name(self, what: str) -> str:
         """`what`, with a number that no other signal has."""
@@ -106,6 +110,26 @@ class Datapath:
             terms = [self.register(term, what) for term in [*(add(a, b) for a, b in pairs), *odd]]
         return terms[0]
 
+    def signed_sum(self, signs: Iterable[Term], terms: Iterable[Term], what: str = "sum"
+                   ) -> tuple[Term, Term]:
+        """``Σ (sign ? -term : term)``: a sign, and a sum whose sign that changes.
+
+        A pair makes ``a ± b`` and waits with the sign of a, so that no term is negated on its own:
+        the xor lies in the adder's LUTs, the 1 in its carry.  As many cycles as `sum`.
+        """
+        pairs = list(zip(signs, terms, strict=True))
+        while len(pairs) > 1:
+            made = [(sign, _add_signed(a, sign.value ^ other.value, b))
+                    for (sign, a), (other, b) in zip(pairs[0::2], pairs[1::2], strict=False)]
+            made += pairs[len(pairs) & ~1:]
+            pairs = [(self.register(sign, "sign"), self.register(term, what))
+                     for sign, term in made]
+        return pairs[0]
+
+    def signed(self, sign: Term, term: Term, what: str = "signed") -> Term:
+        """``sign ? -term : term``, in a register."""
+        return self.register(_add_signed(Term(Const(0), 0, 0, term.cycle), sign.value, term), what)
+
     def case(self, values: Sequence[int], index: HdlValue, cycle: int, what: str = "case") -> Term:
         """``values[index]``, constants: a table for each bit, as `DigitProduct` has them."""
         lo, hi = min(values), max(values)
@@ -120,22 +144,44 @@ class Datapath:
         values = self.tables[table]
         if self.load is None:
             return self.case([int(value) for value in values], index, cycle, table)
-        shape = shape_for(*self.ranges[table])
-        name = self.name(table)
-        self.m.submodules[name] = entries = memory.Memory(
-            shape=shape, depth=len(values), init=[])
-        write, read = entries.write_port(), entries.read_port(domain="comb")
-        self.m.d.comb += [
-            write.en.eq(self.load.en & (self.load.table == list(self.tables).index(table))),
-            write.addr.eq(self.load.addr), write.data.eq(self.load.data),
-            read.addr.eq(index)]
+        if table not in self._free:
+            self._free[table] = self._memories(table)
+        read = next(self._free[table])
+        self.m.d.comb += read.addr.eq(index)
         return Term(read.data, *self.ranges[table], cycle)
+
+
+    def _memories(self, table: str) -> Iterator[memory.ReadPort]:
+        """Read ports of as many memories as it takes, with the same entries."""
+        assert self.load is not None
+        values, shape = self.tables[table], shape_for(*self.ranges[table])
+        while True:
+            name = self.name(table)
+            self.m.submodules[name] = entries = memory.Memory(
+                shape=shape, depth=max(len(values), LEAST), init=[])
+            write = entries.write_port()
+            self.m.d.comb += [
+                write.en.eq(self.load.en & (self.load.table == list(self.tables).index(table))),
+                write.addr.eq(self.load.addr), write.data.eq(self.load.data)]
+            for _ in range(READS):
+                yield entries.read_port(domain="comb")
 
 
 def add(a: Term, b: Term) -> Term:
     """The sum of two terms that have passed as many registers."""
     assert a.cycle == b.cycle
     return Term(a.value + b.value, a.lo + b.lo, a.hi + b.hi, a.cycle)
+
+
+def _add_signed(a: Term, sign: HdlValue, b: Term) -> Term:
+    """``sign ? a - b : a + b``, one adder."""
+    assert a.cycle == b.cycle
+    limit = max(abs(b.lo), abs(b.hi))
+    wide = Cat(b.value, b.value[-1] if b.value.shape().signed else 0)
+    turned = Cat(sign, wide ^ sign.replicate(len(wide))).as_signed()
+    carried = Cat(Const(1, 1), a.value)  # 1 and the sign carry where the sign is 1
+    return Term(((carried.as_signed() if a.value.shape().signed else carried) + turned) >> 1,
+                a.lo - limit, a.hi + limit, a.cycle)
 
 
 @dataclass(frozen=True)

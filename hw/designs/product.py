@@ -1,0 +1,75 @@
+"""Codebooks on one side or both, and a table of the products of their levels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ...errors import N2uqError
+from .codebook import CodebookDesign
+from .design import DESIGNS, Design
+from .tables import Tables, pieces
+
+__all__ = ["ProductTable"]
+
+
+class ProductTable(Tables, CodebookDesign):
+    """The product of each pair of codes, from a table of ``2^(weight_bits + act_bits)`` entries.
+
+    Parameters
+    ----------
+    split: bits of a uniform activation that index a table; 0: all, one table.
+    rounded: bits of an entry: the nearest to a product times a scale, at which the largest just
+        fits; 0: exact.
+    """
+
+    method = "product table"
+
+    def __init__(self, *, split: int = 0, rounded: int = 0, **levels: Any) -> None:
+        super().__init__(**levels)
+        self.split, self.rounded = split, rounded
+        if split and (self.act_width or rounded):
+            raise N2uqError(f"{self.method}: split must be 0 where a product is no sum, "
+                            f"not {split}")
+        if rounded and not 2 <= rounded <= 16:
+            raise N2uqError(f"{self.method}: bits of an entry must be 2..16, not {rounded}")
+        self.fill(pieces(self.weight_bits - self.signed, self.weight_bits),
+                  pieces(self.act_bits, split or self.act_bits))
+
+    @classmethod
+    def variants(cls, **point: Any) -> Iterator[Design]:
+        for signed, split in ((False, 0), (True, 0)):
+            yield cls(signed=signed, split=split, **point)
+
+    @property
+    def name(self) -> str:
+        kind = f"rounded{self.rounded}" if self.rounded else self.widths
+        parts = ["product", kind, f"split{self.split}" * bool(self.split),
+                 "signed" * self.signed, "writable" * self.writable]
+        return " ".join(filter(None, parts))
+
+    @property
+    def scale(self) -> float:
+        """What a product is multiplied with before it is rounded."""
+        largest = np.abs(np.multiply.outer(self.weights, self.activations)).max()
+        return float((2**(self.rounded - 1) - 1) / largest)
+
+    def product(self, w: np.ndarray, a: np.ndarray) -> np.ndarray:
+        exact = super().product(w, a)
+        return np.rint(exact * self.scale).astype(np.int64) if self.rounded else exact
+
+    def golden(self, w: np.ndarray, a: np.ndarray) -> np.ndarray:
+        return self.product(w, a).sum(axis=-1)
+
+    @property
+    def error(self) -> tuple[float, float]:
+        """Worst and root-mean-square error of an entry, as parts of the largest product."""
+        exact = np.multiply.outer(self.weights, self.activations)
+        wrong = (self.products / self.scale - exact if self.rounded else 0 * exact)
+        wrong = wrong / np.abs(exact).max()
+        return float(np.abs(wrong).max()), float(np.sqrt((wrong**2).mean()))
+
+
+DESIGNS.append(ProductTable)
