@@ -20,11 +20,12 @@ from rich.table import Table
 
 from n2uq_hw import data, synth, tools
 from n2uq_hw.emit import Build, emit, load_build
-from n2uq_hw.folding import choose, reach
+from n2uq_hw.folding import Fold, Folding, choose, fifo_names, reach
 from n2uq_hw.hw.build import module_name
 from n2uq_hw.lower import lower
 from n2uq_hw.nets import find_net, shipped
 from n2uq_hw.optimize import Problem, described
+from n2uq_hw.sim.cycles import UNBOUNDED
 from n2uq_hw.sim.forecast import forecast
 from n2uq_hw.verify import verify
 
@@ -142,6 +143,11 @@ def foldings(console: Console, folder: Path) -> None:
     """What foldings of the paper's ResNet-18 reach, and cost by estimate."""
     graph = lower(plausible("resnet18", 224))
     fewest, slowest = reach(graph)
+    deep = {name: Fold(depth=UNBOUNDED) for name in fifo_names(graph)}
+
+    def measure(folding: Folding) -> float:
+        return forecast(graph, folding | deep, images=2).cycles_per_image
+
     for family in ("xcup", "ecp5"):
         begin = time.perf_counter()
         problem = Problem(graph, family)
@@ -156,19 +162,18 @@ def foldings(console: Console, folder: Path) -> None:
             if cycles < fewest:
                 rows.add_row(f"{asked}", "–", f"{slowest}: {fewest:,}")
                 continue
-            target, found = cycles, float("inf")
-            while found > cycles:  # as `n2uq-hw fold` does, but for the fastest of all
-                bound, (cost, folding) = problem.bound(target), problem.solve(target)
-                found = forecast(graph, folding, images=2).cycles_per_image
-                target = int(target * cycles / found)
-                if not asked:
-                    break
+            if asked:  # as `n2uq-hw fold` does
+                folding, found = problem.within(cycles, measure)
+            else:
+                folding = problem.solve(cycles)[1]
+                found = measure(folding)
+            cost, _ = problem.solve(problem.cycles(folding))
             made = described(problem, folding, found)
             rows.add_row(
                 f"{asked or 'most'}", f"{CLOCK * 1e6 / found:,.1f}", f"{found:,.0f}",
                 f"{made['macs_per_cycle']:,.0f}",
                 *(f"{made['total'][kind]:,}" for kind in ("lut", "ff", "bram", "lutram")),
-                f"{100 * (cost / bound - 1):.1f} %",
+                f"{100 * (cost / problem.bound(cycles) - 1):.1f} %",
                 f"{time.perf_counter() - begin:.1f}")
         console.print(rows, "")
 
