@@ -22,8 +22,8 @@ class Decode(CodebookDesign):
 
     - "operator": ``Σ w·a``, as synthesis multiplies: levels and products end in registers, as DSP
       blocks have them.
-    - "planes": ``Σ_c 2^c·Σ(a_c ? w : 0)`` over the bits a_c of activations, or of their levels: what
-      adders of LUTs multiply with, without a register that would keep tables and gates out of them.
+    - "planes": ``Σ_c 2^c·Σ(a_c ? w : 0)`` over the bits a_c of activations, or of their levels:
+      what adders of LUTs multiply, without a register that would keep tables and gates out of them.
 
     Latency: 1 cycle for the codes, ``⌈log2(lanes)⌉`` for the sum; for operator 2 for level and
     product, for planes ``⌈log2(planes)⌉``.
