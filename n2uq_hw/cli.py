@@ -731,8 +731,9 @@ def cost(
 def compare(
         out: Annotated[Path, typer.Option(help="The folder of results to make.")],
         quick: Annotated[bool, typer.Option(
-            "--quick", help="In minutes: unless said otherwise 8 lanes, xcup, ecp5 and cmos, no "
-            "DSP blocks, no place and route.")] = False,
+            "--quick", help="In minutes: unless said otherwise 8 lanes, xcup and cmos, no DSP "
+            "blocks, no place and route; small designs are synthesized several at a time, which "
+            "moves their LUTs by 1 % at most.")] = False,
         level: Annotated[str, typer.Option(help="What is compared: lane, an array of lanes.")
                          ] = "lane",
         bits: Annotated[str, typer.Option(help="Of weights and activations.")] = "2,3,4",
@@ -749,6 +750,8 @@ def compare(
         seeds: Annotated[str, typer.Option(help="Of the placer; Fmax is the median.")] = "1,2,3",
         design: Annotated[list[str] | None, typer.Option(
             help="A design of your own, module:Class, beside the others; once for each.")] = None,
+        methods: Annotated[str | None, typer.Option(
+            help="Compare designs of these methods only, such as N2UQ,APoT.")] = None,
         net: Annotated[list[str] | None, typer.Option(
             help="Count toggles on the codes of this net, at its bits; once for each. Default: "
             "random codes, all as likely.")] = None,
@@ -767,15 +770,22 @@ def compare(
     from .hw.designs import DESIGNS
     from .levels import layer_codes
 
+    classes = (*DESIGNS, *map(find_design, design or ()))
+    if methods is not None:
+        known = list(dict.fromkeys(cls.method for cls in classes))
+        for name in methods.split(","):
+            if name not in known:
+                raise N2uqError(f"--methods must be of {', '.join(known)}, not {name or 'nothing'}")
+        classes = tuple(cls for cls in classes if cls.method in methods.split(","))
     settings = Settings(
-        classes=(*DESIGNS, *map(find_design, design or ())), level=level,
+        classes=classes, level=level,
         bits=_numbers("--bits", bits),
         lanes=_numbers("--lanes", lanes or ("8" if quick else "8,16,64,256")),
-        families=tuple((families or ("xcup,ecp5,cmos" if quick else ",".join(FAMILIES))
+        families=tuple((families or ("xcup,cmos" if quick else ",".join(FAMILIES))
                         ).split(",")),
         dsps=tuple((dsp or ("off" if quick else "off,on")).split(",")),
         routed=pnr or ("none" if quick else "best"), seeds=_numbers("--seeds", seeds),
-        codes=tuple(map(layer_codes, net or ())))
+        codes=tuple(map(layer_codes, net or ())), together=quick)
     with _progress() as progress:
         found = measure(settings, cache or _cache_folder(), workers=jobs, limit=limit,
                         progress=progress)

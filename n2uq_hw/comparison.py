@@ -179,9 +179,8 @@ def described(found: Comparison, settings: Settings) -> dict[str, Any]:
     """All that was found, JSON-ready."""
     return {
         "n2uq-hw": __version__, "versions": found.versions,
-        "options": {name: getattr(settings, name) for name in
-                    ("level", "bits", "lanes", "families", "dsps", "routed", "seeds")} | {
-                        "toggled_by": [each.name for each in settings.codes]},
+        "options": {name: getattr(settings, name) for name in (
+            "level", "bits", "lanes", "families", "dsps", "routed", "seeds", "together")},
         "rows": [asdict(row) for row in found.rows],
         "best": [{"point": contest.point, **{
             side: None if row is None else {"design": row.design, "size": size(row)}
@@ -221,6 +220,7 @@ def _report(found: Comparison, settings: Settings, made: Mapping[str, Any],
         if row.note:
             notes.setdefault(row.note, []).append(f"{row.design}, {row.weight_bits} bits, {title}")
     dots = sorted({row.compared_dots for row in found.rows if row.compared_dots})
+    dots = list(dict.fromkeys((*dots[:1], *dots[-1:])))
     return render(
         "compare.md.j2", version=__version__, versions=found.versions, level=settings.level,
         rows=found.rows, contests=contests(found.rows), losses=losses(found.rows), gates=GATES,
@@ -231,7 +231,7 @@ def _report(found: Comparison, settings: Settings, made: Mapping[str, Any],
         families=list(_by(made["imagenet"], lambda row: (row["family"], row["dsp_blocks"]))),
         accuracy=_by(made["imagenet"], lambda row: (row["method"], row["bits"], row["top1"])),
         pictures=pictures, seeds=settings.seeds, routed=settings.routed, beats=BEATS,
-        streams=STREAMS, dots=" to ".join(f"{n:,}" for n in dict.fromkeys((*dots[:1], *dots[-1:]))),
+        streams=STREAMS, together=settings.together, dots=" to ".join(f"{n:,}" for n in dots),
         commands={family: FAMILIES[family] for family in settings.families if family != GATES},
         toggled_by=", ".join(sorted({row.toggled_by for row in found.rows if row.toggled_by})))
 
@@ -301,5 +301,7 @@ def _curves(accuracy: Sequence[Mapping[str, Any]], figure_type: Any) -> Iterator
                   xlabel=f"{'transistors' if family == GATES else 'LUTs'} of "
                          f"{group[0]['lanes']} lanes, {family}{', DSP blocks' * dsp} (measured)",
                   title="Accuracy over cost; numbers are bits")
+        for axis in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
+            axis("{x:,.0f}")
         panel.legend(frameon=False)
         yield f"imagenet_{family}{'_dsp' * dsp}", figure

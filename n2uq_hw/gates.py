@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from inspect import signature
 from pathlib import Path
@@ -153,7 +153,7 @@ def _plan(drivers: Mapping[int, tuple[str, list[int]]]
             for (_, kind), found in sorted(groups.items())]
 
 
-def map_gates(verilog: list[Path], top: str) -> Netlist:
+def map_gates(verilog: Sequence[Path], top: str) -> Netlist:
     """Module `top` of the files, whose names differ, as CMOS gates."""
     with tools.scratch() as folder:
         for path in verilog:

