@@ -20,13 +20,11 @@ from rich.table import Table
 
 from n2uq_hw import data, synth, tools
 from n2uq_hw.emit import Build, emit, load_build
-from n2uq_hw.folding import Fold, Folding, choose, fifo_names, reach
+from n2uq_hw.folding import choose, reach
 from n2uq_hw.hw.build import module_name
 from n2uq_hw.lower import lower
 from n2uq_hw.nets import find_net, shipped
-from n2uq_hw.optimize import Problem, described
-from n2uq_hw.sim.cycles import UNBOUNDED
-from n2uq_hw.sim.forecast import forecast
+from n2uq_hw.optimize import Problem, fold, sized
 from n2uq_hw.verify import verify
 
 from . import golden_speed
@@ -143,11 +141,6 @@ def foldings(console: Console, folder: Path) -> None:
     """What foldings of the paper's ResNet-18 reach, and cost by estimate."""
     graph = lower(plausible("resnet18", 224))
     fewest, slowest = reach(graph)
-    deep = {name: Fold(depth=UNBOUNDED) for name in fifo_names(graph)}
-
-    def measure(folding: Folding) -> float:
-        return forecast(graph, folding | deep, images=2).cycles_per_image
-
     for family in ("xcup", "ecp5"):
         begin = time.perf_counter()
         problem = Problem(graph, family)
@@ -162,13 +155,10 @@ def foldings(console: Console, folder: Path) -> None:
             if cycles < fewest:
                 rows.add_row(f"{asked}", "–", f"{slowest}: {fewest:,}")
                 continue
-            if asked:  # as `n2uq-hw fold` does
-                folding, found = problem.within(cycles, measure)
-            else:
-                folding = problem.solve(cycles)[1]
-                found = measure(folding)
-            cost, _ = problem.solve(problem.cycles(folding))
-            made = described(problem, folding, found)
+            chosen, made = fold(problem, cycles=cycles) if asked else sized(
+                problem, problem.solve(cycles)[1])
+            found = made["cycles_per_image"]
+            cost, _ = problem.solve(problem.cycles(chosen.folding))
             rows.add_row(
                 f"{asked or 'most'}", f"{CLOCK * 1e6 / found:,.1f}", f"{found:,.0f}",
                 f"{made['macs_per_cycle']:,.0f}",

@@ -87,12 +87,13 @@ def run(given: argparse.Namespace) -> int:
             print(f"mismatch: {verdict.first_mismatch}", file=sys.stderr)
             return 1
     verdict = further[0]
-    unequal = {key for key in ("cycles_first_output", "cycles_per_image")
-               if getattr(verdict, key) != getattr(predicted, key)}
+    for key in ("cycles_first_output", "cycles_per_image"):
+        if (found := getattr(verdict, key)) != (due := getattr(predicted, key)):
+            print(f"mismatch: {key} must be {due:,}, as predicted, not {found:,}", file=sys.stderr)
+            return 1
     rows += [("each further image", f"{each:,.1f} s"),
-             ("cycles to the first logit", f"{verdict.cycles_first_output:,}"),
-             ("cycles per image", f"{verdict.cycles_per_image:,.0f}"),
-             ("  as predicted", "no" if unequal else "yes, both"),
+             ("cycles to the first logit", f"{verdict.cycles_first_output:,}, as predicted"),
+             ("cycles per image", f"{verdict.cycles_per_image:,.0f}, as predicted"),
              ("MAC utilization of the slowest layer", f"{verdict.mac_utilization:.4f}"),
              ("simulated cycles per second", f"{verdict.cycles_per_second:,.0f}"),
              ("mismatches", f"{verdict.mismatches} in {verdict.images} images, every logit")]
@@ -103,7 +104,7 @@ def run(given: argparse.Namespace) -> int:
     for row in rows:
         table.add_row(*row)
     Console(highlight=False).print(f"ResNet-18 W2A2, {SIZE} × {SIZE}, {graph.name}", table)
-    return 1 if unequal else 0
+    return 0
 
 
 def timed(build, images: np.ndarray, rows: list[tuple[str, str]], what: str

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
-from math import ceil, inf
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -29,7 +29,7 @@ from rich.table import Table
 
 from . import __version__, accuracy, data, nets
 from .errors import N2uqError
-from .folding import Fold, Folding, choose, fifo_names, load_folding, reach, save_folding
+from .folding import Folding, choose, load_folding, reach, save_folding
 from .formats import Formats
 from .ir import Graph, describe, dump
 from .lower import Ranges
@@ -373,12 +373,15 @@ def build(
         residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
         data_path: DataPath = None, as_json: AsJson = False) -> None:
     """Write Verilog, IR, folding, test vectors, manifest and report to a directory."""
+    from .sim.sizing import size_fifos
+
     formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits)
     given = nets.find_net(net)
     with _progress() as progress:
         graph = lower_net(given, formats, top1=top1, ranges=_ranges(given, formats, calibrate))
         progress("build: FIFOs", 0.0)
-        sized = _sized(graph, _folding(graph, folding, cycles), fifo_budget, least_fifos)
+        sized = size_fifos(graph, _folding(graph, folding, cycles),
+                           **_sizing(fifo_budget, least_fifos))
         made = _build(given, graph, out, sized.folding, data_path, progress)
     if as_json:
         return _print_json(made | _fifos(sized))
@@ -400,13 +403,13 @@ def _folding(graph: Graph, path: Path | None, cycles: int | None) -> Folding:
     return choose(graph, cycles) if path is None else load_folding(path, graph)
 
 
-def _sized(graph: Graph, folding: Folding, percent: float, least: bool) -> Sizing:
-    """The folding with depths for the FIFOs that it has none for."""
-    from .sim.sizing import WORK, size_fifos
+def _sizing(percent: float, least: bool = False) -> dict[str, float]:
+    """What `size_fifos` takes for --fifo-budget and --least-fifos."""
+    from .sim.sizing import WORK
 
     if not 0 <= percent <= 1000:
         raise N2uqError(f"--fifo-budget must be 0 to 1000 percent, not {percent:g}")
-    return size_fifos(graph, folding, budget=percent / 100, work=inf if least else WORK)
+    return {"budget": percent / 100, "work": inf if least else WORK}
 
 
 def _fifos(sized: Sizing) -> dict[str, Any]:
@@ -514,6 +517,7 @@ def simulate(
         as_json: AsJson = False) -> None:
     """Predict cycles, rate and bottleneck without simulating: exact, for any size of network."""
     from .sim.forecast import forecast, pattern, plot, stalled
+    from .sim.sizing import size_fifos
 
     if clock <= 0:
         raise N2uqError(f"clock must be above 0 MHz, not {clock}")
@@ -522,7 +526,7 @@ def simulate(
     formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits)
     given = nets.find_net(net)
     graph = lower_net(given, formats, top1=top1, ranges=_ranges(given, formats, calibrate))
-    sized = _sized(graph, _folding(graph, folding, cycles), fifo_budget, False)
+    sized = size_fifos(graph, _folding(graph, folding, cycles), **_sizing(fifo_budget))
     if stalls:
         found = stalled(graph, sized.folding, images, stalls, seed)
     else:
@@ -576,9 +580,7 @@ def fold(
 
     LUTs are estimated, without DSP blocks; a block RAM counts as 160 (xcup) or 400 (ecp5).
     """
-    from .optimize import BLOCK_LUTS, Problem, described
-    from .sim.cycles import UNBOUNDED
-    from .sim.forecast import forecast
+    from . import optimize
 
     given = {"--fps": fps, "--cycles": cycles, "--max-luts": max_luts}
     named = [f"{name} {value:g}" for name, value in given.items() if value is not None]
@@ -597,31 +599,10 @@ def fold(
             raise N2uqError(f"{slowest}: takes {least:,} cycles per image at its fastest, "
                             f"{clock * 1e6 / least:,.1f} images/s at {clock:g} MHz; {fps:g} "
                             "images/s cannot be reached")
-    problem = Problem(graph, family)
-    deep = {name: Fold(depth=UNBOUNDED) for name in fifo_names(graph)}
-
-    def measure(folding: Folding) -> float:
-        return forecast(graph, folding | deep).cycles_per_image * (1 + fifo_budget / 100)
-
-    want, room = cycles, max_luts
-    while True:
-        if want is not None:
-            chosen, _ = problem.within(want, measure)
-        elif room is not None:
-            chosen = problem.fastest(room)
-        else:
-            chosen = choose(graph, family=family)
-        sized = _sized(graph, chosen, fifo_budget, least_fifos)
-        taken = forecast(graph, sized.folding).cycles_per_image
-        made = described(problem, sized.folding, taken)
-        used = made["total"]["lut"] + made["total"]["lutram"]
-        # What FIFOs take of both shows only when they are sized.
-        if cycles is not None and want is not None and taken > cycles:
-            want -= ceil(taken - cycles)
-        elif max_luts is not None and room is not None and used > max_luts:
-            room -= used - max_luts
-        else:
-            break
+    problem = optimize.Problem(graph, family)
+    sized, made = optimize.fold(problem, cycles=cycles, max_luts=max_luts,
+                                **_sizing(fifo_budget, least_fifos))
+    taken = made["cycles_per_image"]
     if out is not None:
         save_folding(sized.folding, graph, out)
     rate = clock * 1e6 / taken
@@ -639,7 +620,7 @@ def fold(
         table.add_row(name, *[""] * 5, *(f"{row[kind]:,}" for kind in kinds))
     _print(f"{graph.name} on {family}, estimated without DSP blocks", table,
            "between units: width converters, FIFOs, forks; cycles per image in which the unit is "
-           f"busy; a block RAM was taken for {BLOCK_LUTS[family]} LUTs",
+           f"busy; a block RAM was taken for {optimize.BLOCK_LUTS[family]} LUTs",
            *_fifo_parts(sized),
            f"{taken:,.0f} cycles per image, {made['macs_per_cycle']:,.1f} MACs per "
            f"cycle; at {clock:g} MHz: {rate:,.1f} images/s")
@@ -733,7 +714,7 @@ def compare(
         quick: Annotated[bool, typer.Option(
             "--quick", help="In minutes: unless said otherwise 8 lanes, xcup and cmos, no DSP "
             "blocks, no place and route; small designs are synthesized several at a time, which "
-            "moves their LUTs by 1 % at most.")] = False,
+            "moves their LUTs by about 1 %.")] = False,
         level: Annotated[str, typer.Option(help="What is compared: lane, an array of lanes.")
                          ] = "lane",
         bits: Annotated[str, typer.Option(help="Of weights and activations.")] = "2,3,4",

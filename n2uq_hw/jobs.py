@@ -6,8 +6,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.forkserver import ensure_running
@@ -74,7 +74,8 @@ def run_jobs(jobs: Sequence[Job], cache: Path, *, workers: int, limit: float,
                 ours, theirs = _CONTEXT.Pipe(duplex=False)
                 process: BaseProcess = _CONTEXT.Process(target=_work, args=(theirs, jobs[k], cache))
                 running[ours] = k, process, 0.0
-                process.start()
+                with _uninterrupted():  # else it might run on, unknown
+                    process.start()
                 running[ours] = k, process, time.monotonic() + limit
                 theirs.close()
             next_end = min(end for _, _, end in running.values())
@@ -96,6 +97,19 @@ def run_jobs(jobs: Sequence[Job], cache: Path, *, workers: int, limit: float,
                 child.join()
     progress(1.0)
     return [results[k] for k in range(len(jobs))]
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C in here counts when this ends."""
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _start_server() -> None:
@@ -141,4 +155,5 @@ def _work(pipe: connection.Connection, job: Job, cache: Path) -> None:
     finally:
         with suppress(OSError):
             part.unlink()
-    pipe.send(result)
+    with suppress(BrokenPipeError):  # of who no longer waits for it
+        pipe.send(result)

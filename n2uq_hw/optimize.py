@@ -12,7 +12,6 @@ The FIFOs of an Add are left out of the choice: the branches settle how many bit
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
@@ -27,6 +26,8 @@ from .folding import (
     STYLES,
     Fold,
     Folding,
+    choose,
+    fifo_names,
     fold_cycles,
     folds_of,
     lanes_in,
@@ -50,8 +51,11 @@ from .ir import (
     WidthConvert,
     describe,
 )
+from .sim.cycles import UNBOUNDED
+from .sim.forecast import forecast
+from .sim.sizing import WORK, Sizing, size_fifos
 
-__all__ = ["BLOCK_LUTS", "Problem", "described", "least", "prices"]
+__all__ = ["BLOCK_LUTS", "Problem", "described", "fold", "least", "prices", "sized"]
 
 BLOCK_LUTS = {"xcup": 160, "ecp5": 400}  # LUTs per block RAM of a ZU3EG, of an LFE5U-85F
 FF_LUTS = 1e-3  # of two foldings with equal LUTs, that with fewer flip-flops
@@ -261,19 +265,21 @@ class Problem:
         """Names of what is to be chosen: the lanes on both sides of a MatVec, those of others."""
         return (f"{node.name} in", node.name) if isinstance(node, MatVec) else (node.name,)
 
-    def within(self, cycles: int, measure: Callable[[Folding], float]) -> tuple[Folding, float]:
-        """The folding that costs least with at most `cycles` per image as `measure` finds them.
+    def within(self, cycles: int, budget: float = 0.0) -> Folding:
+        """The folding that costs least with at most `cycles` per image in the timing model.
 
-        `measure` is exact where units wait for each other, such as between two images: what it
-        finds more than units need by themselves, they are given less.  Returns what it found too;
-        raises N2uqError where even the shortest cycles of all units are too many.
+        FIFOs on Adds never fill there, and a share of the time, `budget`, is kept for those that
+        do.  Units wait for each other, such as between two images: what that takes more than they
+        need by themselves, they are given less.  Raises N2uqError where even the shortest cycles of
+        all units are too many.
         """
+        deep = {name: Fold(depth=UNBOUNDED) for name in fifo_names(self.graph)}
         target, fewest = cycles, reach(self.graph)[0]
         while True:
             _, folding = self.solve(target)
-            found = measure(folding)
+            found = forecast(self.graph, folding | deep).cycles_per_image * (1 + budget)
             if found <= cycles:
-                return folding, found
+                return folding
             if target == fewest:
                 raise N2uqError(f"{self.graph.name}: takes {found:,.0f} cycles per image where no "
                                 f"unit is slower than the slowest must be; {cycles:,} cannot be "
@@ -331,6 +337,45 @@ def prices(graph: Graph, folding: Folding, family: str) -> dict[str, Cost]:
     return {node.name: estimate(node, hardware.reads(node), hardware.edges[node.name],
                                 folds[node.name], family)
             for node in hardware.nodes if not isinstance(node, Flatten)}
+
+
+def fold(problem: Problem, *, cycles: int | None = None, max_luts: int | None = None,
+         budget: float = 0.0, work: float = WORK) -> tuple[Sizing, dict[str, Any]]:
+    """The folding for a rate or for a budget of LUTs, FIFOs included; and what it costs.
+
+    Parameters
+    ----------
+    cycles: per image at most, at the least cost.
+    max_luts: at most, by estimate, at the best rate.  With neither, as `choose` does.
+    budget, work: as for `size_fifos`.
+
+    Returns what `sized` does; raises N2uqError for what cannot be reached.
+    """
+    want, room = cycles, max_luts
+    while True:
+        if want is not None:
+            folding = problem.within(want, budget)
+        elif room is not None:
+            folding = problem.fastest(room)
+        else:
+            folding = choose(problem.graph, family=problem.family)
+        found, made = sized(problem, folding, budget=budget, work=work)
+        taken, used = made["cycles_per_image"], made["total"]["lut"] + made["total"]["lutram"]
+        # What FIFOs take of LUTs shows only when they are sized; of time, `within` keeps it.
+        if want is not None and cycles is not None and taken > cycles:
+            want -= ceil(taken - cycles)
+        elif room is not None and max_luts is not None and used > max_luts:
+            room -= used - max_luts
+        else:
+            return found, made
+
+
+def sized(problem: Problem, folding: Folding, *, budget: float = 0.0, work: float = WORK
+          ) -> tuple[Sizing, dict[str, Any]]:
+    """The folding with depths for its FIFOs (`size_fifos`), and `described` of that."""
+    found = size_fifos(problem.graph, folding, budget=budget, work=work)
+    taken = forecast(problem.graph, found.folding).cycles_per_image
+    return found, described(problem, found.folding, taken)
 
 
 def described(problem: Problem, folding: Folding, cycles: float) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,25 @@ def test_jobs_fail_one_by_one_and_results_are_kept(tmp_path: Path) -> None:
 def test_a_job_has_a_limit(tmp_path: Path) -> None:
     found = run_jobs([Job("s", time.sleep, (600,))], tmp_path, workers=1, limit=0.5)
     assert found == [Failure("took longer than 0.5 s")] and not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_while_a_job_starts_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                           ) -> None:
+    started: list[BaseProcess] = []
+
+    def start(process: BaseProcess) -> None:
+        started.append(process)
+        signal.raise_signal(signal.SIGINT)
+        BaseProcess.start(process)
+
+    monkeypatch.setattr(jobs._CONTEXT.Process, "start", start)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_jobs([Job("s", time.sleep, (600,))], tmp_path, workers=1, limit=600.0)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert started[0].pid and not started[0].is_alive()
 
 
 # The verdict, on rows by hand.

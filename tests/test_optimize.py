@@ -44,8 +44,9 @@ from n2uq_hw.ir import (
 )
 from n2uq_hw.lower import lower
 from n2uq_hw.nets import find_net
-from n2uq_hw.optimize import BLOCK_LUTS, FF_LUTS, Problem, least, prices
+from n2uq_hw.optimize import BLOCK_LUTS, FF_LUTS, Problem, fold, least, prices
 from n2uq_hw.sim.forecast import forecast
+from n2uq_hw.sim.sizing import size_fifos
 
 
 def quantizer(name: str, x: str, channels: int) -> Threshold:
@@ -215,6 +216,26 @@ def test_the_fastest_within_a_budget() -> None:
         problem.fastest(100)
     assert str(error.value) == (f"digits_cnn_w2a2: needs {ceil(slow):,} LUTs at least, by "
                                 "estimate, not 100")
+
+
+def test_fifos_count_in_the_budget_of_luts() -> None:
+    graph = lower(find_net("mnist_resnet8_w2a2"))
+    problem = Problem(graph)
+    bare = problem.fastest(16_000)
+    room = ceil(luts(graph, bare))
+    assert luts(graph, size_fifos(graph, bare).folding) > room
+    found, made = fold(problem, max_luts=room)
+    assert luts(graph, found.folding) <= room
+    assert made["total"]["lut"] + made["total"]["lutram"] <= room
+    assert made["cycles_per_image"] == forecast(graph, found.folding).cycles_per_image
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.2])
+def test_a_rate_holds_with_fifos_that_cost_time(budget: float) -> None:
+    graph = lower(find_net("mnist_resnet8_w2a2"))
+    found, made = fold(Problem(graph), cycles=20_000, budget=budget)
+    assert found.full * (1 + budget) <= 20_000
+    assert made["cycles_per_image"] == forecast(graph, found.folding).cycles_per_image <= 20_000
 
 
 def test_unknown_family() -> None:
