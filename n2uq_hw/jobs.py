@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -134,12 +135,20 @@ def _received(pipe: connection.Connection, process: BaseProcess) -> dict[str, An
 def _work(pipe: connection.Connection, job: Job, cache: Path) -> None:
     """The process of one job."""
     def stop(number: int, frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
+        raise SystemExit(128 + signal.SIGTERM)
+
+    def astray(what: Any) -> None:
+        if issubclass(what.exc_type, SystemExit):  # swallowed by a finalizer: once more, after it
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            sys.__unraisablehook__(what)
 
     # What reaches all processes of a terminal: the first one sees to the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGALRM, stop)
+    sys.unraisablehook = astray
     result: dict[str, Any] | Failure
     part = cache / f".{job.key}.{os.getpid()}"
     try:

@@ -205,6 +205,23 @@ def test_a_job_has_a_limit(tmp_path: Path) -> None:
     assert found == [Failure("took longer than 0.5 s")] and not list(tmp_path.iterdir())
 
 
+class Lingers:
+    def __del__(self) -> None:
+        time.sleep(20)
+
+
+def lingers() -> dict[str, Any]:
+    Lingers()
+    time.sleep(20)
+    return {}
+
+
+def test_a_job_ends_though_a_finalizer_swallows_it(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    found = run_jobs([Job("s", lingers, ())], tmp_path, workers=1, limit=3.0)
+    assert found == [Failure("took longer than 3 s")] and time.monotonic() - begin < 15
+
+
 def test_ctrl_c_while_a_job_starts_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                                            ) -> None:
     started: list[BaseProcess] = []
