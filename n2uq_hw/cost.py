@@ -83,6 +83,10 @@ class Memory(NamedTuple):
     select: float = 0
     copy: float = 0
 
+    def times(self, copies: int) -> Memory:
+        """So many of them, as one."""
+        return Memory(*(copies * value for value in self))
+
 
 @dataclass(frozen=True)
 class Family:
@@ -540,7 +544,7 @@ def _(node: Threshold, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: 
     return Parts("Threshold search", {"compare": pe * depth * compared, "count": count},
                  {"x": pe * (depth * x + depth * (depth - 1) // 2),
                   "count": count * (1 + depth) + depth},
-                 tuple(memory for memory in tables for _ in range(pe)))
+                 tuple(memory.times(pe) for memory in tables))
 
 
 class _Lines(NamedTuple):
