@@ -85,7 +85,7 @@ class Memory(NamedTuple):
 
     def times(self, copies: int) -> Memory:
         """So many of them, as one."""
-        return Memory(*(copies * value for value in self))
+        return Memory._make(copies * value for value in self)
 
 
 @dataclass(frozen=True)

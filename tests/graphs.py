@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from hypothesis import strategies as st
 from units import Case, images_on
 
 from n2uq_hw import golden
@@ -34,11 +35,41 @@ from n2uq_hw.ir import (
 )
 
 
+class Drawn:
+    """What is asked of a Generator here, drawn by hypothesis, which looks for the least that fails.
+    """
+
+    def __init__(self, data: st.DataObject) -> None:
+        self.draw = data.draw
+
+    def integers(self, low, high, size=None) -> np.ndarray:
+        low, high = (np.broadcast_to(end, size) if size is not None else end
+                     for end in np.broadcast_arrays(low, high))
+        if low.size > 8:  # one draw, where there are many: there is a limit
+            rng = np.random.default_rng(self.draw(st.integers(0, 2**16)))
+            return rng.integers(low, high)
+        return np.array([self.draw(st.integers(int(a), int(b) - 1)) for a, b in zip(
+            low.flat, high.flat, strict=True)], np.int64).reshape(low.shape)
+
+    def random(self) -> float:
+        return self.draw(st.integers(0, 99)) / 100
+
+    def choice(self, options: Sequence) -> Any:
+        return self.draw(st.sampled_from(list(options)))
+
+
+Source = int | Drawn  # of what is random: a seed, or hypothesis
+
+
+def generator(source: Source) -> Any:
+    return source if isinstance(source, Drawn) else np.random.default_rng(source)
+
+
 class Grower:
     """Builds a random graph node by node, each on top of the `tip`."""
 
-    def __init__(self, name: str, seed: int) -> None:
-        self.name, self.rng = name, np.random.default_rng(seed)
+    def __init__(self, name: str, source: Source) -> None:
+        self.name, self.rng = name, generator(source)
         shape = tuple(int(v) for v in self.rng.integers(1, (7, 7, 5)))
         low = int(self.rng.integers(-4, 1))
         self.nodes: list[Node] = [Input("input", shape=shape, lo=low, hi=low + 9)]
@@ -147,9 +178,9 @@ class Grower:
         return Graph(self.name, tuple(self.nodes)).verify()
 
 
-def random_chain(name: str, seed: int) -> Graph:
+def random_chain(name: str, source: Source) -> Graph:
     """Every node reads the one before."""
-    grower = Grower(name, seed)
+    grower = Grower(name, source)
     if grower.rng.random() < 0.3:
         grower.threshold()
     for _ in range(int(grower.rng.integers(1, 4))):
@@ -158,9 +189,9 @@ def random_chain(name: str, seed: int) -> Graph:
     return grower.finish()
 
 
-def random_residual(name: str, seed: int) -> Graph:
+def random_residual(name: str, source: Source) -> Graph:
     """One or two blocks, perhaps right behind the Input."""
-    grower = Grower(name, seed)
+    grower = Grower(name, source)
     if grower.rng.random() < 0.5:
         grower.windows()
     for _ in range(int(grower.rng.integers(1, 3))):
@@ -168,9 +199,9 @@ def random_residual(name: str, seed: int) -> Graph:
     return grower.finish()
 
 
-def random_folding(graph: Graph, seed: int) -> Folding:
+def random_folding(graph: Graph, source: Source) -> Folding:
     """Any lanes, styles and forms that there are."""
-    rng = np.random.default_rng(seed)
+    rng = generator(source)
     folds = {}
     for node in graph.nodes:
         if not isinstance(node, Flatten):

@@ -16,13 +16,18 @@ import numpy as np
 import pytest
 from amaranth.lib import wiring
 from graphs import (
+    Drawn,
+    Source,
     branch_fifos,
+    generator,
     random_chain,
     random_folding,
     random_residual,
     whole,
     with_depths,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from units import Bench, case, edge_of
 
 from n2uq_hw import nets
@@ -226,11 +231,12 @@ RESIDUALS = (311, 329, 305, 315, 386, 343, 417, 360, 369, 357, 377, 364, 406, 39
 IMAGES = 4
 
 
-def random_accelerator(kind: str, seed: int) -> tuple[Accelerator, Graph]:
+def random_accelerator(kind: str, source: Source, name: str, factor: int
+                       ) -> tuple[Accelerator, Graph]:
     """Any graph, folding and depths that do not deadlock."""
-    graph = {"chain": random_chain, "residual": random_residual}[kind](f"{kind}{seed}", seed)
-    rng = np.random.default_rng(seed)
-    accelerator = with_depths(Accelerator(graph, random_folding(graph, seed)), 1 + seed % 3)
+    graph = {"chain": random_chain, "residual": random_residual}[kind](name, source)
+    rng = generator(source)
+    accelerator = with_depths(Accelerator(graph, random_folding(graph, source)), factor)
     adds = branch_fifos(accelerator.graph)
     accelerator.graph = accelerator.graph.with_nodes(
         replace(node, depth=int(rng.integers(1, 2 * node.depth)))
@@ -258,7 +264,7 @@ def accelerators(chains: Sequence[int], residuals: Sequence[int],
     cases = []
     for kind, seeds in (("chain", chains), ("residual", residuals)):
         for seed in seeds:
-            accelerator, graph = random_accelerator(kind, seed)
+            accelerator, graph = random_accelerator(kind, seed, f"{kind}{seed}", 1 + seed % 3)
             cases.append(whole(accelerator, graph, IMAGES, seed))
     return Bench(cases, factory)
 
@@ -287,6 +293,23 @@ def test_random_accelerators_are_predicted(some: Bench, stalls: tuple[float, flo
 def test_many_random_accelerators_are_predicted(many: Bench, stalls: tuple[float, float]) -> None:
     assert len(many.cases) >= 50
     check_wholes(many, stalls, 7)
+
+
+@pytest.mark.slow
+@settings(max_examples=5, deadline=None, derandomize=True, database=None,
+          suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_drawn_accelerators_are_predicted(
+        data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Ten at a time, for one compile."""
+    cases = []
+    for k in range(10):
+        kind, factor = data.draw(st.sampled_from(["chain", "residual"])), data.draw(
+            st.integers(1, 3))
+        cases.append(whole(*random_accelerator(kind, Drawn(data), f"drawn{k}", factor), IMAGES))
+    bench = Bench(cases, tmp_path_factory)
+    for stalls in SIDES:
+        check_wholes(bench, stalls, 7)
 
 
 def shipped_nets(names: Iterable[str], images: int, factory: pytest.TempPathFactory) -> Bench:

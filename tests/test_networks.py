@@ -18,6 +18,8 @@ from n2uq_hw.formats import Formats
 from n2uq_hw.lower import lower
 from n2uq_hw.model import InputSpec, Net
 from n2uq_hw.nets import find_net
+from n2uq_hw.sim.forecast import stalled
+from n2uq_hw.sim.sizing import size_fifos
 from n2uq_hw.verify import Verdict, verify
 
 RESNET18 = architectures.resnet(18, 2, True, 10)
@@ -27,14 +29,19 @@ MOBILENETV2 = architectures.mobilenetv2(4, 10)
 def in_rtl(net: Net, folder: Path, images: np.ndarray, labels: np.ndarray | None = None, *,
            formats: Formats | None = None, cycles: int | None = None,
            stalls: tuple[float, ...] = (0.0, 0.3)) -> list[Verdict]:
-    """Build and run with each share of stalls; every bit is as in golden."""
+    """Build and run with each share of stalls; every bit is as in golden, every cycle as predicted.
+    """
     graph = lower(net, formats)
-    emit(graph, choose(graph, cycles), folder / net.name, images[:1], None)
+    folding = size_fifos(graph, choose(graph, cycles)).folding
+    emit(graph, folding, folder / net.name, images[:1], None)
     build = load_build(folder / net.name)
     verdicts = [verify(build, images, labels, stalls=share, seed=5) for share in stalls]
-    for verdict in verdicts:
+    for share, verdict in zip(stalls, verdicts, strict=True):
         assert verdict.mismatches == 0, verdict.first_mismatch
         assert verdict.images == len(images)
+        predicted = stalled(graph, folding, len(images), share, 5)
+        assert verdict.cycles_first_output == predicted.cycles_first_output
+        assert verdict.cycles_per_image == predicted.cycles_per_image
     return verdicts
 
 
