@@ -21,8 +21,8 @@ from .files import load_arrays, save_arrays
 __all__ = [
     "IMAGES", "LTQ", "Add", "AvgPool", "BatchNorm", "Bias", "Conv", "Flatten", "FloatConv",
     "FloatLinear", "InputSpec", "Layer", "Linear", "MaxPool", "Net", "PReLU", "Pact", "ReLU",
-    "ReLU6", "layer_float", "load_net", "ltq_levels", "ltq_thresholds", "pact_levels", "sources",
-    "walk", "weight_codes",
+    "ReLU6", "convolve", "layer_float", "load_net", "ltq_levels", "ltq_thresholds", "pact_levels",
+    "sources", "walk", "weight_codes",
 ]
 
 FORMAT = 1
@@ -554,7 +554,7 @@ def _windows(layer: Conv | FloatConv | MaxPool, x: np.ndarray, pad: float) -> np
     return views[:, :, ::layer.stride, ::layer.stride]
 
 
-def _convolve(layer: Conv | FloatConv, w: np.ndarray, groups: int, x: np.ndarray) -> np.ndarray:
+def convolve(layer: Conv | FloatConv, w: np.ndarray, groups: int, x: np.ndarray) -> np.ndarray:
     """Convolution with float64 `w` [Cout, Cin/groups, k, k], as a product of matrices per group."""
     views = _windows(layer, x, 0)
     images, _, height, width = views.shape[:4]
@@ -573,12 +573,12 @@ def _convolve(layer: Conv | FloatConv, w: np.ndarray, groups: int, x: np.ndarray
 def _(layer: Conv, p: Params, x: np.ndarray) -> np.ndarray:
     k, delta = weight_codes(p["weight"], p["clip_val"][0], layer.bits)
     w = (2 * k - (2**layer.bits - 1)) * delta.reshape(-1, 1, 1, 1)
-    return _convolve(layer, w, layer.groups, x)
+    return convolve(layer, w, layer.groups, x)
 
 
 @layer_float.register
 def _(layer: FloatConv, p: Params, x: np.ndarray) -> np.ndarray:
-    return _convolve(layer, p["weight"].astype(np.float64), 1, x)
+    return convolve(layer, p["weight"].astype(np.float64), 1, x)
 
 
 @layer_float.register

@@ -24,13 +24,13 @@ from .errors import N2uqError
 from .model import InputSpec, Layer, Net, walk
 
 __all__ = ["LTQ", "PACT", "Add", "LearnableBias", "Network", "QuantizedConv2d", "QuantizedLinear",
-           "gste", "module_for", "quantize_weight", "settle_codes", "weight_codes"]
+           "count_below", "gste", "module_for", "quantize_weight", "settle_codes", "weight_codes"]
 
 FEW = 15  # points that are faster compared one by one than searched
 NUDGE, NUDGES = 1e-5, 20  # relative move of a weight on a rounding boundary, and how often
 
 
-def _count_below(x: Tensor, points: Tensor) -> Tensor:
+def count_below(x: Tensor, points: Tensor) -> Tensor:
     """How many of the ascending `points` lie strictly below each entry of `x`, int64."""
     if len(points) > FEW:
         return torch.bucketize(x, points)
@@ -49,14 +49,14 @@ class _GSTE(torch.autograd.Function):
         thresholds = torch.stack([*accumulate(
             [start[0] + a[0] / 2, *(a[:-1] / 2 + a[1:] / 2).unbind()])])
         ctx.save_for_backward(x, torch.stack([*accumulate([start[0], *a.unbind()])]), a)
-        return _count_below(x, thresholds).to(x.dtype) * (2 / len(a))
+        return count_below(x, thresholds).to(x.dtype) * (2 / len(a))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, points, a = ctx.saved_tensors
         n = len(a)
         # 1..n; 0 below `start`, n + 1 above the last point
-        interval = _count_below(x, points).flatten()
+        interval = count_below(x, points).flatten()
         slope = F.pad((2 / n) / a, (1, 1))     # 0 outside
         to_x = grads[0] * slope.index_select(0, interval).reshape(x.shape)
         left = F.pad(points, (1, 0)).index_select(0, interval).reshape(x.shape)

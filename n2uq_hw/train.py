@@ -39,7 +39,8 @@ from .model import (
 )
 from .nn import Network
 
-__all__ = ["ARCHITECTURES", "RECIPES", "Recipe", "cnn", "mlp", "run_training", "train"]
+__all__ = ["ARCHITECTURES", "RECIPES", "Recipe", "cnn", "fit", "mlp", "run_training", "start",
+           "train"]
 
 VALIDATION = 10    # every tenth training image chooses the epoch that is kept
 WARM_UP = 0.1      # share of the steps in which the learning rate rises; then it falls as a cosine
@@ -236,15 +237,37 @@ def train(name: str, recipe: Recipe, folder: Path | None = None, *, quiet: bool 
     small nets hardly notice).
     """
     given, test = data.load(recipe.dataset, folder, "train"), data.load(recipe.dataset, folder)
+    network, spec = start(recipe, given)
+    best = fit(network, recipe, given, name, quiet=quiet)
+    meta = {"dataset": recipe.dataset, "recipe": asdict(recipe), "validation": best}
+    net = network.to_net(name, spec, meta)
+    return replace(net, meta=meta | {"accuracy": {"float": _test_accuracy(net, test)}})
+
+
+def start(recipe: Recipe, given: data.Dataset) -> tuple[Network, InputSpec]:
+    """The untrained network of a recipe for images as those `given`, and what it takes of them.
+
+    Torch is seeded, and held to one thread.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
     channels, height, width = given.images.shape[1:]
     spec = InputSpec((channels, height, width), given.max, 1 / given.max)
     network = Network(ARCHITECTURES[recipe.architecture](recipe, spec.shape, given.classes))
     if recipe.input_bits:
         # Pixels come in 0..1, the quantizer's surrogate covers 0..2.
         torch.nn.init.constant_(network.get_parameter("input_quan.scale1"), 2.0)
+    return network, spec
+
+
+def fit(network: Network, recipe: Recipe, given: data.Dataset, name: str, *, quiet: bool = False
+        ) -> float:
+    """Train `network` in place on the images `given`, by everything else that the recipe says.
+
+    It ends as it was in the epoch that did best on every tenth of the images, which it does not
+    learn; returns that accuracy.
+    """
+    rng = np.random.default_rng(recipe.seed)
     images, labels = torch.from_numpy(given.images) / given.max, torch.from_numpy(given.labels)
     held = torch.arange(len(labels)) % VALIDATION == 0
     x, y = images[~held], labels[~held]
@@ -281,9 +304,7 @@ def train(name: str, recipe: Recipe, folder: Path | None = None, *, quiet: bool 
             if epoch in TABLE or epoch % 10 == 0:
                 progress.print(f"epoch {epoch:>4}  {note}  {time.monotonic() - began:.1f} s/epoch")
     network.load_state_dict(kept)
-    meta = {"dataset": recipe.dataset, "recipe": asdict(recipe), "validation": best}
-    net = network.to_net(name, spec, meta)
-    return replace(net, meta=meta | {"accuracy": {"float": _test_accuracy(net, test)}})
+    return best
 
 
 def run_training(
