@@ -715,11 +715,12 @@ def compare(
             "--quick", help="In minutes: unless said otherwise 8 lanes, xcup and cmos, no DSP "
             "blocks, no place and route; small designs are synthesized several at a time, which "
             "moves their LUTs by about 1 %.")] = False,
-        level: Annotated[str, typer.Option(help="What is compared: lane, an array of lanes.")
-                         ] = "lane",
+        level: Annotated[str, typer.Option(
+            help="What is compared: lane, an array of lanes; mvu, one with weight memory and "
+            "quantizer; network, a shipped net.")] = "lane",
         bits: Annotated[str, typer.Option(help="Of weights and activations.")] = "2,3,4",
         lanes: Annotated[str | None, typer.Option(
-            help="Products per cycle; default 8,16,64,256.")] = None,
+            help="Products per cycle; default 8,16,64,256, of an MVU 64,256.")] = None,
         families: Annotated[str | None, typer.Option(
             help="Of xcup, xc7, ecp5, ice40, and cmos for gates and transistors; default "
             "all.")] = None,
@@ -749,7 +750,7 @@ def compare(
     from . import comparison
     from .compare import FAMILIES, Settings, find_design, measure
     from .hw.designs import DESIGNS
-    from .levels import layer_codes
+    from .levels import LEVELS, layer_codes
 
     classes = (*DESIGNS, *map(find_design, design or ()))
     if methods is not None:
@@ -758,10 +759,11 @@ def compare(
             if name not in known:
                 raise N2uqError(f"--methods must be of {', '.join(known)}, not {name or 'nothing'}")
         classes = tuple(cls for cls in classes if cls.method in methods.split(","))
+    default = LEVELS[level].lanes if level in LEVELS else ()
     settings = Settings(
         classes=classes, level=level,
         bits=_numbers("--bits", bits),
-        lanes=_numbers("--lanes", lanes or ("8" if quick else "8,16,64,256")),
+        lanes=_numbers("--lanes", lanes) if lanes else default[:1] if quick else default,
         families=tuple((families or ("xcup,cmos" if quick else ",".join(FAMILIES))
                         ).split(",")),
         dsps=tuple((dsp or ("off" if quick else "off,on")).split(",")),

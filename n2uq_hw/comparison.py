@@ -88,11 +88,11 @@ def contests(rows: Sequence[Row]) -> list[Contest]:
 
 def cells(contest: Contest) -> list[str]:
     """A line of the table of contests: bits, lanes, family, and design and size of each side."""
-    _, weight_bits, act_bits, lanes, family, dsp = contest.point
+    _, weight_bits, act_bits, lanes, family, dsp, net = contest.point
     sides = [("–", None) if row is None else (row.design, size(row))
              for row in (contest.ours, contest.theirs)]
     (_, ours), (_, theirs) = sides
-    return [f"{weight_bits}×{act_bits}", str(lanes), f"{family}{', DSP blocks' * dsp}",
+    return [f"{weight_bits}×{act_bits}", net or str(lanes), f"{family}{', DSP blocks' * dsp}",
             *(text for name, value in sides for text in
               (name, "–" if value is None else f"{value:,}")),
             f"{theirs / ours:.2f}" if ours and theirs else "–"]
@@ -128,13 +128,16 @@ def _points(rows: Iterable[Row]) -> dict[tuple[Any, ...], list[Row]]:
 def _accuracy(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """ImageNet top-1 of each published method beside the cost of the widest array that fits it.
 
-    A method's hardware is the cheapest of the designs that can hold its levels.
+    A method's hardware is the cheapest of the designs that can hold its levels.  At level "mvu" it
+    is a layer of ResNet-18; a whole network is another than ImageNet's.
     """
+    if rows[0].level == "network":
+        return []
     table = json.loads(LITERATURE.read_text())["imagenet"]
     widest = max(row.lanes for row in rows)
     found = []
     for point, group in _points(row for row in rows if row.lanes == widest).items():
-        _, weight_bits, act_bits, _, family, dsp = point
+        _, weight_bits, act_bits, _, family, dsp, _ = point
         if weight_bits != act_bits or weight_bits not in table["bits"]:
             continue
         for method, entry in table["methods"].items():
@@ -154,6 +157,7 @@ def _references(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for title, entry in known["designs"].items():
         for bits, luts in zip(known["bits"], entry["luts"], strict=True):
             best = _best(row for row in rows if row.family == known["family"]
+                         and row.level == "lane"
                          and row.lanes == known["lanes"] and not row.dsp_blocks
                          and row.weight_bits == row.act_bits == bits
                          and row.design.startswith(tuple(entry["names"])))
@@ -214,7 +218,8 @@ def _report(found: Comparison, settings: Settings, made: Mapping[str, Any],
     tables: dict[str, dict[str, dict[int, Row]]] = {}
     notes: dict[str, list[str]] = {}
     for row in found.rows:
-        title = (f"{row.family}{', DSP blocks' * row.dsp_blocks}, {row.lanes} lanes")
+        title = (f"{row.family}{', DSP blocks' * row.dsp_blocks}, {row.net}"
+                 f"{', ' * bool(row.net)}{row.lanes} lanes")
         if size(row) is not None:
             tables.setdefault(title, {}).setdefault(row.design, {})[row.weight_bits] = row
         if row.note:

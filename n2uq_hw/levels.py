@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """What is compared: designs as gateware of some size, and how each proves that it is its golden."""
 
 from __future__ import annotations
@@ -8,22 +9,32 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from amaranth.hdl import Shape
+from amaranth.lib import wiring
 
-from . import data, golden, nets
+from . import data, golden, nets, tools
 from .data import channels_last
 from .emit import library_verilog
 from .errors import N2uqError
 from .gates import STREAMS, Netlist, map_gates
+from .hw.build import lanes_of
 from .hw.designs import Design
+from .hw.designs.mvu import CodedMatVec
+from .hw.designs.networks import Whole, mvus, networks
 from .hw.stream import Library
 from .ir import MatVec
 from .lower import lower
+from .sim.harness import Dut, Sink, Source, pack
+from .sim.runner import MAX_IDLE, simulate
 
-__all__ = ["BEATS", "LEVELS", "Codes", "Lane", "MismatchError", "Proof", "Subject",
-           "layer_codes"]
+__all__ = ["BEATS", "LEVELS", "Codes", "Lane", "Level", "MismatchError", "Proof", "Streamed",
+           "Subject", "layer_codes"]
 
+VECTORS = 8    # images of a simulation
+CYCLES = 4096  # of an image in a whole network, at most
 BEATS = 64   # beats of each stream in which toggles are counted
 PACKAGE = __name__.partition(".")[0]
 IMAGES = 16  # images of a net's data set whose activations are used
@@ -53,19 +64,19 @@ class Proof:
     Members
     -------
     latency: cycles from codes to their dot product.
-    dots: dot products that were compared with golden, all of them equal.
+    dots: results that were compared with golden, all of them equal.
     ports: of each port, whether it is an output, and its bits.
-    gates, flops, transistors: of CMOS gates.
+    gates, flops, transistors: of CMOS gates, where those are what is proven.
     activity: per cycle, how often each net changes times the pins that it drives.
     """
 
     latency: int
     dots: int
     ports: dict[str, list[int]]
-    gates: int
-    flops: int
-    transistors: int
-    activity: float
+    gates: int | None = None
+    flops: int | None = None
+    transistors: int | None = None
+    activity: float | None = None
 
 
 class Subject(ABC):
@@ -74,7 +85,7 @@ class Subject(ABC):
     Members
     -------
     name, method, uniform, writable: of the design, as in the tables.
-    weight_bits, act_bits, lanes: what it is compared at.
+    weight_bits, act_bits, lanes, net: what it is compared at.
     macs: multiply-accumulates per cycle.
     top: its module.
     identity: what it was made from, beside the sources of this package; its repr tells it from
@@ -91,6 +102,7 @@ class Subject(ABC):
     macs: int
     top: str
     identity: object
+    net = ""
 
     @abstractmethod
     def verilog(self) -> dict[str, str]:
@@ -124,12 +136,7 @@ class Lane(Subject):
         self.weight_bits, self.act_bits = design.weight_bits, design.act_bits
         self.lanes = self.macs = design.lanes
         self.top = re.sub(r"\W", "_", f"lanes {design.name}", flags=re.ASCII)
-        cls = type(design)
-        values = [(name, array.tolist()) for name, array in (
-            ("weights", design.weights), ("activations", design.activations),
-            *design.tables.items())]
-        self.identity = (cls.__qualname__, design.name, design.weight_bits, design.act_bits,
-                         design.lanes, values) if cls.__module__.startswith(PACKAGE) else None
+        self.identity = _identity(design)
 
     def verilog(self) -> dict[str, str]:
         library = Library()
@@ -163,6 +170,15 @@ class Lane(Subject):
         activity = float((net.toggles * net.fanout).sum()) / (cycles * STREAMS)
         return Proof(design.latency, expected.size, net.widths, net.gates, net.flops,
                      net.transistors, round(activity, 3))
+
+
+def _identity(design: Design) -> object:
+    """What tells a design of this package from all others; None of another's."""
+    cls = type(design)
+    values = [(name, array.tolist()) for name, array in (
+        ("weights", design.weights), ("activations", design.activations), *design.tables.items())]
+    return (cls.__qualname__, design.name, design.weight_bits, design.act_bits,
+            design.lanes, values) if cls.__module__.startswith(PACKAGE) else None
 
 
 def _extremes(design: Design) -> tuple[np.ndarray, np.ndarray]:
@@ -233,11 +249,147 @@ def layer_codes(name: str) -> Codes:
     return best
 
 
+class Streamed(Subject):
+    """A whole MVU or network, an `Accelerator` with an input and an output stream.
+
+    Simulated is its Verilog, as that of a build is, with its tables written before: every bit of
+    every output, first without a stall, then with stalls on both sides.  Inputs are `images`, else
+    VECTORS random ones, of which the first two are at the ends of their range.
+    """
+
+    def __init__(self, whole: Whole, lanes: int, images: np.ndarray | None = None) -> None:
+        self.whole, self.images = whole, images
+        self.name, self.method, self.uniform = whole.name, whole.method, whole.uniform
+        self.writable = bool(whole.tables)
+        self.weight_bits, self.act_bits = whole.point["weight_bits"], whole.point["act_bits"]
+        self.lanes = self.macs = lanes
+        self.net, self.top = whole.point.get("net", ""), whole.top
+        made_of = [_identity(node.design) for node in whole.graph.nodes
+                   if isinstance(node, CodedMatVec)]
+        net = [(name, array.tobytes()) for name, array in nets.find_net(self.net).params.items()
+               ] if self.net else []
+        self.identity = None if None in made_of else (
+            whole.name, sorted(whole.point.items()), made_of, hashlib.sha256(
+                repr(net).encode()).hexdigest())
+
+    def verilog(self) -> dict[str, str]:
+        return self.whole.verilog()
+
+    def prove(self, verilog: Sequence[Path], codes: Codes | None) -> Proof:
+        graph, folding, edges = self.whole.graph, self.whole.folding, self.whole.graph.edges
+        given, made = edges[graph.input.name], edges[graph.nodes[-1].name]
+        images = self.images
+        if images is None:
+            images = np.random.default_rng(0).integers(
+                given.lo, given.hi + 1, (VECTORS, *given.shape))
+            images[0], images[1] = given.lo, given.hi
+        expected = golden.run(graph, images)
+        ports = _ports(self.whole)
+        beats = {"i": (given, lanes_of(graph, folding, graph.input.name), images),
+                 "o": (made, lanes_of(graph, folding, graph.nodes[-1].name), expected)}
+        bits = {name: pack(values.reshape(-1, lanes), edge.width)
+                for name, (edge, lanes, values) in beats.items()}
+        runs = []
+        with tools.scratch() as folder:
+            (folder / "loaded.v").write_text(_loaded(self.whole, ports))
+            dut = Dut(graph.name, "loaded", (Source(
+                "i__payload", "i__valid", "i__ready", bits["i"].shape[1], bits["i"]),), (Sink(
+                    "o__payload", "o__valid", "o__ready", bits["o"].shape[1], len(bits["o"])),))
+            for stalls in 0.0, 0.3:
+                runs.append(simulate([*verilog, folder / "loaded.v"], [dut], work=folder / "work",
+                                     stalls=(stalls, stalls), seed=1, max_idle=MAX_IDLE * 100))
+                ((found,),) = runs[-1].sinks.values()
+                if (wrong := (found.beats != bits["o"]).any(axis=1)).any():
+                    raise MismatchError(f"{self.name}: beat {wrong.argmax()} of {len(wrong)} "
+                                        "differs between Verilog and golden")
+        ((accepted,),), ((record,),) = runs[0].sources.values(), runs[0].sinks.values()
+        return Proof(int(record.cycles[0] - accepted[0]) + 1, len(runs) * expected.size, ports)
+
+
+def _ports(whole: Whole) -> dict[str, list[int]]:
+    """Of each port of its Verilog, whether it is an output, and its bits."""
+    found, unit = {"clk": [0, 1], "rst": [0, 1]}, whole.create()
+    for path, member, _ in unit.signature.flatten(unit):
+        if bits := Shape.cast(member.shape).width:
+            found["__".join(map(str, path))] = [int(member.flow == wiring.Out), bits]
+    return found
+
+
+def _loaded(whole: Whole, ports: Mapping[str, Sequence[int]]) -> str:
+    """Verilog of `whole` in a module that writes its tables, an entry a cycle, before it runs."""
+    entries = [(prefix, place, at, int(value)) for prefix, of in whole.tables.items()
+               for place, values in enumerate(of.tables.values())
+               for at, value in enumerate(values)]
+    rows = "".join(
+        f"    {step}: {{{', '.join(loads)}}} = {{{', '.join(values)}}};\n"
+        for step, (prefix, *entry) in enumerate(entries)
+        for given in [[(port, value) for name, value in zip(
+            ("en", "table", "addr", "data"), (1, *entry), strict=True)
+            for port in [f"{prefix}load_{name}"] if port in ports]]
+        for loads in [[port for port, _ in given]]
+        for values in [[f"{ports[port][1]}'d{value & (1 << ports[port][1]) - 1}"
+                        for port, value in given]])
+    loads = [name for name in ports if "load_" in name]
+    body = [f"  reg [{ports[name][1] - 1}:0] {name};\n" for name in loads]
+    clear = "".join(f"    {name} = 0;\n" for name in loads)
+    pins = [f".{name}({name})" for name in ports if name not in ("i__valid", "i__ready")]
+    return f"""module loaded (input clk, input rst,
+    input [{ports["i__payload"][1] - 1}:0] i__payload, input i__valid, output i__ready,
+    output [{ports["o__payload"][1] - 1}:0] o__payload, output o__valid, input o__ready);
+  reg [31:0] step = 0;
+  wire ready, done = step == {len(entries)};
+{"".join(body)}  assign i__ready = ready & done;
+  always @(posedge clk) step <= rst ? 0 : step + !done;
+  always @* begin
+{clear}    case (step)
+{rows}    default: ;
+    endcase
+  end
+  {whole.top} unit ({", ".join(pins)}, .i__valid(i__valid & done), .i__ready(ready));
+endmodule
+"""
+
+
 def _lane(classes: Iterable[type[Design]], **point: int) -> Iterator[Subject]:
     """One array of lanes for each variant of each class."""
     for cls in classes:
         yield from map(Lane, cls.variants(**point))
 
 
-# What is compared on each level, of classes of designs, at `weight_bits`, `act_bits` and `lanes`.
-LEVELS: Mapping[str, Callable[..., Iterator[Subject]]] = {"lane": _lane}
+def _mvu(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int, lanes: int
+         ) -> Iterator[Subject]:
+    """A 3 × 3 convolution of ResNet-18, SIMD the larger factor of `lanes`; and its quantizer."""
+    pe = 2**((lanes.bit_length() - 1) // 2)
+    if lanes & (lanes - 1):
+        raise N2uqError(f"lanes of an MVU must be a power of two, not {lanes}")
+    for whole in mvus(classes, weight_bits=weight_bits, act_bits=act_bits, pe=pe,
+                      simd=lanes // pe):
+        yield Streamed(whole, lanes)
+
+
+def _network(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int, lanes: int
+             ) -> Iterator[Subject]:
+    """The shipped digits CNN and MNIST MLP of so many bits; their folding has the lanes."""
+    for name in (f"{kind}_w{weight_bits}a{act_bits}" for kind in ("digits_cnn", "mnist_mlp")):
+        if name in nets.shipped():
+            found = data.images_for(nets.find_net(name).meta.get("dataset", ""), None)
+            for whole in networks(classes, net=name, cycles=CYCLES):
+                images = None if found is None else channels_last(
+                    found[0][:VECTORS], whole.graph.input.shape, name)
+                yield Streamed(whole, whole.point["lanes"], images)
+
+
+class Level(NamedTuple):
+    """What is compared: of classes of designs, at `weight_bits`, `act_bits` and `lanes`.
+
+    Members
+    -------
+    lanes: those that it is compared at by default; (0,) where it has its own.
+    """
+
+    subjects: Callable[..., Iterator[Subject]]
+    lanes: tuple[int, ...]
+
+
+LEVELS = {"lane": Level(_lane, (8, 16, 64, 256)), "mvu": Level(_mvu, (64, 256)),
+          "network": Level(_network, (0,))}

@@ -24,8 +24,10 @@ from n2uq_hw.compare import Comparison, Row, Settings, find_design, measure
 from n2uq_hw.comparison import contests, losses
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.gates import STREAMS, Netlist, map_gates
-from n2uq_hw.hw.designs import DESIGNS, Uniform
+from n2uq_hw.hw.designs import DESIGNS, Apot, Decode, Uniform
+from n2uq_hw.hw.designs.networks import mvus
 from n2uq_hw.jobs import Failure, Job, run_jobs
+from n2uq_hw.levels import MismatchError, _loaded
 
 # Designs as a user writes them: one right, in both ways, and one whose gateware is not its golden.
 MINE = '''
@@ -467,3 +469,95 @@ def test_ctrl_c_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     left = [path for path in tmp_path.rglob("*") if path.name.startswith((".", "tmp"))]
     assert not left
+
+
+# Whole MVUs and networks.
+
+MVU = {"weight_bits": 2, "act_bits": 2, "outputs": 8, "inputs": 24, "pe": 2, "simd": 4}
+
+
+def wholes(**point: int) -> dict[str, levels.Streamed]:
+    return {whole.name: levels.Streamed(whole, 8) for whole in mvus(
+        (Uniform, Decode), **(MVU | point))}
+
+
+def files_of(subject: levels.Subject, folder: Path) -> list[Path]:
+    folder.mkdir()
+    for name, text in subject.verilog().items():
+        (folder / name).write_text(text)
+    return sorted(folder.iterdir())
+
+
+def test_mvus_are_proven(tmp_path: Path) -> None:
+    """Tables written or not; and what has other weights is found out."""
+    made, other = wholes(), wholes(seed=2)
+    for k, name in enumerate(("direct", "decode w4 operator writable")):
+        found = made[name].prove(files_of(made[name], tmp_path / f"{k}"), None)
+        assert found.dots == 2 * levels.VECTORS * MVU["outputs"] and found.gates is None
+        assert found.latency > MVU["inputs"] / MVU["simd"]
+        with pytest.raises(MismatchError, match=f"^{name}: beat .* differs between Verilog and "):
+            made[name].prove(files_of(other[name], tmp_path / f"other{k}"), None)
+
+
+def test_tables_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = wholes()["decode w4 operator writable"]
+    monkeypatch.setattr(levels, "_loaded", lambda *given: _loaded(*given).replace(
+        "{1'd1", "{1'd0"))
+    with pytest.raises(MismatchError):
+        subject.prove(files_of(subject, tmp_path / "v"), None)
+
+
+def test_a_whole_level(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def small(classes: Any, *, weight_bits: int, act_bits: int, lanes: int) -> Any:
+        for whole in mvus(classes, **(MVU | {"weight_bits": weight_bits, "act_bits": act_bits})):
+            if whole.name in ("direct", "apot case"):
+                yield levels.Streamed(whole, lanes)
+
+    monkeypatch.setitem(levels.LEVELS, "mvu", levels.Level(small, (8,)))
+    settings = replace(SMALL, classes=(Uniform, Apot), level="mvu", lanes=(8,), routed="none")
+    found = measure(settings, cache)
+    assert not found.failures
+    assert [(row.design, row.level, row.family, row.macs) for row in found.rows] == [
+        ("direct", "mvu", "ecp5", 8), ("apot case", "mvu", "ecp5", 8)]
+    assert all(row.lut > 50 and row.ff > 20 and row.latency > 6 for row in found.rows)
+    made = comparison.write(found, settings, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "its Verilog is simulated" in text and "a layer of it" in text
+    assert {point["method"] for point in made["imagenet"]} >= {"N2UQ", "APoT"}
+    assert not made["reference_points"]
+
+
+def test_networks_keep_their_folding() -> None:
+    subjects = list(levels.LEVELS["network"].subjects(
+        (Uniform, Decode), weight_bits=2, act_bits=2, lanes=0))
+    assert {subject.net for subject in subjects} == {"digits_cnn_w2a2", "mnist_mlp_w2a2"}
+    by_net: dict[str, list[levels.Streamed]] = {}
+    for subject in subjects:
+        by_net.setdefault(subject.net, []).append(subject)
+    for group in by_net.values():
+        lanes = [{name: (fold.pe, fold.simd) for name, fold in each.whole.folding.items()}
+                 for each in group]
+        assert all(each == lanes[0] for each in lanes)
+        assert len({each.whole.graph.name for each in group}) == len(group)
+        assert len({repr(each.identity) for each in group}) == len(group)
+        assert all(each.lanes == group[0].lanes > 1 for each in group)
+
+
+@pytest.mark.slow
+def test_a_network_is_proven(tmp_path: Path) -> None:
+    subjects = levels.LEVELS["network"].subjects((Apot,), weight_bits=3, act_bits=3, lanes=0)
+    subject = next(iter(subjects))
+    assert subject.prove(files_of(subject, tmp_path / "v"), None).dots > 100
+
+
+@pytest.mark.parametrize("changed,message", [
+    ({"level": "network"}, "lanes cannot be chosen at level network, whose folding has them"),
+    ({"lanes": (0,)}, "lanes must be given at level lane")])
+def test_lanes_of_levels(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(N2uqError, match=f"^{message}$"):
+        replace(SMALL, **changed)
+
+
+def test_lanes_of_an_mvu() -> None:
+    with pytest.raises(N2uqError, match="lanes of an MVU must be a power of two, not 24"):
+        list(levels.LEVELS["mvu"].subjects((Uniform,), weight_bits=2, act_bits=2, lanes=24))

@@ -23,7 +23,7 @@ from amaranth.lib.wiring import In, Out
 from ...errors import N2uqError
 from ..stream import shape_for
 
-__all__ = ["DESIGNS", "Datapath", "Design", "Lanes", "Term", "add", "datapath", "designs",
+__all__ = ["DESIGNS", "Datapath", "Design", "Lanes", "Tabled", "Term", "add", "datapath", "designs",
            "load_ports"]
 
 READS = 7  # of one memory in LUTs: what UltraScale's have beside the port that writes

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """What is compared above the lane array: quantizers, whole MVUs, whole networks, in every design.
 
 Each is a graph with its folding, which the product's own `Accelerator` builds: streams, width
@@ -6,7 +7,7 @@ converters and FIFOs are the same for all.  N2UQ's are the product's own units.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
@@ -21,7 +22,7 @@ from ...lower import lower
 from ...nets import find_net
 from ..build import Accelerator, module_name
 from ..stream import Library
-from .design import Design, designs
+from .design import Design, Tabled
 from .mvu import CodedMatVec
 from .quantizer import Codebook
 from .uniform import Uniform
@@ -38,15 +39,23 @@ class Whole:
 
     Members
     -------
-    name, method: of the design, as in the tables.
+    name, method, uniform: of the design, as in the tables.
     point: what it is measured at: bits, PE, SIMD, ...
     """
 
     name: str
     method: str
+    uniform: bool
     point: Mapping[str, Any]
     graph: Graph
     folding: Folding
+
+    @property
+    def tables(self) -> dict[str, Tabled]:
+        """What is written while it runs, by the prefix of its `load_ports`."""
+        having = {f"{node.name}_": node if isinstance(node, Codebook) else node.design
+                  for node in self.graph.nodes if isinstance(node, CodedMatVec | Codebook)}
+        return {prefix: of for prefix, of in having.items() if of.writable}
 
     @property
     def top(self) -> str:
@@ -89,14 +98,15 @@ def quantizers(*, bits: int, channels: int = 64, pe: int = 1, sum_bits: int = 12
                 graph = Graph(_identifier(title), (
                     Input("input", shape=(1, 1, channels), lo=-half, hi=half - 1),
                     Threshold("quan", ("input",), **given), *filter(None, [book])))
-                yield Whole(title, "codebook" if book else Uniform.method, {
+                yield Whole(title, "codebook" if book else Uniform.method, not book, {
                     "act_bits": bits, "channels": channels, "pe": pe, "sum_bits": sum_bits}, graph,
                     {node.name: Fold(pe=pe, style=style) for node in graph.nodes})
 
 
-def mvus(*, weight_bits: int, act_bits: int, outputs: int = 128, inputs: int = 1152, pe: int = 16,
-         simd: int = 32, seed: int = 1) -> Iterator[Whole]:
-    """An MVU and its quantizer in every design, for normally distributed weights [N, K].
+def mvus(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int,
+         outputs: int = 128, inputs: int = 1152, pe: int = 16, simd: int = 32, seed: int = 1
+         ) -> Iterator[Whole]:
+    """An MVU and its quantizer in the designs of `classes`, for normally distributed weights.
 
     The defaults are a 3 × 3 convolution of ResNet-18 from 128 to 128 channels, without its window.
     """
@@ -105,17 +115,18 @@ def mvus(*, weight_bits: int, act_bits: int, outputs: int = 128, inputs: int = 1
     normal /= (2 - 2.0**(1 - weight_bits)) * np.abs(normal).mean(axis=1, keepdims=True)
     point = {"weight_bits": weight_bits, "act_bits": act_bits, "outputs": outputs,
              "inputs": inputs, "pe": pe, "simd": simd}
-    uniform, *_ = Uniform.variants(weight_bits=weight_bits, act_bits=act_bits, lanes=simd)
-    levels = uniform.weights
-    weights = levels[nearest(levels, normal)]
-    for form in FORMS:
-        yield _mvu(f"product {form}", uniform, point,
-                   MatVec("mvu", ("input",), weights=weights), Fold(pe, simd, form=form))
-    for design in designs(weight_bits=weight_bits, act_bits=act_bits, lanes=simd):
-        if not isinstance(design, Uniform):
-            node = CodedMatVec("mvu", ("input",), weights=nearest(design.weights, normal),
-                               design=design)
-            yield _mvu(design.name, design, point, node, Fold(pe, simd))
+    for cls in classes:
+        made = list(cls.variants(weight_bits=weight_bits, act_bits=act_bits, lanes=simd))
+        if issubclass(cls, Uniform):
+            levels = made[0].weights
+            node = MatVec("mvu", ("input",), weights=levels[nearest(levels, normal)])
+            for form in FORMS:
+                yield _mvu(form, made[0], point, node, Fold(pe, simd, form=form))
+        else:
+            for design in made:
+                yield _mvu(design.name, design, point, CodedMatVec(
+                    "mvu", ("input",), weights=nearest(design.weights, normal), design=design),
+                    Fold(pe, simd))
 
 
 def nearest(levels: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -136,7 +147,7 @@ def _mvu(name: str, design: Design, point: Mapping[str, int], node: MatVec, fold
     # As many lanes as keep up.
     beats = point["inputs"] // fold.simd
     lanes = next(n for n in range(1, fold.pe + 1) if fold.pe % n == 0 and fold.pe // n <= beats)
-    return Whole(name, design.method, point, Graph(
+    return Whole(name, design.method, design.uniform, point, Graph(
         _identifier(name), (source, node, quantizer)), {
             "input": Fold(pe=fold.simd), node.name: fold, "quan": Fold(pe=lanes)})
 
@@ -153,29 +164,35 @@ def moments(node: MatVec, read: Edge) -> tuple[np.ndarray, np.ndarray]:
     return means.sum(axis=1), np.maximum(np.sqrt(variances.sum(axis=1)), 1e-9)
 
 
-def networks(*, net: str) -> Iterator[Whole]:
-    """A shipped network in every design, for what it costs: its own codes, topology and folding.
+def networks(classes: Iterable[type[Design]], *, net: str, cycles: int | None = None
+             ) -> Iterator[Whole]:
+    """A shipped network in the designs of `classes`: its own codes and topology, one folding.
+
+    An image takes at most so many `cycles`; the folding is otherwise as `choose` has it.
 
     Layers of the network's own few bits are in the design, with thresholds where they would lie;
     layers of 8 bits, the first and the last, stay as they are.
     """
     graph = lower(find_net(net))
-    folding = choose(graph)
+    folding = choose(graph, cycles)
     bits = min(weight_bits(node.weights) for node in graph.nodes if isinstance(node, MatVec))
-    point = {"weight_bits": bits, "act_bits": bits, "net": net}
     names = [node.name for node in graph.nodes if isinstance(node, MatVec)
              and weight_bits(node.weights) == bits
              and graph.reads(node)[0].hi.max() < 2**bits]
-    for form in FORMS:
-        yield Whole(f"product {form}", Uniform.method, point, graph, folding | {
-            name: replace(folding[name], form=form) for name in names})
-    at = {name: {design.name: design for design in designs(
-        weight_bits=bits, act_bits=bits, lanes=folding[name].simd)} for name in names}
-    for title, design in at[names[0]].items():
-        if not isinstance(design, Uniform):
-            made = coded(graph, {name: at[name][title] for name in names})
-            yield Whole(title, design.method, point,
-                          replace(made, name=_identifier(f"{graph.name} {title}")), folding)
+    point = {"weight_bits": bits, "act_bits": bits, "net": net,
+             "lanes": sum(folding[name].pe * folding[name].simd for name in names)}
+    for cls in classes:
+        if issubclass(cls, Uniform):
+            for form in FORMS:
+                folds = {name: replace(folding[name], form=form) for name in names}
+                yield Whole(form, cls.method, True, point, replace(
+                    graph, name=_identifier(f"{graph.name} {form}")), folding | folds)
+            continue
+        for layers in zip(*(cls.variants(weight_bits=bits, act_bits=bits, lanes=folding[name].simd)
+                            for name in names), strict=True):
+            made = coded(graph, dict(zip(names, layers, strict=True)))
+            yield Whole(layers[0].name, cls.method, cls.uniform, point, replace(
+                made, name=_identifier(f"{graph.name} {layers[0].name}")), folding)
 
 
 def coded(graph: Graph, by_layer: Mapping[str, Design]) -> Graph:
