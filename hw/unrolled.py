@@ -1,0 +1,193 @@
+"""Layers in logic: every weight a constant, a vector per cycle, thresholds in line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+import numpy as np
+from amaranth.hdl import C, Cat, Module, Mux, Signal
+from amaranth.hdl import Value as HdlValue
+
+from ..errors import N2uqError
+from ..heaps import TRUE, Chain, HeapGraph, Sum
+from ..ir import Edge, Threshold, threshold_values
+from .stream import Unit, beats, element
+
+__all__ = ["UnrolledUnit", "unrolled_latency"]
+
+WORD = 64  # bits of an adder that chains share, and of a register: a simulator's machine word
+
+
+def unrolled_latency(graph: HeapGraph, levels: int, thresholds: bool) -> int:
+    """Cycles of an `UnrolledUnit`: ``⌈(depth + thresholds) / levels⌉``, at least 1."""
+    return max(-(-(graph.depth + thresholds) // levels), 1)
+
+
+class UnrolledUnit(Unit):
+    """``o = threshold(weights · i)``: a vector of K elements in, N out, every cycle.
+
+    Latency `unrolled_latency` cycles: ``⌈(depth + 1) / levels⌉``, without thresholds
+    ``⌈depth / levels⌉``; II = 1.
+
+    Parameters
+    ----------
+    name: of the layer, for messages.
+    graph: what `heaps.optimize` made of the weights; its offsets are 0 without a threshold.
+    edge, out: the edge that is read, [H, W, K], and the one that is made, [H, W, N].
+    threshold: the step functions behind the sums, if any.
+    levels: chains, or comparators, that follow each other between two registers.
+    """
+
+    def __init__(self, name: str, graph: HeapGraph, edge: Edge, out: Edge, *,
+                 threshold: Threshold | None = None, levels: int = 4) -> None:
+        if levels < 1:
+            raise N2uqError(f"{name}: levels between registers must be at least 1, not {levels}")
+        self.graph, self.threshold, self.levels = graph, threshold, levels
+        self.stages = unrolled_latency(graph, levels, threshold is not None)
+        super().__init__(beats(element(edge), edge.channels), beats(element(out), out.channels))
+
+    def elaborate(self, platform):
+        m = Module()
+        graph, enable = self.graph, Signal()
+        m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable)]
+        until = self._until()
+        values: dict[int, HdlValue] = {
+            first + k: self.i.p[i][k] for i, (first, width) in
+            enumerate(zip(graph.firsts, graph.widths, strict=True)) for k in range(width)}
+
+        def literal(b: int) -> HdlValue:
+            return C(b, 1) if b <= TRUE else ~values[b >> 1] if b & 1 else values[b >> 1]
+
+        chains = {level: list(found) for level, found in groupby(
+            sorted(graph.chains, key=lambda chain: chain.level), key=lambda chain: chain.level)}
+        results: dict[int, HdlValue] = {}
+        valid = self.i.valid
+        for stage in range(self.stages):
+            for level in range(stage * self.levels + 1, (stage + 1) * self.levels + 1):
+                for k, word in enumerate(_words(chains.get(level, []))):
+                    values.update(_added(m, f"level{level}_{k}", word, literal, graph.lut))
+            for n, s in enumerate(graph.sums):
+                if self._ready(s) == stage:
+                    results[n] = self._result(m, n, [literal(b) for b in s.bits], s)
+            if stage < self.stages - 1:
+                valid, = _registers(m, enable, [valid], f"valid{stage}")
+                carried = [b for b in values if until[b] > stage]
+                values = dict(zip(carried, _registers(
+                    m, enable, [values[b] for b in carried], f"stage{stage}"), strict=True))
+                for n, result in results.items():
+                    delayed = Signal.like(result, name=f"result{n}_{stage}", reset_less=True)
+                    with m.If(enable):
+                        m.d.sync += delayed.eq(result)
+                    results[n] = delayed
+        with m.If(enable):
+            m.d.sync += [self.o.valid.eq(valid),
+                         *(self.o.p[n].eq(result) for n, result in results.items())]
+        return m
+
+    def _stage(self, level: int) -> int:
+        return max(level - 1, 0) // self.levels
+
+    def _ready(self, s: Sum) -> int:
+        """The stage in which a result is made."""
+        level = max((self.graph.levels[b >> 1] for b in s.bits), default=0)
+        return self._stage(level + (self.threshold is not None))
+
+    def _until(self) -> list[int]:
+        """The stage up to which each bit is read."""
+        until = [0] * len(self.graph.levels)
+        for stage, reads in [*((self._stage(c.level), c.reads) for c in self.graph.chains),
+                             *((self._ready(s), s.bits) for s in self.graph.sums)]:
+            for b in reads:
+                until[b >> 1] = max(until[b >> 1], stage)
+        return until
+
+    def _result(self, m: Module, n: int, bits: list[HdlValue], s: Sum) -> HdlValue:
+        """Output n: the sum, or what its thresholds make of it."""
+        if self.threshold is None:
+            total = Signal(len(bits), name=f"sum{n}")
+            m.d.comb += total.eq(Cat(bits))
+            return total.as_signed() if s.lo < 0 else total
+        shape = self.o.p[n].shape()
+        steps, found = _steps(self.threshold, n, s)
+        at_least = Signal(len(steps), name=f"at_least{n}")
+        m.d.comb += at_least.eq(Cat(_at_least(bits, t - s.offset) for t in steps))
+
+        def search(first: int, end: int) -> HdlValue:
+            if first == end:
+                return C(found[first], shape)
+            middle = (first + end) // 2
+            return Mux(at_least[middle], search(middle + 1, end), search(first, middle))
+        return search(0, len(steps))
+
+
+def _steps(node: Threshold, n: int, s: Sum) -> tuple[list[int], list[int]]:
+    """Channel n's steps within the range of its sum, sorted, and the values between them."""
+    c = n % len(node.signs)
+    steps = sorted({int(t) for t in node.thresholds[c, node.signs[c] != 0] if s.lo < t <= s.hi})
+    alone = Threshold(node.name, thresholds=node.thresholds[c:c + 1], signs=node.signs[c:c + 1],
+                      base=node.base[[n % len(node.base)]])
+    return steps, threshold_values(alone, np.array([[s.lo], *([t] for t in steps)]))[:, 0].tolist()
+
+
+def _registers(m: Module, enable: HdlValue, bits: Sequence[HdlValue], name: str) -> list[HdlValue]:
+    """The bits a cycle later, in words."""
+    found: list[HdlValue] = []
+    for k in range(0, len(bits), WORD):
+        word = Signal(len(bits[k:k + WORD]), name=f"{name}_{k // WORD}",
+                      reset_less=not name.startswith("valid"))
+        with m.If(enable):
+            m.d.sync += word.eq(Cat(bits[k:k + WORD]))
+        found += list(word)
+    return found
+
+
+def _words(chains: Sequence[Chain]) -> list[list[Chain]]:
+    """Chains that share an adder: each takes a bit below it, and the last one above it."""
+    found: list[list[Chain]] = []
+    room = 0
+    for chain in chains:
+        if len(chain.x) + 2 > room:
+            found.append([])
+            room = WORD
+        found[-1].append(chain)
+        room -= len(chain.x) + 1
+    return found
+
+
+def _added(m: Module, name: str, chains: Sequence[Chain], literal: Callable[[int], HdlValue],
+           lut: int) -> dict[int, HdlValue]:
+    """The bits of `chains`, which one adder computes.
+
+    Below each chain a position adds its carry to itself: the sum there is what the chain below
+    carries out, and its carry is that of this chain.
+    """
+    a, b, at = list[HdlValue](), list[HdlValue](), list[int]()
+    for chain in chains:
+        a.append(literal(chain.carry))
+        b.append(literal(chain.carry))
+        at.append(len(a))
+        a += [literal(x) for x in chain.x]
+        b += [_function([literal(x) for x in literals], table) for literals, table in chain.y]
+    a.append(C(0, 1))
+    b.append(C(0, 1))
+    z = Signal(len(a), name=name)
+    # Yosys gives the first operand of a difference to the carry as it is, of a sum either one;
+    # a function there would take a LUT of its own.
+    m.d.comb += z.eq(Cat(a) - ~Cat(b) if lut == 6 else Cat(a) + Cat(b))
+    return {chain.first + i: z[first + i] for chain, first in zip(chains, at, strict=True)
+            for i in range(chain.width)}
+
+
+def _at_least(bits: Sequence[HdlValue], t: int) -> HdlValue:
+    """Whether the number of these bits is t or more; bits below t's lowest 1 do not matter."""
+    low = (t & -t).bit_length() - 1
+    result = bits[low]
+    for k in range(low + 1, len(bits)):
+        result = bits[k] & result if t >> k & 1 else bits[k] | result
+    return result
+
+
+def _function(bits: Sequence[HdlValue], table: int) -> HdlValue:
+    """The function whose values are the bits of `table`: a constant, shifted."""
+    return (C(table, 1 << len(bits)) >> Cat(bits))[0]

@@ -1,0 +1,457 @@
+"""Constant matrices as logic: heaps of bits that carry chains add up.
+
+A product with a constant vector is a sum of bits: every bit of every input, shifted and negated as
+the signed digits of its weight say.  ``-b = ~b - 1`` makes all of them positive and leaves one
+constant.  Chains then add up the bits of such a heap (Dadda's scheme, with carry chains in the
+place of full adders).  Position i of a chain adds a bit ``x[i]`` and ``y[i]``, a function of a few
+bits that the LUT in front of the carry holds at no cost: with LUT6, five bits of weights 1, 1, 1,
+2, 2 are functions for three positions, so that three LUTs take nine bits, carry included, and
+leave four.  A LUT4 in front of a carry of ECP5 holds one bit.
+
+Odd weights are ``w = 2k + c`` with one c, 1 or -1, per input: the k have half the digits of the w,
+and ``Σ c·a`` is added up once for all outputs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+
+from .errors import N2uqError
+from .ir import bits_for
+
+__all__ = ["FALSE", "LUTS", "TRUE", "Chain", "HeapGraph", "Sum", "evaluate", "optimize",
+           "signed_digits"]
+
+FALSE, TRUE = 0, 1  # literals: 2b is the bit of number b, 2b + 1 its complement; bit 0 is 0
+LUTS = (4, 6)       # inputs of a LUT: ECP5 and iCE40, Xilinx
+ABSORBED = {4: 1, 6: 5}  # bits that the LUT of a position takes beside x
+POSITIONS = 4            # of a function, at most
+LEVEL = 4                # LUTs that a level less of chains is worth
+# Bits removed per LUT that a chain must reach, or wait for more bits; drawn anew for each level.
+RATIOS = {4: (0.79, 0.74, 0.6, 0.5, 0.3), 6: (1.66, 1.45, 1.3, 1.0)}
+TRIALS = 4               # per output and unit of effort
+
+Columns = list[list[int]]  # literals by the power of two that they count for
+
+
+@dataclass(frozen=True)
+class Chain:
+    """``z = carry + Σ 2^i·(x[i] + y[i])``, of which the low `width` bits are kept.
+
+    Members
+    -------
+    x, carry: literals.
+    y: of each position the literals that its function takes, none of a complement, and the
+        function: bit ``Σ 2^k·v[k]`` of a number, v the values of the literals.
+    first: the number of z's lowest bit; the others follow.
+    level: 1 above the highest level of what it adds; inputs have level 0.
+    """
+
+    x: tuple[int, ...]
+    y: tuple[tuple[tuple[int, ...], int], ...]
+    carry: int
+    first: int
+    width: int
+    level: int
+
+    @property
+    def reads(self) -> Iterator[int]:
+        """The literals that it takes."""
+        yield from (self.carry, *self.x, *(b for literals, _ in self.y for b in literals))
+
+    @property
+    def luts(self) -> int:
+        """Positions that take a LUT."""
+        return sum(bool(literals) for literals, _ in self.y)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """An output in `lo`..`hi`: ``offset + Σ 2^i·bits[i]`` (literals), modulo ``2^len(bits)``."""
+
+    bits: tuple[int, ...]
+    offset: int
+    lo: int
+    hi: int
+
+
+@dataclass
+class HeapGraph:
+    """Chains, each after those whose bits it adds, and the outputs.
+
+    Members
+    -------
+    widths: bits of each input, two's complement if `signed`; they are numbered from 1, input by
+        input, lowest first.
+    lut: inputs of a LUT, one of `LUTS`.
+    levels: of every bit.
+    """
+
+    widths: list[int]
+    signed: list[bool]
+    lut: int
+    levels: list[int]
+    chains: list[Chain] = field(default_factory=list)
+    sums: list[Sum] = field(default_factory=list)
+
+    @property
+    def firsts(self) -> list[int]:
+        """The number of each input's lowest bit."""
+        return [1 + sum(self.widths[:i]) for i in range(len(self.widths))]
+
+    @property
+    def depth(self) -> int:
+        """The most chains behind each other."""
+        return max(self.levels)
+
+    @property
+    def luts(self) -> int:
+        """LUTs of all chains; on LUT4, with the position between two chains of an adder."""
+        return sum(chain.luts + (self.lut == 4) for chain in self.chains)
+
+
+def signed_digits(value: int) -> list[tuple[int, int]]:
+    """(shift, 1 or -1) of the fewest signed powers of two whose sum is `value`."""
+    found, shift = [], 0
+    while value:
+        if value & 1:
+            digit = 2 - (value & 3)
+            found.append((shift, digit))
+            value -= digit
+        value >>= 1
+        shift += 1
+    return found
+
+
+def evaluate(graph: HeapGraph, x: np.ndarray) -> np.ndarray:
+    """The outputs int64 [n, N] for inputs [n, K], from the graph's bits alone."""
+    bits = np.zeros((len(graph.levels), len(x)), np.int64)
+    for i, (first, width) in enumerate(zip(graph.firsts, graph.widths, strict=True)):
+        bits[first:first + width] = x[:, i] >> np.arange(width)[:, None] & 1
+
+    def number(literals: Sequence[int]) -> np.ndarray:
+        total = np.zeros(len(x), np.int64)
+        for i, literal in enumerate(literals):
+            total += (bits[literal >> 1] ^ literal & 1) << i
+        return total
+
+    for chain in graph.chains:
+        z = number([chain.carry]) + number(chain.x)
+        for i, (literals, table) in enumerate(chain.y):
+            z += (table >> number(literals) & 1) << i
+        bits[chain.first:chain.first + chain.width] = z >> np.arange(chain.width)[:, None] & 1
+    return np.stack([s.lo + (number(s.bits) + s.offset - s.lo) % (1 << len(s.bits))
+                     for s in graph.sums], axis=1)
+
+
+@lru_cache
+def _shapes(absorbed: int) -> tuple[tuple[int, ...], ...]:
+    """Bits per position that a function can take, their sum within its positions; maximal ones."""
+    found = []
+    for n in range(1, POSITIONS + 1):
+        fits = [c for c in product(range(absorbed + 1), repeat=n)
+                if 0 < sum(c) <= absorbed and sum(k << i for i, k in enumerate(c)) < 2**n]
+        found += [c for c in fits if not any(
+            d != c and all(x >= y for x, y in zip(d, c, strict=True)) for d in fits)]
+    return tuple(found)
+
+
+def _positions(shape: Sequence[int]) -> int:
+    """How many positions a function of so many bits per position is not constant at."""
+    total = sum(count << i for i, count in enumerate(shape))
+    first = next((i for i, count in enumerate(shape) if count), len(shape))
+    return max(min(total.bit_length(), len(shape)) - first, 0)
+
+
+@lru_cache(2**16)
+def _function(weights: tuple[tuple[int, int], ...], constant: int, n: int
+              ) -> tuple[tuple[tuple[int, ...], int], ...]:
+    """Of n bits of ``constant + Σ weight·(bit ^ turn)``: which of the bits each needs, its table.
+
+    `weights` has pairs (weight, turn).
+    """
+    index = np.arange(2**len(weights))
+    total = np.full(len(index), constant)
+    for k, (weight, turn) in enumerate(weights):
+        total += weight * (index >> k & 1 ^ turn)
+    found = []
+    for i in range(n):
+        values = total >> i & 1
+        needs = [k for k in range(len(weights)) if (values != values[index ^ 1 << k]).any()]
+        at = sum(((np.arange(2**len(needs)) >> j & 1) << k for j, k in enumerate(needs)),
+                 start=np.zeros(2**len(needs), np.int64))
+        found.append((tuple(needs), sum(int(v) << j for j, v in enumerate(values[at]))))
+    return tuple(found)
+
+
+@lru_cache(2**18)
+def _most_per_lut(lut: int, plain: tuple[int, ...], others: tuple[int, ...], room: int
+                  ) -> tuple[float, tuple[tuple[int, ...], ...]]:
+    """Bits removed per LUT, and the shapes, of the best chain at a column and those above.
+
+    Parameters
+    ----------
+    plain, others: literals in the columns, those that x can be, and those that it cannot.
+    room: columns that there are.
+    """
+    best: tuple[float, tuple[tuple[int, ...], ...]] = (0.0, ())
+    candidates: list[tuple[tuple[int, ...], ...]]
+    if lut == 4:
+        most = next((n for n, k in enumerate(plain) if k < 2), len(plain))
+        candidates = [((1,),) * n for n in range(1, most + 1)]
+    else:
+        candidates = [(shape,) for shape in _shapes(ABSORBED[lut]) if len(shape) <= room]
+    for parts in candidates:
+        shape = sum(parts, ())
+        functions = [min(want, plain[i] + others[i]) for i, want in enumerate(shape)]
+        direct = [min(plain[i] - max(0, f - others[i]), 1 + (i == 0))
+                  for i, f in enumerate(functions)]
+        inner = sum(f << i for i, f in enumerate(functions))
+        total = inner + sum(d << i for i, d in enumerate(direct))
+        if not inner:
+            continue
+        luts = _positions(functions) + (lut == 4)
+        removed = sum(functions) + sum(direct) - min(total.bit_length(), room)
+        best = max(best, (removed / luts, parts))
+    return best
+
+
+class _Heap:
+    """Columns of literals to add up, chain after chain, until one chain can add the rest.
+
+    Time goes by levels: the literals in `late` are not there yet.  On LUT6 only a bit that is not
+    complemented is `plain`, for x also enters the carry by itself.
+    """
+
+    def __init__(self, graph: HeapGraph, columns: Columns, top: int, rng: random.Random) -> None:
+        self.graph, self.levels, self.top, self.rng = graph, graph.levels, top, rng
+        self.base, self.chains, self.spent = len(graph.levels), list[Chain](), 0
+        self._fill(columns, 0)
+
+    def _fill(self, columns: Columns, now: int) -> None:
+        self.now, self.ratio = now, self.rng.choice(RATIOS[self.graph.lut])
+        self.plain, self.others, self.late = (
+            [list[int]() for _ in range(self.top)] for _ in range(3))
+        for column, literals in enumerate(columns[:self.top]):
+            for literal in literals:
+                self._put(literal, column)
+
+    def _put(self, literal: int, column: int) -> None:
+        late = self.levels[literal >> 1] > self.now
+        plain = self.graph.lut == 4 or not literal & 1 or literal == TRUE
+        (self.late if late else self.plain if plain else self.others)[column].append(literal)
+
+    def _rest(self) -> Columns:
+        return [a + b + c for a, b, c in zip(self.plain, self.others, self.late, strict=True)]
+
+    def _advance(self) -> bool:
+        """Go on to the next level at which there are more literals."""
+        waiting = [self.levels[b >> 1] for column in self.late for b in column]
+        if waiting:
+            self._fill(self._rest(), min(waiting))
+        return bool(waiting)
+
+    def _step(self, ratio: float) -> bool:
+        """Apply a chain that removes the most bits per LUT, unless that is less than `ratio`."""
+        plain, others = ([min(len(c), 7) for c in side] for side in (self.plain, self.others))
+        best: tuple[float, float, int, tuple[tuple[int, ...], ...]] = ratio, 0.0, 0, ()
+        for column in range(self.top):
+            if plain[column] + others[column] > 1:
+                span = self.top if self.graph.lut == 4 else column + POSITIONS
+                pad = (0,) * (span - self.top)
+                found, shapes = _most_per_lut(
+                    self.graph.lut, (*plain[column:span], *pad), (*others[column:span], *pad),
+                    self.top - column)
+                if found >= best[0] and shapes:
+                    best = max(best, (found, self.rng.random(), column, shapes))
+        _, _, column, shapes = best
+        if shapes:
+            self._apply(column, shapes)
+        return bool(shapes)
+
+    def _apply(self, column: int, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Replace literals by the bits of a chain with functions of such `shapes`."""
+        xs, ys, carry, at = list[int](), list[tuple[tuple[int, ...], int]](), FALSE, column
+        most = 0
+        for shape in shapes:
+            inside: list[tuple[int, int]] = []
+            for i, count in enumerate(shape):
+                plain, others = self.plain[at], self.others[at]
+                for _ in range(min(count, len(plain) + len(others))):
+                    inside.append(((others or plain).pop(), 1 << i))
+                xs.append(plain.pop() if plain else FALSE)
+                if at == column and plain:
+                    carry = plain.pop()
+                at += 1
+            numbers = [literal >> 1 for literal, _ in inside if literal != TRUE]
+            for needs, table in _function(
+                    tuple((weight, literal & 1) for literal, weight in inside if literal != TRUE),
+                    sum(weight for literal, weight in inside if literal == TRUE), len(shape)):
+                ys.append((tuple(2 * numbers[k] for k in needs), table))
+            most += sum(weight for _, weight in inside) << at - len(shape) - column
+        most += sum((x != FALSE) << i for i, x in enumerate(xs)) + (carry != FALSE)
+        chain = Chain(tuple(xs), tuple(ys), carry, len(self.levels),
+                      min(most.bit_length(), self.top - column), 0)
+        level = 1 + max(self.levels[literal >> 1] for literal in chain.reads)
+        chain = Chain(chain.x, chain.y, carry, chain.first, chain.width, level)
+        self.levels += [level] * chain.width
+        self.chains.append(chain)
+        self.spent += chain.luts + (self.graph.lut == 4)
+        for i in range(chain.width):
+            self._put(2 * (chain.first + i), column + i)
+
+    def _finish(self) -> tuple[int, int, list[tuple[int, ...]]] | None:
+        """LUTs, first column and shapes of the least chain that adds all that is left."""
+        rest, absorbed = self._rest(), ABSORBED[self.graph.lut]
+        both = [len(column) for column in rest]
+        start = next((p for p, count in enumerate(both) if count > 1), self.top)
+        if max(both, default=0) > absorbed + 2:
+            return None
+        plain = [n - len(column) for n, column in zip(both, self.others, strict=True)]
+        best: dict[int, tuple[int, list[tuple[int, ...]]]] = {self.top: (0, [])}
+        for column in range(self.top - 1, start - 1, -1):
+            shape: list[int] = []
+            for n in range(1, min(POSITIONS if absorbed > 1 else 1, self.top - column) + 1):
+                at = column + n - 1
+                shape.append(max(0, both[at] - min(plain[at], 1 + (at == start))))
+                total = sum(count << i for i, count in enumerate(shape))
+                # What goes beyond the top is known to be 0, or wraps.
+                if (sum(shape) > absorbed or column + n not in best
+                        or (total >> n and column + n < self.top)):
+                    continue
+                luts = _positions(shape) + best[column + n][0]
+                if column not in best or luts < best[column][0]:
+                    best[column] = luts, [tuple(shape), *best[column + n][1]]
+        if start not in best:
+            return None
+        return best[start][0] + (self.graph.lut == 4 and start < self.top), start, best[start][1]
+
+    def compress(self) -> tuple[int, list[int]]:
+        """LUTs, and the literals of the sum, lowest first."""
+        best: tuple[int, int, tuple, Columns] | None = None
+        while True:
+            end = self._finish()
+            if end is not None and (best is None or self.spent + end[0] < best[0]):
+                best = self.spent + end[0], len(self.chains), end, self._rest()
+            if not (self._step(self.ratio) or self._advance() or self._step(0.01)):
+                break
+        assert best is not None  # in the end no column has more literals than a chain takes
+        luts, count, (_, start, shapes), columns = best
+        del self.levels[self.base + sum(chain.width for chain in self.chains[:count]):]
+        del self.chains[count:]
+        self._fill(columns, max(self.levels))
+        if shapes:
+            self._apply(start, shapes)
+        return luts, [column[0] if column else FALSE for column in self._rest()]
+
+
+def _compress(graph: HeapGraph, columns: Columns, top: int, rng: random.Random, trials: int
+              ) -> list[int]:
+    """Add chains to the graph that add up the columns, modulo ``2^top``; returns the sum's bits."""
+    best: tuple[int, list[Chain], list[int], list[int]] | None = None
+    for _ in range(trials):
+        heap = _Heap(graph, columns, top, rng)
+        luts, bits = heap.compress()
+        score = luts + LEVEL * max((graph.levels[b >> 1] for b in bits), default=0)
+        if best is None or score < best[0]:
+            best = score, heap.chains, graph.levels[heap.base:], bits
+        del graph.levels[heap.base:]
+    assert best is not None
+    _, chains, levels, bits = best
+    graph.chains += chains
+    graph.levels += levels
+    return bits
+
+
+_digits = np.vectorize(lambda value: len(signed_digits(int(value))), otypes=[np.int64])
+
+
+def _common(weights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """c [K] of ±1 so that the heaps of ``(weights - c)/2`` are the least; or 0, if that is less."""
+    c = np.zeros(weights.shape[1], np.int64)
+    if (weights % 2 == 0).any():
+        return c
+    digits = [_digits((weights - sign) // 2).sum(axis=0) for sign in (1, -1)]
+    sums = len(weights) * int(widths.max() + len(widths)).bit_length()
+    if np.minimum(*digits) @ widths + widths.sum() + sums < _digits(weights).sum(axis=0) @ widths:
+        c[:] = np.where(digits[0] <= digits[1], 1, -1)
+    return c
+
+
+def optimize(weights: np.ndarray, lo: np.ndarray, hi: np.ndarray, *, lut: int = 6,
+             wraps: bool = False, seed: int = 0, effort: int = 1,
+             progress: Callable[[float], None] = lambda done: None) -> HeapGraph:
+    """Chains that compute ``weights · x``.
+
+    Parameters
+    ----------
+    weights: integers [N, K].
+    lo, hi: integers [K], the ranges of x.
+    lut: inputs of a LUT, one of `LUTS`.
+    wraps: whether outputs must come with an offset of 0, in two's complement; else their bits are
+        an unsigned number and the offset is left to the thresholds.
+    seed, effort: of the search, `TRIALS` times `effort` chains of choices for each output; the
+        time it takes grows with it.
+    progress: is told the share of the outputs that are done.
+
+    Raises N2uqError for shapes that do not fit and empty ranges.
+    """
+    weights, lo, hi = (np.asarray(a).astype(np.int64) for a in (weights, lo, hi))
+    if weights.ndim != 2 or not weights.size or not lo.shape == hi.shape == weights.shape[1:]:
+        raise N2uqError(f"weights and ranges must be [N, K], [K] and [K], not "
+                        f"{list(weights.shape)}, {list(lo.shape)} and {list(hi.shape)}")
+    if (lo > hi).any():
+        raise N2uqError(f"ranges must not be empty, as that of input {int((lo > hi).argmax())}")
+    if lut not in LUTS or effort < 1:
+        raise N2uqError(f"LUTs must have {' or '.join(map(str, LUTS))} inputs and effort be at "
+                        f"least 1, not {lut} and {effort}")
+    forms = [bits_for(*ends) for ends in zip(lo.tolist(), hi.tolist(), strict=True)]
+    graph = HeapGraph([width for width, _ in forms], [signed for _, signed in forms], lut,
+                      [0] * (1 + sum(width for width, _ in forms)))
+    firsts, rng = graph.firsts, random.Random(seed)
+
+    def place(columns: Columns, literal: int, column: int, sign: int) -> int:
+        columns.extend([] for _ in range(column + 1 - len(columns)))
+        columns[column].append(literal if sign > 0 else literal ^ 1)
+        return min(sign, 0) << column
+
+    def heap(vector: np.ndarray, shift: int) -> tuple[Columns, int]:
+        """Columns and the constant beside them whose sum is ``2^shift·Σ vector·x``."""
+        columns, offset = Columns(), 0
+        for i, weight in enumerate(vector.tolist()):
+            for digit, sign in signed_digits(weight):
+                for k in range(graph.widths[i]):
+                    top = graph.signed[i] and k == graph.widths[i] - 1
+                    offset += place(columns, 2 * (firsts[i] + k), k + digit + shift,
+                                    -sign if top else sign)
+        return columns, offset
+
+    common = _common(weights, np.array(graph.widths))
+    halved, shared, shared_offset = bool(common.any()), list[int](), 0
+    if halved:
+        columns, shared_offset = heap(common, 0)
+        most = int(np.maximum(common * lo, common * hi).sum()) - shared_offset
+        shared = _compress(graph, columns, most.bit_length(), rng, TRIALS * effort)
+    for n, row in enumerate(weights):
+        columns, offset = heap((row - common) >> halved, int(halved))
+        for k, literal in enumerate(shared):
+            place(columns, literal, k, 1)
+        offset += shared_offset
+        least, most = (int(end(row * lo, row * hi).sum()) for end in (np.minimum, np.maximum))
+        top = (most - offset).bit_length()
+        if wraps:
+            top = bits_for(least, most)[0]
+            for k in range(top):
+                if offset >> k & 1:
+                    place(columns, TRUE, k, 1)
+            offset = 0
+        graph.sums.append(Sum(tuple(_compress(graph, columns, top, rng, TRIALS * effort)), offset,
+                              least, most))
+        progress((n + 1) / len(weights))
+    return graph
