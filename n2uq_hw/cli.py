@@ -717,10 +717,11 @@ def compare(
             "moves their LUTs by about 1 %.")] = False,
         level: Annotated[str, typer.Option(
             help="What is compared: lane, an array of lanes; mvu, one with weight memory and "
-            "quantizer; network, a shipped net.")] = "lane",
+            "quantizer; quantizer; network, a shipped net.")] = "lane",
         bits: Annotated[str, typer.Option(help="Of weights and activations.")] = "2,3,4",
         lanes: Annotated[str | None, typer.Option(
-            help="Products per cycle; default 8,16,64,256, of an MVU 64,256.")] = None,
+            help="Products per cycle; default 8,16,64,256, of an MVU 64,256, of a quantizer "
+            "1,8.")] = None,
         families: Annotated[str | None, typer.Option(
             help="Of xcup, xc7, ecp5, ice40, and cmos for gates and transistors; default "
             "all.")] = None,

@@ -112,7 +112,7 @@ class Row:
     lut, carry, ff, bram, dsp, lutram: as `synth.Resources`; in family "cmos" `ff` alone.
     luts: those that compute and those that are memory.
     fmax_mhz: median over the seeds, in `fmax_seeds` the Fmax of each.
-    net: at level "network".
+    case: the net at level "network", the steps at level "quantizer".
     latency: cycles; macs: per cycle.
     gmacs: 10^9 multiply-accumulates per second at Fmax, gmacs_per_kilolut: by `luts`.
     lut_ns: area-delay product, `luts` times the period.
@@ -135,7 +135,7 @@ class Row:
     fmax_mhz: float | None = None
     tool: str = ""
     method: str = ""
-    net: str = ""
+    case: str = ""
     uniform: bool = False
     writable: bool = False
     dsp_blocks: bool = False
@@ -160,7 +160,7 @@ class Row:
     def point(self) -> tuple[Any, ...]:
         """What designs are compared at."""
         return (self.level, self.weight_bits, self.act_bits, self.lanes, self.family,
-                self.dsp_blocks, self.net)
+                self.dsp_blocks, self.case)
 
 
 COLUMNS = tuple(Row.__dataclass_fields__)
@@ -371,7 +371,7 @@ def measure(settings: Settings, cache: Path, *, workers: int = 2, limit: float =
     subjects = [subject for bits in settings.bits for lanes in settings.lanes
                 for subject in LEVELS[settings.level].subjects(
                     settings.classes, weight_bits=bits, act_bits=bits, lanes=lanes)]
-    names = [(subject.name, subject.weight_bits, subject.lanes, subject.net)
+    names = [(subject.name, subject.weight_bits, subject.lanes, subject.case)
              for subject in subjects]
     if twice := [name for k, (name, *at) in enumerate(names) if (name, *at) in names[:k]]:
         raise N2uqError(f"{twice[0]}: must be the name of one design, not of several")
@@ -396,7 +396,7 @@ def _prove(bench: _Bench, settings: Settings, subjects: Sequence[Subject],
                 continue  # it has no DSP blocks; and memories are no gates
             row = Row(subject.name, settings.level, subject.weight_bits, subject.act_bits,
                       subject.lanes, family, tool=f"Yosys {bench.versions['pyosys']}",
-                      method=subject.method, net=subject.net, uniform=subject.uniform,
+                      method=subject.method, case=subject.case, uniform=subject.uniform,
                       writable=subject.writable,
                       dsp_blocks=dsp == "on" and family != GATES, macs=subject.macs, error=error)
             rows.append(row)

@@ -88,11 +88,12 @@ def contests(rows: Sequence[Row]) -> list[Contest]:
 
 def cells(contest: Contest) -> list[str]:
     """A line of the table of contests: bits, lanes, family, and design and size of each side."""
-    _, weight_bits, act_bits, lanes, family, dsp, net = contest.point
+    _, weight_bits, act_bits, lanes, family, dsp, case = contest.point
     sides = [("–", None) if row is None else (row.design, size(row))
              for row in (contest.ours, contest.theirs)]
     (_, ours), (_, theirs) = sides
-    return [f"{weight_bits}×{act_bits}", net or str(lanes), f"{family}{', DSP blocks' * dsp}",
+    return [f"{weight_bits}×{act_bits}" if weight_bits else str(act_bits),
+            f"{case}{', ' * bool(case)}{lanes}", f"{family}{', DSP blocks' * dsp}",
             *(text for name, value in sides for text in
               (name, "–" if value is None else f"{value:,}")),
             f"{theirs / ours:.2f}" if ours and theirs else "–"]
@@ -129,9 +130,9 @@ def _accuracy(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """ImageNet top-1 of each published method beside the cost of the widest array that fits it.
 
     A method's hardware is the cheapest of the designs that can hold its levels.  At level "mvu" it
-    is a layer of ResNet-18; a whole network is another than ImageNet's.
+    is a layer of ResNet-18; a whole network is another than ImageNet's, a quantizer none.
     """
-    if rows[0].level == "network":
+    if rows[0].level not in ("lane", "mvu"):
         return []
     table = json.loads(LITERATURE.read_text())["imagenet"]
     widest = max(row.lanes for row in rows)
@@ -218,8 +219,8 @@ def _report(found: Comparison, settings: Settings, made: Mapping[str, Any],
     tables: dict[str, dict[str, dict[int, Row]]] = {}
     notes: dict[str, list[str]] = {}
     for row in found.rows:
-        title = (f"{row.family}{', DSP blocks' * row.dsp_blocks}, {row.net}"
-                 f"{', ' * bool(row.net)}{row.lanes} lanes")
+        title = (f"{row.family}{', DSP blocks' * row.dsp_blocks}, {row.case}"
+                 f"{', ' * bool(row.case)}{row.lanes} lanes")
         if size(row) is not None:
             tables.setdefault(title, {}).setdefault(row.design, {})[row.weight_bits] = row
         if row.note:

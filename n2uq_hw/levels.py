@@ -23,7 +23,7 @@ from .gates import STREAMS, Netlist, map_gates
 from .hw.build import lanes_of
 from .hw.designs import Design
 from .hw.designs.mvu import CodedMatVec
-from .hw.designs.networks import Whole, mvus, networks
+from .hw.designs.networks import Whole, mvus, networks, quantizers
 from .hw.stream import Library
 from .ir import MatVec
 from .lower import lower
@@ -85,7 +85,7 @@ class Subject(ABC):
     Members
     -------
     name, method, uniform, writable: of the design, as in the tables.
-    weight_bits, act_bits, lanes, net: what it is compared at.
+    weight_bits, act_bits, lanes, case: what it is compared at.
     macs: multiply-accumulates per cycle.
     top: its module.
     identity: what it was made from, beside the sources of this package; its repr tells it from
@@ -102,7 +102,7 @@ class Subject(ABC):
     macs: int
     top: str
     identity: object
-    net = ""
+    case = ""
 
     @abstractmethod
     def verilog(self) -> dict[str, str]:
@@ -263,11 +263,11 @@ class Streamed(Subject):
         self.writable = bool(whole.tables)
         self.weight_bits, self.act_bits = whole.point["weight_bits"], whole.point["act_bits"]
         self.lanes = self.macs = lanes
-        self.net, self.top = whole.point.get("net", ""), whole.top
+        self.case, self.top = whole.point.get("case", ""), whole.top
         made_of = [_identity(node.design) for node in whole.graph.nodes
                    if isinstance(node, CodedMatVec)]
-        net = [(name, array.tobytes()) for name, array in nets.find_net(self.net).params.items()
-               ] if self.net else []
+        net = [(name, array.tobytes()) for name, array in nets.find_net(self.case).params.items()
+               ] if self.case in nets.shipped() else []
         self.identity = None if None in made_of else (
             whole.name, sorted(whole.point.items()), made_of, hashlib.sha256(
                 repr(net).encode()).hexdigest())
@@ -367,6 +367,13 @@ def _mvu(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int, la
         yield Streamed(whole, lanes)
 
 
+def _quantizer(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int, lanes: int
+               ) -> Iterator[Subject]:
+    """Thresholds alone, and with a codebook; whatever the classes, which have none."""
+    for whole in quantizers(bits=act_bits, pe=lanes):
+        yield Streamed(whole, lanes)
+
+
 def _network(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int, lanes: int
              ) -> Iterator[Subject]:
     """The shipped digits CNN and MNIST MLP of so many bits; their folding has the lanes."""
@@ -392,4 +399,4 @@ class Level(NamedTuple):
 
 
 LEVELS = {"lane": Level(_lane, (8, 16, 64, 256)), "mvu": Level(_mvu, (64, 256)),
-          "network": Level(_network, (0,))}
+          "quantizer": Level(_quantizer, (1, 8)), "network": Level(_network, (0,))}

@@ -530,10 +530,10 @@ def test_a_whole_level(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_networks_keep_their_folding() -> None:
     subjects = list(levels.LEVELS["network"].subjects(
         (Uniform, Decode), weight_bits=2, act_bits=2, lanes=0))
-    assert {subject.net for subject in subjects} == {"digits_cnn_w2a2", "mnist_mlp_w2a2"}
+    assert {subject.case for subject in subjects} == {"digits_cnn_w2a2", "mnist_mlp_w2a2"}
     by_net: dict[str, list[levels.Streamed]] = {}
     for subject in subjects:
-        by_net.setdefault(subject.net, []).append(subject)
+        by_net.setdefault(subject.case, []).append(subject)
     for group in by_net.values():
         lanes = [{name: (fold.pe, fold.simd) for name, fold in each.whole.folding.items()}
                  for each in group]
@@ -541,6 +541,16 @@ def test_networks_keep_their_folding() -> None:
         assert len({each.whole.graph.name for each in group}) == len(group)
         assert len({repr(each.identity) for each in group}) == len(group)
         assert all(each.lanes == group[0].lanes > 1 for each in group)
+
+
+def test_quantizers_have_cases(tmp_path: Path) -> None:
+    subjects = list(levels.LEVELS["quantizer"].subjects((), weight_bits=2, act_bits=2, lanes=8))
+    assert {(each.case, each.uniform, each.writable) for each in subjects} == {
+        (case, *of) for case in ("monotone", "general")
+        for of in ((True, False), (False, False), (False, True))}
+    written = next(each for each in subjects if each.writable)
+    found = written.prove(files_of(written, tmp_path / "v"), None)
+    assert found.dots == 2 * levels.VECTORS * 64
 
 
 @pytest.mark.slow

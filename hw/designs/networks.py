@@ -99,7 +99,8 @@ def quantizers(*, bits: int, channels: int = 64, pe: int = 1, sum_bits: int = 12
                     Input("input", shape=(1, 1, channels), lo=-half, hi=half - 1),
                     Threshold("quan", ("input",), **given), *filter(None, [book])))
                 yield Whole(title, "codebook" if book else Uniform.method, not book, {
-                    "act_bits": bits, "channels": channels, "pe": pe, "sum_bits": sum_bits}, graph,
+                    "weight_bits": 0, "act_bits": bits, "channels": channels, "pe": pe,
+                    "sum_bits": sum_bits, "case": kind}, graph,
                     {node.name: Fold(pe=pe, style=style) for node in graph.nodes})
 
 
@@ -179,7 +180,7 @@ def networks(classes: Iterable[type[Design]], *, net: str, cycles: int | None = 
     names = [node.name for node in graph.nodes if isinstance(node, MatVec)
              and weight_bits(node.weights) == bits
              and graph.reads(node)[0].hi.max() < 2**bits]
-    point = {"weight_bits": bits, "act_bits": bits, "net": net,
+    point = {"weight_bits": bits, "act_bits": bits, "case": net,
              "lanes": sum(folding[name].pe * folding[name].simd for name in names)}
     for cls in classes:
         if issubclass(cls, Uniform):
