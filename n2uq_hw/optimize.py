@@ -265,19 +265,18 @@ class Problem:
         """Names of what is to be chosen: the lanes on both sides of a MatVec, those of others."""
         return (f"{node.name} in", node.name) if isinstance(node, MatVec) else (node.name,)
 
-    def within(self, cycles: int, budget: float = 0.0) -> Folding:
+    def within(self, cycles: int) -> Folding:
         """The folding that costs least with at most `cycles` per image in the timing model.
 
-        FIFOs on Adds never fill there, and a share of the time, `budget`, is kept for those that
-        do.  Units wait for each other, such as between two images: what that takes more than they
-        need by themselves, they are given less.  Raises N2uqError where even the shortest cycles of
-        all units are too many.
+        FIFOs on Adds never fill there.  Units wait for each other, such as between two images: what
+        that takes more than they need by themselves, they are given less.  Raises N2uqError where
+        even the shortest cycles of all units are too many.
         """
         deep = {name: Fold(depth=UNBOUNDED) for name in fifo_names(self.graph)}
         target, fewest = cycles, reach(self.graph)[0]
         while True:
             _, folding = self.solve(target)
-            found = forecast(self.graph, folding | deep).cycles_per_image * (1 + budget)
+            found = forecast(self.graph, folding | deep).cycles_per_image
             if found <= cycles:
                 return folding
             if target == fewest:
@@ -354,14 +353,14 @@ def fold(problem: Problem, *, cycles: int | None = None, max_luts: int | None = 
     want, room = cycles, max_luts
     while True:
         if want is not None:
-            folding = problem.within(want, budget)
+            folding = problem.within(want)
         elif room is not None:
             folding = problem.fastest(room)
         else:
             folding = choose(problem.graph, family=problem.family)
         found, made = sized(problem, folding, budget=budget, work=work)
         taken, used = made["cycles_per_image"], made["total"]["lut"] + made["total"]["lutram"]
-        # What FIFOs take of LUTs shows only when they are sized; of time, `within` keeps it.
+        # What FIFOs take, of time or of LUTs, shows only when they are sized.
         if want is not None and cycles is not None and taken > cycles:
             want -= ceil(taken - cycles)
         elif room is not None and max_luts is not None and used > max_luts:
