@@ -10,5 +10,8 @@ from .uniform import Uniform
 from .decode import Decode  # isort: skip
 from .product import ProductTable  # isort: skip
 from .apot import Apot  # isort: skip
+from .basis import Basis  # isort: skip
+from .buckets import Buckets  # isort: skip
 
-__all__ = ["DESIGNS", "Apot", "Decode", "Design", "Lanes", "ProductTable", "Uniform", "designs"]
+__all__ = ["DESIGNS", "Apot", "Basis", "Buckets", "Decode", "Design", "Lanes", "ProductTable",
+           "Uniform", "designs"]

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value as HdlValue
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
@@ -129,6 +129,37 @@ class Datapath:
     def signed(self, sign: Term, term: Term, what: str = "signed") -> Term:
         """``sign ? -term : term``, in a register."""
         return self.register(_add_signed(Term(Const(0), 0, 0, term.cycle), sign.value, term), what)
+
+    def pairs(self, terms: Sequence[Term]) -> list[tuple[Term, Term, Term]]:
+        """Terms two by two, and their sums: what `selected` takes, a cycle later.
+
+        A last one without another is beside a 0.
+        """
+        made = []
+        for a, b in zip(terms[0::2], [*terms[1::2], *[None] * (len(terms) % 2)], strict=True):
+            held = self.register(a, "held")
+            if b is None:
+                made.append((held, Term(Const(0), 0, 0, held.cycle), held))
+            else:
+                made.append((held, self.register(b, "held"), self.register(add(a, b), "pair")))
+        return made
+
+    def selected(self, selects: Sequence[Term], pairs: Sequence[tuple[Term, Term, Term]],
+                 what: str = "selected") -> Term:
+        """``Σ (select ? term : 0)`` over the terms of `pairs`.
+
+        A pair gives 0, either term or their sum: with two selects a LUT a bit, which an adder's
+        LUTs hold for one of two pairs.  Many sums of the same terms may share their `pairs`.
+        """
+        made = []
+        for k, (a, b, both) in enumerate(pairs):
+            first, *second = (select.value for select in selects[2 * k:2 * k + 2])
+            beside, alone = (Mux(second[0], x.value, y) for x, y in (
+                (both, a.value), (b, Const(0)))) if second else (a.value, Const(0))
+            made.append(self.signal(Term(
+                Mux(first, beside, alone), min(a.lo, b.lo, both.lo, 0),
+                max(a.hi, b.hi, both.hi, 0), both.cycle), what))
+        return self.sum(made, what)
 
     def case(self, values: Sequence[int], index: HdlValue, cycle: int, what: str = "case") -> Term:
         """``values[index]``, constants: a table for each bit, as `DigitProduct` has them."""
@@ -271,12 +302,12 @@ class Design(ABC):
         """Whether `finish` has something to do."""
         return type(self).finish is not Design.finish
 
-    def shared(self, d: Datapath, a: Sequence[Term]) -> list[Term]:
+    def shared(self, d: Datapath, a: Sequence[Term]) -> list[Any]:
         """What `partial` takes of the activations alone."""
         return []
 
     @abstractmethod
-    def partial(self, d: Datapath, w: Sequence[Term], a: Sequence[Term], shared: Sequence[Term]
+    def partial(self, d: Datapath, w: Sequence[Term], a: Sequence[Term], shared: Sequence[Any]
                 ) -> list[Term]:
         """Sums over the lanes of one beat, which add up over beats; all after as many cycles.
 
