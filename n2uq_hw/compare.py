@@ -118,6 +118,7 @@ class Row:
     lut_ns: area-delay product, `luts` times the period.
     gates, transistors: of generic CMOS; gates without flip-flops.
     activity: PROXY of energy: per cycle, toggles of nets times the pins that they drive.
+    rounding: root-mean-square error of a product, as a part of the largest.
     note: why there is no Fmax; error: why there is no cost.
     """
 
@@ -152,6 +153,7 @@ class Row:
     transistors: int | None = None
     activity: float | None = None
     toggled_by: str = ""
+    rounding: float = 0.0
     compared_dots: int | None = None
     note: str = ""
     error: str = ""
@@ -397,7 +399,7 @@ def _prove(bench: _Bench, settings: Settings, subjects: Sequence[Subject],
             row = Row(subject.name, settings.level, subject.weight_bits, subject.act_bits,
                       subject.lanes, family, tool=f"Yosys {bench.versions['pyosys']}",
                       method=subject.method, case=subject.case, uniform=subject.uniform,
-                      writable=subject.writable,
+                      writable=subject.writable, rounding=subject.rounding,
                       dsp_blocks=dsp == "on" and family != GATES, macs=subject.macs, error=error)
             rows.append(row)
             if isinstance(result, Failure):

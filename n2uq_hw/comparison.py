@@ -236,6 +236,8 @@ def _report(found: Comparison, settings: Settings, made: Mapping[str, Any],
         tables=[(title, settings.bits, lines) for title, lines in tables.items()],
         families=list(_by(made["imagenet"], lambda row: (row["family"], row["dsp_blocks"]))),
         accuracy=_by(made["imagenet"], lambda row: (row["method"], row["bits"], row["top1"])),
+        rounded=sorted({(row.design, row.weight_bits, row.rounding) for row in found.rows
+                        if row.rounding}),
         pictures=pictures, seeds=settings.seeds, routed=settings.routed, beats=BEATS,
         streams=STREAMS, together=settings.together, dots=" to ".join(f"{n:,}" for n in dots),
         commands={family: FAMILIES[family] for family in settings.families if family != GATES},

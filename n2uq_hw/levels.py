@@ -87,6 +87,7 @@ class Subject(ABC):
     name, method, uniform, writable: of the design, as in the tables.
     weight_bits, act_bits, lanes, case: what it is compared at.
     macs: multiply-accumulates per cycle.
+    rounding: as `Design.rounding`.
     top: its module.
     identity: what it was made from, beside the sources of this package; its repr tells it from
         all others.  None if other sources had a part in it.
@@ -103,6 +104,7 @@ class Subject(ABC):
     top: str
     identity: object
     case = ""
+    rounding = 0.0
 
     @abstractmethod
     def verilog(self) -> dict[str, str]:
@@ -133,6 +135,7 @@ class Lane(Subject):
         self.design = design
         self.name, self.method = design.name, design.method
         self.uniform, self.writable = design.uniform, design.writable
+        self.rounding = design.rounding
         self.weight_bits, self.act_bits = design.weight_bits, design.act_bits
         self.lanes = self.macs = design.lanes
         self.top = re.sub(r"\W", "_", f"lanes {design.name}", flags=re.ASCII)
@@ -264,6 +267,8 @@ class Streamed(Subject):
         self.weight_bits, self.act_bits = whole.point["weight_bits"], whole.point["act_bits"]
         self.lanes = self.macs = lanes
         self.case, self.top = whole.point.get("case", ""), whole.top
+        self.rounding = max((node.design.rounding for node in whole.graph.nodes
+                             if isinstance(node, CodedMatVec)), default=0.0)
         made_of = [_identity(node.design) for node in whole.graph.nodes
                    if isinstance(node, CodedMatVec)]
         net = [(name, array.tobytes()) for name, array in nets.find_net(self.case).params.items()

@@ -44,12 +44,10 @@ def test_rounded_products() -> None:
                                         [0, 12, 24, 36], [0, 42, 85, 127]]
     w, a = np.array([[0, 2], [3, 3]]), np.array([[1, 3], [3, 2]])
     assert design.golden(w, a).tolist() == [-42 + 36, 127 + 85]
-    worst, rms = design.error
-    assert worst == pytest.approx((7 - 42 * 21 / 127) / 21)
     off = [2 - 12 * 21 / 127, 4 - 24 * 21 / 127, 6 - 36 * 21 / 127,
            7 - 42 * 21 / 127, 14 - 85 * 21 / 127]
-    assert rms == pytest.approx(np.sqrt(2 * np.square(off).sum() / 16) / 21)
-    assert ProductTable(**POINT).error == (0, 0)
+    assert design.rounding == pytest.approx(np.sqrt(2 * np.square(off).sum() / 16) / 21)
+    assert ProductTable(**POINT).rounding == 0
 
 
 @pytest.mark.parametrize("bits,weights,activations", [

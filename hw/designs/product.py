@@ -40,8 +40,11 @@ class ProductTable(Tables, CodebookDesign):
 
     @classmethod
     def variants(cls, **point: Any) -> Iterator[Design]:
-        for signed, split in ((False, 0), (True, 0)):
-            yield cls(signed=signed, split=split, **point)
+        """Constant and written, exact and rounded to 8 bits, uniform and nonuniform activations."""
+        yield cls(signed=True, **point)
+        for writable in (False, True):
+            for act_width, rounded in ((0, 0), (8, 0), (8, 8)):
+                yield cls(act_width=act_width, rounded=rounded, writable=writable, **point)
 
     @property
     def name(self) -> str:
@@ -49,6 +52,16 @@ class ProductTable(Tables, CodebookDesign):
         parts = ["product", kind, f"split{self.split}" * bool(self.split),
                  "signed" * self.signed, "writable" * self.writable]
         return " ".join(filter(None, parts))
+
+    @property
+    def entry_bits(self) -> int:
+        """Bits of an entry that is written, with its sign."""
+        return self.rounded or self.weight_width + (self.act_width or self.act_bits)
+
+    @property
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        half = 2**(self.entry_bits - 1)
+        return dict.fromkeys(self.tables, (-half, half - 1)) if self.writable else super().ranges
 
     @property
     def scale(self) -> float:
@@ -64,12 +77,10 @@ class ProductTable(Tables, CodebookDesign):
         return self.product(w, a).sum(axis=-1)
 
     @property
-    def error(self) -> tuple[float, float]:
-        """Worst and root-mean-square error of an entry, as parts of the largest product."""
+    def rounding(self) -> float:
         exact = np.multiply.outer(self.weights, self.activations)
-        wrong = (self.products / self.scale - exact if self.rounded else 0 * exact)
-        wrong = wrong / np.abs(exact).max()
-        return float(np.abs(wrong).max()), float(np.sqrt((wrong**2).mean()))
+        wrong = self.products / self.scale - exact if self.rounded else 0 * exact
+        return float(np.sqrt((wrong**2).mean()) / np.abs(exact).max())
 
 
 DESIGNS.append(ProductTable)
