@@ -2,8 +2,9 @@
 
     python -m bench [SECTION ...]
 
-Sections: utilization, golden, simulation, build, mlp, folding.  MNIST comes from $N2UQ_MNIST or
-../shared/data/mnist; without it, random images of the same shape serve, and the table says so.
+Sections: utilization, golden, simulation, build, mlp, folding, accuracy.  MNIST comes from
+$N2UQ_MNIST or ../shared/data/mnist; without it, random images of the same shape serve, and the
+table says so.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from n2uq_hw import data, synth, tools
+from n2uq_hw import data, study, synth, tools
 from n2uq_hw.emit import Build, emit, load_build
 from n2uq_hw.folding import choose, reach
 from n2uq_hw.hw.build import module_name
@@ -168,8 +169,23 @@ def foldings(console: Console, folder: Path) -> None:
         console.print(rows, "")
 
 
+def accuracy(console: Console, folder: Path) -> None:
+    """What `n2uq_hw.study` found of number formats that are trained alike."""
+    rows = study.load_rows()
+    console.print(f"[bold]Digits CNN, test accuracy in %, {study.EPOCHS} epochs, "
+                  f"{len({row['seed'] for row in rows})} seeds; integer models")
+    made = table("method", "bits", "mean", "std", "least", "most", "N2UQ ahead by")
+    for each in study.summaries(rows):
+        ahead = f"{each.ahead:+.2f} ± {each.margin:.2f}{' *' if each.differs else '  '}"
+        made.add_row(each.method, str(each.bits), *(
+            f"{value:.2f}" for value in (each.mean, each.std, each.least, each.most)),
+            "" if each.method == "N2UQ" else ahead)
+    console.print(made, f"ahead: mean over seeds, ± 95 % (Student's t, paired), * where 0 lies "
+                  f"outside; one image is {100 / study.IMAGES:.2f} points", "")
+
+
 SECTIONS = {"utilization": utilization, "golden": golden, "simulation": simulators,
-            "build": build_time, "mlp": mlp, "folding": foldings}
+            "build": build_time, "mlp": mlp, "folding": foldings, "accuracy": accuracy}
 
 
 def main(names: list[str]) -> int:

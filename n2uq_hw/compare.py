@@ -12,7 +12,7 @@ import inspect
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
@@ -22,9 +22,9 @@ from typing import Any
 
 from . import synth, tools
 from .errors import N2uqError
-from .hw.designs import Design
+from .hw.designs import Design, Trained
 from .jobs import Failure, Job, run_jobs
-from .levels import LEVELS, Codes, MismatchError, Streamed, Subject
+from .levels import LEVELS, Codes, MismatchError, Streamed, Subject, trained_lanes
 
 __all__ = ["COLUMNS", "FAMILIES", "Comparison", "Row", "Settings", "find_design", "measure"]
 
@@ -58,6 +58,7 @@ class Settings:
         method with the fewest LUTs) or "none".
     seeds: of nextpnr; Fmax is the median.
     codes: of trained layers, on which toggles are counted where the bits are these.
+    trained: levels that designs of lanes are made with, too, where the bits are these.
     together: whether small designs are synthesized several at a time, which is faster; their LUTs
         can differ by about 1 % from what they are alone.
 
@@ -73,6 +74,7 @@ class Settings:
     routed: str = "best"
     seeds: tuple[int, ...] = (1, 2, 3)
     codes: tuple[Codes, ...] = ()
+    trained: tuple[Trained, ...] = ()
     together: bool = False
 
     def __post_init__(self) -> None:
@@ -120,6 +122,7 @@ class Row:
     activity: PROXY of energy: per cycle, toggles of nets times the pins that they drive.
     rounding: root-mean-square error of a product, as a part of the largest.
     note: why there is no Fmax; error: why there is no cost.
+    trained: the method whose nets of `study` it computes.
     """
 
     design: str
@@ -157,6 +160,7 @@ class Row:
     compared_dots: int | None = None
     note: str = ""
     error: str = ""
+    trained: str = ""
 
     @property
     def point(self) -> tuple[Any, ...]:
@@ -358,6 +362,13 @@ class _Bench:
         return Job(key, call, (modules, *given, self.cache / "synthesis"))
 
 
+def _subjects(settings: Settings, **point: int) -> Iterator[Subject]:
+    """What is compared at a point, on a lane array with trained levels too."""
+    yield from LEVELS[settings.level].subjects(settings.classes, **point)
+    if settings.level == "lane":
+        yield from trained_lanes(settings.classes, settings.trained, **point)
+
+
 def measure(settings: Settings, cache: Path, *, workers: int = 2, limit: float = 1800.0,
             progress: Callable[[str, float], None] = lambda stage, done: None) -> Comparison:
     """Make, prove and cost every design at every point.
@@ -371,8 +382,7 @@ def measure(settings: Settings, cache: Path, *, workers: int = 2, limit: float =
     bench = _Bench(cache, workers, limit, progress)
     codes = {(each.weight_bits, each.act_bits): each for each in settings.codes}
     subjects = [subject for bits in settings.bits for lanes in settings.lanes
-                for subject in LEVELS[settings.level].subjects(
-                    settings.classes, weight_bits=bits, act_bits=bits, lanes=lanes)]
+                for subject in _subjects(settings, weight_bits=bits, act_bits=bits, lanes=lanes)]
     names = [(subject.name, subject.weight_bits, subject.lanes, subject.case)
              for subject in subjects]
     if twice := [name for k, (name, *at) in enumerate(names) if (name, *at) in names[:k]]:
@@ -400,6 +410,7 @@ def _prove(bench: _Bench, settings: Settings, subjects: Sequence[Subject],
                       subject.lanes, family, tool=f"Yosys {bench.versions['pyosys']}",
                       method=subject.method, case=subject.case, uniform=subject.uniform,
                       writable=subject.writable, rounding=subject.rounding,
+                      trained=subject.trained,
                       dsp_blocks=dsp == "on" and family != GATES, macs=subject.macs, error=error)
             rows.append(row)
             if isinstance(result, Failure):

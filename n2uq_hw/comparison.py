@@ -15,6 +15,7 @@ from .compare import COLUMNS, GATES, Comparison, Row, Settings
 from .emit import whole_directory
 from .gates import STREAMS
 from .levels import BEATS
+from .study import IMAGES, LEARNED, Summary, load_rows, summaries
 from .synth import FAMILIES
 from .templates import render
 
@@ -32,6 +33,8 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 HATCHES = ("", "///", "...", "xxx", "---")
 MARKERS = "os^Dv*Px<>"
+PUBLISHED = "ResNet-18 top-1, % (published)"
+OWN = "digits CNN, test accuracy, %, mean and standard deviation over seeds"
 MARK = "compare.json"  # what tells a folder of results
 LITERATURE = Path(__file__).parent / "literature.json"
 
@@ -54,7 +57,7 @@ class Contest:
 
 @dataclass(frozen=True)
 class Loss:
-    """A nonuniform design that beats N2UQ's best form (by LUTs or transistors) in some metric."""
+    """Another design that beats N2UQ's best form (by LUTs or transistors) in some metric."""
 
     row: Row
     ours: Row
@@ -71,6 +74,10 @@ def size(row: Row) -> int | None:
     return row.transistors if row.family == GATES else row.luts
 
 
+def _ours(row: Row) -> bool:
+    return row.uniform and row.trained in ("", "N2UQ")
+
+
 def _best(rows: Iterable[Row]) -> Row | None:
     measured = [row for row in rows if size(row) is not None]
     return min(measured, key=lambda row: (size(row), row.ff, row.latency), default=None)
@@ -81,7 +88,7 @@ def contests(rows: Sequence[Row]) -> list[Contest]:
     found = []
     for point, group in _points(rows).items():
         theirs = [row for row in group if not row.uniform]
-        found.append(Contest(point, _best(row for row in group if row.uniform), _best(theirs),
+        found.append(Contest(point, _best(row for row in group if _ours(row)), _best(theirs),
                              _best(row for row in theirs if row.writable)))
     return found
 
@@ -100,12 +107,12 @@ def cells(contest: Contest) -> list[str]:
 
 
 def losses(rows: Sequence[Row]) -> list[Loss]:
-    """Every nonuniform design, point and metric in which N2UQ's best form is worse."""
+    """Every other design, point and metric in which N2UQ's best form is worse."""
     found = []
     for _, group in _points(rows).items():
-        ours = _best(row for row in group if row.uniform)
+        ours = _best(row for row in group if _ours(row))
         for row in group:
-            if ours is None or row.uniform or size(row) is None:
+            if ours is None or _ours(row) or size(row) is None:
                 continue
             for metric, (_, less) in METRICS.items():
                 value, own = getattr(row, metric), getattr(ours, metric)
@@ -151,6 +158,24 @@ def _accuracy(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return found
 
 
+def _trained(rows: Sequence[Row], found: Sequence[Summary]) -> list[dict[str, Any]]:
+    """Accuracies of nets trained alike beside the cost of the widest array that computes them.
+
+    A method's hardware is the cheapest of the designs with its levels.
+    """
+    made = []
+    widest = max(row.lanes for row in rows)
+    for point, group in _points(row for row in rows if row.lanes == widest).items():
+        _, weight_bits, act_bits, _, family, dsp, _ = point
+        for each in found:
+            best = _best(row for row in group if row.trained == each.method)
+            if best is not None and weight_bits == act_bits == each.bits:
+                made.append({**asdict(each), "differs": each.differs, "lanes": widest,
+                             "family": family, "dsp_blocks": dsp, "design": best.design,
+                             "size": size(best)})
+    return made
+
+
 def _references(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Figures that were known before, beside the measured ones of the same designs."""
     known = json.loads(LITERATURE.read_text())["reference_points"]
@@ -161,6 +186,7 @@ def _references(rows: Sequence[Row]) -> list[dict[str, Any]]:
                          and row.level == "lane"
                          and row.lanes == known["lanes"] and not row.dsp_blocks
                          and row.weight_bits == row.act_bits == bits
+                         and row.trained not in LEARNED
                          and row.design.startswith(tuple(entry["names"])))
             if best is not None:
                 found.append({"title": title, "bits": bits, "known": luts, "design": best.design,
@@ -194,7 +220,9 @@ def described(found: Comparison, settings: Settings) -> dict[str, Any]:
         "losses": [{"design": loss.row.design, "point": loss.row.point, "metric": loss.metric,
                     "value": loss.values[0], "ours": loss.ours.design,
                     "our_value": loss.values[1]} for loss in losses(found.rows)],
-        "imagenet": _accuracy(found.rows), "reference_points": _references(found.rows),
+        "imagenet": _accuracy(found.rows),
+        "trained": _trained(found.rows, summaries(load_rows())),
+        "reference_points": _references(found.rows),
         "failures": found.failures}
 
 
@@ -207,7 +235,7 @@ def write(found: Comparison, settings: Settings, out: Path) -> dict[str, Any]:
     with whole_directory(out, MARK) as part:
         (part / "compare.csv").write_text(_csv(found.rows))
         (part / MARK).write_text(json.dumps(made, indent=1) + "\n")
-        pictures = _plots(found.rows, made["imagenet"], part)
+        pictures = _plots(found.rows, made, part)
         (part / "report.md").write_text(_report(found, settings, made, pictures))
     return made
 
@@ -238,13 +266,16 @@ def _report(found: Comparison, settings: Settings, made: Mapping[str, Any],
         accuracy=_by(made["imagenet"], lambda row: (row["method"], row["bits"], row["top1"])),
         rounded=sorted({(row.design, row.weight_bits, row.rounding) for row in found.rows
                         if row.rounding}),
+        trained=_by(made["trained"], lambda row: (row["method"], row["bits"])),
+        study={"seeds": max((each["seeds"] for each in made["trained"]), default=0),
+               "image": 100 / IMAGES},
         pictures=pictures, seeds=settings.seeds, routed=settings.routed, beats=BEATS,
         streams=STREAMS, together=settings.together, dots=" to ".join(f"{n:,}" for n in dots),
         commands={family: FAMILIES[family] for family in settings.families if family != GATES},
         toggled_by=", ".join(sorted({row.toggled_by for row in found.rows if row.toggled_by})))
 
 
-def _plots(rows: Sequence[Row], accuracy: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
+def _plots(rows: Sequence[Row], made: Mapping[str, Any], folder: Path) -> list[str]:
     """Plots as SVG and PNG in `folder`; the names of the SVG files.  None without matplotlib."""
     try:
         import matplotlib
@@ -254,7 +285,10 @@ def _plots(rows: Sequence[Row], accuracy: Sequence[Mapping[str, Any]], folder: P
 
     drawn = []
     with matplotlib.rc_context({"svg.hashsalt": "n2uq-hw", "font.size": 8}):
-        for name, figure in (*_bars(rows, Figure), *_curves(accuracy, Figure)):
+        for name, figure in (
+                *_bars(rows, Figure),
+                *_curves(made["imagenet"], "imagenet", "top1", PUBLISHED, Figure),
+                *_curves(made["trained"], "digits", "mean", OWN, Figure)):
             for suffix in ("svg", "png"):
                 figure.savefig(folder / f"{name}.{suffix}", dpi=150,
                                metadata={"Date": None} if suffix == "svg" else None)
@@ -292,24 +326,31 @@ def _bars(rows: Sequence[Row], figure_type: Any) -> Iterator[tuple[str, Any]]:
         yield f"size_{family}{'_dsp' * dsp}", figure
 
 
-def _curves(accuracy: Sequence[Mapping[str, Any]], figure_type: Any) -> Iterator[tuple[str, Any]]:
-    """Per family, top-1 over size: a line with a marker of its own per method."""
+def _curves(accuracy: Sequence[Mapping[str, Any]], name: str, key: str, title: str,
+            figure_type: Any) -> Iterator[tuple[str, Any]]:
+    """Per family, accuracy `key` over size: a line with a marker of its own per method.
+
+    Bars show one standard deviation where rows have it.
+    """
     for (family, dsp), group in _by(accuracy, lambda row: (row["family"], row["dsp_blocks"])
                                     ).items():
         figure = figure_type(figsize=(7, 4.5), layout="constrained")
         panel = figure.subplots()
         for k, (method, points) in enumerate(_by(group, lambda row: row["method"]).items()):
-            line = panel.plot([row["size"] for row in points], [row["top1"] for row in points],
+            line = panel.plot([row["size"] for row in points], [row[key] for row in points],
                               marker=MARKERS[k % len(MARKERS)], label=method, color=f"C{k}",
                               linestyle=("-", "--", ":", "-.")[k % 4], fillstyle="none")[0]
             for row in points:
-                panel.annotate(str(row["bits"]), (row["size"], row["top1"]), xytext=(4, -8),
+                panel.annotate(str(row["bits"]), (row["size"], row[key]), xytext=(4, -8),
                                textcoords="offset points", color=line.get_color())
-        panel.set(xscale="log", ylabel="ResNet-18 top-1, % (published)",
+                if "std" in row:
+                    panel.errorbar(row["size"], row[key], yerr=row["std"], capsize=2,
+                                   color=line.get_color(), linewidth=0.7)
+        panel.set(xscale="log", ylabel=title,
                   xlabel=f"{'transistors' if family == GATES else 'LUTs'} of "
                          f"{group[0]['lanes']} lanes, {family}{', DSP blocks' * dsp} (measured)",
                   title="Accuracy over cost; numbers are bits")
         for axis in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
             axis("{x:,.0f}")
         panel.legend(frameon=False)
-        yield f"imagenet_{family}{'_dsp' * dsp}", figure
+        yield f"{name}_{family}{'_dsp' * dsp}", figure

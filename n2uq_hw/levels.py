@@ -21,7 +21,7 @@ from .emit import library_verilog
 from .errors import N2uqError
 from .gates import STREAMS, Netlist, map_gates
 from .hw.build import lanes_of
-from .hw.designs import Design
+from .hw.designs import Design, Trained
 from .hw.designs.mvu import CodedMatVec
 from .hw.designs.networks import Whole, mvus, networks, quantizers
 from .hw.stream import Library
@@ -31,7 +31,7 @@ from .sim.harness import Dut, Sink, Source, pack
 from .sim.runner import MAX_IDLE, simulate
 
 __all__ = ["BEATS", "LEVELS", "Codes", "Lane", "Level", "MismatchError", "Proof", "Streamed",
-           "Subject", "layer_codes"]
+           "Subject", "layer_codes", "trained_lanes"]
 
 VECTORS = 8    # images of a simulation
 CYCLES = 4096  # of an image in a whole network, at most
@@ -84,7 +84,7 @@ class Subject(ABC):
 
     Members
     -------
-    name, method, uniform, writable: of the design, as in the tables.
+    name, method, uniform, writable, trained: of the design, as in the tables.
     weight_bits, act_bits, lanes, case: what it is compared at.
     macs: multiply-accumulates per cycle.
     rounding: as `Design.rounding`.
@@ -97,6 +97,7 @@ class Subject(ABC):
     method: str
     uniform: bool
     writable: bool
+    trained: str = ""
     weight_bits: int
     act_bits: int
     lanes: int
@@ -136,6 +137,7 @@ class Lane(Subject):
         self.name, self.method = design.name, design.method
         self.uniform, self.writable = design.uniform, design.writable
         self.rounding = design.rounding
+        self.trained = design.trained
         self.weight_bits, self.act_bits = design.weight_bits, design.act_bits
         self.lanes = self.macs = design.lanes
         self.top = re.sub(r"\W", "_", f"lanes {design.name}", flags=re.ASCII)
@@ -359,6 +361,16 @@ def _lane(classes: Iterable[type[Design]], **point: int) -> Iterator[Subject]:
     """One array of lanes for each variant of each class."""
     for cls in classes:
         yield from map(Lane, cls.variants(**point))
+
+
+def trained_lanes(classes: Iterable[type[Design]], trained: Iterable[Trained], **point: int
+                  ) -> Iterator[Subject]:
+    """One array of lanes for each class and what is trained, where that has so many levels."""
+    sizes = 2**point["weight_bits"], 2**point["act_bits"]
+    for given in trained:
+        if (len(given.weights), len(given.activations)) == sizes:
+            for cls in classes:
+                yield from map(Lane, cls.with_levels(given, **point))
 
 
 def _mvu(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int, lanes: int

@@ -252,7 +252,7 @@ class Basis(Quantizer):
     Weights have a basis per output channel and digits ±1, activations one and digits 0 and 1, as
     in the authors' code.  Training solves for the basis by least squares, given the codes
     (section 3.3), and moves it by a tenth.  Gradients pass straight through, of activations those
-    between 0 and the last level.  The basis is rounded to 8 bits.
+    between 0 and the last level.  The basis is rounded so that levels have 8 bits.
 
     Parameters
     ----------
@@ -279,9 +279,12 @@ class Basis(Quantizer):
         self.basis.copy_(unit * self._rows(x).std(1, keepdim=True) * 2**torch.arange(bits))
 
     def rounded(self) -> tuple[Tensor, Tensor]:
-        """The basis in integers [C, b], and their scale [C]."""
-        scale = self.basis.abs().amax(1) / self.most
-        return torch.round(self.basis / scale[:, None]), scale
+        """The basis in integers [C, b], each above 0, of a given sum, and their scale [C]."""
+        parts = F.pad(self.basis.cumsum(1), (1, 0))
+        scale = parts[:, -1] / self.most
+        integers = torch.round(parts / scale[:, None]).diff(dim=1).clamp(min=1)
+        integers[:, -1] += self.most - integers.sum(1)
+        return integers, scale
 
     def _sorted(self) -> tuple[Tensor, Tensor, Tensor]:
         """Levels [C, n], ascending, their scale [C] and digits [C, n, b]."""
@@ -311,18 +314,19 @@ class Basis(Quantizer):
         square = square + RIDGE * torch.eye(digits.shape[2], dtype=x.dtype)
         right = torch.einsum("cn,cni->ci", sums, digits) + RIDGE * self.basis
         self.basis.lerp_(torch.linalg.solve(square, right), 1 - MOMENTUM)
+        self.basis.copy_(self.basis.abs().sort(dim=1).values)  # the same levels
 
 
 @dataclass(frozen=True)
 class Method:
     """Quantizers by their bits: of weights, given the output channels, too, and of activations.
 
-    `design` is the method of its hardware, as in the tables of `hw.designs`.
+    `most_bits` is the most that make sense.
     """
 
     weights: Callable[[int, int], Quantizer]
     activations: Callable[[int], Quantizer]
-    design: str
+    most_bits: int = 4
 
 
 def _apot_weights(bits: int, channels: int) -> Quantizer:
@@ -339,14 +343,14 @@ def _uniform(bits: int) -> Quantizer:
 METHODS: dict[str, Method | None] = {
     "N2UQ": None,
     "LSQ": Method(lambda bits, _: Steps(range(-2**(bits - 1), 2**(bits - 1)), 2**(bits - 1) - 1),
-                  _uniform, "LSQ"),
-    "APoT": Method(_apot_weights, lambda bits: Steps(APOT[bits], 2**bits - 1), "APoT"),
-    "APoT × uniform": Method(_apot_weights, _uniform, "APoT"),
-    "LQ-Nets": Method(Basis, Basis, "LQ-Nets"),
-    "k-means": Method(lambda bits, _: Codebook(bits), _uniform, "codebook"),
-    "k-means, 4-bit levels": Method(lambda bits, _: Codebook(bits, 4), _uniform, "codebook"),
+                  _uniform),
+    "APoT": Method(_apot_weights, lambda bits: Steps(APOT[bits], 2**bits - 1)),
+    "APoT × uniform": Method(_apot_weights, _uniform),
+    "LQ-Nets": Method(Basis, Basis),
+    "k-means": Method(lambda bits, _: Codebook(bits), _uniform),
+    "k-means, 4-bit levels": Method(lambda bits, _: Codebook(bits, 4), _uniform, 3),
     "LCQ": Method(lambda bits, _: Companded(bits, signed=True),
-                  lambda bits: Companded(bits, signed=False), "codebook"),
+                  lambda bits: Companded(bits, signed=False)),
 }
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pyosys
 import pytest
 
-from n2uq_hw import compare, comparison, gates, jobs, levels, synth
+from n2uq_hw import cli, compare, comparison, gates, jobs, levels, study, synth
 from n2uq_hw.compare import Comparison, Row, Settings, find_design, measure
 from n2uq_hw.comparison import contests, losses
 from n2uq_hw.errors import N2uqError
@@ -293,6 +293,37 @@ def test_published_accuracy_stands_beside_its_own_design() -> None:
     assert found["LQ-Nets"] == (68.2, "lq 2", 60) and "APoT" not in found
 
 
+def test_lsq_is_no_form_of_n2uq_and_no_nonuniform_design() -> None:
+    lsq = row("decode w2 of LSQ", 60, method="LSQ", trained="LSQ")
+    lsq.uniform = True
+    (contest, _), found = contests([*ROWS, lsq]), losses([*ROWS, lsq])
+    assert contest.ours is ROWS[1] and contest.theirs is ROWS[3]
+    assert [loss.metric for loss in found if loss.row is lsq] == ["luts", "ff"]
+
+
+def accuracies() -> list[study.Row]:
+    return [{"method": method, "bits": 2, "seed": seed, "accuracy": value}
+            for method, *values in (("N2UQ", 0.98, 0.99), ("LCQ", 0.97, 0.96), ("LSQ", 0.9, 0.9))
+            for seed, value in enumerate(values)]
+
+
+def test_accuracy_stands_beside_the_cheapest_design_with_the_methods_levels(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row("uniform a", 90, trained="N2UQ"), row("uniform b", 80, trained="N2UQ"),
+            row("decode of LCQ", 120, trained="LCQ"), row("product of LCQ", 110, trained="LCQ"),
+            row("decode", 20), replace(row("uniform c", 5, trained="N2UQ"), lanes=4),
+            replace(row("uniform d", 5, trained="N2UQ"), act_bits=3)]
+    monkeypatch.setattr(comparison, "load_rows", accuracies)
+    made = comparison.write(Comparison(rows, {}, [], [], False), SMALL, tmp_path / "out")["trained"]
+    assert [(each["method"], each["mean"], each["design"], each["size"]) for each in made] == [
+        ("N2UQ", pytest.approx(98.5), "uniform b", 80),
+        ("LCQ", pytest.approx(96.5), "product of LCQ", 110)]
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| N2UQ | 2 | 98.50 ± 0.71 | 98.00 | 99.00 | – | 80 | uniform b |" in text
+    assert ("| LCQ | 2 | 96.50 ± 0.71 | 96.00 | 97.00 | +2.00 ± 12.71 | 110 | product of LCQ |"
+            in text)
+
+
 def test_known_figures_are_whole() -> None:
     known = json.loads(comparison.LITERATURE.read_text())
     for table, key, entries in (("imagenet", "top1", "methods"),
@@ -455,6 +486,21 @@ def test_exit_codes(mine: Path, tmp_path: Path) -> None:
     bad = run("--methods", "right")
     assert (bad.returncode, bad.stdout, bad.stderr) == (
         2, "", f"error: --methods must be of {', '.join(METHODS)}, not right\n")
+
+
+@pytest.mark.parametrize("options,given", [
+    ([], True), (["--quick"], False), (["--quick", "--trained"], True), (["--no-trained"], False)])
+def test_trained_levels_are_asked_for(options: list[str], given: bool, tmp_path: Path,
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(compare, "measure", lambda settings, *_, **__: asked.append(settings)
+                        or Comparison([row("uniform", 1)], {}, [], [], False))
+    monkeypatch.setattr(sys, "argv", ["n2uq-hw", "compare", "--out", str(tmp_path / "out"),
+                                      *options])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    assert {each.method for each in asked[0].trained} == (set(study.LEARNED) if given else set())
 
 
 def test_ctrl_c_leaves_no_process_and_no_folder(tmp_path: Path) -> None:

@@ -169,12 +169,13 @@ def test_a_basis_moves_a_tenth_to_the_least_squares_solution(channels: int) -> N
     quantizer(x)
     most = 127 if channels else 255
     for row, old, new in zip(x.numpy(), before.numpy(), quantizer.basis.numpy(), strict=True):
-        integers = np.rint(old * most / np.abs(old).max())
-        scale = np.abs(old).max() / most
+        integers = np.diff(np.rint(np.cumsum([0, *old]) * most / old.sum()))
+        scale = old.sum() / most
         digits = np.array([*product((-1, 1) if channels else (0, 1), repeat=3)])
         nearest = digits[np.abs(row[:, None] - digits @ integers * scale).argmin(1)]
         solved = np.linalg.lstsq(nearest.astype(float), row, rcond=None)[0]
         np.testing.assert_allclose(new, 0.9 * old + 0.1 * solved, atol=1e-6)
+        assert (np.diff(new) > 0).all() and new[0] > 0
     assert not torch.equal(before, quantizer.basis)
     held = quantizer.basis.clone()
     quantizer.eval()(x)

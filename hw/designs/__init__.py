@@ -4,7 +4,7 @@ A design is one class, golden and gateware side by side: see `design.Design`.  T
 class and put it into `DESIGNS`; it then appears in every test and table.
 """
 
-from .design import DESIGNS, Design, Lanes, designs
+from .design import DESIGNS, Design, Lanes, Trained, designs
 from .uniform import Uniform
 
 from .decode import Decode  # isort: skip
@@ -14,4 +14,4 @@ from .basis import Basis  # isort: skip
 from .buckets import Buckets  # isort: skip
 
 __all__ = ["DESIGNS", "Apot", "Basis", "Buckets", "Decode", "Design", "Lanes", "ProductTable",
-           "Uniform", "designs"]
+           "Trained", "Uniform", "designs"]

@@ -63,6 +63,7 @@ class Apot(Tables):
             raise N2uqError(f"{self.method}: bits of activations in terms must be "
                             f"1..{len(TERMS)}, not {self.act_bits}")
         self.form, self.both, self.one, self.signed = form, both, one, form == "shift"
+        self.trained = "" if one else "APoT" if both else "APoT × uniform"
         size = self.weight_bits - 1
         half, w_pieces = magnitudes((range(2**size - 1),) if one else TERMS[size])
         self._weights = np.concatenate([half, -half])

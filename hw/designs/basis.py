@@ -13,7 +13,7 @@ from amaranth.hdl import Value as HdlValue
 from numpy.typing import ArrayLike
 
 from ...errors import N2uqError
-from .design import DESIGNS, Datapath, Design, Term
+from .design import DESIGNS, Datapath, Design, Term, Trained
 from .weighted import Weighted, selected_sum, shared_sums
 
 __all__ = ["Basis", "fit_basis"]
@@ -131,10 +131,20 @@ class Basis(Weighted):
             for writable in (False, True):
                 yield cls(act_width=act_width, writable=writable, **point)
 
+    @classmethod
+    def with_levels(cls, given: Trained, **point: Any) -> Iterator[Design]:
+        """Where they are of a basis on both sides: constant tables of it."""
+        if given.basis:
+            design = cls(weight_width=sum(given.basis).bit_length() + 1, basis=given.basis,
+                         act_width=sum(given.act_basis).bit_length(), act_basis=given.act_basis,
+                         **point)
+            design.trained = given.method
+            yield design
+
     @property
     def name(self) -> str:
         return (f"lq w{self.weight_width}" + f" a{self.act_width}" * bool(self.act_width)
-                + " writable" * self.writable)
+                + f" of {self.trained}" * bool(self.trained) + " writable" * self.writable)
 
     @property
     def weights(self) -> np.ndarray:

@@ -52,6 +52,11 @@ class Buckets(Weighted, CodebookDesign):
         for writable in (False, True):
             yield cls(writable=writable, **point)
 
+    @classmethod
+    def forms(cls, weights: np.ndarray, uniform: bool, **point: int) -> Iterator[dict[str, Any]]:
+        if uniform:
+            yield {}
+
     @property
     def name(self) -> str:
         return f"buckets {self.widths}" + " writable" * self.writable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from math import erf, exp, inf, pi, sqrt
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ...errors import N2uqError
-from .design import Design
+from .design import Design, Trained
 
 __all__ = ["CodebookDesign", "lloyd_max"]
 
@@ -49,15 +50,17 @@ class CodebookDesign(Design):
         last one the largest of this width, and of its magnitude, the first one 0.
     signed: whether a code of weights is a sign, in the top bit, and the place of a magnitude, for
         levels that are symmetric; otherwise it is the place of the level.
+    trained: the method that trained these levels.
 
     Raises N2uqError for levels that do not ascend, fit or mirror.
     """
 
     def __init__(self, *, weight_width: int = 8, act_width: int = 0, signed: bool = False,
                  weights: ArrayLike | None = None, activations: ArrayLike | None = None,
-                 **point: Any) -> None:
+                 trained: str = "", **point: Any) -> None:
         super().__init__(**point)
         self.weight_width, self.act_width, self.signed = weight_width, act_width, signed
+        self.trained = trained
         for what, width, least in (("weights", weight_width, 2), ("activations", act_width, 0)):
             if not least <= width <= 16:
                 raise N2uqError(f"{self.method}: width of {what} must be {least}..16, not {width}")
@@ -103,5 +106,26 @@ class CodebookDesign(Design):
 
     @property
     def widths(self) -> str:
-        """The widths of levels, as in names."""
-        return f"w{self.weight_width}" + f" a{self.act_width}" * bool(self.act_width)
+        """The widths of levels, as in names, and whose they are."""
+        return (f"w{self.weight_width}" + f" a{self.act_width}" * bool(self.act_width)
+                + f" of {self.trained}" * bool(self.trained))
+
+    @classmethod
+    def with_levels(cls, given: Trained, **point: Any) -> Iterator[Design]:
+        """Constant tables of these levels in every form; those of equidistant levels are LSQ's."""
+        weights, acts = np.array(given.weights), np.array(given.activations)
+        width = max(2, int(max(-weights[0] - 1, weights[-1])).bit_length() + 1)
+        uniform = (acts == np.arange(len(acts))).all()
+        held = {"weights": weights, "weight_width": width, "trained": given.method, **point}
+        if not uniform:
+            held |= {"activations": acts, "act_width": int(acts[-1]).bit_length()}
+        for form in cls.forms(weights, bool(uniform), **point):
+            design = cls(**held, **form)
+            if uniform and (np.diff(weights) == 1).all():
+                design.method, design.uniform = given.method, True
+            yield design
+
+    @classmethod
+    def forms(cls, weights: np.ndarray, uniform: bool, **point: int) -> Iterator[dict[str, Any]]:
+        """Parameters that tell apart the forms for such weights, and activations uniform or not."""
+        yield {}

@@ -50,6 +50,11 @@ class Decode(CodebookDesign):
                         yield cls(weight_width=weight_width, act_width=act_width, form=form,
                                   writable=writable, **point)
 
+    @classmethod
+    def forms(cls, weights: np.ndarray, uniform: bool, **point: int) -> Iterator[dict[str, Any]]:
+        for form in FORMS:
+            yield {"form": form}
+
     @property
     def name(self) -> str:
         return " ".join(["decode", self.widths, self.form, *["writable"] * self.writable])

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
@@ -23,8 +23,8 @@ from amaranth.lib.wiring import In, Out
 from ...errors import N2uqError
 from ..stream import shape_for
 
-__all__ = ["DESIGNS", "Datapath", "Design", "Lanes", "Tabled", "Term", "add", "datapath", "designs",
-           "load_ports"]
+__all__ = ["DESIGNS", "Datapath", "Design", "Lanes", "Tabled", "Term", "Trained", "add",
+           "datapath", "designs", "load_ports"]
 
 READS = 7  # of one memory in LUTs: what UltraScale's have beside the port that writes
 LEAST = 16  # entries of one: fewer become registers, and multiplexers that are as large
@@ -225,6 +225,24 @@ class Load:
     data: HdlValue
 
 
+@dataclass(frozen=True)
+class Trained:
+    """Levels of a trained layer, to make designs with: integers, ascending.
+
+    Members
+    -------
+    method: whose, by its name in `study`.
+    weights: 2^weight_bits of them; activations: 2^act_bits, of the layer's inputs.
+    basis, act_basis: of LQ-Nets: levels are ``Σ ±v``, and ``Σ (u or 0)``.
+    """
+
+    method: str
+    weights: tuple[int, ...]
+    activations: tuple[int, ...]
+    basis: tuple[int, ...] = ()
+    act_basis: tuple[int, ...] = ()
+
+
 class Design(ABC):
     """A number format for weights and activations, and a way to compute dot products in it.
 
@@ -237,11 +255,13 @@ class Design(ABC):
     weight_bits, act_bits: bits of a code.
     lanes: products per beat.
     writable: whether the tables are written while the hardware runs, instead of constant.
+    trained: the method whose nets, trained in `study`, this design computes; "" if there are none.
     tables: int64 values by name; what a writable design is loaded with.
     """
 
-    method: ClassVar[str]           # whose number format this is, in the tables
-    uniform: ClassVar[bool] = False  # equidistant levels on both sides, as N2UQ's
+    method: str            # whose number format this is, in the tables
+    uniform: bool = False  # equidistant levels on both sides, as N2UQ's
+    trained: str = ""
 
     def __init__(self, *, weight_bits: int, act_bits: int, lanes: int, writable: bool = False
                  ) -> None:
@@ -256,6 +276,11 @@ class Design(ABC):
     def variants(cls, **point: Any) -> Iterator[Design]:
         """Every design of this class at `weight_bits`, `act_bits` and `lanes`."""
         yield cls(**point)
+
+    @classmethod
+    def with_levels(cls, given: Trained, **point: Any) -> Iterator[Design]:
+        """Every design of this class that has the levels `given`; none where they are no choice."""
+        return iter(())
 
     @property
     @abstractmethod

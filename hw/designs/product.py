@@ -14,6 +14,8 @@ from .tables import Tables, pieces
 
 __all__ = ["ProductTable"]
 
+LUT = 6  # inputs of a table that is split
+
 
 class ProductTable(Tables, CodebookDesign):
     """The product of each pair of codes, from a table of ``2^(weight_bits + act_bits)`` entries.
@@ -45,6 +47,14 @@ class ProductTable(Tables, CodebookDesign):
         for writable in (False, True):
             for act_width, rounded in ((0, 0), (8, 0), (8, 8)):
                 yield cls(act_width=act_width, rounded=rounded, writable=writable, **point)
+
+    @classmethod
+    def forms(cls, weights: np.ndarray, uniform: bool, **point: int) -> Iterator[dict[str, Any]]:
+        yield {}
+        if (weights == -weights[::-1]).all():
+            yield {"signed": True}
+        if uniform and point["weight_bits"] + point["act_bits"] > LUT > point["weight_bits"]:
+            yield {"split": LUT - point["weight_bits"]}
 
     @property
     def name(self) -> str:

@@ -37,7 +37,8 @@ class Uniform(Design):
     planes ``⌈log2 b_w⌉ + 1``; for popcount 1 + ``⌈log2(⌈lanes/3⌉)⌉ + ⌈log2(b_w·b_a)⌉ + 1``.
     """
 
-    method, uniform = "N2UQ", True
+    method = trained = "N2UQ"
+    uniform = True
 
     def __init__(self, *, form: str = FORMS[0], **point: Any) -> None:
         super().__init__(**point)
