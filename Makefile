@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo venv lint test test-slow bench sim-imagenet nets clean
+.PHONY: demo venv lint test test-slow bench bench-unrolled sim-imagenet nets clean
 
 demo: $(VENV)/demo            ## a shipped network becomes Verilog, proven and costed
 	$(BIN)/n2uq-hw demo
@@ -24,6 +24,14 @@ test-slow: $(VENV)/all        ## whole networks in simulation, every bit
 
 bench: $(VENV)/all            ## the figures of the README, measured side by side
 	$(BIN)/python -m bench
+
+bench-unrolled: $(VENV)/all build/da4ml/done   ## networks in logic beside da4ml's
+	$(BIN)/python -m bench.unrolled --da4ml build/da4ml/bin/python
+
+build/da4ml/done:             # an environment of its own: da4ml is no dependency
+	$(PYTHON) -m venv build/da4ml
+	build/da4ml/bin/pip --disable-pip-version-check --quiet install da4ml==0.6.0
+	touch $@
 
 sim-imagenet: $(VENV)/all     ## the whole ResNet-18 at 224 x 224 in simulation, every logit
 	$(BIN)/python -m bench.imagenet $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))

@@ -12,7 +12,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..errors import N2uqError
-from ..folding import Fold, Folding, check, lanes_in, lanes_out
+from ..folding import UNROLLED, Fold, Folding, check, lanes_in, lanes_out
 from ..ir import (
     Add,
     ArgMax,
@@ -33,6 +33,7 @@ from ..ir import (
     SlidingWindow,
     SumPool,
     Threshold,
+    Unrolled,
     WidthConvert,
 )
 from .branches import CUT, least_depths
@@ -58,10 +59,11 @@ from .stream import (
     instantiate,
 )
 from .threshold import ThresholdUnit
+from .unrolled import UnrolledUnit
 from .window import PadUnit, SlidingWindowUnit
 
 __all__ = ["TOP", "WRAPPER", "Accelerator", "fifo_depth", "hardware_graph", "inputs", "lanes_of",
-           "module_name", "outputs", "saturates", "unit"]
+           "module_name", "outputs", "saturates", "unit", "unroll"]
 
 TOP, WRAPPER = "accelerator", "axis"  # what modules are called beside those of nodes
 
@@ -85,6 +87,11 @@ def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> U
 @unit.register
 def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
     return MatVecUnit(node, reads[0], edge, pe=fold.pe, simd=fold.simd, form=fold.form)
+
+
+@unit.register
+def _(node: Unrolled, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return UnrolledUnit(node, reads[0], edge, levels=fold.levels, lut=fold.lut)
 
 
 @unit.register
@@ -162,6 +169,8 @@ def fifo_depth(graph: Graph, node: Node, lanes: int) -> int:
     the rows that a stride leaves to spare.
     """
     source, (read,) = graph[node.inputs[0]], graph.reads(node)
+    if isinstance(node, Unrolled):
+        return 0
     if isinstance(node, MatVec):
         return CUT if isinstance(source, SlidingWindow | Input) else read.channels // lanes
     if isinstance(source, MatVec) and isinstance(node, Threshold):
@@ -176,17 +185,41 @@ def fifo_depth(graph: Graph, node: Node, lanes: int) -> int:
     return max(pixels * read.channels // lanes, CUT)
 
 
+def unroll(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
+    """An Unrolled in the place of each MatVec of that form, and of the Threshold behind it.
+
+    Of that, if it reads the MatVec and nothing else does; the Unrolled has its name then.
+    """
+    folds, nodes, behind = dict(folding), list[Node](), dict[str, MatVec]()
+    for node in graph.nodes:
+        if isinstance(node, Threshold) and node.name in behind:
+            matvec = behind[node.name]
+            nodes.append(Unrolled(node.name, matvec.inputs, matvec.weights, (node,)))
+            folds[node.name] = folds.pop(matvec.name)
+        elif (isinstance(node, MatVec) and not isinstance(node, Unrolled)
+              and folding[node.name].form == UNROLLED):
+            readers = [other for other in graph.nodes if node.name in other.inputs]
+            if len(readers) == 1 and isinstance(readers[0], Threshold):
+                behind[readers[0].name] = node
+            else:
+                nodes.append(Unrolled(node.name, node.inputs, node.weights))
+        else:
+            nodes.append(node)
+    return (graph.with_nodes(nodes), folds) if nodes != list(graph.nodes) else (graph, folding)
+
+
 def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
     """Insert what only hardware needs, and return the graph and the folding with it.
 
     A Fork where several nodes read an edge, its outputs in the order of its readers; width
     converters where lanes differ; a Fifo where `fifo_depth` asks, and on each input of an Add, as
     deep as `folding` says, else as it must be (`branches.py`).  A Flatten has no unit: the stream
-    passes through.
+    passes through.  See `unroll` for what is unrolled.
 
     Raises N2uqError for a Fifo with which the graph could deadlock.
     """
     check(graph, folding)
+    graph, folding = unroll(graph, folding)
     folds, nodes, lanes = dict(folding), list[Node](), dict[str, int]()
     readers = Counter(name for node in graph.nodes for name in node.inputs)
     tip: dict[str, str] = {}  # the node whose edge is read for the key's

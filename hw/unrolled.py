@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import groupby
 
 import numpy as np
@@ -10,41 +11,58 @@ from amaranth.hdl import C, Cat, Module, Mux, Signal
 from amaranth.hdl import Value as HdlValue
 
 from ..errors import N2uqError
-from ..heaps import TRUE, Chain, HeapGraph, Sum
-from ..ir import Edge, Threshold, threshold_values
+from ..heaps import TRUE, Chain, HeapGraph, Sum, optimize
+from ..ir import Edge, Threshold, Unrolled, threshold_values
 from .stream import Unit, beats, element
 
-__all__ = ["UnrolledUnit", "unrolled_latency"]
+__all__ = ["UnrolledUnit", "heap_graph", "unrolled_latency"]
 
-WORD = 64  # bits of an adder that chains share, and of a register: a simulator's machine word
+WORD = 32  # bits of an adder that chains share, and of a register; timing sees one carry chain
 
 
-def unrolled_latency(graph: HeapGraph, levels: int, thresholds: bool) -> int:
-    """Cycles of an `UnrolledUnit`: ``⌈(depth + thresholds) / levels⌉``, at least 1."""
-    return max(-(-(graph.depth + thresholds) // levels), 1)
+def heap_graph(node: Unrolled, edge: Edge, lut: int) -> HeapGraph:
+    """The chains of a layer that reads `edge`, for LUTs of so many inputs; found once."""
+    weights = np.ascontiguousarray(node.weights, np.int64)
+    return _heap_graph(weights.tobytes(), weights.shape, edge.lo.tobytes(), edge.hi.tobytes(), lut,
+                       node.threshold is None)
+
+
+@lru_cache(256)
+def _heap_graph(weights: bytes, shape: tuple[int, int], lo: bytes, hi: bytes, lut: int, wraps: bool
+                ) -> HeapGraph:
+    ends = (np.frombuffer(end, np.int64) for end in (lo, hi))
+    return optimize(np.frombuffer(weights, np.int64).reshape(shape), *ends, lut=lut, wraps=wraps)
+
+
+def unrolled_latency(node: Unrolled, edge: Edge, levels: int, lut: int) -> int:
+    """Cycles of an `UnrolledUnit`: ``⌈depth / levels⌉``, at least 1.
+
+    The depth is that of its `heap_graph`, and 1 for comparators behind it.
+    """
+    depth = heap_graph(node, edge, lut).depth + (node.threshold is not None)
+    return max(-(-depth // levels), 1)
 
 
 class UnrolledUnit(Unit):
     """``o = threshold(weights · i)``: a vector of K elements in, N out, every cycle.
 
-    Latency `unrolled_latency` cycles: ``⌈(depth + 1) / levels⌉``, without thresholds
-    ``⌈depth / levels⌉``; II = 1.
+    Latency `unrolled_latency` cycles; II = 1.
 
     Parameters
     ----------
-    name: of the layer, for messages.
-    graph: what `heaps.optimize` made of the weights; its offsets are 0 without a threshold.
+    node: weights [N, K], and the step functions behind the sums, if any.
     edge, out: the edge that is read, [H, W, K], and the one that is made, [H, W, N].
-    threshold: the step functions behind the sums, if any.
     levels: chains, or comparators, that follow each other between two registers.
+    lut: inputs of the LUTs that the logic suits.
     """
 
-    def __init__(self, name: str, graph: HeapGraph, edge: Edge, out: Edge, *,
-                 threshold: Threshold | None = None, levels: int = 4) -> None:
+    def __init__(self, node: Unrolled, edge: Edge, out: Edge, *, levels: int = 2,
+                 lut: int = 6) -> None:
         if levels < 1:
-            raise N2uqError(f"{name}: levels between registers must be at least 1, not {levels}")
-        self.graph, self.threshold, self.levels = graph, threshold, levels
-        self.stages = unrolled_latency(graph, levels, threshold is not None)
+            raise N2uqError(f"{node.name}: levels must be at least 1, not {levels}")
+        self.graph, self.threshold, self.levels = (
+            heap_graph(node, edge, lut), node.threshold, levels)
+        self.stages = unrolled_latency(node, edge, levels, lut)
         super().__init__(beats(element(edge), edge.channels), beats(element(out), out.channels))
 
     def elaborate(self, platform):
@@ -84,6 +102,15 @@ class UnrolledUnit(Unit):
             m.d.sync += [self.o.valid.eq(valid),
                          *(self.o.p[n].eq(result) for n, result in results.items())]
         return m
+
+    @property
+    def registers(self) -> int:
+        """Flip-flops: of bits that later stages read, of results, of valid."""
+        made = [self._stage(level) for level in self.graph.levels]
+        results = sum((self.stages - self._ready(s)) * self.o.p[n].shape().width
+                      for n, s in enumerate(self.graph.sums))
+        return results + self.stages + sum(
+            end - begin for begin, end in zip(made, self._until(), strict=True))
 
     def _stage(self, level: int) -> int:
         return max(level - 1, 0) // self.levels

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from . import __version__, accuracy, data, nets
 from .errors import N2uqError
-from .folding import Folding, choose, load_folding, reach, save_folding
+from .folding import Folding, choose, load_folding, reach, save_folding, unrolled
 from .formats import Formats
 from .ir import Graph, describe, dump
 from .lower import Ranges
@@ -366,6 +366,11 @@ def build(
         cycles: Annotated[int | None, typer.Option(
             help="Choose the least estimated cost that takes at most so many cycles per image; "
             "default: as many cycles as the slowest sliding window.")] = None,
+        unroll: Annotated[int | None, typer.Option(
+            metavar="LEVELS", help="Every MatVec in logic, all other units with all the lanes that "
+            "they can have; a register after so many levels of carry chains.")] = None,
+        lut: Annotated[int, typer.Option(
+            help="With --unroll: inputs of the LUTs that the logic suits, 6 (Xilinx) or 4.")] = 6,
         top1: Annotated[bool, typer.Option(
             help="Put out the class index instead of the logits.")] = False,
         fifo_budget: FifoBudget = 0.0, least_fifos: LeastFifos = False,
@@ -380,8 +385,12 @@ def build(
     with _progress() as progress:
         graph = lower_net(given, formats, top1=top1, ranges=_ranges(given, formats, calibrate))
         progress("build: FIFOs", 0.0)
-        sized = size_fifos(graph, _folding(graph, folding, cycles),
-                           **_sizing(fifo_budget, least_fifos))
+        if unroll is not None and (folding is not None or cycles is not None):
+            raise N2uqError("--unroll excludes --folding and --cycles, and is given beside "
+                            f"{folding or cycles}")
+        folds = (_folding(graph, folding, cycles) if unroll is None
+                 else unrolled(graph, unroll, lut))
+        sized = size_fifos(graph, folds, **_sizing(fifo_budget, least_fifos))
         made = _build(given, graph, out, sized.folding, data_path, progress)
     if as_json:
         return _print_json(made | _fifos(sized))

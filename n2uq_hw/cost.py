@@ -21,6 +21,7 @@ import numpy as np
 from .errors import N2uqError
 from .folding import Fold
 from .hw.mac import LUT, digit_bits
+from .hw.unrolled import UnrolledUnit
 from .hw.window import line_buffer, stages
 from .ir import (
     Add,
@@ -41,6 +42,7 @@ from .ir import (
     SlidingWindow,
     SumPool,
     Threshold,
+    Unrolled,
     WidthConvert,
     bits_for,
     weight_bits,
@@ -50,6 +52,7 @@ __all__ = ["FAMILIES", "WEIGHTS", "Cost", "Memory", "Parts", "Weights", "estimat
            "rom"]
 
 WEIGHTS = Path(__file__).with_name("weights.json")
+COMPARED = {"xcup": 6, "ecp5": 11}  # LUTs of the comparators behind a sum, unrolled
 Counts = dict[str, float]
 Weights = dict[str, dict[str, dict[str, Counts]]]  # by family, key of `Parts`, "lut" or "ff", name
 
@@ -229,6 +232,10 @@ def estimate(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family
     if family not in FAMILIES:
         raise N2uqError(f"family: estimates are for {', '.join(FAMILIES)}, "
                         f"not {family or 'nothing'}")
+    if isinstance(node, Unrolled):
+        unit = UnrolledUnit(node, reads[0], edge, levels=fold.levels, lut=fold.lut)
+        compared = COMPARED[family] * edge.channels * (node.threshold is not None)
+        return Cost(unit.graph.luts + compared, unit.registers)
     made = parts(node, reads, edge, fold, family)
     if made.key == "Input":
         return Cost()

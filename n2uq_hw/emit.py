@@ -20,10 +20,18 @@ from . import __version__, golden
 from .data import channels_last, from_arrays, images_for
 from .errors import N2uqError
 from .folding import Folding, fold_cycles, load_folding, save_folding
-from .hw.build import WRAPPER, Accelerator, hardware_graph, lanes_of, module_name, saturates
+from .hw.build import (
+    WRAPPER,
+    Accelerator,
+    hardware_graph,
+    lanes_of,
+    module_name,
+    saturates,
+    unroll,
+)
 from .hw.memory import hex_rows
 from .hw.stream import Library
-from .ir import Flatten, Graph, MatVec, Threshold, describe, load_graph
+from .ir import Flatten, Graph, MatVec, Threshold, Unrolled, describe, load_graph
 from .sim.sizing import size_fifos
 from .templates import render
 from .tools import rtlil_to_verilog
@@ -94,12 +102,13 @@ def accelerator_verilog(graph: Graph, folding: Folding) -> dict[str, str]:
 
 def report(graph: Graph, folding: Folding) -> dict[str, Any]:
     """What was built: a row per unit with shape, exact range, width, folding and cycles."""
+    graph, folding = unroll(graph, folding)
     rows = []
     for node, row in zip(graph.nodes, describe(graph), strict=True):
         if isinstance(node, Flatten):
             continue
         fold = folding[node.name]
-        style = {MatVec: fold.form, Threshold: fold.style}.get(type(node), "")
+        style = {MatVec: fold.form, Unrolled: fold.form, Threshold: fold.style}.get(type(node), "")
         rows.append(row | {
             "pe": fold.pe, "simd": fold.simd, "style": style,
             "cycles": fold_cycles(node, graph.reads(node), graph.edges[node.name], fold)})

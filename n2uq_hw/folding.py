@@ -8,7 +8,7 @@ simd: 9, form: planes}``.  It also says how deep the FIFOs are where branches me
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, singledispatch
 from math import isqrt
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from .errors import N2uqError
+from .heaps import LUTS
 from .ir import (
     MAX_ELEMENTS,
     ArgMax,
@@ -32,12 +33,13 @@ from .ir import (
     WidthConvert,
 )
 
-__all__ = ["FORMS", "STYLES", "Fold", "Folding", "check", "choices", "choose", "divided",
-           "fifo_names", "fold_cycles", "folds_of", "lanes_in", "lanes_out", "load_folding",
-           "out_of_reach", "reach", "save_folding", "slowest_window"]
+__all__ = ["FORMS", "STYLES", "UNROLLED", "Fold", "Folding", "check", "choices", "choose",
+           "divided", "fifo_names", "fold_cycles", "folds_of", "lanes_in", "lanes_out",
+           "load_folding", "out_of_reach", "reach", "save_folding", "slowest_window", "unrolled"]
 
 STYLES = ("parallel", "search")            # of a Threshold, see hw/threshold.py
 FORMS = ("planes", "product", "direct")    # of a MatVec's products, see hw/mac.py
+UNROLLED = "unrolled"                      # a MatVec in logic, see hw/unrolled.py
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class Fold:
     """Folding of one unit: `pe` lanes out, `simd` lanes in (MatVec only), style and product form.
 
     `style` is how a Threshold compares, one of `STYLES`; `form` how a MatVec multiplies, one of
-    `FORMS`; `depth` are the beats of a Fifo on an Add, see `fifo_names`.
+    `FORMS`; `depth` are the beats of a Fifo on an Add, see `fifo_names`.  A MatVec of form UNROLLED
+    takes a vector per cycle and has its Threshold in it; a register follows so many `levels`, and
+    its logic suits LUTs of `lut` inputs, see hw/unrolled.py.
     """
 
     pe: int = 1
@@ -53,11 +57,14 @@ class Fold:
     style: str = "parallel"
     form: str = "planes"
     depth: int = 0
+    levels: int = 2
+    lut: int = 6
 
 
 Folding = dict[str, Fold]
 FIFOS = "fifos"                          # key of the FIFOs' depths in a file
-KEYS = ("pe", "simd", "style", "form")   # of a unit
+KEYS = ("pe", "simd", "style", "form", "levels", "lut")  # of a unit
+_LISTED = f"{', '.join(KEYS[:-1])} or {KEYS[-1]}"
 
 
 def fifo_names(graph: Graph) -> list[str]:
@@ -134,11 +141,14 @@ def check(graph: Graph, folding: Folding) -> None:
         if isinstance(node, Flatten):
             continue
         fold = folding[node.name]
-        for key, names in (("style", STYLES), ("form", FORMS)):
+        forms = (*FORMS, UNROLLED) if isinstance(node, MatVec) else FORMS
+        for key, names in (("style", STYLES), ("form", forms)):
             if getattr(fold, key) not in names:
                 raise N2uqError(f"{node.name}: {key} must be one of {', '.join(names)}, "
                                 f"not {getattr(fold, key)!r}")
         sides = node, graph.reads(node), graph.edges[node.name]
+        if fold.form == UNROLLED:
+            _check_unrolled(node.name, fold, divided(*sides))
         can = choices(*sides)
         for key, (of, total) in divided(*sides).items():
             lanes, most = getattr(fold, key), can[key][-1]
@@ -146,6 +156,33 @@ def check(graph: Graph, folding: Folding) -> None:
                 row = f" or be {most}, a row of the kernel" if most > total else ""
                 raise N2uqError(f"{node.name}: {key.upper()} must divide the {total} {of}{row}, "
                                 f"not {lanes}")
+
+
+def _check_unrolled(name: str, fold: Fold, sides: dict[str, tuple[str, int]]) -> None:
+    for key, (of, total) in sides.items():
+        if getattr(fold, key) != total:
+            raise N2uqError(f"{name}: {key.upper()} must be all {total} {of}, unrolled, "
+                            f"not {getattr(fold, key)}")
+    if fold.levels < 1:
+        raise N2uqError(f"{name}: levels must be at least 1, not {fold.levels}")
+    if fold.lut not in LUTS:
+        raise N2uqError(f"{name}: lut must be {' or '.join(map(str, LUTS))}, not {fold.lut}")
+
+
+def unrolled(graph: Graph, levels: int = 2, lut: int = 6) -> Folding:
+    """Every MatVec unrolled, every other unit with as many lanes as it can have.
+
+    Parameters
+    ----------
+    levels, lut: see `Fold`.
+    """
+    folding = {}
+    for node in graph.nodes:
+        if not isinstance(node, Flatten):
+            most = folds_of(node, graph.reads(node), graph.edges[node.name])[-1]
+            folding[node.name] = replace(most, form=UNROLLED, levels=levels, lut=lut) if isinstance(
+                node, MatVec) else most
+    return folding
 
 
 def fold_cycles(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> int:
@@ -223,9 +260,10 @@ def save_folding(folding: Folding, graph: Graph, path: Path) -> None:
     The depths of FIFOs come last, under a key of their own.
     """
     more = {MatVec: ("simd", "form"), Threshold: ("style",)}
-    rows = {node.name: {key: getattr(folding[node.name], key)
-                        for key in ("pe", *more.get(type(node), ()))}
-            for node in graph.nodes if node.name in folding}
+    rows = {node.name: {key: getattr(fold, key) for key in (
+                "pe", *more.get(type(node), ()), *(("levels", "lut") if fold.form == UNROLLED
+                                                   else ()))}
+            for node in graph.nodes if node.name in folding for fold in [folding[node.name]]}
     text = "".join(f"{name}: {yaml.safe_dump(row, default_flow_style=True, sort_keys=False)}"
                    for name, row in rows.items())
     depths = {name: folding[name].depth for name in fifo_names(graph) if name in folding}
@@ -260,14 +298,18 @@ def load_folding(path: Path, graph: Graph) -> Folding:
             raise N2uqError(f"{path}: {name} must be a unit of {graph.name}: "
                             f"{', '.join(folding)}")
         if not isinstance(row, dict):
-            raise N2uqError(f"{path}: {name} must map pe, simd, style or form, not {row!r}")
+            raise N2uqError(f"{path}: {name} must map {_LISTED}, not {row!r}")
         for key, value in row.items():
             if key not in KEYS:
-                raise N2uqError(f"{path}: {name}: key must be pe, simd, style or form, not {key}")
+                raise N2uqError(f"{path}: {name}: key must be {_LISTED}, not {key}")
             if type(value) is not type(getattr(Fold(), key)):
                 raise N2uqError(f"{path}: {name}.{key} must be "
                                 f"{type(getattr(Fold(), key)).__name__}, not {value!r}")
-        folding[name] = Fold(**{**asdict(folding[name]), **row})
+        node = graph[name]
+        whole = {key: total for key, (_, total) in divided(
+            node, graph.reads(node), graph.edges[name]).items()
+                 } if row.get("form") == UNROLLED else {}
+        folding[name] = Fold(**{**asdict(folding[name]), **whole, **row})
     if not isinstance(depths, dict):
         raise N2uqError(f"{path}: {FIFOS} must map FIFOs to depths, not {depths!r}")
     for name, depth in depths.items():

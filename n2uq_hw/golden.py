@@ -35,8 +35,10 @@ from .ir import (
     SlidingWindow,
     SumPool,
     Threshold,
+    Unrolled,
     WidthConvert,
     dtype_for,
+    infer,
 )
 
 __all__ = ["evaluate", "exact_float", "run", "run_all"]
@@ -195,6 +197,13 @@ def _matrix(node: MatVec, edge: Edge) -> tuple[int, np.ndarray]:
         matrix = np.ascontiguousarray(node.weights.T, exact_float(bound))
         held = _MATRICES[node] = edge, bound, matrix
     return held[1:]
+
+
+@evaluate.register
+def _(node: Unrolled, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    sums = evaluate.dispatch(MatVec)(node, edges, x)
+    return sums if node.threshold is None else evaluate(
+        node.threshold, (infer.dispatch(MatVec)(node, *edges),), sums)
 
 
 @evaluate.register

@@ -35,6 +35,8 @@ POSITIONS = 4            # of a function, at most
 LEVEL = 4                # LUTs that a level less of chains is worth
 # Bits removed per LUT that a chain must reach, or wait for more bits; drawn anew for each level.
 RATIOS = {4: (0.79, 0.74, 0.6, 0.5, 0.3), 6: (1.66, 1.45, 1.3, 1.0)}
+# LUTs that a bit of a heap costs in the mean.
+PRICES = {4: 1.3, 6: 0.62}
 TRIALS = 4               # per output and unit of effort
 
 Columns = list[list[int]]  # literals by the power of two that they count for
@@ -242,10 +244,13 @@ class _Heap:
             for literal in literals:
                 self._put(literal, column)
 
+    def _plain(self, literal: int) -> bool:
+        return self.graph.lut == 4 or not literal & 1 or literal == TRUE
+
     def _put(self, literal: int, column: int) -> None:
         late = self.levels[literal >> 1] > self.now
-        plain = self.graph.lut == 4 or not literal & 1 or literal == TRUE
-        (self.late if late else self.plain if plain else self.others)[column].append(literal)
+        (self.late if late else self.plain if self._plain(literal) else self.others)[
+            column].append(literal)
 
     def _rest(self) -> Columns:
         return [a + b + c for a, b, c in zip(self.plain, self.others, self.late, strict=True)]
@@ -313,7 +318,7 @@ class _Heap:
         start = next((p for p, count in enumerate(both) if count > 1), self.top)
         if max(both, default=0) > absorbed + 2:
             return None
-        plain = [n - len(column) for n, column in zip(both, self.others, strict=True)]
+        plain = [sum(map(self._plain, column)) for column in rest]
         best: dict[int, tuple[int, list[tuple[int, ...]]]] = {self.top: (0, [])}
         for column in range(self.top - 1, start - 1, -1):
             shape: list[int] = []
@@ -348,6 +353,7 @@ class _Heap:
         self._fill(columns, max(self.levels))
         if shapes:
             self._apply(start, shapes)
+        assert max(map(len, self._rest()), default=0) <= 1
         return luts, [column[0] if column else FALSE for column in self._rest()]
 
 
@@ -384,6 +390,80 @@ def _common(weights: np.ndarray, widths: np.ndarray) -> np.ndarray:
     return c
 
 
+class _Words:
+    """What heaps are made of: the inputs, and sums and differences that several heaps have.
+
+    Members
+    -------
+    literals, offsets: a word is worth ``offset + Σ 2^i·literals[i]``.
+    widths, most: bits of a word and the largest of these sums, int64 [T].
+    terms: which words a column adds (1) or subtracts (-1), [T, columns].
+    """
+
+    def __init__(self, graph: HeapGraph, terms: np.ndarray) -> None:
+        self.graph, self.terms = graph, terms
+        self.literals = [[2 * (first + k) for k in range(width)] for first, width in
+                         zip(graph.firsts, graph.widths, strict=True)]
+        self.offsets = [0] * len(self.literals)
+        for i, literals in enumerate(self.literals):
+            if graph.signed[i]:  # the top bit counts for -2^(w - 1): its complement, less that
+                literals[-1] ^= 1
+                self.offsets[i] = -2**(len(literals) - 1)
+        self.widths = np.array(graph.widths)
+        self.most = 2**self.widths - 1
+
+    def gains(self, a: int) -> np.ndarray:
+        """LUTs that a chain for the sum, or the difference, of words a and b spares, [2, T]."""
+        lut, wide = self.graph.lut, self.widths >= self.widths[a]
+        both, product = np.abs(self.terms) @ np.abs(self.terms[a]), self.terms @ self.terms[a]
+        full = 2**self.widths - 1  # what a complement adds
+        sums = np.stack([self.most + self.most[a], np.where(
+            wide, self.most + full[a], self.most[a] + full)])
+        spared = self.widths + self.widths[a] - np.frexp(sums)[1]
+        gains = (both + np.array([[1], [-1]]) * product) / 2 * spared * PRICES[lut] - (
+            np.minimum(self.widths, self.widths[a]) + (lut == 4))
+        gains[:, a] = -1
+        return gains
+
+    def add(self, a: int, b: int, sign: int) -> None:
+        """The word ``a ± b``, b no wider than a, where columns have both."""
+        graph, wide = self.graph, self.literals[a]
+        narrow = [literal ^ (sign < 0) for literal in self.literals[b]]
+        most = int(self.most[a] + (self.most[b] if sign > 0 else 2**len(narrow) - 1))
+        chain = Chain(
+            tuple(wide), (*(((literal & ~1,), 1 + (~literal & 1)) for literal in narrow),
+                          *(((), 0),) * (len(wide) - len(narrow))), FALSE, len(graph.levels),
+            most.bit_length(), 1 + max(graph.levels[literal >> 1] for literal in (*wide, *narrow)))
+        graph.levels += [chain.level] * chain.width
+        graph.chains.append(chain)
+        self.literals.append([2 * (chain.first + i) for i in range(chain.width)])
+        self.offsets.append(self.offsets[a] + sign * self.offsets[b]
+                            - (sign < 0) * (2**len(narrow) - 1))
+        self.widths, self.most = np.append(self.widths, chain.width), np.append(self.most, most)
+        shared = self.terms[a] * self.terms[b] == sign
+        row = np.where(shared, self.terms[a], 0)
+        self.terms[[a, b]] *= ~shared
+        self.terms = np.vstack([self.terms, row])
+
+    def share(self) -> None:
+        """Add words that spare LUTs, always the one that spares the most."""
+        if any(self.graph.signed):  # x would be a complement
+            return
+        bound = [float(self.gains(a).max()) for a in range(len(self.terms))]
+        while max(bound) > 0:
+            a = int(np.argmax(bound))
+            found = self.gains(a)
+            if found.max() < bound[a]:  # what it had in common has gone since
+                bound[a] = float(found.max())
+                continue
+            k, b = (int(i) for i in np.unravel_index(found.argmax(), found.shape))
+            a, b = sorted((a, b), key=lambda word: -self.widths[word])
+            self.add(a, b, 1 - 2 * k)
+            new = self.gains(len(self.terms) - 1).max(axis=0)
+            bound = [max(old, float(gain)) for old, gain in zip(bound, new, strict=False)]
+            bound.append(float(new.max()))
+
+
 def optimize(weights: np.ndarray, lo: np.ndarray, hi: np.ndarray, *, lut: int = 6,
              wraps: bool = False, seed: int = 0, effort: int = 1,
              progress: Callable[[float], None] = lambda done: None) -> HeapGraph:
@@ -414,32 +494,45 @@ def optimize(weights: np.ndarray, lo: np.ndarray, hi: np.ndarray, *, lut: int = 
     forms = [bits_for(*ends) for ends in zip(lo.tolist(), hi.tolist(), strict=True)]
     graph = HeapGraph([width for width, _ in forms], [signed for _, signed in forms], lut,
                       [0] * (1 + sum(width for width, _ in forms)))
-    firsts, rng = graph.firsts, random.Random(seed)
+    rng = random.Random(seed)
 
     def place(columns: Columns, literal: int, column: int, sign: int) -> int:
         columns.extend([] for _ in range(column + 1 - len(columns)))
         columns[column].append(literal if sign > 0 else literal ^ 1)
         return min(sign, 0) << column
 
-    def heap(vector: np.ndarray, shift: int) -> tuple[Columns, int]:
-        """Columns and the constant beside them whose sum is ``2^shift·Σ vector·x``."""
+    common = _common(weights, np.array(graph.widths))
+    halved = bool(common.any())
+    vectors = [*((row - common) >> halved for row in weights), *([common] * halved)]
+    digits = [[signed_digits(weight) for weight in vector.tolist()] for vector in vectors]
+    shifts = 1 + max((shift for vector in digits for weight in vector for shift, _ in weight),
+                     default=0)
+    terms = np.zeros((len(lo), len(vectors), shifts), np.float32)
+    for n, vector in enumerate(digits):
+        for i, weight in enumerate(vector):
+            for shift, sign in weight:
+                terms[i, n, shift] = sign
+    words = _Words(graph, terms.reshape(len(lo), -1))
+    words.share()
+
+    def heap(n: int, shift: int) -> tuple[Columns, int]:
+        """Columns and the constant beside them whose sum is ``2^shift·Σ vectors[n]·x``."""
         columns, offset = Columns(), 0
-        for i, weight in enumerate(vector.tolist()):
-            for digit, sign in signed_digits(weight):
-                for k in range(graph.widths[i]):
-                    top = graph.signed[i] and k == graph.widths[i] - 1
-                    offset += place(columns, 2 * (firsts[i] + k), k + digit + shift,
-                                    -sign if top else sign)
+        found = words.terms.reshape(len(words.terms), len(vectors), -1)[:, n]
+        for word, digit in zip(*(at.tolist() for at in found.nonzero()), strict=True):
+            sign = int(found[word, digit])
+            offset += sign * words.offsets[word] << digit + shift
+            for k, literal in enumerate(words.literals[word]):
+                offset += place(columns, literal, k + digit + shift, sign)
         return columns, offset
 
-    common = _common(weights, np.array(graph.widths))
-    halved, shared, shared_offset = bool(common.any()), list[int](), 0
+    shared, shared_offset = list[int](), 0
     if halved:
-        columns, shared_offset = heap(common, 0)
+        columns, shared_offset = heap(len(weights), 0)
         most = int(np.maximum(common * lo, common * hi).sum()) - shared_offset
         shared = _compress(graph, columns, most.bit_length(), rng, TRIALS * effort)
     for n, row in enumerate(weights):
-        columns, offset = heap((row - common) >> halved, int(halved))
+        columns, offset = heap(n, int(halved))
         for k, literal in enumerate(shared):
             place(columns, literal, k, 1)
         offset += shared_offset

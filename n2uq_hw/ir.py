@@ -22,8 +22,8 @@ from .files import load_arrays, save_arrays
 __all__ = [
     "Add", "ArgMax", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Fork", "Graph", "Input",
     "MatVec", "MaxPool", "Node", "Pad", "PiecewiseLinear", "Saturate", "Scale", "SlidingWindow",
-    "SumPool", "Threshold", "WidthConvert", "bits_for", "describe", "dtype_for", "dump", "infer",
-    "lines", "load_graph", "threshold_values", "weight_bits",
+    "SumPool", "Threshold", "Unrolled", "WidthConvert", "bits_for", "describe", "dtype_for", "dump",
+    "infer", "lines", "load_graph", "threshold_values", "weight_bits",
 ]
 
 FORMAT = 2
@@ -155,6 +155,21 @@ class Threshold(Node):
     thresholds: np.ndarray = field(default_factory=lambda: np.zeros((1, 0), np.int64))
     signs: np.ndarray = field(default_factory=lambda: np.zeros((1, 0), np.int8))
     base: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Unrolled(MatVec):
+    """A MatVec in logic, and `behind` it the Threshold that alone reads it, or nothing.
+
+    Only hardware graphs have it.
+    """
+
+    behind: tuple[Threshold, ...] = ()
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """What is behind it."""
+        return self.behind[0] if self.behind else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -527,6 +542,12 @@ def _(node: Threshold, x: Edge) -> Edge:
 
 
 @infer.register
+def _(node: Unrolled, x: Edge) -> Edge:
+    sums = infer.dispatch(MatVec)(node, x)
+    return sums if node.threshold is None else infer(node.threshold, sums)
+
+
+@infer.register
 def _(node: Scale, x: Edge) -> Edge:
     _channels(node, x, multiplier=node.multiplier, offset=node.offset)
     _need(0 <= node.shift <= MAX_BITS, node, f"shift must be in 0..{MAX_BITS}, not {node.shift}")
@@ -661,7 +682,8 @@ def describe(graph: Graph) -> list[dict[str, Any]]:
         if isinstance(node, MatVec | DepthwiseMatVec):
             row |= {"weights": node.weights.size, "weight_bits": weight_bits(node.weights),
                     "macs": edge.shape[0] * edge.shape[1] * node.weights.size}
-        if isinstance(node, Threshold):
-            row["thresholds"] = int((node.signs != 0).sum())
+        steps = node.threshold if isinstance(node, Unrolled) else node
+        if isinstance(steps, Threshold):
+            row["thresholds"] = int((steps.signs != 0).sum())
         rows.append(row)
     return rows

@@ -30,6 +30,7 @@ from n2uq_hw.hw.eltwise import PiecewiseLinearUnit, ScaleUnit
 from n2uq_hw.hw.mac import mac_latency
 from n2uq_hw.hw.stream import LUT_DEPTH
 from n2uq_hw.hw.threshold import threshold_latency
+from n2uq_hw.hw.unrolled import unrolled_latency
 from n2uq_hw.hw.window import line_buffer, stages
 from n2uq_hw.ir import (
     Add,
@@ -50,6 +51,7 @@ from n2uq_hw.ir import (
     SlidingWindow,
     SumPool,
     Threshold,
+    Unrolled,
     WidthConvert,
     weight_bits,
 )
@@ -120,6 +122,11 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[St
     outputs, inputs = node.weights.shape
     latency = mac_latency(fold.simd, weight_bits(node.weights), reads[0].width, fold.form)
     return pipe(latency + 1, beats=inputs // fold.simd, folds=outputs // fold.pe)
+
+
+@timing.register
+def _(node: Unrolled, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage, ...]:
+    return pipe(unrolled_latency(node, reads[0], fold.levels, fold.lut))
 
 
 @timing.register(DepthwiseMatVec)

@@ -11,7 +11,7 @@ import numpy as np
 
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.folding import Folding, fold_cycles
-from n2uq_hw.hw.build import hardware_graph
+from n2uq_hw.hw.build import hardware_graph, unroll
 from n2uq_hw.ir import (
     DepthwiseMatVec,
     Fifo,
@@ -127,6 +127,7 @@ def forecast(graph: Graph, folding: Folding, *, images: int = 4, source: np.ndar
     """
     if images < 1:
         raise N2uqError(f"images must be at least 1, not {images}")
+    graph, folding = unroll(graph, folding)
     hardware, folds = hardware_graph(graph, folding)
     made = circuit(hardware, folds, images)
     per_image = made.beats("o") // images

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from units import Case, images_on
 
 from n2uq_hw import golden
-from n2uq_hw.folding import FORMS, STYLES, Fold, Folding, choices
+from n2uq_hw.folding import FORMS, STYLES, UNROLLED, Fold, Folding, choices
+from n2uq_hw.heaps import LUTS
 from n2uq_hw.hw.build import Accelerator
 from n2uq_hw.ir import (
     Add,
@@ -209,6 +210,10 @@ def random_folding(graph: Graph, source: Source) -> Folding:
             lanes = {key: int(rng.choice(lanes)) for key, lanes in can.items()}
             folds[node.name] = Fold(**lanes, style=str(rng.choice(STYLES)),
                                     form=str(rng.choice(FORMS)))
+            if isinstance(node, MatVec) and rng.random() < 0.3:
+                outputs, inputs = node.weights.shape
+                folds[node.name] = Fold(outputs, inputs, form=UNROLLED,
+                                        levels=int(rng.integers(1, 5)), lut=int(rng.choice(LUTS)))
     return folds
 
 

@@ -150,6 +150,9 @@ BUILD = "build net.safetensors --out o"
     (f"{BUILD} --folding form.yaml", "conv1: form must be one of planes, "),
     (f"{BUILD} --folding no.yaml", "no.yaml: no such folding file"),
     (f"{BUILD} --folding pe.yaml --cycles 9", "--folding and --cycles exclude each other"),
+    (f"{BUILD} --unroll 2 --cycles 9", "--unroll excludes --folding and --cycles, and is given"),
+    (f"{BUILD} --unroll 0", "conv1: levels must be at least 1, not 0"),
+    (f"{BUILD} --unroll 2 --lut 5", "conv1: lut must be 4 or 6, not 5"),
     (f"{BUILD} --cycles 0", "cycles per image must be at least 1, not 0"),
     (f"{BUILD} --cycles 1", "1 cannot be reached"),
     (f"{BUILD} --cycles x", "'--cycles': Input should be a valid integer"),
@@ -534,6 +537,15 @@ def test_builds_are_repeatable_and_readable(run: Cli, net: Net, tmp_path: Path) 
         one, two = tmp_path / strange / name, tmp_path / "two" / name
         assert one.read_bytes() == two.read_bytes()
         assert one.stat().st_mode & 0o777 == (tmp_path / "small.safetensors").stat().st_mode & 0o777
+
+
+def test_unrolled(run: Cli, net: Net, tmp_path: Path) -> None:
+    net.save(tmp_path / "small.safetensors")
+    run("build", "small.safetensors", "--out", "b", "--unroll", 2)
+    layers = strict((tmp_path / "b" / "report.json").read_text())["layers"]
+    assert "unrolled" in [layer["style"] for layer in layers]
+    found = strict(run("sim", "b", "--json")[1])
+    assert (found["images"], found["mismatches"]) == (64, 0)
 
 
 @pytest.mark.parametrize("stalls", [0.0, 0.3])

@@ -129,7 +129,18 @@ def test_targets_out_of_reach(graph: Graph, target: int, message: str) -> None:
     ("input", {"pe": 7}, "input: PE must divide the 64 elements, not 7"),
     ("logits", {"pe": 3}, "logits: PE must divide the 10 channels, not 3"),
     ("quan1", {"style": "serial"}, "quan1: style must be one of parallel, search, not 'serial'"),
-    ("conv1", {"form": ""}, "conv1: form must be one of planes, product, direct, not ''")])
+    ("conv1", {"form": ""}, "conv1: form must be one of planes, product, direct, unrolled, not "
+     "''"),
+    ("quan1", {"form": "unrolled"}, "quan1: form must be one of planes, product, direct, not "
+     "'unrolled'"),
+    ("conv2", {"form": "unrolled", "pe": 16, "simd": 144},
+     "conv2: PE must be all 32 output channels, unrolled, not 16"),
+    ("conv2", {"form": "unrolled", "pe": 32, "simd": 9},
+     "conv2: SIMD must be all 144 inputs, unrolled, not 9"),
+    ("conv2", {"form": "unrolled", "pe": 32, "simd": 144, "levels": 0},
+     "conv2: levels must be at least 1, not 0"),
+    ("conv2", {"form": "unrolled", "pe": 32, "simd": 144, "lut": 5},
+     "conv2: lut must be 4 or 6, not 5")])
 def test_impossible_foldings(graph: Graph, unit: str, change: dict, message: str) -> None:
     folds = choose(graph)
     with pytest.raises(N2uqError) as error:
@@ -167,6 +178,23 @@ def test_files_keep_what_they_are_given(graph: Graph, tmp_path: Path, cycles: in
     assert "quan2: {pe: 8, style: search}\n" in text and "pool2: {pe: " in text
 
 
+def test_an_unrolled_layer_has_all_lanes(graph: Graph, tmp_path: Path) -> None:
+    path = tmp_path / "folding.yaml"
+    path.write_text("conv2: {form: unrolled, levels: 3}\n")
+    folds = load_folding(path, graph)
+    assert folds == {**choose(graph), "conv2": Fold(32, 144, form="unrolled", levels=3)}
+    save_folding(folds, graph, path)
+    assert "conv2: {pe: 32, simd: 144, form: unrolled, levels: 3, lut: 6}\n" in path.read_text()
+    assert load_folding(path, graph) == folds
+
+
+def test_everything_unrolled(graph: Graph) -> None:
+    folds = folding.unrolled(graph, levels=4, lut=4)
+    check(graph, folds)
+    assert folds["fc"] == Fold(10, 128, form="unrolled", levels=4, lut=4)
+    assert folds["pool2"] == Fold(32) and folds["input"].pe == 64
+
+
 def test_units_left_out_keep_the_chosen_folding(graph: Graph, tmp_path: Path) -> None:
     path = tmp_path / "folding.yaml"
     path.write_text("conv2: {simd: 48}\n")
@@ -177,8 +205,8 @@ def test_units_left_out_keep_the_chosen_folding(graph: Graph, tmp_path: Path) ->
 @pytest.mark.parametrize("text,message", [
     ("a: [", "not YAML"), ("- 1", "must map layer names to foldings, not list"), ("", "NoneType"),
     ("conv9: {pe: 1}", "conv9 must be a unit of digits_cnn_w2a2"),
-    ("conv2: 7", "conv2 must map pe, simd, style or form, not 7"),
-    ("conv2: {lanes: 7}", "conv2: key must be pe, simd, style or form, not lanes"),
+    ("conv2: 7", "conv2 must map pe, simd, style, form, levels or lut, not 7"),
+    ("conv2: {lanes: 7}", "conv2: key must be pe, simd, style, form, levels or lut, not lanes"),
     ("conv2: {pe: two}", "conv2.pe must be int, not 'two'"),
     ("conv2: {pe: true}", "conv2.pe must be int, not True"),
     ("conv2: {pe: 12}", "conv2: PE must divide the 32 output channels, not 12"),

@@ -9,9 +9,8 @@ from units import SCENARIOS, Bench, Case, edge_of, images_on
 
 from n2uq_hw import golden
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.heaps import optimize
 from n2uq_hw.hw.unrolled import UnrolledUnit
-from n2uq_hw.ir import Edge, MatVec, Threshold, infer
+from n2uq_hw.ir import Edge, MatVec, Threshold, Unrolled, infer
 
 
 def odd(bits: int, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -20,16 +19,15 @@ def odd(bits: int, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarr
 
 def layer(name: str, weights: np.ndarray, edge: Edge, steps: Threshold | None, lut: int,
           levels: int) -> Case:
-    node = MatVec(name, weights=weights)
-    sums = infer(node, edge)
-    graph = optimize(weights, edge.lo, edge.hi, lut=lut, wraps=steps is None)
-    out = sums if steps is None else infer(steps, sums)
-    unit = UnrolledUnit(name, graph, edge, out, threshold=steps, levels=levels)
+    node = Unrolled(name, weights=weights, behind=() if steps is None else (steps,))
+    unit = UnrolledUnit(node, edge, infer(node, edge), levels=levels, lut=lut)
     ends = [np.where(w * sign > 0, edge.hi, edge.lo) for w in weights for sign in (1, -1)]
     images = np.concatenate([np.reshape(ends, (-1, *edge.shape)), images_on(edge, 40, len(name))])
-    expected = golden.evaluate(node, (edge,), images)
+    alone = MatVec(name, weights=weights)
+    expected = golden.evaluate(alone, (edge,), images)
     if steps is not None:
-        expected = golden.evaluate(steps, (sums,), expected)
+        expected = golden.evaluate(steps, (infer(alone, edge),), expected)
+    assert np.array_equal(golden.evaluate(node, (edge,), images), expected)
     return Case(name, unit, images, expected)
 
 
@@ -95,7 +93,6 @@ def test_timing(bench: Bench) -> None:
 
 def test_bad_levels() -> None:
     edge = edge_of((1, 1, 2), 0, 3)
-    node = MatVec("fc", weights=np.ones((1, 2), np.int8))
-    with pytest.raises(N2uqError, match=r"^fc: levels between registers must be at least 1, not 0"):
-        UnrolledUnit("fc", optimize(node.weights, edge.lo, edge.hi, wraps=True), edge,
-                     infer(node, edge), levels=0)
+    node = Unrolled("fc", weights=np.ones((1, 2), np.int8))
+    with pytest.raises(N2uqError, match=r"^fc: levels must be at least 1, not 0$"):
+        UnrolledUnit(node, edge, infer(node, edge), levels=0)
