@@ -175,7 +175,7 @@ def summaries(rows: Sequence[Row]) -> list[Summary]:
         if len(values) > 1 and len(ahead) > 1:
             made.append(Summary(
                 method, bits, len(values), mean(values), stdev(values), min(values), max(values),
-                mean(ahead), T95[len(ahead)] * stdev(ahead) / len(ahead)**0.5))
+                round(mean(ahead), 6) + 0.0, T95[len(ahead)] * stdev(ahead) / len(ahead)**0.5))
     return made
 
 
