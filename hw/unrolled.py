@@ -83,7 +83,7 @@ class UnrolledUnit(Unit):
         valid = self.i.valid
         for stage in range(self.stages):
             for level in range(stage * self.levels + 1, (stage + 1) * self.levels + 1):
-                for k, word in enumerate(_words(chains.get(level, []))):
+                for k, word in enumerate(_words(chains.get(level, []), graph.lut)):
                     values.update(_added(m, f"level{level}_{k}", word, literal, graph.lut))
             for n, s in enumerate(graph.sums):
                 if self._ready(s) == stage:
@@ -169,16 +169,28 @@ def _registers(m: Module, enable: HdlValue, bits: Sequence[HdlValue], name: str)
     return found
 
 
-def _words(chains: Sequence[Chain]) -> list[list[Chain]]:
+def _subtracts(chain: Chain, lut: int) -> bool:
+    """Whether y's complement is subtracted.
+
+    Yosys gives the first operand of a difference to the carry of Xilinx as it is, of a sum either
+    one, and a function there would take a LUT of its own.
+    """
+    added, subtracted = chain.complements
+    return lut == 6 or subtracted < added
+
+
+def _words(chains: Sequence[Chain], lut: int) -> list[list[Chain]]:
     """Chains that share an adder: each takes a bit below it, and the last one above it."""
     found: list[list[Chain]] = []
-    room = 0
-    for chain in chains:
-        if len(chain.x) + 2 > room:
-            found.append([])
-            room = WORD
-        found[-1].append(chain)
-        room -= len(chain.x) + 1
+    for _, alike in groupby(sorted(chains, key=lambda chain: _subtracts(chain, lut)),
+                            key=lambda chain: _subtracts(chain, lut)):
+        room = 0
+        for chain in alike:
+            if len(chain.x) + 2 > room:
+                found.append([])
+                room = WORD
+            found[-1].append(chain)
+            room -= len(chain.x) + 1
     return found
 
 
@@ -190,18 +202,17 @@ def _added(m: Module, name: str, chains: Sequence[Chain], literal: Callable[[int
     carries out, and its carry is that of this chain.
     """
     a, b, at = list[HdlValue](), list[HdlValue](), list[int]()
+    turn = _subtracts(chains[0], lut)
     for chain in chains:
         a.append(literal(chain.carry))
-        b.append(literal(chain.carry))
+        b.append(literal(chain.carry ^ turn))
         at.append(len(a))
         a += [literal(x) for x in chain.x]
-        b += [_function([literal(x) for x in literals], table) for literals, table in chain.y]
+        b += [_function([literal(x) for x in literals], table, turn) for literals, table in chain.y]
     a.append(C(0, 1))
-    b.append(C(0, 1))
+    b.append(C(turn, 1))
     z = Signal(len(a), name=name)
-    # Yosys gives the first operand of a difference to the carry as it is, of a sum either one;
-    # a function there would take a LUT of its own.
-    m.d.comb += z.eq(Cat(a) - ~Cat(b) if lut == 6 else Cat(a) + Cat(b))
+    m.d.comb += z.eq(Cat(a) - Cat(b) if turn else Cat(a) + Cat(b))
     return {chain.first + i: z[first + i] for chain, first in zip(chains, at, strict=True)
             for i in range(chain.width)}
 
@@ -215,6 +226,10 @@ def _at_least(bits: Sequence[HdlValue], t: int) -> HdlValue:
     return result
 
 
-def _function(bits: Sequence[HdlValue], table: int) -> HdlValue:
-    """The function whose values are the bits of `table`: a constant, shifted."""
-    return (C(table, 1 << len(bits)) >> Cat(bits))[0]
+def _function(bits: Sequence[HdlValue], table: int, turn: bool) -> HdlValue:
+    """The function whose values are the bits of `table`, or its complement: a constant, shifted."""
+    size = 1 << len(bits)
+    table ^= turn * ((1 << size) - 1)
+    if len(bits) == 1:
+        return ~bits[0] if table == 1 else bits[0]
+    return (C(table, size) >> Cat(bits))[0]

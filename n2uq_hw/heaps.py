@@ -37,6 +37,7 @@ LEVEL = 4                # LUTs that a level less of chains is worth
 RATIOS = {4: (0.79, 0.74, 0.6, 0.5, 0.3), 6: (1.66, 1.45, 1.3, 1.0)}
 # LUTs that a bit of a heap costs in the mean.
 PRICES = {4: 1.3, 6: 0.62}
+MIXED = 0.9              # of a chain of plain and complemented bits with LUT4, beside one of alike
 TRIALS = 4               # per output and unit of effort
 
 Columns = list[list[int]]  # literals by the power of two that they count for
@@ -68,8 +69,18 @@ class Chain:
         yield from (self.carry, *self.x, *(b for literals, _ in self.y for b in literals))
 
     @property
-    def luts(self) -> int:
-        """Positions that take a LUT."""
+    def complements(self) -> tuple[int, int]:
+        """Complements that it takes if y is added, and if y's complement is subtracted."""
+        turned = sum(len(literals) == 1 and table == 1 for literals, table in self.y)
+        x = sum(literal & 1 for literal in self.x if literal > TRUE)
+        carry = self.carry > TRUE
+        plain = sum(bool(literals) for literals, _ in self.y) - turned
+        return x + turned + (carry and self.carry & 1), x + plain + carry
+
+    def luts(self, lut: int) -> int:
+        """LUTs of so many inputs; on LUT4 each position is one, and the one below the chain."""
+        if lut == 4:
+            return len(self.x) + 1 + min(self.complements)
         return sum(bool(literals) for literals, _ in self.y)
 
 
@@ -114,8 +125,8 @@ class HeapGraph:
 
     @property
     def luts(self) -> int:
-        """LUTs of all chains; on LUT4, with the position between two chains of an adder."""
-        return sum(chain.luts + (self.lut == 4) for chain in self.chains)
+        """LUTs of all chains."""
+        return sum(chain.luts(self.lut) for chain in self.chains)
 
 
 def signed_digits(value: int) -> list[tuple[int, int]]:
@@ -162,6 +173,10 @@ def _shapes(absorbed: int) -> tuple[tuple[int, ...], ...]:
         found += [c for c in fits if not any(
             d != c and all(x >= y for x, y in zip(d, c, strict=True)) for d in fits)]
     return tuple(found)
+
+
+def _plain(literal: int) -> bool:
+    return not literal & 1 or literal == TRUE
 
 
 def _positions(shape: Sequence[int]) -> int:
@@ -227,8 +242,10 @@ def _most_per_lut(lut: int, plain: tuple[int, ...], others: tuple[int, ...], roo
 class _Heap:
     """Columns of literals to add up, chain after chain, until one chain can add the rest.
 
-    Time goes by levels: the literals in `late` are not there yet.  On LUT6 only a bit that is not
-    complemented is `plain`, for x also enters the carry by itself.
+    Time goes by levels: the literals in `late` are not there yet.  Bits are `plain` or complements,
+    the `others`.  With LUT6, x is a plain one, for it also enters the carry by itself, and y takes
+    both.  With LUT4 a complement is a LUT; but a chain of others alone is, with all complemented, a
+    chain of plain bits whose sum comes complemented, and y may be subtracted.
     """
 
     def __init__(self, graph: HeapGraph, columns: Columns, top: int, rng: random.Random) -> None:
@@ -244,12 +261,9 @@ class _Heap:
             for literal in literals:
                 self._put(literal, column)
 
-    def _plain(self, literal: int) -> bool:
-        return self.graph.lut == 4 or not literal & 1 or literal == TRUE
-
     def _put(self, literal: int, column: int) -> None:
         late = self.levels[literal >> 1] > self.now
-        (self.late if late else self.plain if self._plain(literal) else self.others)[
+        (self.late if late else self.plain if _plain(literal) else self.others)[
             column].append(literal)
 
     def _rest(self) -> Columns:
@@ -265,34 +279,49 @@ class _Heap:
     def _step(self, ratio: float) -> bool:
         """Apply a chain that removes the most bits per LUT, unless that is less than `ratio`."""
         plain, others = ([min(len(c), 7) for c in side] for side in (self.plain, self.others))
-        best: tuple[float, float, int, tuple[tuple[int, ...], ...]] = ratio, 0.0, 0, ()
-        for column in range(self.top):
-            if plain[column] + others[column] > 1:
-                span = self.top if self.graph.lut == 4 else column + POSITIONS
-                pad = (0,) * (span - self.top)
-                found, shapes = _most_per_lut(
-                    self.graph.lut, (*plain[column:span], *pad), (*others[column:span], *pad),
-                    self.top - column)
-                if found >= best[0] and shapes:
-                    best = max(best, (found, self.rng.random(), column, shapes))
-        _, _, column, shapes = best
+        none, both = [0] * self.top, [a + b for a, b in zip(plain, others, strict=True)]
+        sides = [(plain, others, 1.0)] if self.graph.lut == 6 else [
+            (plain, none, 1.0), (others, none, 1.0), (both, none, MIXED)]
+        best: tuple[float, float, int, bool, tuple[tuple[int, ...], ...]] = ratio, 0, 0, False, ()
+        for k, (side, rest, worth) in enumerate(sides):
+            for column in range(self.top):
+                if side[column] + rest[column] > 1:
+                    span = self.top if self.graph.lut == 4 else column + POSITIONS
+                    pad = (0,) * (span - self.top)
+                    found, shapes = _most_per_lut(
+                        self.graph.lut, (*side[column:span], *pad), (*rest[column:span], *pad),
+                        self.top - column)
+                    if found * worth >= best[0] and shapes:
+                        best = max(best, (
+                            found * worth, self.rng.random(), column, k == 1, shapes))
+        _, _, column, turn, shapes = best
         if shapes:
-            self._apply(column, shapes)
+            self._apply(column, shapes, turn)
         return bool(shapes)
 
-    def _apply(self, column: int, shapes: Sequence[tuple[int, ...]]) -> None:
-        """Replace literals by the bits of a chain with functions of such `shapes`."""
-        xs, ys, carry, at = list[int](), list[tuple[tuple[int, ...], int]](), FALSE, column
-        most = 0
+    def _apply(self, column: int, shapes: Sequence[tuple[int, ...]], turned: bool = False) -> None:
+        """Replace literals by the bits of a chain with functions of such `shapes`.
+
+        A `turned` one is of others: n of them and a carry are ``2^(n + 1) - 1`` less their
+        complements, n at each weight.
+        """
+        xs, ys, at = list[int](), list[tuple[tuple[int, ...], int]](), column
+        carry, most, mask = int(turned), 0, int(turned)
         for shape in shapes:
             inside: list[tuple[int, int]] = []
             for i, count in enumerate(shape):
                 plain, others = self.plain[at], self.others[at]
+                direct = others if turned or (self.graph.lut == 4 and not plain) else plain
                 for _ in range(min(count, len(plain) + len(others))):
-                    inside.append(((others or plain).pop(), 1 << i))
-                xs.append(plain.pop() if plain else FALSE)
-                if at == column and plain:
-                    carry = plain.pop()
+                    source = direct if turned else others or plain
+                    inside.append((source.pop() ^ mask, 1 << i))
+                if self.graph.lut == 4 and not turned:
+                    direct = plain or others
+                xs.append(direct.pop() ^ mask if direct else FALSE)
+                if self.graph.lut == 4 and not turned:
+                    direct = plain or others
+                if at == column and direct:
+                    carry = direct.pop() ^ mask
                 at += 1
             numbers = [literal >> 1 for literal, _ in inside if literal != TRUE]
             for needs, table in _function(
@@ -307,9 +336,9 @@ class _Heap:
         chain = Chain(chain.x, chain.y, carry, chain.first, chain.width, level)
         self.levels += [level] * chain.width
         self.chains.append(chain)
-        self.spent += chain.luts + (self.graph.lut == 4)
+        self.spent += chain.luts(self.graph.lut)
         for i in range(chain.width):
-            self._put(2 * (chain.first + i), column + i)
+            self._put(2 * (chain.first + i) + mask, column + i)
 
     def _finish(self) -> tuple[int, int, list[tuple[int, ...]]] | None:
         """LUTs, first column and shapes of the least chain that adds all that is left."""
@@ -318,11 +347,13 @@ class _Heap:
         start = next((p for p, count in enumerate(both) if count > 1), self.top)
         if max(both, default=0) > absorbed + 2:
             return None
-        plain = [sum(map(self._plain, column)) for column in rest]
+        plain = [sum(map(_plain, column)) for column in rest]
+        if self.graph.lut == 4:
+            return self._finish_direct(start, both, plain)
         best: dict[int, tuple[int, list[tuple[int, ...]]]] = {self.top: (0, [])}
         for column in range(self.top - 1, start - 1, -1):
             shape: list[int] = []
-            for n in range(1, min(POSITIONS if absorbed > 1 else 1, self.top - column) + 1):
+            for n in range(1, min(POSITIONS, self.top - column) + 1):
                 at = column + n - 1
                 shape.append(max(0, both[at] - min(plain[at], 1 + (at == start))))
                 total = sum(count << i for i, count in enumerate(shape))
@@ -333,9 +364,21 @@ class _Heap:
                 luts = _positions(shape) + best[column + n][0]
                 if column not in best or luts < best[column][0]:
                     best[column] = luts, [tuple(shape), *best[column + n][1]]
-        if start not in best:
+        return (best[start][0], start, best[start][1]) if start in best else None
+
+    def _finish_direct(self, start: int, both: list[int], plain: list[int]
+                       ) -> tuple[int, int, list[tuple[int, ...]]] | None:
+        """The same with LUT4: no functions, x and y in each column and a carry in the first."""
+        if start == self.top:
+            return 0, start, []
+        if max(both[start + 1:], default=0) > 2:
             return None
-        return best[start][0] + (self.graph.lut == 4 and start < self.top), start, best[start][1]
+        carry = both[start] > 2
+        rows = list(zip(both, plain, strict=True))[start:]
+        added = sum(n - p for n, p in rows)
+        subtracted = carry + sum(p in (0, n) for n, p in rows if n > 1)
+        shapes: list[tuple[int, ...]] = [(int(n > 1 or p < n),) for n, p in rows]
+        return len(rows) + 1 + min(added, subtracted), start, shapes
 
     def compress(self) -> tuple[int, list[int]]:
         """LUTs, and the literals of the sum, lowest first."""
