@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """What a unit will cost on an FPGA, estimated from what it is made of; no tool runs.
 
 `parts` counts a unit's adders, comparators, multiplexers, registers and memories from its node,

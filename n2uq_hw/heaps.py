@@ -9,7 +9,8 @@ bits that the LUT in front of the carry holds at no cost: with LUT6, five bits o
 leave four.  A LUT4 in front of a carry of ECP5 holds one bit.
 
 Odd weights are ``w = 2k + c`` with one c, 1 or -1, per input: the k have half the digits of the w,
-and ``Σ c·a`` is added up once for all outputs.
+and ``Σ c·a`` is added up once for all outputs.  So are sums and differences of two inputs that many
+outputs have.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ LUTS = (4, 6)       # inputs of a LUT: ECP5 and iCE40, Xilinx
 ABSORBED = {4: 1, 6: 5}  # bits that the LUT of a position takes beside x
 POSITIONS = 4            # of a function, at most
 LEVEL = 4                # LUTs that a level less of chains is worth
+MIXED = 0.9              # what a chain of plain and complemented bits is worth with LUT4
+TRIALS = 4               # per output and unit of effort
 # Bits removed per LUT that a chain must reach, or wait for more bits; drawn anew for each level.
 RATIOS = {4: (0.79, 0.74, 0.6, 0.5, 0.3), 6: (1.66, 1.45, 1.3, 1.0)}
-# LUTs that a bit of a heap costs in the mean.
+# LUTs that a bit of a heap costs in the mean: what a word that heaps share spares.
 PRICES = {4: 1.3, 6: 0.62}
-MIXED = 0.9              # of a chain of plain and complemented bits with LUT4, beside one of alike
-TRIALS = 4               # per output and unit of effort
 
 Columns = list[list[int]]  # literals by the power of two that they count for
 
@@ -302,43 +303,42 @@ class _Heap:
     def _apply(self, column: int, shapes: Sequence[tuple[int, ...]], turned: bool = False) -> None:
         """Replace literals by the bits of a chain with functions of such `shapes`.
 
-        A `turned` one is of others: n of them and a carry are ``2^(n + 1) - 1`` less their
-        complements, n at each weight.
+        A `turned` one is of others, two at each position and a carry: they are ``2^(n + 1) - 1``
+        less their complements, whose sum is added up; its bits come complemented.
         """
         xs, ys, at = list[int](), list[tuple[tuple[int, ...], int]](), column
-        carry, most, mask = int(turned), 0, int(turned)
+        carry, most = int(turned), 0
+
+        def pop(*stacks: list[int]) -> int:
+            return next((stack.pop() ^ turned for stack in stacks if stack), FALSE)
+
         for shape in shapes:
             inside: list[tuple[int, int]] = []
             for i, count in enumerate(shape):
                 plain, others = self.plain[at], self.others[at]
-                direct = others if turned or (self.graph.lut == 4 and not plain) else plain
-                for _ in range(min(count, len(plain) + len(others))):
-                    source = direct if turned else others or plain
-                    inside.append((source.pop() ^ mask, 1 << i))
-                if self.graph.lut == 4 and not turned:
-                    direct = plain or others
-                xs.append(direct.pop() ^ mask if direct else FALSE)
-                if self.graph.lut == 4 and not turned:
-                    direct = plain or others
-                if at == column and direct:
-                    carry = direct.pop() ^ mask
+                direct = [others] if turned else [plain, others][:1 + (self.graph.lut == 4)]
+                inside += [(pop(others, plain), 1 << i)
+                           for _ in range(min(count, len(plain) + len(others)))]
+                xs.append(pop(*direct))
+                if at == column and any(direct):
+                    carry = pop(*direct)
                 at += 1
-            numbers = [literal >> 1 for literal, _ in inside if literal != TRUE]
+            bits = [(literal, weight) for literal, weight in inside if literal != TRUE]
+            constant = sum(weight for literal, weight in inside if literal == TRUE)
             for needs, table in _function(
-                    tuple((weight, literal & 1) for literal, weight in inside if literal != TRUE),
-                    sum(weight for literal, weight in inside if literal == TRUE), len(shape)):
-                ys.append((tuple(2 * numbers[k] for k in needs), table))
+                    tuple((weight, literal & 1) for literal, weight in bits), constant, len(shape)):
+                ys.append((tuple(bits[k][0] & ~1 for k in needs), table))
             most += sum(weight for _, weight in inside) << at - len(shape) - column
         most += sum((x != FALSE) << i for i, x in enumerate(xs)) + (carry != FALSE)
+        reads = (carry, *xs, *(literal for literals, _ in ys for literal in literals))
         chain = Chain(tuple(xs), tuple(ys), carry, len(self.levels),
-                      min(most.bit_length(), self.top - column), 0)
-        level = 1 + max(self.levels[literal >> 1] for literal in chain.reads)
-        chain = Chain(chain.x, chain.y, carry, chain.first, chain.width, level)
-        self.levels += [level] * chain.width
+                      min(most.bit_length(), self.top - column),
+                      1 + max(self.levels[literal >> 1] for literal in reads))
+        self.levels += [chain.level] * chain.width
         self.chains.append(chain)
         self.spent += chain.luts(self.graph.lut)
         for i in range(chain.width):
-            self._put(2 * (chain.first + i) + mask, column + i)
+            self._put(2 * (chain.first + i) + turned, column + i)
 
     def _finish(self) -> tuple[int, int, list[tuple[int, ...]]] | None:
         """LUTs, first column and shapes of the least chain that adds all that is left."""

@@ -15,7 +15,7 @@ from n2uq_hw.errors import N2uqError
 from n2uq_hw.folding import FORMS, Fold
 from n2uq_hw.hw.build import unit
 from n2uq_hw.hw.stream import Library
-from n2uq_hw.ir import Add, Edge, Graph, Input, MatVec, Node
+from n2uq_hw.ir import Add, Edge, Graph, Input, MatVec, Node, Threshold, Unrolled, infer
 from n2uq_hw.samples import STORE, Sample, errors, fit, load_samples, save_samples
 
 VERSION, SAMPLES = load_samples()
@@ -167,3 +167,23 @@ def test_faults() -> None:
         Sample("Odd", {}).make()
     assert estimate(Input("x"), (), matvec(1, 1)[1][0], Fold(), "xcup") == Cost()
     assert parts(*matvec(2, 4), "xcup").key == "MatVec planes"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_unrolled_layers(family: str, tmp_path: Path) -> None:
+    """Chains are counted, not fitted; flip-flops to within those that Yosys finds alike."""
+    rng = np.random.default_rng(0)
+    steps = Threshold("q", thresholds=np.sort(rng.integers(-30, 30, (6, 3)), axis=1),
+                      signs=np.ones((6, 3), np.int8), base=np.zeros(1, np.int64))
+    node = Unrolled("fc", weights=2 * rng.integers(0, 4, (6, 24)) - 3, behind=(steps,))
+    edge = Edge((1, 1, 24), np.zeros(24, np.int64), np.full(24, 3))
+    sides = node, (edge,), infer(node, edge), Fold(
+        6, 24, form="unrolled", levels=2, lut={"xcup": 6, "ecp5": 4}[family])
+    library = Library()
+    library.signature("fc", lambda: unit(*sides))
+    for name, text in library_verilog(library, "fc").items():
+        (tmp_path / name).write_text(text)
+    found = synth.synthesize([tmp_path / "fc.v"], "fc", family, dsp=False, work=tmp_path).total
+    guess = estimate(*sides, family)
+    assert guess.lut == pytest.approx(found.lut, rel=0.15)
+    assert guess.ff == pytest.approx(found.ff, rel=0.1)
