@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from units import SCENARIOS, Bench, Case, edge_of, images_on
 
 from n2uq_hw import golden
+from n2uq_hw.emit import library_verilog
 from n2uq_hw.errors import N2uqError
+from n2uq_hw.hw.stream import Library
 from n2uq_hw.hw.unrolled import UnrolledUnit
 from n2uq_hw.ir import Edge, MatVec, Threshold, Unrolled, infer
+from n2uq_hw.tools import run_yosys
 
 
 def odd(bits: int, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -96,3 +101,40 @@ def test_bad_levels() -> None:
     node = Unrolled("fc", weights=np.ones((1, 2), np.int8))
     with pytest.raises(N2uqError, match=r"^fc: levels must be at least 1, not 0$"):
         UnrolledUnit(node, edge, infer(node, edge), levels=0)
+
+
+PLAIN = """
+module plain(input clk, rst, i__valid, o__ready, input [{inputs}:0] i__payload,
+             output i__ready, output reg o__valid, output reg [{outputs}:0] o__payload);
+    assign i__ready = !o__valid || o__ready;
+    always @(posedge clk)
+        if (rst) begin o__valid <= 0; o__payload <= 0; end
+        else if (i__ready) begin o__valid <= i__valid; o__payload <= {{{results}}}; end
+endmodule
+"""
+
+
+@pytest.mark.parametrize("lut", [4, 6])
+@pytest.mark.parametrize("kind", ["up", "raw"])
+def test_formally_the_plain_form(kind: str, lut: int, tmp_path: Path) -> None:
+    """Yosys proves a layer of one stage equal to products, sums and comparisons as written."""
+    rng = np.random.default_rng(7)
+    weights, edge = odd(2, (2, 5), rng), edge_of((1, 1, 5), 0, 3)
+    steps = None if kind == "raw" else steps_of(weights, edge, rng, kind)
+    node = Unrolled("unit", weights=weights, behind=() if steps is None else (steps,))
+    out = infer(node, edge)
+    library = Library()
+    library.signature("unit", lambda: UnrolledUnit(node, edge, out, levels=99, lut=lut))
+    results = []
+    for n, row in enumerate(weights):
+        total = " + ".join(f"({w}) * $signed({{14'd0, i__payload[{2 * k + 1}:{2 * k}]}})"
+                           for k, w in enumerate(row))
+        counted = total if steps is None else " + ".join(
+            f"32'(({total}) >= $signed({t}))" for t in steps.thresholds[n])
+        results.append(f"{out.width}'(16'({counted}))")
+    (tmp_path / "plain.v").write_text(library_verilog(library, "unit")["unit.v"] + PLAIN.format(
+        inputs=9, outputs=2 * out.width - 1, results=", ".join(results[::-1])))
+    run_yosys("\n".join([
+        "read_verilog -sv plain.v", "proc", "flatten", "opt_clean",
+        "miter -equiv -make_assert -flatten plain unit both",
+        "sat -verify -prove-asserts -tempinduct -seq 1 -set-at 1 in_rst 1 both"]), tmp_path)
