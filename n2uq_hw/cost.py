@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, singledispatch
+from itertools import combinations
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple
@@ -54,6 +55,7 @@ __all__ = ["FAMILIES", "WEIGHTS", "Cost", "Memory", "Parts", "Weights", "estimat
 
 WEIGHTS = Path(__file__).with_name("weights.json")
 COMPARED = {"xcup": 6, "ecp5": 11}  # LUTs of the comparators behind a sum, unrolled
+LUT4 = 4  # inputs of a LUT of ECP5
 Counts = dict[str, float]
 Weights = dict[str, dict[str, dict[str, Counts]]]  # by family, key of `Parts`, "lut" or "ff", name
 
@@ -98,12 +100,13 @@ class Family:
 
     Members
     -------
-    rom_luts: per word of a bit of a ROM in logic that has many.
+    rom_luts: of a bit of a ROM in logic that has many words: per word, for up to 64 words and for
+        more, and how many fewer.
     blocks: aspects (bits, words, blocks of 18 kbit, Yosys's cost) of block RAM.
     rom_bits: bits of a ROM in logic that cost as much as 1 of a block.
     """
 
-    rom_luts: float
+    rom_luts: tuple[float, float, float]
     blocks: tuple[tuple[int, int, int, int], ...]
     rom_bits: int
 
@@ -113,9 +116,9 @@ def _aspects(size: int, blocks: int, cost: int, *widths: int) -> list[tuple[int,
 
 
 FAMILIES = {
-    "xcup": Family(0.067, (*_aspects(18432, 1, 129, 1, 2, 4, 9, 18, 36),
+    "xcup": Family((0.06, 0.073, 0.6), (*_aspects(18432, 1, 129, 1, 2, 4, 9, 12, 18, 36),
                        *_aspects(36864, 2, 257, 1, 2, 4, 9, 18, 36, 72)), 64),
-    "ecp5": Family(0.15, tuple(_aspects(18432, 1, 128, 1, 2, 4, 9, 18, 36)), 16),
+    "ecp5": Family((0.15, 0.15, 0.4), tuple(_aspects(18432, 1, 128, 1, 2, 4, 9, 12, 18, 36)), 16),
 }
 
 
@@ -128,14 +131,16 @@ class _Blocks(NamedTuple):
 
 
 @cache
-def _block(depth: int, width: int, family: str) -> _Blocks:
+def _block(depth: int, width: int, family: str, *, written: bool) -> _Blocks:
     """The cheapest of a family's aspects.
 
     Where words are narrower than 9 bits, the ninth of each 9 bits holds more words, which 5
-    multiplexers a bit bring in.
+    multiplexers a bit bring in.  Three words of 12 bits are one of 36, unless they are `written`.
     """
     found = []
     for w, words, n, cost in FAMILIES[family].blocks:
+        if written and w == 12:
+            continue
         wide, rows = ceil(width / w), ceil(depth / words)
         plain = rows * (words // 9 * 8 if w < 9 else words)
         found.append(_Blocks(cost * wide * rows, n * wide * rows,
@@ -159,7 +164,7 @@ def ram(depth: int, width: int, family: str, *, block: bool, ports: int = 2) -> 
     else:
         rows, wide = ceil(depth / 16), ceil(width / 4)
         cost, luts = 4 * wide * rows + 0.4 * width * (rows - 1), 6 * wide * rows
-    blocks = _block(depth, width, family)
+    blocks = _block(depth, width, family, written=True)
     if block and blocks.cost <= cost:
         # ECP5's blocks say nothing of a word read while it is written: logic beside them does.
         beside = width if family == "ecp5" else 0
@@ -168,18 +173,25 @@ def ram(depth: int, width: int, family: str, *, block: bool, ports: int = 2) -> 
 
 
 @lru_cache(2**16)
-def rom(depth: int, width: int, family: str) -> Memory:
-    """A memory with constant contents, read a cycle ahead; random ones, if it is in logic."""
-    blocks = _block(depth, width, family)
+def rom(depth: int, width: int, family: str, *, late: bool = False) -> Memory:
+    """A memory with constant contents, read a cycle ahead; random ones, if it is in logic.
+
+    `width` is without bits that all words have alike.  With `late`, the address comes from logic,
+    for whose delay Yosys takes few large LUTs rather than many that are shared.
+    """
+    blocks = _block(depth, width, family, written=False)
     if depth * width / FAMILIES[family].rom_bits > blocks.cost:
         return Memory(blocks.blocks, select=blocks.select)
     # Equal columns are one: there are 2**depth of them, two constant.
-    columns = width if depth > 20 else (1 - (1 - 2.0**-depth)**width) * 2**depth
-    if depth < 3:
-        return Memory(copy=columns)
+    columns = width if depth > 20 else (1 - (1 - 2.0**-depth)**width) * (2**depth - 2)
+    if depth < 5:  # the reset and the enable of a flip-flop do for many functions of two bits
+        return Memory(table=columns * (depth > 2 and family == "ecp5") * 0.25, copy=columns)
     # One LUT per bit while the address has no more bits than a LUT; measured beyond.
-    luts = max(depth * FAMILIES[family].rom_luts - 0.4, 1)
-    deep = depth > 40
+    few, many, fewer = FAMILIES[family].rom_luts
+    luts = max(depth * (few if depth <= 64 else many) - fewer, 1)
+    if late and family == "xcup":
+        luts = 1.4 * 2.0**(_count(depth) - LUT) if depth > 64 else 1
+    deep = luts > 3
     return Memory(table=columns * luts * (not deep), deep=columns * luts * deep, copy=columns)
 
 
@@ -189,7 +201,8 @@ class Parts:
 
     Members
     -------
-    key: whose weights apply: the kind of the node, and its style where it has one.
+    key: whose weights apply: the kind of the node, and its style where it has one; "Lines" for
+        Scale and PiecewiseLinear.
     lut, ff: counts by name, of bits mostly, which weights turn into LUTs and flip-flops.
     memories: how the unit's memories map.
     """
@@ -445,7 +458,7 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str
             # A table beside an adder's other operand takes a LUT with it.
             lanes = simd - (simd // 2) * (inputs < (LUT if xcup else 4))
             tree = _tree(simd, term, family)
-            lut["tables"] += pe * live * lanes * term * (1 if xcup else _table_lut4(inputs, a))
+            lut["tables"] += pe * live * lanes * _table(node, a, low, inputs - a, term, family)
             lut["adders"] += pe * live * (tree.pairs * _adder(term, family) + tree.adders)
             ff["tree"] += pe * live * (tree.registers - more * term * xcup)
             srl += pe * term * (more > 0)
@@ -485,9 +498,17 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str
                  (rom(rows, pe * simd * bits, family), *vector, Memory(0, srl * xcup)))
 
 
-def _table_lut4(inputs: int, activation: int) -> int:
-    """LUT4 of a bit of a product: of `inputs` bits in all, so many of them an activation's."""
-    return 1 if inputs <= 4 else 2 if inputs == 5 or activation < 3 else 4
+def _table(node: MatVec, a: int, low: int, size: int, term: int, family: str) -> int:
+    """LUTs of the product, `term` bits, of an activation of `a` bits and the weights' digit of
+    `size` bits from `low` on.
+
+    A bit of it depends on those that are as low; twice a code, and 1, have their bits one higher.
+    """
+    odd = not _least(node)
+    if size == 1 and low and not odd:
+        return term
+    luts = (0, 0, 1, 1, 1, 1, 1) if family == "xcup" else (0, 0, 1, 1, 1, 2, 4 if 2 < a < 5 else 2)
+    return sum(luts[min(bit + 1, a) + min(bit + (not odd), size)] for bit in range(term))
 
 
 @lru_cache(64)
@@ -512,44 +533,161 @@ def _waits(terms: int) -> int:
 
 
 class _Steps(NamedTuple):
-    """Of a Threshold: comparators per channel, bits of a threshold, whether all channels are
-    alike, whether some comparators turn round."""
+    """Of a Threshold.
+
+    Members
+    -------
+    size: comparators per channel.
+    width, searched: bits of a threshold, of one in a search.
+    alike, mixed: whether all channels are alike, whether some comparators turn round.
+    fixed, first: LUTs of a channel's comparators with constants, of the first of a search, in the
+        mean.
+    kept: comparators of a channel with constants that differ, in the mean.
+    counts, same: whether a search ends with the number of a step; whether all channels have the
+        same values there.
+    """
 
     size: int
     width: int
+    searched: int
     alike: bool
     mixed: bool
+    fixed: float
+    first: float
+    kept: float
+    counts: bool
+    same: bool
 
 
 @lru_cache(256)
-def _steps(node: Threshold, edge: Edge) -> _Steps:
+def _steps(node: Threshold, edge: Edge, family: str) -> _Steps:
     """As `comparator_table` of hw/threshold.py has them."""
-    t = np.clip(node.thresholds, edge.lo.min(), edge.hi.max() + 1)
+    never, bits = edge.hi.max() + 1, _bits(edge)
+    t = np.clip(node.thresholds, edge.lo.min(), never)
     base = node.base - (node.signs < 0).sum(axis=1)
     alike = all((values == values[0]).all() for values in (t, node.signs, base))
-    size = int(((node.signs != 0).sum(axis=1) + base - base.min()).max())
-    width, _ = bits_for(min(int(t.min(initial=0)), 0), max(int(t.max(initial=0)), 0))
-    turned = node.signs[node.signs != 0] < 0
-    return _Steps(size, width, alike, bool(turned.any() and not turned.all()))
+    used = node.signs != 0
+    size = int((used.sum(axis=1) + base - base.min()).max())
+    turned = node.signs[used] < 0
+    ends = min(int(t.min(initial=0)), 0), max(int(t.max(initial=0)), 0)
+    # A search has 2**depth - 1 thresholds: what there are too few of is never reached.
+    depth = max(node.signs.shape[1].bit_length(), 1)
+    full = t.shape[1] == 2**depth - 1 and used.all()
+    steps = np.sort(np.where(used, t, never), axis=1)
+    luts = _compared(steps, bits, family)
+    differ = (edge.lo.min() < steps) & (steps < never)  # equal ones are one
+    differ[:, 1:] &= steps[:, 1:] != steps[:, :-1]
+    kept, fixed = differ.sum(axis=1), (luts * differ).sum(axis=1)
+    if family == "xcup" and LUT < bits <= 2 * LUT:  # and so are their low bits below a LUT's
+        fixed = fixed + np.minimum((differ & (luts > 1)).sum(axis=1), 2**(bits - LUT) - 2)
+    first = luts[:, 2**(depth - 1) - 1] if steps.size else luts.sum(axis=1)
+    return _Steps(size, bits_for(*ends)[0], bits_for(ends[0], ends[1] if full else int(never))[0],
+                  alike, bool(turned.any() and not turned.all()),
+                  float(fixed.mean()), float(first.mean()), float(kept.mean()),
+                  bool(full and (node.signs == 1).all() and (base == 0).all()),
+                  bool((node.signs == node.signs[:1]).all() and (base == base[0]).all()))
+
+
+def _compared(t: np.ndarray, bits: int, family: str) -> np.ndarray:
+    """LUTs of ``x >= t`` with constants `t`, x of `bits` bits: low zeros of `t` compare nothing."""
+    matter = bits - np.log2(np.maximum(t & -t, 1)).astype(int)
+    matter *= t != 0  # the sign alone says it
+    if family == "xcup":  # 6 bits to a LUT, from 13 bits on to two LUTs before a carry
+        return np.where(matter > 12, 2 * -(-matter // 6), np.where(matter > 6, 2, matter > 1))
+    return np.where(matter > LUT4, matter - 1 + matter % 2, matter > 1)  # 2 bits to a carry cell
+
+
+def _compares(x: int, t: int, varying: float, words: int, family: str, *, late: bool = False
+              ) -> float:
+    """LUTs of ``x >= t``, `x` and `t` bits, t from a table of `words` words in which `varying` bits
+    are not alike.
+
+    3 bits take two LUTs before a carry, or 2 bits a carry cell.  Without a carry, columns of the
+    table that are equal or complements are one input; fewer LUTs do where the time is not `late`.
+    """
+    bits = max(x, t)
+    varying = min(varying, 2**(min(words, bits) - 1) - 1)
+    if family == "ecp5":
+        return 2 * (bits // 2) + 1 if bits > LUT4 or varying > 1 else 1.5
+    if bits > LUT:
+        return 2 * (bits // 3) + bits % 3
+    more = x + varying - LUT  # inputs than a LUT has
+    return 1 if more <= 0 else 3 + 0.4 * more if late else 1 + 0.35 * more
+
+
+def _tables(node: Threshold, edge: Edge, pe: int) -> np.ndarray:
+    """Thresholds by channel group, lane, step."""
+    t = np.clip(node.thresholds, edge.lo.min(), edge.hi.max() + 1)
+    return np.broadcast_to(t, (edge.channels, t.shape[1])).reshape(-1, pe, t.shape[1])
+
+
+@lru_cache(2**12)
+def _varying(node: Threshold, edge: Edge, width: int, pe: int) -> int:
+    """The bits of all lanes' thresholds, `width` each, that differ between channel groups."""
+    t = _tables(node, edge, pe)
+    differ = np.bitwise_or.reduce(t ^ t[0], axis=0) & 2**width - 1
+    return int(np.bitwise_count(differ).sum())
+
+
+@lru_cache(2**8)
+def _pairs(node: Threshold, edge: Edge, bits: int, pe: int) -> int:
+    """LUTs of all lanes' comparators on xcup if there are two channel groups: where a lane's
+    thresholds have 3 bits alike in both, the LUTs before the carry are the same."""
+    t, luts = _tables(node, edge, pe), 0
+    for low in range(0, bits, 3):
+        there = np.zeros((pe, 64), bool)
+        digit = t >> low & 7
+        there[np.arange(pe)[:, None], 8 * digit[0] + digit[1]] = True
+        luts += min(2, bits - low) * int(there.sum())
+    return luts
+
+
+def _ones(bits: int, family: str) -> float:
+    """LUTs that count the ones among `bits` bits: those of its full and half adders."""
+    width = bits.bit_length()
+    fulls, halves = bits - width, width - bits.bit_count()
+    if family == "xcup":
+        return 1.65 * fulls if bits > LUT + 1 else bits // 2 + (bits > 2)
+    return 1.9 * fulls + halves
 
 
 @parts.register
 def _(node: Threshold, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
-    steps, pe, x, out = _steps(node, reads[0]), fold.pe, _bits(reads[0]), _bits(edge)
+    steps, pe, x, out = _steps(node, reads[0], family), fold.pe, _bits(reads[0]), _bits(edge)
     groups = 1 if steps.alike else edge.channels // pe
-    count, compared = _count(groups), max(x - 2, 1) if family == "xcup" else x + 1
+    count = _count(groups)
     if fold.style == "parallel":
-        compare = pe * steps.size * compared
-        table = [rom(groups, pe * steps.size * (steps.width + steps.mixed), family)
-                 ] if groups > 1 else []
-        return Parts("Threshold parallel" if groups > 1 else "Threshold constant",
-                     {"compare": compare, "steps": pe * (steps.size - out), "count": count},
-                     {"x": pe * x * (groups > 1), "held": pe * (steps.size + out),
-                      "count": count}, tuple(table))
-    depth = max(node.signs.shape[1].bit_length(), 1)
-    tables = [rom(groups * 2**level, steps.width, family) for level in range(depth)]
-    tables.append(rom(groups * 2**depth, out, family))
-    return Parts("Threshold search", {"compare": pe * depth * compared, "count": count},
+        size = pe * steps.size
+        if groups > 1:
+            key, varying = "Threshold parallel", _varying(node, reads[0], steps.width, pe)
+            compare = size * (_compares(x, steps.width, varying / max(size, 1), groups, family)
+                              + steps.mixed)
+            if groups == 2 and family == "xcup" and x > LUT:
+                compare = _pairs(node, reads[0], max(x, steps.width), pe)
+            tables = [rom(groups, varying + size * steps.mixed, family)]
+        else:
+            key, compare, tables = "Threshold constant", pe * steps.fixed, []
+        kept = steps.size if groups > 1 else steps.kept
+        return Parts(key, {"compare": compare, "steps": pe * _ones(steps.size, family),
+                           "count": count},
+                     {"x": pe * x * (groups > 1), "held": pe * (kept + out),
+                      "count": count}, tuple(tables))
+    thresholds, width = node.signs.shape[1], steps.searched
+    depth = max(thresholds.bit_length(), 1)
+    tables, compare = [], 0.0
+    for level in range(depth):
+        words, last = groups * 2**level, 2**(depth - level - 1)
+        table = rom(words, width, family, late=level > 0)
+        # The entries beyond the last threshold are all the same.
+        used = (thresholds + last) // (2 * last) / 2**level
+        tables.append(table._replace(table=table.table * used, deep=table.deep * used))
+        compare += (_compares(x, width, width, words, family, late=depth > 1) if words > 1
+                    else steps.first)
+    values = rom(groups * 2**depth, out, family, late=True)
+    if not values.bram and steps.same:
+        values = Memory(copy=out) if steps.counts else rom(2**depth, out, family, late=True)
+    tables.append(values)
+    return Parts("Threshold search", {"compare": pe * compare, "count": count},
                  {"x": pe * (depth * x + depth * (depth - 1) // 2),
                   "count": count * (1 + depth) + depth},
                  tuple(memory.times(pe) for memory in tables))
@@ -561,25 +699,36 @@ class _Lines(NamedTuple):
     Members
     -------
     factor: of the multipliers; offset, turn: 0 where all channels are alike.
-    bends: whether there are two lines.
+    bends: whether there are two lines; two_offsets: whether their offsets differ.
     product, line: of the product, of the result before it is clipped.
+    zeros: lowest bits that no offset has; sum: of its addition, without these.
     rows: lines with a multiplier of their own; around: whether the upper one goes round it.
     alike, powers: whether the multipliers of all channels are one, are one power of two.
-    digits: of a multiplier, signed and not zero, in the mean: a constant one is so many terms.
+    even, spare: lowest bits of a channel's product that are 0, highest that it leaves of
+        `product`, in the mean.
+    factors: of up to 16 channels, one if they are alike; ones where one of the lines has one.
+    turns: of the channels, one if they are alike.
+    ends: what a clip compares with, beyond which the result can be.
     """
 
     factor: int
     offset: int
     turn: int
     bends: bool
+    two_offsets: bool
     product: int
     line: int
-    clip: bool
+    zeros: int
+    sum: int
     rows: int
     around: bool
     alike: bool
     powers: bool
-    digits: float
+    even: float
+    spare: float
+    factors: tuple[int, ...]
+    turns: tuple[int, ...]
+    ends: tuple[int, ...]
 
 
 @lru_cache(256)
@@ -604,16 +753,25 @@ def _lines(node: Scale | PiecewiseLinear, edge: Edge) -> _Lines:
     used = slice(1 if around else 2)
     product = (ends * m)[:, used][:, reached[used]]
     factors = m[used]
+    either = np.bitwise_or.reduce(factors)
+    even = np.log2(np.maximum(np.abs(either & -either), 1))
+    own = (np.log2(np.maximum(np.abs(ends * m)[:, used].max(axis=(0, 1)), 1)) // 1 + 1
+           + (edge.lo.min() < 0)) * (either != 0)
     clip = getattr(node, "clip", ())
-    bends = two or bool((c[0] != c[1]).any())
-    alike = _alike(factors)
+    two_offsets = bool((c[0] != c[1]).any())
+    bends = two or two_offsets
+    alike, line = _alike(factors), bits_for(lo, hi)[0]
+    offsets = int(np.bitwise_or.reduce(c, axis=None))
+    zeros = (offsets & -offsets).bit_length() - 1 if offsets else line + node.shift
     return _Lines(_width(factors), 0 if _alike(c) else _width(c),
-                  (0 if _alike(turn[None]) else _width(turn)) if bends else 0, bends,
-                  _width(product), bits_for(lo, hi)[0],
-                  bool(clip and (lo < clip[0] or clip[1] < hi)),
+                  (0 if _alike(turn[None]) else _width(turn)) if bends else 0, bends, two_offsets,
+                  _width(product), line, zeros, max(line + node.shift - zeros, 0),
                   1 + bool((factors != factors[:1]).any()), around, alike,
                   alike and all(_power(int(v)) for v in np.unique(factors)),
-                  float(np.mean([_digits(int(v)) for v in factors.reshape(-1)])))
+                  float(even.mean()), _width(product) - float(own.mean()),
+                  tuple(either[:1 if alike else 16].tolist()),
+                  tuple((turn[:1] if _alike(turn[None]) else turn).tolist()),
+                  ((clip[0],) * (lo < clip[0]) + (clip[1] + 1,) * (clip[1] < hi)) if clip else ())
 
 
 def _alike(values: np.ndarray) -> bool:
@@ -625,13 +783,85 @@ def _power(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
 
 
-def _digits(value: int) -> int:
-    """The fewest powers of two, added or subtracted, that `value` is the sum of."""
-    return (abs(value) ^ 3 * abs(value)).bit_count()
-
-
 def _width(values: np.ndarray) -> int:
     return bits_for(int(values.min()), int(values.max()))[0] if values.any() else 0
+
+
+PIECE = 17  # bits of a piece of a multiplier's wider operand: see hw/eltwise.py
+
+
+def _pieces(bits: int) -> list[int]:
+    """Bits of the pieces into which a signed operand is cut."""
+    cuts = range(0, max(bits - 1, 1), PIECE)
+    return [PIECE if low != cuts[-1] else bits - low for low in cuts]
+
+
+def _not(bit: int) -> int:
+    return 1 - bit if bit in (0, 1) else -bit
+
+
+def _adders(rows: list[list[int]]) -> tuple[int, int, int]:
+    """Full adders, half adders and bits of the last addition that add up `rows` three by three.
+
+    A row has its lowest bit first: 0, 1, or the number of a signal, 2..999, with -k for the
+    complement of k.  What is added up twice is added up once.
+    """
+    signals: dict[tuple[int, ...], int] = {}
+
+    def add(three: tuple[int, ...]) -> tuple[int, int]:
+        bits = sorted(bit for bit in three if bit)
+        for a, b in combinations(bits, 2):
+            if a in (b, _not(b)):
+                rest = sum(bits) - a - b
+                return (rest, a) if a == b else (_not(rest), rest)
+        if len(bits) < 2:
+            return sum(bits), 0
+        if len(bits) == 2 and 1 in bits:
+            return _not(sum(bits) - 1), sum(bits) - 1
+        made = 1000 + 2 * signals.setdefault(tuple(bits), len(signals))
+        return made, made + 1
+
+    while len(rows) > 2:
+        added = []
+        for three in zip(*[iter(rows)] * 3, strict=False):
+            sums, carries = zip(*map(add, zip(*three, strict=True)), strict=True)
+            added += [list(sums), [0, *carries[:-1]]]
+        rows = added + rows[len(rows) // 3 * 3:]
+    full = sum(len(bits) == 3 and 1 not in bits for bits in signals)
+    both = [bool(a and b) for a, b in zip(rows[0], rows[-1], strict=True)]
+    return full, len(signals) - full, len(both) - [*both, True].index(True)
+
+
+@cache
+def _multiplied(value: int, bits: int, family: str) -> float:
+    """LUTs of the product of a constant and a signed x of `bits` bits.
+
+    Yosys adds up a row for each bit of the narrower operand, those of zeros too; the one of the
+    sign is subtracted.
+    """
+    if value == 0 or _power(value):
+        return 0.0
+    if _power(-value):  # inverters, in other LUTs, before the carry
+        return 0.0 if family == "xcup" else 2.0 * (bits + 1)
+    value //= value & -value
+    width = (value if value > 0 else ~value).bit_length() + 1
+    end, top = bits + width - 1, min(bits, width) - 1
+    x = [min(k, bits - 1) + 2 for k in range(end)]
+    ones = [value >> min(k, width) & 1 for k in range(end)]
+    if bits >= width:
+        rows = [[0] * low + [bit * ones[low] for bit in x[:end - low]] for low in range(width)]
+        rows[-1], more = [-bit for bit in rows[-1]], ones[top]
+    else:
+        rows = [[0] * low + [one * x[low] for one in ones[:end - low]] for low in range(bits)]
+        rows[-1][top:] = [x[top] - bit for bit in rows[-1][top:]]
+        more = x[top]
+    rows.append([0] * top + [more] + [0] * (end - top - 1))
+    full, half, last = _adders(rows)
+    if family == "ecp5":
+        return 2.2 * full + 0.5 * half + 2 * last
+    if bits <= LUT:  # what depends on no more bits than a LUT takes is a LUT
+        return 0.45 * full + 0.4 * half + last
+    return 1.5 * full + 0.45 * half + 0.8 * last
 
 
 @parts.register(Scale)
@@ -639,26 +869,55 @@ def _width(values: np.ndarray) -> int:
 def _(node: Scale | PiecewiseLinear, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str
       ) -> Parts:
     it, pe, x, out = _lines(node, reads[0]), fold.pe, _bits(reads[0]), _bits(edge)
-    groups = edge.channels // pe
+    groups, xcup = edge.channels // pe, family == "xcup"
     bends, multiplies, changes = it.bends, not it.powers, groups > 1
     fixed = not changes or it.alike
-    # The cycles of `LinesUnit.schedule`, and how long x waits: to be multiplied or to go around.
+    clips = len(it.ends) > 0
+    # The cycles of `LinesUnit.schedule`.
     above = 1 + 2 * (changes and it.turn > 0) if bends else 0
-    operands = max(0 if fixed else 2, (above + 1) * (it.rows > 1), 1)
-    offsets = max(2 * (changes and it.offset > 0), (above + 1) * bends)
-    last = max((operands + 2) * multiplies, above, offsets) + 1
+    operands = max(2 * (not fixed), (above + 1) * (it.rows > 1), 1)
+    offsets = max(2 * (changes and it.offset > 0), (above + 1) * it.two_offsets)
+    last = max((operands + 2) * multiplies, above * it.around, offsets) + 1
+    # Tables: bits of a word, words for a channel, the cycle in which a beat has its word.
+    tables = [(width, rows, ready) for width, rows, ready, there in (
+        (it.factor, it.rows, operands, multiplies and not fixed),
+        (max(it.offset - it.zeros, 0), 1 + it.two_offsets, last - 1, it.offset > 0),
+        (it.turn, 1, above - 1, bends)) if there and width and changes]
+    wide, narrow = max(x, it.factor), min(x, it.factor)
+    pieces, lut = _pieces(wide), dict.fromkeys(("multiply", "fixed", "sum"), 0.0)
+    if multiplies and fixed:
+        lut["fixed"] = pe * it.rows * sum(
+            _multiplied(value, bits, family) for value in it.factors for bits in _pieces(x)
+            ) / len(it.factors)
+    elif multiplies:
+        lut["multiply"] = pe * sum((min(piece, narrow) - 1) * max(piece, narrow)
+                                   for piece in pieces)
+    # A constant is added by inverters before the carry, which go into other LUTs, and a choice
+    # between terms by the LUTs before the carry: not on ECP5.
+    varies, chosen = it.two_offsets or (changes and it.offset > 0), it.product * it.around
+    added = max(it.sum * varies, chosen) if xcup else it.sum + chosen
+    lut["sum"] = pe * (added + sum(pieces[1:]) * multiplies)
+    if bends:
+        compare = (_compares(x, it.turn, it.turn, groups, family) if changes and it.turn else
+                   float(_compared(np.array(it.turns), x, family).mean()))
+        lut["sum"] += pe * (compare + it.factor * (it.rows > 1 and not fixed)
+                            + it.offset * (it.two_offsets and changes))
+    if clips:
+        lut["sum"] += pe * (out + int(_compared(np.array(it.ends), it.line, family).sum()))
+    # How long x waits, to be multiplied or to go around, and the choice of a line.
     delay = last - 1 if it.around or not multiplies else operands
-    tables = [rom(groups, pe * rows * width, family) for width, rows, there in (
-        (it.factor, it.rows, multiplies and not it.alike), (it.offset, 1 + bends, True),
-        (it.turn, 1, bends)) if there and width and changes]
-    multiply = pe * (min(x, it.factor) - 1) * max(x, it.factor) * multiplies * (not fixed)
-    constant = pe * x * (it.digits - 1) * multiplies * fixed
+    chosen = max((operands - 1) * (it.rows > 1), (last - 2) * it.two_offsets,
+                 (last - 1) * it.around) - above + 1
+    # The lowest bits are zero, or never carry to a bit that is in the result.
+    constant = fixed and it.rows == 1
+    dead = max(min(it.zeros, node.shift), it.even * constant) + it.spare * constant
+    products = sum(piece + narrow for piece in pieces) - dead + it.product - dead
+    bits = x * delay + it.line + out * clips + chosen * bends + products * multiplies
+    waits = max((ready - 1 for *_, ready in tables), default=0)
+    memories = tuple(rom(groups, pe * rows * width, family) for width, rows, _ in tables)
+    # What is read waits in registers too, equal columns in one.
+    read = sum(min(pe * width, memory.copy if rows == 1 and not memory.bram else np.inf)
+               for (width, rows, _), memory in zip(tables, memories, strict=True))
     return Parts(
-        type(node).__name__,
-        {"multiply": multiply, "fixed": constant, "sum": pe * it.product,
-         "bend": pe * (x + it.product + it.offset) * bends, "clip": pe * (it.line + out) * it.clip,
-         "count": _count(groups)},
-        {"x": pe * x * delay, "factor": pe * it.factor * (not fixed),
-         "product": pe * it.product * 2 * multiplies,
-         "offset": pe * (it.offset + it.turn * bends) * changes,
-         "out": pe * (it.line + out * it.clip), "count": _count(groups)}, tuple(tables))
+        "Lines", {**lut, "count": _count(groups) * (waits > 0)},
+        {"bits": pe * bits + read, "control": last + clips + _count(groups) * waits}, memories)

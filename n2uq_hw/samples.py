@@ -139,8 +139,8 @@ def errors(samples: Iterable[Sample], family: str) -> list[Errors]:
     for sample in samples:
         made, found = sample.make(), sample.found[family]
         cost = estimate(*made, family)
-        luts = found["lut"] + found["lutram"]
-        rows.setdefault(parts(*made, family).key, []).append((
+        luts, key = found["lut"] + found["lutram"], parts(*made, family).key
+        rows.setdefault(key if key.startswith(sample.kind) else sample.kind, []).append((
             sample.held_out, abs(cost.lut + cost.lutram - luts) / max(luts, LEAST),
             abs(cost.ff - found["ff"]) / max(found["ff"], LEAST), cost.bram != found["bram"]))
     made_of = []

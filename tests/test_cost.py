@@ -20,12 +20,8 @@ from n2uq_hw.samples import STORE, Sample, errors, fit, load_samples, save_sampl
 
 VERSION, SAMPLES = load_samples()
 # Aim: 10 % in the median, 25 % at worst.  What misses the second, and by how much it may.
-MISSES = {
-    ("ecp5", "MatVec tables"): 0.30,
-    ("xcup", "Scale"): 0.28, ("xcup", "Threshold constant"): 0.31,
-    ("xcup", "Threshold parallel"): 0.30, ("xcup", "Threshold search"): 0.28,
-    ("ecp5", "Threshold search"): 0.41, ("ecp5", "DepthwiseMatVec"): 0.29,
-    ("ecp5", "MatVec planes"): 0.29, ("ecp5", "PiecewiseLinear"): 0.27}
+MISSES = {("xcup", "Threshold constant"): 0.27, ("ecp5", "Threshold search"): 0.26,
+          ("ecp5", "MatVec planes"): 0.28}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -35,7 +31,7 @@ def test_errors_by_kind_of_unit(family: str) -> None:
         assert median(row.lut) <= 0.10 and max(row.lut) <= worst, row.kind
         assert worst == 0.25 or max(row.lut) > 0.25, f"{row.kind} misses no more"
         assert median(row.ff) <= 0.10, row.kind
-        assert 5 * row.blocks <= row.units, row.kind
+        assert row.blocks <= (row.kind == "Fifo"), row.kind
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -68,7 +64,7 @@ def test_every_kind_is_in_the_set() -> None:
     made = {type(sample.make()[0]).__name__ for sample in SAMPLES}
     assert made == set(Node.KINDS) - {"Input", "Flatten"}
     assert {sample.kind for sample in SAMPLES if sample.held_out} == made
-    assert len(SAMPLES) >= 200 and tools.yosys_version() == VERSION
+    assert len(SAMPLES) >= 400 and tools.yosys_version() == VERSION
     forms = {sample.params["form"] for sample in SAMPLES if sample.kind == "MatVec"}
     assert forms == set(FORMS)
 
@@ -132,9 +128,53 @@ def test_memories_that_are_only_read(family, depth, width, blocks) -> None:
 
 
 def test_small_memories() -> None:
-    """By hand: 2 words of n bits are the 4 functions of one bit, and there are no more columns."""
-    assert rom(2, 1000, "xcup") == Memory(copy=pytest.approx(4))
+    """By hand: 2 words of n bits are the 4 functions of one bit, and two of them constants."""
+    assert rom(2, 1000, "xcup") == Memory(copy=pytest.approx(2))
     assert ram(1, 24, "ecp5", block=False) == Memory(copy=24)
+
+
+# LUTs that Yosys 0.70 makes of single comparisons ``x >= t``: bits of x, t, on xcup, on ecp5.
+@pytest.mark.parametrize("bits,t,xcup,ecp5", [
+    (4, 3, 1, 1), (6, -13, 1, 5), (7, 20, 1, 5), (8, 77, 3, 7), (8, 76, 1, 5), (10, -301, 3, 9),
+    (12, -256, 1, 1), (12, 1001, 4, 11), (14, 4097, 5, 13), (16, -9999, 6, 15),
+    (20, 123457, 8, 19)])
+def test_comparators_with_constants(bits, t, xcup, ecp5) -> None:
+    graph = Graph("g", (
+        Input("x", shape=(1, 1, 8), lo=-2**(bits - 1), hi=2**(bits - 1) - 1),
+        Threshold("y", ("x",), thresholds=np.array([[t]]), signs=np.ones((1, 1), np.int8),
+                  base=np.zeros(1, np.int64))))
+    for family, found in (("xcup", xcup), ("ecp5", ecp5)):
+        made = parts(graph["y"], graph.reads(graph["y"]), graph.edges["y"], Fold(3), family)
+        assert abs(made.lut["compare"] / 3 - found) <= 1, family
+
+
+@pytest.mark.parametrize("bits,xcup,ecp5", [
+    (1, 0, 0), (3, 2, 2), (6, 4, 7), (7, 4, 7), (10, 11, 14), (15, 17, 21), (31, 43, 49),
+    (63, 90, 109)])
+def test_counters_of_ones(bits, xcup, ecp5) -> None:
+    """Measured as well, of single counters."""
+    for family, found in (("xcup", xcup), ("ecp5", ecp5)):
+        assert cost._ones(bits, family) == pytest.approx(found, rel=0.12, abs=0.5)
+
+
+@pytest.mark.parametrize("value,bits,xcup,ecp5", [
+    (83, 12, 56, 86), (97, 12, 36, 64), (6092, 12, 130, 202), (2527, 16, 200, 291),
+    (21, 20, 62, 82), (15727, 6, 32, 96), (-8, 8, 0, 18), (-425, 16, 156, 232)])
+def test_products_with_constants(value, bits, xcup, ecp5) -> None:
+    """Measured: single ones are up to a third off."""
+    for family, found in (("xcup", xcup), ("ecp5", ecp5)):
+        assert cost._multiplied(value, bits, family) == pytest.approx(found, rel=0.33)
+    assert cost._multiplied(64, bits, "ecp5") == cost._multiplied(0, bits, "xcup") == 0
+
+
+def test_adders_by_hand() -> None:
+    """Full and half adders, and bits of the last addition."""
+    assert cost._adders([[2, 3, 4], [5, 6, 7], [8, 9, 10]]) == (3, 0, 2)
+    assert cost._adders([[2, 3, 4], [0, 2, 3], [0, 0, 2]]) == (1, 1, 1)
+    assert cost._adders([[2, 2], [3, 3], [4, 4]]) == (1, 0, 1)  # what is made twice is one
+    assert cost._adders([[2], [2], [3]]) == (0, 0, 0)           # twice a bit is the next one
+    assert cost._adders([[2], [-2], [1]]) == (0, 0, 0)          # x + ~x + 1
+    assert cost._adders([[2, 3], [4, 5]]) == (0, 0, 2)
 
 
 def matvec(pe: int, simd: int, form: str = "planes", bits: int = 2) -> tuple:
