@@ -18,7 +18,7 @@ __all__ = ["FORMS", "TERMS", "Apot"]
 # of bits one term has a single bit.
 TERMS = {1: ((0,),), 2: ((0, 1, 2),), 3: ((1,), (0, 2, 3)), 4: ((0, 2, 4), (1, 3, 5)),
          5: ((2,), (0, 3, 5), (1, 4, 6)), 6: ((0, 3, 6), (1, 4, 7), (2, 5, 8))}
-FORMS = ("case", "shift")
+FORMS = ("case", "shift", "chained")
 LUT = 6  # inputs of a table in form "case"
 
 
@@ -40,6 +40,7 @@ class Apot(Tables):
     term, 0 or one of them, ascending.  Two codes are 0.  Codes of activations ascend.
 
     - "shift": for each term of a weight, activations shifted by it or 0, summed up by their signs.
+    - "chained": the same, in chains of adders that hold what they can of shifts and signs.
     - "case": a table of the whole weight and as much of an activation as fills a LUT of 6 inputs;
       an activation is taken apart into its terms first, which outputs may share.
 
@@ -62,7 +63,8 @@ class Apot(Tables):
         if both and self.act_bits > len(TERMS):
             raise N2uqError(f"{self.method}: bits of activations in terms must be "
                             f"1..{len(TERMS)}, not {self.act_bits}")
-        self.form, self.both, self.one, self.signed = form, both, one, form == "shift"
+        self.form, self.both, self.one = form, both, one
+        self.signed, self.chained = form != "case", form == "chained"
         self.trained = "" if one else "APoT" if both else "APoT × uniform"
         size = self.weight_bits - 1
         half, w_pieces = magnitudes((range(2**size - 1),) if one else TERMS[size])
@@ -73,13 +75,13 @@ class Apot(Tables):
         self._indexed = by_code if self.by_terms else self._activations
         if form == "case":
             w_pieces = [Piece(0, self.weight_bits)]
-        fits = self.act_bits if form == "shift" else max(LUT - self.weight_bits, 1)
+        fits = self.act_bits if self.signed else max(LUT - self.weight_bits, 1)
         self.fill(w_pieces, terms if self.by_terms else pieces(
             self.act_bits, self.act_bits if both else fits))
 
     @classmethod
     def variants(cls, **point: Any) -> Iterator[Design]:
-        """Both forms, for uniform and APoT activations; PoT where it differs from APoT."""
+        """All forms, for uniform and APoT activations; PoT where it differs from APoT."""
         if 2 <= point["weight_bits"] <= 1 + len(TERMS):
             for form in FORMS:
                 for both in (False, True):

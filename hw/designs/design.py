@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,6 +74,7 @@ class Datapath:
                  ranges: Mapping[str, tuple[int, int]], load: Load | None = None) -> None:
         self.m, self.enable, self.tables, self.ranges, self.load = m, enable, tables, ranges, load
         self._count = 0
+        self._later: dict[int, tuple[Term, Term]] = {}
         self._free: dict[str, Iterator[memory.ReadPort]] = {}
 
     def name(self, what: str) -> str:
@@ -90,7 +92,9 @@ class Datapath:
     def until(self, term: Term, cycle: int) -> Term:
         """The term at that cycle."""
         while term.cycle < cycle:
-            term = self.register(term, "delayed")
+            if id(term.value) not in self._later:
+                self._later[id(term.value)] = term, self.register(term, "delayed")
+            term = self._later[id(term.value)][1]
         return term
 
     def signal(self, term: Term, what: str) -> Term:
@@ -151,15 +155,17 @@ class Datapath:
         A pair gives 0, either term or their sum: with two selects a LUT a bit, which an adder's
         LUTs hold for one of two pairs.  Many sums of the same terms may share their `pairs`.
         """
-        made = []
-        for k, (a, b, both) in enumerate(pairs):
-            first, *second = (select.value for select in selects[2 * k:2 * k + 2])
-            beside, alone = (Mux(second[0], x.value, y) for x, y in (
-                (both, a.value), (b, Const(0)))) if second else (a.value, Const(0))
-            made.append(self.signal(Term(
-                Mux(first, beside, alone), min(a.lo, b.lo, both.lo, 0),
-                max(a.hi, b.hi, both.hi, 0), both.cycle), what))
-        return self.sum(made, what)
+        return self.sum((self.select(selects[2 * k:2 * k + 2], pair, what)
+                         for k, pair in enumerate(pairs)), what)
+
+    def select(self, selects: Sequence[Term], pair: Sequence[Term], what: str) -> Term:
+        """What one or two selects choose of a pair: 0, either term or their sum."""
+        a, b, both = pair
+        first, *second = (select.value for select in selects)
+        beside, alone = (Mux(second[0], x.value, y) for x, y in (
+            (both, a.value), (b, Const(0)))) if second else (a.value, Const(0))
+        return self.signal(Term(Mux(first, beside, alone), min(a.lo, b.lo, both.lo, 0),
+                                max(a.hi, b.hi, both.hi, 0), both.cycle), what)
 
     def case(self, values: Sequence[int], index: HdlValue, cycle: int, what: str = "case") -> Term:
         """``values[index]``, constants: a table for each bit, as `DigitProduct` has them."""
@@ -169,6 +175,42 @@ class Datapath:
             column = sum((value >> bit & 1) << k for k, value in enumerate(values))
             self.m.d.comb += made[bit].eq(Const(column, len(values)).bit_select(index, 1))
         return Term(made, lo, hi, cycle)
+
+    def cases(self, values: Sequence[int], indices: Sequence[Term],
+              signs: Sequence[Term] = (), what: str = "case") -> Term:
+        """``Σ values[index]``, or, of values from 0 on, ``Σ (sign ? -1 : 1)·values[index]``.
+
+        Values are constants, indices and signs of one cycle.  Three lanes make a chain: a table for
+        the first, and two adders, in whose LUTs the tables of the others are as far as they fit.
+        So that no adder extends signs, what is added is raised to be from 0 on; the first lane of
+        all makes up for it.  Takes ``max(⌈lanes/c⌉ - 1, 1) + ⌈log2(c)⌉`` cycles, ``c = ⌈lanes/3⌉``.
+        """
+        lo, hi = min(values), max(values)
+        by = 2**hi.bit_length() if signs else 2**(shape_for(lo, hi).width - 1) if lo < 0 else 0
+        whole = [*values, *(-value for value in values)] if signs else values
+        chains, made = -(-len(indices) // 3), []
+        lanes = list(zip_longest(indices, signs))
+        for chain in range(chains):
+            (index, sign), *more = lanes[chain::chains]
+            lift = by if chain else by - by * len(lanes)
+            total = self.case([value + lift for value in whole], Cat(
+                index.value, *([sign.value] if sign else [])), index.cycle, what)
+            for index, sign in more:
+                at = self.until(index, total.cycle).value
+                if sign is None:
+                    raised = [value + by for value in values]
+                    added = absorbed(total, self.case(raised, at, total.cycle, what))
+                else:  # -v + by is the complement of v's bits and 1
+                    turn = self.until(sign, total.cycle).value
+                    entry = self.case(values, at, total.cycle, what).value
+                    added = absorbed(total, Term(
+                        Cat(entry ^ turn.replicate(len(entry)), ~turn), by - hi, by + hi,
+                        total.cycle), turn)
+                total = self.register(added, what)
+            made.append(total if more else self.register(total, what))
+        # The last one of an odd number waits longest.
+        made.sort(key=lambda total: total.cycle)
+        return self.sum((self.until(total, made[-1].cycle) for total in made), what)
 
     def lookup(self, table: str, index: HdlValue, cycle: int) -> Term:
         """An entry of one of the design's tables, which is constant or a memory that is written."""
@@ -202,6 +244,27 @@ def add(a: Term, b: Term) -> Term:
     """The sum of two terms that have passed as many registers."""
     assert a.cycle == b.cycle
     return Term(a.value + b.value, a.lo + b.lo, a.hi + b.hi, a.cycle)
+
+
+def absorbed(a: Term, b: Term, carry: HdlValue | None = None) -> Term:
+    """``a + b``, or with 1 more: b's logic is in the LUTs of the adder, a bit of a beside it.
+
+    Synthesis gives the first operand of a difference to the carry as it is, of a sum either one.
+    The lowest position makes ``a + b + carry`` of ``a - ~b = a + b + 1``.  The carry, a bit, is in
+    the range of b.
+    """
+    assert a.cycle == b.cycle
+    shape = shape_for(a.lo + b.lo, a.hi + b.hi)
+    low = Const(0, 1) if carry is None else carry
+    first, second = (Cat(low, extended(term, shape.width)) for term in (a, b))
+    total = (first - ~second)[1:shape.width + 1]
+    return Term(total.as_signed() if shape.signed else total, a.lo + b.lo, a.hi + b.hi, a.cycle)
+
+
+def extended(term: Term, width: int) -> HdlValue:
+    """The low `width` bits of the term."""
+    sign = term.value[-1] if term.value.shape().signed else Const(0, 1)
+    return Cat(term.value, sign.replicate(width))[:width]
 
 
 def _add_signed(a: Term, sign: HdlValue, b: Term) -> Term:

@@ -25,13 +25,15 @@ class ProductTable(Tables, CodebookDesign):
     split: bits of a uniform activation that index a table; 0: all, one table.
     rounded: bits of an entry: the nearest to a product times a scale, at which the largest just
         fits; 0: exact.
+    chained: as of `Tables`.
     """
 
     method = "product table"
 
-    def __init__(self, *, split: int = 0, rounded: int = 0, **levels: Any) -> None:
+    def __init__(self, *, split: int = 0, rounded: int = 0, chained: bool = False,
+                 **levels: Any) -> None:
         super().__init__(**levels)
-        self.split, self.rounded = split, rounded
+        self.split, self.rounded, self.chained = split, rounded, chained
         if split and (self.act_width or rounded):
             raise N2uqError(f"{self.method}: split must be 0 where a product is no sum, "
                             f"not {split}")
@@ -44,6 +46,7 @@ class ProductTable(Tables, CodebookDesign):
     def variants(cls, **point: Any) -> Iterator[Design]:
         """Constant and written, exact and rounded to 8 bits, uniform and nonuniform activations."""
         yield cls(signed=True, **point)
+        yield cls(chained=True, **point)
         for writable in (False, True):
             for act_width, rounded in ((0, 0), (8, 0), (8, 8)):
                 yield cls(act_width=act_width, rounded=rounded, writable=writable, **point)
@@ -51,6 +54,7 @@ class ProductTable(Tables, CodebookDesign):
     @classmethod
     def forms(cls, weights: np.ndarray, uniform: bool, **point: int) -> Iterator[dict[str, Any]]:
         yield {}
+        yield {"chained": True}
         if (weights == -weights[::-1]).all():
             yield {"signed": True}
         if uniform and point["weight_bits"] + point["act_bits"] > LUT > point["weight_bits"]:
@@ -60,7 +64,7 @@ class ProductTable(Tables, CodebookDesign):
     def name(self) -> str:
         kind = f"rounded{self.rounded}" if self.rounded else self.widths
         parts = ["product", kind, f"split{self.split}" * bool(self.split),
-                 "signed" * self.signed, "writable" * self.writable]
+                 "signed" * self.signed, "chained" * self.chained, "writable" * self.writable]
         return " ".join(filter(None, parts))
 
     @property

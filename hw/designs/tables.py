@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from amaranth.hdl import Cat
 
+from ...errors import N2uqError
 from .design import Datapath, Design, Term
 
 __all__ = ["Piece", "Tables", "pieces"]
@@ -29,15 +30,18 @@ def pieces(bits: int, size: int) -> list[Piece]:
 class Tables(Design):
     """Products as sums of entries of tables: one for a piece of a weight and one of an activation.
 
-    Latency: 1 cycle for the codes, ``⌈log2(lanes)⌉ + ⌈log2(tables)⌉``, and 1 if signed.
+    Latency: 1 cycle for the codes, ``⌈log2(lanes)⌉ + ⌈log2(tables)⌉``, and 1 if signed; if chained
+    the cycles of `Datapath.cases` instead of ``⌈log2(lanes)⌉``, and none for a sign.
 
     Members
     -------
     signed: whether the top bit of a code of weights is a sign; then the tables hold magnitudes,
         half as many, and `Datapath.signed_sum` adds them up.
+    chained: whether `Datapath.cases` does so; tables are constant then.
     """
 
     signed: bool = False
+    chained: bool = False
 
     def product(self, w: np.ndarray, a: np.ndarray) -> np.ndarray:
         """The product of codes of weights and activations."""
@@ -48,6 +52,8 @@ class Tables(Design):
 
         A product must be the sum of those of all pieces, each with no other bit of the codes set.
         """
+        if self.chained and self.writable:
+            raise N2uqError(f"{self.method}: chained tables must be constant, not writable")
         self.places = list(product(w_pieces, a_pieces))
         self.shifts = []
         for k, (w, a) in enumerate(self.places):
@@ -66,14 +72,19 @@ class Tables(Design):
         sign, sums = None, []
         for name, (w_piece, a_piece), shift in zip(self.tables, self.places, self.shifts,
                                                    strict=True):
-            entries = [d.lookup(name, Cat(code.value[low:low + bits] for code, (low, bits) in (
-                (code, w_piece), (x, a_piece))), x.cycle)
-                for code, x in zip(w, shared, strict=True)]
-            if self.signed:
-                signs = [Term(code.value[-1], 0, 1, code.cycle) for code in w]
-                sign, total = d.signed_sum(signs, entries)
+            indices = [Cat(code.value[low:low + bits] for code, (low, bits) in (
+                (code, w_piece), (x, a_piece))) for code, x in zip(w, shared, strict=True)]
+            signs = [Term(code.value[-1], 0, 1, code.cycle) for code in w] if self.signed else []
+            if self.chained:
+                table = self.tables[name].tolist()
+                total = d.cases(table, [Term(index, 0, len(table) - 1, w[0].cycle)
+                                        for index in indices], signs)
             else:
-                total = d.sum(entries)
+                entries = [d.lookup(name, index, w[0].cycle) for index in indices]
+                if signs:
+                    sign, total = d.signed_sum(signs, entries)
+                else:
+                    total = d.sum(entries)
             sums.append(total.times(2**shift))
         total = d.sum(sums)
         return [d.signed(d.until(sign, total.cycle), total) if sign else total]

@@ -11,7 +11,7 @@ from amaranth.hdl import Value as HdlValue
 from numpy.typing import ArrayLike
 
 from ..stream import shape_for
-from .design import Datapath, Design, Term
+from .design import Datapath, Design, Term, absorbed
 
 __all__ = ["Weighted", "selected_sum", "shared_sums"]
 
@@ -90,19 +90,20 @@ class Weighted(Design):
         sums = [d.signal(term, "total") for term in sums]
         lo, hi = self.bounds(sums)
         half = 2**(shape_for(min(lo, -1), hi).width - 1)
-        total = Term(Const(0), 0, 0, sums[0].cycle)
+        total = zero = Term(Const(0), 0, 0, sums[0].cycle)
         entries = sorted(self._entries(self._groups, sums), key=lambda entry: entry[:2])
         for k, (position, sign, table, index) in enumerate(entries):
-            held = d.until(Term(index, 0, 2**len(index) - 1, sums[0].cycle), total.cycle)
+            held = d.until(Term(index, 0, 2**len(index) - 1, zero.cycle), total.cycle)
             entry = d.lookup(table, held.value, total.cycle)
-            moved = entry.value << position
-            least, most = sorted((-end if sign else end) << position
-                                 for end in (entry.lo, entry.hi))
-            low, high = total.lo + least, total.hi + most
-            if low < -half or high >= half:  # what is beyond cancels out
-                low, high = -half, half - 1
-            made = Term(total.value - moved if sign else total.value + moved, low, high,
-                        total.cycle)
+            moved = Term(entry.value << position, entry.lo << position, entry.hi << position,
+                         total.cycle)
+            if sign:
+                made = Term(total.value - moved.value, total.lo - moved.hi, total.hi - moved.lo,
+                            total.cycle)
+            else:
+                made = moved if total is zero else absorbed(total, moved)
+            if made.lo < -half or made.hi >= half:  # what is beyond cancels out
+                made = Term(made.value, -half, half - 1, made.cycle)
             total = d.register(made, "dot") if k or len(entries) == 1 else made
         return Term(total.value, lo, hi, total.cycle)
 
