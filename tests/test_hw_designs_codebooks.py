@@ -93,7 +93,11 @@ def test_a_code_of_apot_is_a_sign_and_places_of_powers() -> None:
     (Apot, {"weight_bits": 8}, "weight bits must be 2..7, not 8"),
     (Apot, {"weight_bits": 7, "one": True}, "weight bits must be 2..6, not 7"),
     (Apot, {"act_bits": 7, "both": True}, "bits of activations in terms must be 1..6, not 7"),
-    (Apot, {"form": "operator"}, "form must be one of case, shift, not operator"),
+    (Apot, {"form": "operator"}, "form must be one of case, shift, chained, not operator"),
+    (Apot, {"form": "chained", "writable": True},
+     "chained tables must be constant, not writable"),
+    (ProductTable, {"chained": True, "writable": True},
+     "chained tables must be constant, not writable"),
 ])
 def test_what_such_a_design_cannot_be(cls: type[Decode | ProductTable | Apot],
                                       change: dict[str, object], message: str) -> None:
