@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo venv lint test test-slow bench bench-unrolled sim-imagenet nets clean
+.PHONY: demo venv lint test test-slow bench bench-unrolled compare sim-imagenet nets clean
 
 demo: $(VENV)/demo            ## a shipped network becomes Verilog, proven and costed
 	$(BIN)/n2uq-hw demo
@@ -33,6 +33,9 @@ build/da4ml/done:             # an environment of its own: da4ml is no dependenc
 	build/da4ml/bin/pip --disable-pip-version-check --quiet install da4ml==0.6.0
 	touch $@
 
+compare: $(VENV)/all          ## the README's table: N2UQ beside nonuniform designs, in minutes
+	$(BIN)/n2uq-hw compare --quick --jobs $(JOBS) --out compare
+
 sim-imagenet: $(VENV)/all     ## the whole ResNet-18 at 224 x 224 in simulation, every logit
 	$(BIN)/python -m bench.imagenet $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 
@@ -40,7 +43,7 @@ nets: $(VENV)/all             ## the accuracies of the shipped networks, measure
 	$(BIN)/n2uq-hw nets --measure
 
 clean:
-	rm -rf $(VENV) build n2uq-demo
+	rm -rf $(VENV) build n2uq-demo compare
 
 # Without build isolation setuptools is the pinned one too.
 $(VENV)/demo: requirements.txt pyproject.toml
