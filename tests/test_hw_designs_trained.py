@@ -36,12 +36,14 @@ def test_forms_of_trained_levels() -> None:
     assert [(each.name, each.method, each.uniform) for cls in (Decode, ProductTable)
             for each in made(cls, LSQ)] == [
         ("decode w4 of LSQ operator", "LSQ", True), ("decode w4 of LSQ planes", "LSQ", True),
-        ("product w4 of LSQ", "LSQ", True), ("product w4 of LSQ split2", "LSQ", True)]
+        ("product w4 of LSQ", "LSQ", True), ("product w4 of LSQ chained", "LSQ", True),
+        ("product w4 of LSQ split2", "LSQ", True)]
     assert [(each.name, each.method, each.uniform) for cls in (Decode, ProductTable)
             for each in made(cls, LCQ)] == [
         ("decode w8 a8 of LCQ operator", "codebook", False),
         ("decode w8 a8 of LCQ planes", "codebook", False),
         ("product w8 a8 of LCQ", "product table", False),
+        ("product w8 a8 of LCQ chained", "product table", False),
         ("product w8 a8 of LCQ signed", "product table", False)]
     assert [each.name for each in made(Buckets, LSQ)] == ["buckets w4 of LSQ"]
     assert [each.name for each in made(Basis, LQ)] == ["lq w8 a8 of LQ-Nets"]
