@@ -173,6 +173,7 @@ def test_adders_by_hand() -> None:
     assert cost._adders([[2, 3, 4], [0, 2, 3], [0, 0, 2]]) == (1, 1, 1)
     assert cost._adders([[2, 2], [3, 3], [4, 4]]) == (1, 0, 1)  # what is made twice is one
     assert cost._adders([[2], [2], [3]]) == (0, 0, 0)           # twice a bit is the next one
+    assert cost._adders([[2], [2], [3], [4], [5]]) == (0, 2, 0)  # and the third goes on
     assert cost._adders([[2], [-2], [1]]) == (0, 0, 0)          # x + ~x + 1
     assert cost._adders([[2, 3], [4, 5]]) == (0, 0, 2)
 
