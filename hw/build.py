@@ -169,8 +169,8 @@ def fifo_depth(graph: Graph, node: Node, lanes: int) -> int:
     the rows that a stride leaves to spare.
     """
     source, (read,) = graph[node.inputs[0]], graph.reads(node)
-    if isinstance(node, Unrolled):
-        return 0
+    if isinstance(node, Unrolled):  # the path of ready through many registers is long
+        return CUT if isinstance(source, Unrolled) else 0
     if isinstance(node, MatVec):
         return CUT if isinstance(source, SlidingWindow | Input) else read.channels // lanes
     if isinstance(source, MatVec) and isinstance(node, Threshold):
