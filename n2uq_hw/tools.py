@@ -50,12 +50,15 @@ def scratch() -> Iterator[Path]:
         raise N2uqError("TMPDIR must be a path of letters, digits and ._+-/ (make and abc take no "
                         f"others), not {tempfile.gettempdir()!r}")
     # A tool that was killed may be writing still when the folder is emptied.
-    with tempfile.TemporaryDirectory(prefix="n2uq-", ignore_cleanup_errors=True) as folder:
-        try:
+    held = tempfile.TemporaryDirectory(prefix="n2uq-", ignore_cleanup_errors=True)
+    try:
+        with held as folder:
             yield Path(folder)
-        except OSError as error:  # a write names no file
-            error.filename = error.filename or tempfile.gettempdir()
-            raise
+    except OSError as error:  # a write names no file
+        error.filename = error.filename or tempfile.gettempdir()
+        raise
+    finally:
+        shutil.rmtree(held.name, ignore_errors=True)  # Ctrl-C while it was emptied left the rest
 
 
 def run(command: Sequence[str | Path], *, cwd: Path, name: str,

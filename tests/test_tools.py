@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,3 +158,13 @@ def test_a_full_temporary_folder_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError) as error, tools.scratch():
         raise OSError(28, "No space left on device")
     assert error.value.filename == str(tmp_path) and not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_while_scratch_is_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*given: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tempfile.TemporaryDirectory, "_rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt), tools.scratch() as folder:
+        (folder / "file").write_text("left")
+    assert not folder.exists()
