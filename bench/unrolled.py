@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,6 +24,7 @@ from rich.table import Table
 
 from n2uq_hw import synth, tools
 from n2uq_hw.emit import emit, load_build
+from n2uq_hw.errors import N2uqError
 from n2uq_hw.folding import unrolled
 from n2uq_hw.hw.build import module_name
 from n2uq_hw.ir import Graph, Input, MatVec, Node, Threshold
@@ -93,8 +93,9 @@ def ours(graph: Graph, levels: int, folder: Path) -> Design:
         predicted = forecast(build.graph, build.folding, images=SAMPLES)
         verdict = verify(build, images, None)
         assert verdict.mismatches == 0, verdict.first_mismatch
-        assert verdict.cycles_per_image == predicted.cycles_per_image == 1
-        assert verdict.cycles_first_output == predicted.cycles_first_output
+        found, due = ((each.cycles_first_output, each.cycles_per_image)
+                      for each in (verdict, predicted))
+        assert found == due, f"cycles must be {due}, as predicted, not {found}"
         verilog[family] = build.verilog
         stages.append(str(verdict.cycles_first_output - 1))
         proof.append(f"{verdict.cycles_per_second:,.0f}")
@@ -108,7 +109,7 @@ def theirs(path: Path, name: str, python: Path, folder: Path) -> Design:
     said = tools.run([python, str(Path(__file__).with_name("da4ml_design.py")), str(path),
                       str(folder), str(delay), str(adders)], cwd=Path.cwd(), name="da4ml")
     made = json.loads(said.splitlines()[-1])
-    assert made["right"]
+    assert made["right"], "da4ml's own model differs from the network"
     # A module that no design without tables needs; Yosys wants its file at once.
     files = sorted(set((folder / "src").rglob("*.v"))
                    - set((folder / "src").rglob("lookup_table.v")))
@@ -116,20 +117,32 @@ def theirs(path: Path, name: str, python: Path, folder: Path) -> Design:
                   str(made["stages"]), "")
 
 
-def main() -> None:
-    """Print the table."""
+def main() -> int:
+    """Print the table; 1 if a design is not right, 2 for a fault."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--da4ml", type=Path, help="the Python of an environment with da4ml")
     parser.add_argument("--quick", action="store_true", help="no place and route")
-    options = parser.parse_args()
+    try:
+        run(parser.parse_args())
+    except AssertionError as error:
+        print(f"mismatch: {error}", file=sys.stderr)
+        return 1
+    except N2uqError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Make, prove and cost all designs, and print the table."""
     console = Console(width=None if sys.stdout.isatty() else 118, highlight=False)
     versions = tools.versions()
     table = Table(box=None, pad_edge=False)
     for k, column in enumerate(("design", "made in s", "latency", "LUT6", "CARRY4", "FF",
                                 "LUT4 on ECP5", "FF", "MHz on ECP5", "simulated samples/s")):
         table.add_column(column, justify="right" if k else "left")
-    with tempfile.TemporaryDirectory(prefix="n2uq-") as temporary:
-        folder, path = Path(temporary), WORKLOAD
+    with tools.scratch() as folder:
+        path = WORKLOAD
         if not path.is_file():
             path = folder / "workload.npz"
             random_workload(path)
@@ -158,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

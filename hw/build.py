@@ -194,7 +194,7 @@ def unroll(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
     for node in graph.nodes:
         if isinstance(node, Threshold) and node.name in behind:
             matvec = behind[node.name]
-            nodes.append(Unrolled(node.name, matvec.inputs, matvec.weights, (node,)))
+            nodes.append(Unrolled(node.name, matvec.inputs, matvec.weights, node))
             folds[node.name] = folds.pop(matvec.name)
         elif (isinstance(node, MatVec) and not isinstance(node, Unrolled)
               and folding[node.name].form == UNROLLED):

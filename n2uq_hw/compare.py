@@ -387,6 +387,9 @@ def measure(settings: Settings, cache: Path, *, workers: int = 2, limit: float =
              for subject in subjects]
     if twice := [name for k, (name, *at) in enumerate(names) if (name, *at) in names[:k]]:
         raise N2uqError(f"{twice[0]}: must be the name of one design, not of several")
+    if not subjects or ({*settings.families} == {GATES} and isinstance(subjects[0], Streamed)):
+        raise N2uqError(f"level {settings.level}: must have a design at these bits, families and "
+                        "methods, and has none")
     rows, whole = _prove(bench, settings, subjects, [
         codes.get((subject.weight_bits, subject.act_bits)) for subject in subjects])
     _count(bench, settings, whole)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, singledispatch
 from pathlib import Path
+from types import UnionType
 from typing import Any, ClassVar, get_args, get_type_hints
 
 import numpy as np
@@ -159,17 +160,12 @@ class Threshold(Node):
 
 @dataclass(frozen=True, eq=False)
 class Unrolled(MatVec):
-    """A MatVec in logic, and `behind` it the Threshold that alone reads it, or nothing.
+    """A MatVec in logic, with the `threshold` behind it that alone reads it, if there is one.
 
     Only hardware graphs have it.
     """
 
-    behind: tuple[Threshold, ...] = ()
-
-    @property
-    def threshold(self) -> Threshold | None:
-        """What is behind it."""
-        return self.behind[0] if self.behind else None
+    threshold: Threshold | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -394,6 +390,8 @@ def _alike(node: Node, other: Node) -> bool:
 
 def _fits(value: object, hint: Any) -> bool:
     """Whether `value` is of the type `hint` of a node's field: int, str, tuple or integer array."""
+    if isinstance(hint, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
     if hint is np.ndarray:
         return isinstance(value, np.ndarray) and value.dtype.kind in "iu" \
             and value.dtype != np.uint64

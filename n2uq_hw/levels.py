@@ -276,8 +276,8 @@ class Streamed(Subject):
         net = [(name, array.tobytes()) for name, array in nets.find_net(self.case).params.items()
                ] if self.case in nets.shipped() else []
         self.identity = None if None in made_of else (
-            whole.name, sorted(whole.point.items()), made_of, hashlib.sha256(
-                repr(net).encode()).hexdigest())
+            whole.name, sorted(whole.point.items()), whole.folding, made_of,
+            hashlib.sha256(repr(net).encode()).hexdigest())
 
     def verilog(self) -> dict[str, str]:
         return self.whole.verilog()
@@ -324,19 +324,19 @@ def _ports(whole: Whole) -> dict[str, list[int]]:
 
 def _loaded(whole: Whole, ports: Mapping[str, Sequence[int]]) -> str:
     """Verilog of `whole` in a module that writes its tables, an entry a cycle, before it runs."""
-    entries = [(prefix, place, at, int(value)) for prefix, of in whole.tables.items()
-               for place, values in enumerate(of.tables.values())
-               for at, value in enumerate(values)]
-    rows = "".join(
-        f"    {step}: {{{', '.join(loads)}}} = {{{', '.join(values)}}};\n"
-        for step, (prefix, *entry) in enumerate(entries)
-        for given in [[(port, value) for name, value in zip(
-            ("en", "table", "addr", "data"), (1, *entry), strict=True)
-            for port in [f"{prefix}load_{name}"] if port in ports]]
-        for loads in [[port for port, _ in given]]
-        for values in [[f"{ports[port][1]}'d{value & (1 << ports[port][1]) - 1}"
-                        for port, value in given]])
-    loads = [name for name in ports if "load_" in name]
+    rows, loads, step = list[str](), list[str](), 0
+    for prefix, of in whole.tables.items():
+        mine = {what: port for what in ("en", "table", "addr", "data")
+                if (port := f"{prefix}load_{what}") in ports}  # one of 0 bits is not
+        loads += mine.values()
+        for place, values in enumerate(of.tables.values()):
+            for at, value in enumerate(values.tolist()):
+                entry = {"en": 1, "table": place, "addr": at, "data": value}
+                given = "; ".join(
+                    f"{port} = {ports[port][1]}'d{entry[what] % 2**ports[port][1]}"
+                    for what, port in mine.items())
+                rows.append(f"      {step}: begin {given}; end\n")
+                step += 1
     body = [f"  reg [{ports[name][1] - 1}:0] {name};\n" for name in loads]
     clear = "".join(f"    {name} = 0;\n" for name in loads)
     pins = [f".{name}({name})" for name in ports if name not in ("i__valid", "i__ready")]
@@ -344,12 +344,12 @@ def _loaded(whole: Whole, ports: Mapping[str, Sequence[int]]) -> str:
     input [{ports["i__payload"][1] - 1}:0] i__payload, input i__valid, output i__ready,
     output [{ports["o__payload"][1] - 1}:0] o__payload, output o__valid, input o__ready);
   reg [31:0] step = 0;
-  wire ready, done = step == {len(entries)};
+  wire ready, done = step == {step};
 {"".join(body)}  assign i__ready = ready & done;
   always @(posedge clk) step <= rst ? 0 : step + !done;
   always @* begin
 {clear}    case (step)
-{rows}    default: ;
+{"".join(rows)}      default: ;
     endcase
   end
   {whole.top} unit ({", ".join(pins)}, .i__valid(i__valid & done), .i__ready(ready));
@@ -386,9 +386,11 @@ def _mvu(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int, la
 
 def _quantizer(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int, lanes: int
                ) -> Iterator[Subject]:
-    """Thresholds alone, and with a codebook; whatever the classes, which have none."""
+    """Thresholds alone, and with a codebook, of the methods that `classes` are of."""
+    methods = {cls.method for cls in classes}
     for whole in quantizers(bits=act_bits, pe=lanes):
-        yield Streamed(whole, lanes)
+        if whole.method in methods:
+            yield Streamed(whole, lanes)
 
 
 def _network(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int, lanes: int

@@ -548,7 +548,7 @@ def test_mvus_are_proven(tmp_path: Path) -> None:
 def test_tables_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = wholes()["decode w4 operator writable"]
     monkeypatch.setattr(levels, "_loaded", lambda *given: _loaded(*given).replace(
-        "{1'd1", "{1'd0"))
+        "load_en = 1'd1", "load_en = 1'd0"))
     with pytest.raises(MismatchError):
         subject.prove(files_of(subject, tmp_path / "v"), None)
 
@@ -590,7 +590,10 @@ def test_networks_keep_their_folding() -> None:
 
 
 def test_quantizers_have_cases(tmp_path: Path) -> None:
-    subjects = list(levels.LEVELS["quantizer"].subjects((), weight_bits=2, act_bits=2, lanes=8))
+    level = levels.LEVELS["quantizer"]
+    subjects = list(level.subjects((Uniform, Decode), weight_bits=2, act_bits=2, lanes=8))
+    assert {each.method for each in level.subjects(
+        (Uniform, Apot), weight_bits=2, act_bits=2, lanes=8)} == {"N2UQ"}
     assert {(each.case, each.uniform, each.writable) for each in subjects} == {
         (case, *of) for case in ("monotone", "general")
         for of in ((True, False), (False, False), (False, True))}
@@ -612,6 +615,14 @@ def test_a_network_is_proven(tmp_path: Path) -> None:
 def test_lanes_of_levels(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(N2uqError, match=f"^{message}$"):
         replace(SMALL, **changed)
+
+
+@pytest.mark.parametrize("changed", [
+    {"level": "network", "bits": (7,), "lanes": (0,)},
+    {"level": "mvu", "families": ("cmos",), "lanes": (8,), "classes": (Uniform,)}])
+def test_nothing_to_compare(changed: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(N2uqError, match=f"^level {changed['level']}: must have a design at these"):
+        measure(replace(SMALL, **changed), tmp_path)
 
 
 def test_lanes_of_an_mvu() -> None:

@@ -106,11 +106,11 @@ UNITS: list[tuple[Node, tuple[Edge, ...], Fold]] = [
           (RNG.integers(-2, 3, (6, 4)), IMAGE, 6, 1, "planes"),
           (RNG.integers(-2, 3, (1, 12)), PIXEL, 1, 12, "product"),
           (RNG.integers(-2, 3, (40, 12)), PIXEL, 1, 6, "direct")])),
-    *((Unrolled(f"unrolled{k}", weights=RNG.integers(-2, 3, (6, len(edge.lo))), behind=behind),
+    *((Unrolled(f"unrolled{k}", weights=RNG.integers(-2, 3, (6, len(edge.lo))), threshold=steps),
        (edge,), Fold(6, len(edge.lo), form="unrolled", levels=levels, lut=lut))
-      for k, (edge, behind, levels, lut) in enumerate([
-          (PIXEL, (), 1, 6), (PIXEL, (threshold("behind", 3, 6),), 2, 4),
-          (IMAGE, (threshold("behind", 3, 1),), 9, 6)])),
+      for k, (edge, steps, levels, lut) in enumerate([
+          (PIXEL, None, 1, 6), (PIXEL, threshold("behind", 3, 6), 2, 4),
+          (IMAGE, threshold("behind", 3, 1), 9, 6)])),
     *((DepthwiseMatVec(f"depthwise{k}", weights=RNG.integers(-4, 4, (positions, 12 // positions))),
        (edge_of((3, 2, 12), -9, 9),), Fold(pe))
       for k, (positions, pe) in enumerate([(4, 1), (4, 3), (1, 4), (12, 1), (2, 2)])),

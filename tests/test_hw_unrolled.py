@@ -24,7 +24,7 @@ def odd(bits: int, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarr
 
 def layer(name: str, weights: np.ndarray, edge: Edge, steps: Threshold | None, lut: int,
           levels: int) -> Case:
-    node = Unrolled(name, weights=weights, behind=() if steps is None else (steps,))
+    node = Unrolled(name, weights=weights, threshold=steps)
     unit = UnrolledUnit(node, edge, infer(node, edge), levels=levels, lut=lut)
     ends = [np.where(w * sign > 0, edge.hi, edge.lo) for w in weights for sign in (1, -1)]
     images = np.concatenate([np.reshape(ends, (-1, *edge.shape)), images_on(edge, 40, len(name))])
@@ -121,7 +121,7 @@ def test_formally_the_plain_form(kind: str, lut: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     weights, edge = odd(2, (2, 5), rng), edge_of((1, 1, 5), 0, 3)
     steps = None if kind == "raw" else steps_of(weights, edge, rng, kind)
-    node = Unrolled("unit", weights=weights, behind=() if steps is None else (steps,))
+    node = Unrolled("unit", weights=weights, threshold=steps)
     out = infer(node, edge)
     library = Library()
     library.signature("unit", lambda: UnrolledUnit(node, edge, out, levels=99, lut=lut))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from adverse import adverse, adverse_params, cut
+from graphs import whole
 from shared import CHECKPOINT, MNIST, needs_checkpoint, needs_mnist
+from test_cycles import SIDES, check_wholes
+from units import Bench
 
 from n2uq_hw import architectures, data, model
 from n2uq_hw.checkpoint import import_checkpoint
 from n2uq_hw.data import read_npz
 from n2uq_hw.emit import emit, load_build
-from n2uq_hw.folding import choose
+from n2uq_hw.folding import Folding, choose
 from n2uq_hw.formats import Formats
+from n2uq_hw.hw.build import Accelerator
+from n2uq_hw.ir import Graph
 from n2uq_hw.lower import lower
 from n2uq_hw.model import InputSpec, Net
 from n2uq_hw.nets import find_net
@@ -26,13 +32,17 @@ RESNET18 = architectures.resnet(18, 2, True, 10)
 MOBILENETV2 = architectures.mobilenetv2(4, 10)
 
 
+def folded(net: Net, formats: Formats | None, cycles: int | None) -> tuple[Graph, Folding]:
+    graph = lower(net, formats)
+    return graph, size_fifos(graph, choose(graph, cycles)).folding
+
+
 def in_rtl(net: Net, folder: Path, images: np.ndarray, labels: np.ndarray | None = None, *,
            formats: Formats | None = None, cycles: int | None = None,
            stalls: tuple[float, ...] = (0.0, 0.3)) -> list[Verdict]:
     """Build and run with each share of stalls; every bit is as in golden, every cycle as predicted.
     """
-    graph = lower(net, formats)
-    folding = size_fifos(graph, choose(graph, cycles)).folding
+    graph, folding = folded(net, formats, cycles)
     emit(graph, folding, folder / net.name, images[:1], None)
     build = load_build(folder / net.name)
     verdicts = [verify(build, images, labels, stalls=share, seed=5) for share in stalls]
@@ -88,6 +98,24 @@ def test_pieces_at_paper_widths(name: str, tmp_path: Path) -> None:
     net = piece(layers, channels, size, seed=len(name))
     images = np.random.default_rng(3).integers(0, 256, (3, channels, size, size))
     in_rtl(net, tmp_path, images, cycles=cycles, formats=Formats(10, stem_bits=8))
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    cases = []
+    for name, (layers, channels, size, cycles) in PIECES.items():
+        graph, folding = folded(piece(layers, channels, size, seed=len(name)),
+                                Formats(10, stem_bits=8), cycles)
+        graph = replace(graph, name=name)
+        cases.append(whole(Accelerator(graph, folding), graph, 3))
+    return Bench(cases, tmp_path_factory)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stalls", SIDES)
+def test_every_beat_of_pieces_is_predicted(pieces: Bench, stalls: tuple[float, float]) -> None:
+    """A slow source, a slow sink, both and none."""
+    check_wholes(pieces, stalls, 9)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -65,9 +66,9 @@ class Weighted(Design):
     def ranges(self) -> dict[str, tuple[int, int]]:
         return self._ends if self.writable else super().ranges
 
+    @abstractmethod
     def bounds(self, sums: Sequence[Term]) -> tuple[int, int]:
         """The least and the greatest dot product of such sums."""
-        raise NotImplementedError
 
     def _entries(self, groups: Sequence[Sequence[int]], sums: Sequence[Term]) -> Iterator[Entry]:
         """What adds up to the dot product."""
