@@ -66,7 +66,6 @@ from n2uq_hw.verify import verify
 
 # Shares of stalled cycles of sources and sinks.
 STALLS = [(0, 0), (0.6, 0), (0, 0.6), (0.3, 0.4), (0.9, 0.1), (0.05, 0.9)]
-PATTERN = 2**16  # cycles, more than any run here
 RNG = np.random.default_rng(4)
 
 
@@ -159,15 +158,16 @@ def predicted(node: Node, reads: tuple[Edge, ...], fold: Fold, patterns: dict[st
     return circuit.run(patterns, images=images, dense=dense)
 
 
-def replayed(bench: Bench, stalls: tuple[float, float], seed: int
+def replayed(bench: Bench, run: Run, stalls: tuple[float, float], seed: int
              ) -> dict[str, dict[str, np.ndarray]]:
-    """The stall patterns of a run, by unit, for the sources `i0`, ... and the sinks `o0`, ..."""
+    """The stall patterns of `run`, by unit, for the sources `i0`, ... and the sinks `o0`, ..."""
     port, patterns = 0, {}
     for name, it in bench.cases.items():
         patterns[name] = {}
         for kind, share, streams in zip("io", stalls, (it.dut.sources, it.dut.sinks), strict=True):
             for k in range(len(streams)):
-                patterns[name][f"{kind}{k}"] = stall_pattern(seed, port, share, PATTERN)
+                patterns[name][f"{kind}{k}"] = stall_pattern(
+                    seed, port, share, run.cycles + 1)
                 port += 1
     return patterns
 
@@ -203,7 +203,8 @@ def test_every_kind_of_unit_is_here() -> None:
 
 @pytest.mark.parametrize("stalls", STALLS)
 def test_units_are_predicted(units: Bench, stalls: tuple[float, float]) -> None:
-    run, patterns = units.run(*stalls, seed=3), replayed(units, stalls, 3)
+    run = units.run(*stalls, seed=3)
+    patterns = replayed(units, run, stalls, 3)
     for node, reads, fold in UNITS:
         same(node.name, predicted(node, reads, fold, patterns[node.name]),
              measured(run, node.name))
@@ -259,7 +260,8 @@ def predicted_whole(bench: Bench, name: str, patterns: dict[str, np.ndarray]) ->
 
 
 def check_wholes(bench: Bench, stalls: tuple[float, float], seed: int) -> None:
-    run, patterns = bench.run(*stalls, seed=seed, max_idle=10**6), replayed(bench, stalls, seed)
+    run = bench.run(*stalls, seed=seed, max_idle=10**6)
+    patterns = replayed(bench, run, stalls, seed)
     for name in bench.cases:
         same(name, predicted_whole(bench, name, patterns[name]),
              {"i": run.sources[name][0], "o": run.sinks[name][0].cycles})
