@@ -216,7 +216,7 @@ def test_unrolled_layers(family: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     steps = Threshold("q", thresholds=np.sort(rng.integers(-30, 30, (6, 3)), axis=1),
                       signs=np.ones((6, 3), np.int8), base=np.zeros(1, np.int64))
-    node = Unrolled("fc", weights=2 * rng.integers(0, 4, (6, 24)) - 3, behind=(steps,))
+    node = Unrolled("fc", weights=2 * rng.integers(0, 4, (6, 24)) - 3, threshold=steps)
     edge = Edge((1, 1, 24), np.zeros(24, np.int64), np.full(24, 3))
     sides = node, (edge,), infer(node, edge), Fold(
         6, 24, form="unrolled", levels=2, lut={"xcup": 6, "ecp5": 4}[family])
