@@ -748,7 +748,7 @@ def compare(
             help="Count toggles on the codes of this net, at its bits; once for each. Default: "
             "random codes, all as likely.")] = None,
         levels: Annotated[bool | None, typer.Option(
-            "--trained/--no-trained", help="Lane arrays with levels that nets were trained with, "
+            "--trained/--no-trained", help="Designs with levels that nets were trained with, "
             "too, to stand beside their accuracy; by default not with --quick.")] = None,
         jobs: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 2,
         limit: Annotated[float, typer.Option(help="Seconds for one step of one design.")] = 1800.0,
@@ -764,7 +764,7 @@ def compare(
     from .compare import FAMILIES, Settings, find_design, measure
     from .hw.designs import DESIGNS
     from .levels import LEVELS, layer_codes
-    from .study import load_rows, trained
+    from .study import load_rows, trained_layers
 
     classes = (*DESIGNS, *map(find_design, design or ()))
     if methods is not None:
@@ -783,7 +783,8 @@ def compare(
         dsps=tuple((dsp or ("off" if quick else "off,on")).split(",")),
         routed=pnr or ("none" if quick else "best"), seeds=_numbers("--seeds", seeds),
         codes=tuple(map(layer_codes, net or ())), together=quick,
-        trained=() if (quick if levels is None else not levels) else tuple(trained(load_rows())))
+        trained=() if (quick if levels is None else not levels) else tuple(
+            trained_layers(load_rows())))
     with _progress() as progress:
         found = measure(settings, cache or _cache_folder(), workers=jobs, limit=limit,
                         progress=progress)

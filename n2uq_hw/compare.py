@@ -24,7 +24,7 @@ from . import synth, tools
 from .errors import N2uqError
 from .hw.designs import Design, Trained
 from .jobs import Failure, Job, run_jobs
-from .levels import LEVELS, Codes, MismatchError, Streamed, Subject, trained_lanes
+from .levels import LEVELS, Codes, MismatchError, Streamed, Subject
 
 __all__ = ["COLUMNS", "FAMILIES", "Comparison", "Row", "Settings", "find_design", "measure"]
 
@@ -58,7 +58,7 @@ class Settings:
         method with the fewest LUTs) or "none".
     seeds: of nextpnr; Fmax is the median.
     codes: of trained layers, on which toggles are counted where the bits are these.
-    trained: levels that designs of lanes are made with, too, where the bits are these.
+    trained: levels by layer that designs are made with, too, where the bits are these.
     together: whether small designs are synthesized several at a time, which is faster; their LUTs
         can differ by about 1 % from what they are alone.
 
@@ -74,7 +74,7 @@ class Settings:
     routed: str = "best"
     seeds: tuple[int, ...] = (1, 2, 3)
     codes: tuple[Codes, ...] = ()
-    trained: tuple[Trained, ...] = ()
+    trained: tuple[Mapping[str, Trained], ...] = ()
     together: bool = False
 
     def __post_init__(self) -> None:
@@ -363,10 +363,13 @@ class _Bench:
 
 
 def _subjects(settings: Settings, **point: int) -> Iterator[Subject]:
-    """What is compared at a point, on a lane array with trained levels too."""
-    yield from LEVELS[settings.level].subjects(settings.classes, **point)
-    if settings.level == "lane":
-        yield from trained_lanes(settings.classes, settings.trained, **point)
+    """What is compared at a point, with trained levels too where they are as many."""
+    subjects = LEVELS[settings.level].subjects
+    sizes = 2**point["weight_bits"], 2**point["act_bits"]
+    yield from subjects(settings.classes, **point)
+    for given in settings.trained:
+        if all((len(each.weights), len(each.activations)) == sizes for each in given.values()):
+            yield from subjects(settings.classes, given=given, **point)
 
 
 def measure(settings: Settings, cache: Path, *, workers: int = 2, limit: float = 1800.0,

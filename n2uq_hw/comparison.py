@@ -33,6 +33,7 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 HATCHES = ("", "///", "...", "xxx", "---")
 MARKERS = "os^Dv*Px<>"
+TRAINED = "digits_cnn"
 PUBLISHED = "ResNet-18 top-1, % (published)"
 OWN = "digits CNN, test accuracy, %, mean and standard deviation over seeds"
 MARK = "compare.json"  # what tells a folder of results
@@ -161,10 +162,12 @@ def _accuracy(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _trained(rows: Sequence[Row], found: Sequence[Summary]) -> list[dict[str, Any]]:
     """Accuracies of nets trained alike beside the cost of the widest array that computes them.
 
-    A method's hardware is the cheapest of the designs with its levels.
+    A method's hardware is the cheapest of the designs with its levels; of whole networks, of the
+    one that was trained.
     """
     made = []
-    widest = max(row.lanes for row in rows)
+    rows = [row for row in rows if row.level != "network" or row.case.startswith(TRAINED)]
+    widest = max((row.lanes for row in rows), default=0)
     for point, group in _points(row for row in rows if row.lanes == widest).items():
         _, weight_bits, act_bits, _, family, dsp, _ = point
         for each in found:

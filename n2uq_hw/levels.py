@@ -31,7 +31,7 @@ from .sim.harness import Dut, Sink, Source, pack
 from .sim.runner import MAX_IDLE, simulate
 
 __all__ = ["BEATS", "LEVELS", "Codes", "Lane", "Level", "MismatchError", "Proof", "Streamed",
-           "Subject", "layer_codes", "trained_lanes"]
+           "Subject", "layer_codes"]
 
 VECTORS = 8    # images of a simulation
 CYCLES = 4096  # of an image in a whole network, at most
@@ -265,7 +265,7 @@ class Streamed(Subject):
     def __init__(self, whole: Whole, lanes: int, images: np.ndarray | None = None) -> None:
         self.whole, self.images = whole, images
         self.name, self.method, self.uniform = whole.name, whole.method, whole.uniform
-        self.writable = bool(whole.tables)
+        self.writable, self.trained = bool(whole.tables), whole.trained
         self.weight_bits, self.act_bits = whole.point["weight_bits"], whole.point["act_bits"]
         self.lanes = self.macs = lanes
         self.case, self.top = whole.point.get("case", ""), whole.top
@@ -357,49 +357,51 @@ endmodule
 """
 
 
-def _lane(classes: Iterable[type[Design]], **point: int) -> Iterator[Subject]:
+Given = Mapping[str, Trained]  # levels by layer, that with the most multiplies first
+
+
+def _lane(classes: Iterable[type[Design]], given: Given | None = None, **point: int
+          ) -> Iterator[Subject]:
     """One array of lanes for each variant of each class."""
     for cls in classes:
-        yield from map(Lane, cls.variants(**point))
+        yield from map(Lane, cls.with_levels(_first(given), **point) if given else
+                       cls.variants(**point))
 
 
-def trained_lanes(classes: Iterable[type[Design]], trained: Iterable[Trained], **point: int
-                  ) -> Iterator[Subject]:
-    """One array of lanes for each class and what is trained, where that has so many levels."""
-    sizes = 2**point["weight_bits"], 2**point["act_bits"]
-    for given in trained:
-        if (len(given.weights), len(given.activations)) == sizes:
-            for cls in classes:
-                yield from map(Lane, cls.with_levels(given, **point))
+def _first(given: Given) -> Trained:
+    return next(iter(given.values()))
 
 
-def _mvu(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int, lanes: int
-         ) -> Iterator[Subject]:
+def _mvu(classes: Iterable[type[Design]], given: Given | None = None, *, weight_bits: int,
+         act_bits: int, lanes: int) -> Iterator[Subject]:
     """A 3 × 3 convolution of ResNet-18, SIMD the larger factor of `lanes`; and its quantizer."""
     pe = 2**((lanes.bit_length() - 1) // 2)
     if lanes & (lanes - 1):
         raise N2uqError(f"lanes of an MVU must be a power of two, not {lanes}")
     for whole in mvus(classes, weight_bits=weight_bits, act_bits=act_bits, pe=pe,
-                      simd=lanes // pe):
+                      simd=lanes // pe, given=_first(given) if given else None):
         yield Streamed(whole, lanes)
 
 
-def _quantizer(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int, lanes: int
-               ) -> Iterator[Subject]:
+def _quantizer(classes: Iterable[type[Design]], given: Given | None = None, *, weight_bits: int,
+               act_bits: int, lanes: int) -> Iterator[Subject]:
     """Thresholds alone, and with a codebook, of the methods that `classes` are of."""
-    methods = {cls.method for cls in classes}
+    methods = {cls.method for cls in classes if given is None}
     for whole in quantizers(bits=act_bits, pe=lanes):
         if whole.method in methods:
             yield Streamed(whole, lanes)
 
 
-def _network(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int, lanes: int
-             ) -> Iterator[Subject]:
-    """The shipped digits CNN and MNIST MLP of so many bits; their folding has the lanes."""
+def _network(classes: Iterable[type[Design]], given: Given | None = None, *, weight_bits: int,
+             act_bits: int, lanes: int) -> Iterator[Subject]:
+    """The shipped digits CNN and MNIST MLP of so many bits; their folding has the lanes.
+
+    Levels are `given` for the digits CNN, which has those layers.
+    """
     for name in (f"{kind}_w{weight_bits}a{act_bits}" for kind in ("digits_cnn", "mnist_mlp")):
         if name in nets.shipped():
             found = data.images_for(nets.find_net(name).meta.get("dataset", ""), None)
-            for whole in networks(classes, net=name, cycles=CYCLES):
+            for whole in networks(classes, net=name, cycles=CYCLES, given=given):
                 images = None if found is None else channels_last(
                     found[0][:VECTORS], whole.graph.input.shape, name)
                 yield Streamed(whole, whole.point["lanes"], images)
@@ -410,6 +412,7 @@ class Level(NamedTuple):
 
     Members
     -------
+    subjects: of classes, or of those designs that have levels `given`.
     lanes: those that it is compared at by default; (0,) where it has its own.
     """
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .train import Recipe
 
 __all__ = ["BITS", "RESULTS", "SEEDS", "Summary", "load_rows", "run", "study", "summaries",
-           "trained"]
+           "trained", "trained_layers"]
 
 RESULTS = Path(__file__).parent / "study.json"
 BITS = (2, 3, 4)
@@ -37,6 +37,7 @@ IMAGES = 360  # of the test split
 # Student's t that a value of so many exceeds, on either side, once in 20 times.
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 Row = dict[str, Any]
+LAYERS = {"conv2": "quan1", "conv3": "quan2"}  # in the methods' bits, and what makes their inputs
 LEARNED = ("LSQ", "LQ-Nets", "k-means", "k-means, 4-bit levels", "LCQ")  # of its own levels
 
 
@@ -179,26 +180,30 @@ def summaries(rows: Sequence[Row]) -> list[Summary]:
     return made
 
 
-def trained(rows: Sequence[Row], layer: str = "conv2", inputs: str = "quan1") -> list[Trained]:
+def trained(rows: Sequence[Row], layer: str = "conv2") -> list[Trained]:
     """Levels of the first seed's nets, for each method that no design has the levels of by itself.
 
-    Parameters
-    ----------
-    layer, inputs: whose weights, and the quantizer of its activations.  By default those of the
-        layer with the most multiplies.  LQ-Nets' weights are those of its first output channel.
+    Those of the weights of `layer`, of LAYERS, and of its inputs; by default of the layer with the
+    most multiplies.  LQ-Nets' weights are those of its first output channel.
     """
     found = []
     for row in rows:
         if row["seed"] != SEEDS[0] or row["method"] not in LEARNED:
             continue
         if "basis" in row:
-            v, u = row["basis"][layer][0], row["basis"][inputs][0]
+            v, u = row["basis"][layer][0], row["basis"][LAYERS[layer]][0]
             found.append(Trained(row["method"], _sums((-each, each) for each in v),
                                  _sums((0, each) for each in u), tuple(v), tuple(u)))
         else:
             found.append(Trained(row["method"], tuple(row["levels"][layer]),
-                                 tuple(row["levels"][inputs])))
+                                 tuple(row["levels"][LAYERS[layer]])))
     return found
+
+
+def trained_layers(rows: Sequence[Row]) -> list[dict[str, Trained]]:
+    """`trained` of all LAYERS, by layer, for each net."""
+    return [dict(zip(LAYERS, each, strict=True))
+            for each in zip(*(trained(rows, layer) for layer in LAYERS), strict=True)]
 
 
 def _sums(terms: Iterable[tuple[int, int]]) -> tuple[int, ...]:

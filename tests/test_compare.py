@@ -25,6 +25,7 @@ from n2uq_hw.comparison import contests, losses
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.gates import STREAMS, Netlist, map_gates
 from n2uq_hw.hw.designs import DESIGNS, Apot, Decode, Uniform
+from n2uq_hw.hw.designs.mvu import CodedMatVec
 from n2uq_hw.hw.designs.networks import mvus
 from n2uq_hw.jobs import Failure, Job, run_jobs
 from n2uq_hw.levels import MismatchError, _loaded
@@ -500,7 +501,8 @@ def test_trained_levels_are_asked_for(options: list[str], given: bool, tmp_path:
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0
-    assert {each.method for each in asked[0].trained} == (set(study.LEARNED) if given else set())
+    assert {each["conv2"].method for each in asked[0].trained} == (
+        set(study.LEARNED) if given else set())
 
 
 def test_ctrl_c_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
@@ -571,6 +573,23 @@ def test_a_whole_level(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert "its Verilog is simulated" in text and "a layer of it" in text
     assert {point["method"] for point in made["imagenet"]} >= {"N2UQ", "APoT"}
     assert not made["reference_points"]
+
+
+@pytest.mark.parametrize("level,lanes", [("lane", 4), ("mvu", 4), ("network", 0)])
+def test_trained_levels_are_in_the_hardware(level: str, lanes: int) -> None:
+    (given,) = (each for each in study.trained_layers(study.load_rows())
+                if (each["conv2"].method, len(each["conv2"].weights)) == ("k-means", 4))
+    subjects = list(levels.LEVELS[level].subjects(
+        DESIGNS, given=given, weight_bits=2, act_bits=2, lanes=lanes))
+    assert len({each.name for each in subjects}) == len(subjects) > 3
+    for each in subjects:
+        assert each.trained == "k-means" and (level != "network" or each.case == "digits_cnn_w2a2")
+        held = {"conv2": each.design} if level == "lane" else {
+            "conv2" if node.name == "mvu" else node.name: node.design
+            for node in each.whole.graph.nodes if isinstance(node, CodedMatVec)}
+        assert held.keys() == (given.keys() if level == "network" else {"conv2"})
+        for layer, design in held.items():
+            assert sorted(design.weights.tolist()) == list(given[layer].weights)
 
 
 def test_networks_keep_their_folding() -> None:

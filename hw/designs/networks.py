@@ -22,7 +22,7 @@ from ...lower import lower
 from ...nets import find_net
 from ..build import Accelerator, module_name
 from ..stream import Library
-from .design import Design, Tabled
+from .design import Design, Tabled, Trained
 from .mvu import CodedMatVec
 from .quantizer import Codebook
 from .uniform import Uniform
@@ -39,7 +39,7 @@ class Whole:
 
     Members
     -------
-    name, method, uniform: of the design, as in the tables.
+    name, method, uniform, trained: of the design, as in the tables.
     point: what it is measured at: bits, PE, SIMD, ...
     """
 
@@ -49,6 +49,7 @@ class Whole:
     point: Mapping[str, Any]
     graph: Graph
     folding: Folding
+    trained: str = ""
 
     @property
     def tables(self) -> dict[str, Tabled]:
@@ -105,11 +106,12 @@ def quantizers(*, bits: int, channels: int = 64, pe: int = 1, sum_bits: int = 12
 
 
 def mvus(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int,
-         outputs: int = 128, inputs: int = 1152, pe: int = 16, simd: int = 32, seed: int = 1
-         ) -> Iterator[Whole]:
+         outputs: int = 128, inputs: int = 1152, pe: int = 16, simd: int = 32, seed: int = 1,
+         given: Trained | None = None) -> Iterator[Whole]:
     """An MVU and its quantizer in the designs of `classes`, for normally distributed weights.
 
     The defaults are a 3 × 3 convolution of ResNet-18 from 128 to 128 channels, without its window.
+    With levels `given`, in the designs that have them.
     """
     normal = np.random.default_rng(seed).normal(size=(outputs, inputs))
     # N2UQ's scale; its levels end there.
@@ -117,8 +119,8 @@ def mvus(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int,
     point = {"weight_bits": weight_bits, "act_bits": act_bits, "outputs": outputs,
              "inputs": inputs, "pe": pe, "simd": simd}
     for cls in classes:
-        made = list(cls.variants(weight_bits=weight_bits, act_bits=act_bits, lanes=simd))
-        if issubclass(cls, Uniform):
+        made = list(_designs(cls, given, weight_bits=weight_bits, act_bits=act_bits, lanes=simd))
+        if issubclass(cls, Uniform) and not given:
             levels = made[0].weights
             node = MatVec("mvu", ("input",), weights=levels[nearest(levels, normal)])
             for form in FORMS:
@@ -128,6 +130,10 @@ def mvus(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int,
                 yield _mvu(design.name, design, point, CodedMatVec(
                     "mvu", ("input",), weights=nearest(design.weights, normal), design=design),
                     Fold(pe, simd))
+
+
+def _designs(cls: type[Design], given: Trained | None, **point: int) -> Iterator[Design]:
+    return cls.with_levels(given, **point) if given else cls.variants(**point)
 
 
 def nearest(levels: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -150,7 +156,8 @@ def _mvu(name: str, design: Design, point: Mapping[str, int], node: MatVec, fold
     lanes = next(n for n in range(1, fold.pe + 1) if fold.pe % n == 0 and fold.pe // n <= beats)
     return Whole(name, design.method, design.uniform, point, Graph(
         _identifier(name), (source, node, quantizer)), {
-            "input": Fold(pe=fold.simd), node.name: fold, "quan": Fold(pe=lanes)})
+            "input": Fold(pe=fold.simd), node.name: fold, "quan": Fold(pe=lanes)},
+        design.trained)
 
 
 def moments(node: MatVec, read: Edge) -> tuple[np.ndarray, np.ndarray]:
@@ -165,11 +172,12 @@ def moments(node: MatVec, read: Edge) -> tuple[np.ndarray, np.ndarray]:
     return means.sum(axis=1), np.maximum(np.sqrt(variances.sum(axis=1)), 1e-9)
 
 
-def networks(classes: Iterable[type[Design]], *, net: str, cycles: int | None = None
-             ) -> Iterator[Whole]:
+def networks(classes: Iterable[type[Design]], *, net: str, cycles: int | None = None,
+             given: Mapping[str, Trained] | None = None) -> Iterator[Whole]:
     """A shipped network in the designs of `classes`: its own codes and topology, one folding.
 
-    An image takes at most so many `cycles`; the folding is otherwise as `choose` has it.
+    An image takes at most so many `cycles`; the folding is otherwise as `choose` has it.  With
+    levels `given` by layer, in the designs that have them and whose codes of activations ascend.
 
     Layers of the network's own few bits are in the design, with thresholds where they would lie;
     layers of 8 bits, the first and the last, stay as they are.
@@ -182,18 +190,30 @@ def networks(classes: Iterable[type[Design]], *, net: str, cycles: int | None = 
              and graph.reads(node)[0].hi.max() < 2**bits]
     point = {"weight_bits": bits, "act_bits": bits, "case": net,
              "lanes": sum(folding[name].pe * folding[name].simd for name in names)}
+    if given is not None and not given.keys() >= {*names}:
+        return
     for cls in classes:
         if issubclass(cls, Uniform):
-            for form in FORMS:
+            for form in FORMS if given is None else ():
                 folds = {name: replace(folding[name], form=form) for name in names}
                 yield Whole(form, cls.method, True, point, replace(
-                    graph, name=_identifier(f"{graph.name} {form}")), folding | folds)
+                    graph, name=_identifier(f"{graph.name} {form}")), folding | folds,
+                    cls.trained)
             continue
-        for layers in zip(*(cls.variants(weight_bits=bits, act_bits=bits, lanes=folding[name].simd)
-                            for name in names), strict=True):
-            made = coded(graph, dict(zip(names, layers, strict=True)))
-            yield Whole(layers[0].name, cls.method, cls.uniform, point, replace(
-                made, name=_identifier(f"{graph.name} {layers[0].name}")), folding)
+        made = [{design.name: design for design in _designs(
+            cls, given[name] if given else None, weight_bits=bits, act_bits=bits,
+            lanes=folding[name].simd)} for name in names]
+        for title in made[0]:
+            if all(title in layer and (given is None or _counts(layer[title])) for layer in made):
+                layers = [layer[title] for layer in made]
+                yield Whole(title, layers[0].method, layers[0].uniform, point, replace(
+                    coded(graph, dict(zip(names, layers, strict=True))),
+                    name=_identifier(f"{graph.name} {title}")), folding, layers[0].trained)
+
+
+def _counts(design: Design) -> bool:
+    """Whether a quantizer that counts thresholds makes its codes of activations."""
+    return not design.activations[0] and bool((np.diff(design.activations) > 0).all())
 
 
 def coded(graph: Graph, by_layer: Mapping[str, Design]) -> Graph:
@@ -208,7 +228,7 @@ def coded(graph: Graph, by_layer: Mapping[str, Design]) -> Graph:
         made: Node = node
         if (design := by_layer.get(node.name)) and isinstance(node, MatVec):
             (read,) = graph.reads(node)
-            if design.activations[0] or (np.diff(design.activations) <= 0).any():
+            if not _counts(design):
                 raise N2uqError(f"{node.name}: activations of {design.name} must ascend from 0, "
                                 f"not be {design.activations.tolist()}")
             levels = 2 * np.arange(2**design.weight_bits) - (2**design.weight_bits - 1)
