@@ -458,7 +458,9 @@ class _Words:
     def gains(self, a: int) -> np.ndarray:
         """LUTs that a chain for the sum, or the difference, of words a and b spares, [2, T]."""
         lut, wide = self.graph.lut, self.widths >= self.widths[a]
-        both, product = np.abs(self.terms) @ np.abs(self.terms[a]), self.terms @ self.terms[a]
+        columns = np.flatnonzero(self.terms[a])
+        terms = self.terms[:, columns]
+        both, product = np.abs(terms).sum(axis=1), terms @ self.terms[a, columns]
         full = 2**self.widths - 1  # what a complement adds
         sums = np.stack([self.most + self.most[a], np.where(
             wide, self.most + full[a], self.most[a] + full)])
@@ -492,19 +494,18 @@ class _Words:
         """Add words that spare LUTs, always the one that spares the most."""
         if any(self.graph.signed):  # x would be a complement
             return
-        bound = [float(self.gains(a).max()) for a in range(len(self.terms))]
-        while max(bound) > 0:
-            a = int(np.argmax(bound))
+        bound = np.array([self.gains(a).max() for a in range(len(self.terms))])
+        while bound.max() > 0:
+            a = int(bound.argmax())
             found = self.gains(a)
             if found.max() < bound[a]:  # what it had in common has gone since
-                bound[a] = float(found.max())
+                bound[a] = found.max()
                 continue
             k, b = (int(i) for i in np.unravel_index(found.argmax(), found.shape))
             a, b = sorted((a, b), key=lambda word: -self.widths[word])
             self.add(a, b, 1 - 2 * k)
             new = self.gains(len(self.terms) - 1).max(axis=0)
-            bound = [max(old, float(gain)) for old, gain in zip(bound, new, strict=False)]
-            bound.append(float(new.max()))
+            bound = np.append(np.maximum(bound, new[:-1]), new.max())
 
 
 def optimize(weights: np.ndarray, lo: np.ndarray, hi: np.ndarray, *, lut: int = 6,
