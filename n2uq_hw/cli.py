@@ -460,6 +460,9 @@ def sim(
             help="Probability of a stalled cycle on either side, 0 to 0.95.")] = 0.0,
         seed: Annotated[int, typer.Option(
             min=0, max=2**32 - 1, help="Seed of the stall pattern.")] = 0,
+        bulk: Annotated[bool, typer.Option(
+            "--bulk", help="Share the images among the machine's cores, a simulator each; cycle "
+            "counts are those of the first share.")] = False,
         simulator: Simulator = "verilator", data_path: DataPath = None,
         as_json: AsJson = False) -> None:
     """Simulate a build's Verilog and compare every output bit with golden.
@@ -475,14 +478,15 @@ def sim(
     given, labels = made.images(images, data_path)
     with _progress() as progress:
         verdict = verify(made, given, labels, stalls=stalls, seed=seed, simulator=simulator,
-                         progress=progress)
+                         jobs=len(os.sched_getaffinity(0)) if bulk else None, progress=progress)
     if as_json:
         _print_json(verdict.as_dict())
     else:
         table = _table("", "", left=2)
         for key, value in _verdict_rows(verdict):
             table.add_row(key, value)
-        _print(f"{made.graph.name}, {simulator}, stalls {stalls}, seed {seed}", table)
+        _print(f"{made.graph.name}, {simulator}, stalls {stalls}, seed {seed}"
+               + f", {verdict.shares} shares; cycles are those of the first" * bulk, table)
     if verdict.mismatches:
         _say(f"mismatch: {verdict.first_mismatch}")
         raise typer.Exit(1)

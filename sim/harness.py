@@ -113,24 +113,31 @@ def pack(values: np.ndarray, width: int) -> np.ndarray:
     Negative values become two's complement.  Raises N2uqError for a value that fits `width`
     bits neither signed nor unsigned.
     """
-    values = np.asarray(values, np.int64)
+    values = np.asarray(values)
+    if values.dtype.kind not in "ui":
+        values = values.astype(np.int64)
     if values.ndim != 2 or not 1 <= width <= 63:
         raise N2uqError(f"pack: takes [n, lanes] and 1 to 63 bits, not {values.shape} and {width}")
-    if values.size and (values.min() < -(1 << width - 1) or values.max() >= 1 << width):
-        raise N2uqError(f"pack: values must fit {width} bits, "
-                        f"not range over [{values.min()}, {values.max()}]")
-    bits = values[:, :, None] >> np.arange(width) & 1
-    return bits.astype(np.uint8).reshape(len(values), -1)
+    lo, hi = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    if lo < -(1 << width - 1) or hi >= 1 << width:
+        raise N2uqError(f"pack: values must fit {width} bits, not range over [{lo}, {hi}]")
+    size = 1 << (-(-width // 8) - 1).bit_length()
+    octets = np.ascontiguousarray(values, f"<u{size}")[..., None].view(np.uint8)
+    return np.unpackbits(octets, axis=2, count=width, bitorder="little"
+                         ).reshape(len(values), values.shape[1] * width)
 
 
 def unpack(bits: np.ndarray, lanes: int, width: int, signed: bool) -> np.ndarray:
     """The inverse of `pack`: uint8 bits [n, lanes * width] as int64 [n, lanes]."""
     if bits.ndim != 2 or bits.shape[1] != lanes * width:
         raise N2uqError(f"unpack: takes [n, {lanes * width}] bits, not {bits.shape}")
-    weights = np.left_shift(1, np.arange(width, dtype=np.int64))
+    octets = np.zeros((len(bits), lanes, 8), np.uint8)
+    octets[..., :-(-width // 8)] = np.packbits(bits.reshape(len(bits), lanes, width), axis=2,
+                                               bitorder="little")
+    values = octets.view("<i8")[..., 0].astype(np.int64)
     if signed:
-        weights[-1] *= -1
-    return bits.reshape(len(bits), lanes, width).astype(np.int64) @ weights
+        values -= (values >> width - 1) << width
+    return values
 
 
 def _xorshift(x: np.ndarray) -> np.ndarray:

@@ -36,8 +36,8 @@ from .harness import (
     write_inputs,
 )
 
-__all__ = ["MAX_IDLE", "Dut", "Record", "Run", "Sink", "Source", "Tap", "pack", "simulate",
-           "stall_pattern", "unpack"]
+__all__ = ["MAX_IDLE", "Dut", "Record", "Run", "Sink", "Source", "Tap", "pack", "prepare",
+           "simulate", "stall_pattern", "unpack"]
 
 MAX_IDLE = 10_000
 _TIMESCALE = ("1ns", "1ps")
@@ -86,6 +86,17 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
     except OSError as error:
         name = error.filename2 or error.filename or work
         raise N2uqError(f"{name}: {error.strerror or error}") from None
+
+
+def prepare(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
+            simulator: str = "verilator", progress: Progress | None = None) -> None:
+    """Compile what `simulate` will run for these devices, unless it is there; raises as it does.
+
+    Then `simulate` may be called several times at once.
+    """
+    _check(verilog, duts, (0, 0), (), simulator)
+    _program(verilog, harness_verilog(duts), work.resolve(), simulator,
+             progress or (lambda stage, fraction: None))
 
 
 def _memories(verilog: Sequence[Path]) -> list[Path]:

@@ -539,13 +539,19 @@ def test_builds_are_repeatable_and_readable(run: Cli, net: Net, tmp_path: Path) 
         assert one.stat().st_mode & 0o777 == (tmp_path / "small.safetensors").stat().st_mode & 0o777
 
 
-def test_unrolled(run: Cli, net: Net, tmp_path: Path) -> None:
+def test_unrolled(run: Cli, net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net.save(tmp_path / "small.safetensors")
     run("build", "small.safetensors", "--out", "b", "--unroll", 2)
     layers = strict((tmp_path / "b" / "report.json").read_text())["layers"]
     assert "unrolled" in [layer["style"] for layer in layers]
     found = strict(run("sim", "b", "--json")[1])
     assert (found["images"], found["mismatches"]) == (64, 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    shared = strict(run("sim", "b", "--bulk", "--json")[1])
+    assert shared.keys() == found.keys() and (found["shares"], shared["shares"]) == (1, 3)
+    for key in ("images", "mismatches", "cycles_first_output", "cycles_per_image"):
+        assert shared[key] == found[key], key
+    assert "3 shares; cycles are those of the first" in run("sim", "b", "--bulk")[1]
 
 
 @pytest.mark.parametrize("stalls", [0.0, 0.3])

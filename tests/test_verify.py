@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from n2uq_hw.folding import choose
 from n2uq_hw.ir import Add, Graph, Input, MatVec, Node, Saturate, Scale, Threshold
 from n2uq_hw.lower import lower
 from n2uq_hw.model import Net
-from n2uq_hw.verify import Verdict, golden_saturated, verify
+from n2uq_hw.verify import Progress, Verdict, _side_by_side, golden_saturated, verify
 
 
 @pytest.mark.parametrize("stalls,seed", [(0.0, 0), (0.4, 1), (0.8, 2)])
@@ -185,6 +188,7 @@ def test_without_saturation_nothing_is_counted(built: Path, images: np.ndarray) 
 @pytest.mark.parametrize("change,message", [
     ({"stalls": 1.0}, r"stalls must be a probability in 0..0.95, not 1.0"),
     ({"stalls": float("nan")}, "stalls must be a probability"),
+    ({"jobs": 0}, "jobs must be at least 1, not 0"),
     ({"simulator": "spice"}, "must be verilator or icarus, not spice"),
     ({"images": np.zeros((0, 2, 5, 5), int)}, "images must be at least 1, not 0"),
     ({"images": np.zeros((2, 5, 5, 2), int)}, r"\[N, 2, 5, 5\], not int64 \[2, 5, 5, 2\]"),
@@ -198,3 +202,90 @@ def test_faults(built: Path, images: np.ndarray, change: dict, message: str) -> 
 def test_single_image(built: Path, images: np.ndarray) -> None:
     verdict: Verdict = verify(load_build(built), images[:1], None)
     assert verdict.cycles_per_image >= verdict.cycles_first_output
+
+
+@pytest.mark.parametrize("stalls,bits", [(0.0, 2**27), (0.4, 3000)])
+def test_shares_are_one_set(built: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch,
+                            stalls: float, bits: int) -> None:
+    """Each share runs as alone; what it shows of cycles is what the first one shows alone."""
+    build, labels = load_build(built), np.arange(40) % 5
+    whole = verify(build, images, labels, stalls=stalls, seed=1)
+    monkeypatch.setattr("n2uq_hw.verify.BITS", bits)
+    told: list[float] = []
+    verdict = verify(build, images, labels, stalls=stalls, seed=1, jobs=3,
+                     progress=lambda stage, done: told.append(done))
+    assert (verdict.images, verdict.mismatches) == (40, 0)
+    assert verdict.accuracy == whole.accuracy and verdict.shares >= 3
+    assert (verdict.shares == 3) == (bits > 3000)
+    alone = verify(build, images[:40 // verdict.shares], None, stalls=stalls, seed=1)
+    for key in ("cycles_first_output", "cycles_per_image", "mac_utilization", "layers"):
+        assert getattr(verdict, key) == getattr(alone, key), key
+    assert set(verdict.as_dict()) == set(whole.as_dict())
+    assert verify(build, images[:2], None, jobs=3).shares == 2  # an image each, at least
+    assert min(told) >= 0 and max(told) == 1
+
+
+def test_a_wrong_image_of_the_last_share_is_named(built: Path, tmp_path: Path, net: Net,
+                                                  images: np.ndarray) -> None:
+    right = lower(net)
+    node = right["conv3"]
+    assert isinstance(node, MatVec)
+    weights = node.weights.copy()
+    weights[4, 2] *= -1
+    build = broken(built, tmp_path, net, "conv3", weights=weights)
+    wrong = Graph(right.name, tuple(replace(n, weights=weights) if n.name == "conv3" else n
+                                    for n in right.nodes), right.meta)
+    nhwc = images.transpose(0, 2, 3, 1)
+    differ = (golden.run(right, nhwc) != golden.run(wrong, nhwc)).reshape(40, -1).any(axis=1)
+    assert not differ.all()
+    chosen = images[[*[int(differ.argmin())] * 8, int(differ.argmax()), int(differ.argmax())]]
+    verdict = verify(build, chosen, None, jobs=3, stalls=0.2)
+    assert (verdict.shares, verdict.mismatches) == (3, 2)
+    assert verdict.first_mismatch == first_difference(right, wrong, chosen, "conv3")
+    assert verdict.first_mismatch.startswith("image 8: ")
+
+
+def test_a_deadlock_names_its_share(built: Path, tmp_path: Path, images: np.ndarray) -> None:
+    build = edited(built, tmp_path, ".i__valid(s_axis_tvalid)",
+                   ".i__valid(s_axis_tvalid && s_axis_tdata == 0)")
+    quiet = np.zeros_like(images[:6])
+    assert verify(build, quiet, None, jobs=2).mismatches == 0
+    quiet[4] = images[4]
+    with pytest.raises(N2uqError, match=r"^images 3 to 5: small: deadlock, output m_axis_tdata"):
+        verify(build, quiet, None, jobs=2)
+
+
+def test_counts_of_shares_add_up(clamped: Path, tmp_path: Path, pixels: np.ndarray) -> None:
+    verdict = verify(load_build(clamped), pixels, None, jobs=2)
+    assert verdict.saturated == sum(((x < -3) | (x > 5)).sum() for x in (pixels, 2 * pixels))
+    assert (verdict.mismatches, verdict.shares) == (0, 2)
+    build = edited(clamped, tmp_path, ".saturated(saturated)", ".saturated(saturated[31:1])")
+    verdict = verify(build, pixels, None, jobs=2)
+    truth = golden_saturated(build.graph, pixels.transpose(0, 2, 3, 1))
+    assert truth is not None and verdict.mismatches == 1
+    assert verdict.first_mismatch == (f"the saturation counter differs: {2 * truth} in RTL, "
+                                      f"{truth} in golden")
+
+
+@pytest.mark.parametrize("fault", [N2uqError, KeyboardInterrupt])
+def test_a_share_that_fails_ends_the_others(fault: type[BaseException]) -> None:
+    began, ended, interrupts = set[int](), set[int](), [signal.SIGINT]
+
+    def work(first: int, end: int, told: Progress) -> Any:
+        began.add(first)
+        try:
+            while first != 2:
+                told("simulate", 0.5)
+                time.sleep(0.01)
+            while not {0, 4} <= began:
+                time.sleep(0.01)
+            if fault is KeyboardInterrupt and interrupts:
+                signal.raise_signal(interrupts.pop())
+            raise N2uqError("broken")
+        finally:
+            ended.add(first)
+
+    message = "images 2 to 3: broken" if fault is N2uqError else None
+    with pytest.raises(fault, match=message):
+        _side_by_side(work, [(0, 2), (2, 4), (4, 6), (6, 8)], 3, lambda stage, done: None)
+    assert ended == began >= {0, 2, 4}
