@@ -86,7 +86,8 @@ def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> U
 
 @unit.register
 def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
-    return MatVecUnit(node, reads[0], edge, pe=fold.pe, simd=fold.simd, form=fold.form)
+    return MatVecUnit(node, reads[0], edge, pe=fold.pe, simd=fold.simd, form=fold.form,
+                      memory=fold.memory)
 
 
 @unit.register
@@ -96,7 +97,7 @@ def _(node: Unrolled, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
 
 @unit.register
 def _(node: DepthwiseMatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
-    return DepthwiseMatVecUnit(node, reads[0], edge, pe=fold.pe)
+    return DepthwiseMatVecUnit(node, reads[0], edge, pe=fold.pe, memory=fold.memory)
 
 
 @unit.register

@@ -24,10 +24,11 @@ class ProductUnit(Unit):
     ----------
     weights: [beats, PE]; they begin anew after the last beat.
     edge, out: the edge that is read, the edge that is made.
+    memory: style of the weights' ROM, see `folding.MEMORIES`.
     """
 
-    def __init__(self, weights: np.ndarray, edge: Edge, out: Edge) -> None:
-        self.weights = weights
+    def __init__(self, weights: np.ndarray, edge: Edge, out: Edge, memory: str) -> None:
+        self.weights, self.memory = weights, memory
         super().__init__(*(beats(element(it), weights.shape[1]) for it in (edge, out)))
 
     def elaborate(self, platform):
@@ -35,7 +36,7 @@ class ProductUnit(Unit):
         codes, bits, step, least = weight_codes_of(self.weights)
         length, pe = codes.shape
         enable, x, valid = Signal(), Signal.like(self.i.payload), Signal()
-        weights = rom(m, "weights", bits_of(codes, bits), platform)
+        weights = rom(m, "weights", bits_of(codes, bits), platform, self.memory)
         wraps(m, weights.addr, length, enable & self.i.valid)
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
                      weights.en.eq(enable)]
@@ -58,20 +59,23 @@ class DepthwiseMatVecUnit(Unit):
     ----------
     node, edge, out: weights [P, C], the window edge that is read, the edge that is made.
     pe: channels per beat, a divisor of C.
+    memory: style of the weights' ROM, see `folding.MEMORIES`.
     """
 
-    def __init__(self, node: DepthwiseMatVec, edge: Edge, out: Edge, *, pe: int) -> None:
+    def __init__(self, node: DepthwiseMatVec, edge: Edge, out: Edge, *, pe: int,
+                 memory: str = "auto") -> None:
         self.groups = divides(f"{node.name}: PE", pe, "channels", out.channels)
         weights = node.weights.astype(np.int64).reshape(-1)
         ends = np.stack([weights * edge.lo, weights * edge.hi])
-        self.node, self.edge, self.out, self.pe = node, edge, out, pe
+        self.node, self.edge, self.out, self.pe, self.memory = node, edge, out, pe, memory
         self.products = Edge(edge.shape, ends.min(axis=0), ends.max(axis=0))
         super().__init__(beats(element(edge), pe), beats(element(out), pe))
 
     def elaborate(self, platform):
         m = Module()
         weights, positions = self.node.weights.reshape(-1, self.pe), len(self.node.weights)
-        m.submodules.product = product = ProductUnit(weights, self.edge, self.products)
+        m.submodules.product = product = ProductUnit(weights, self.edge, self.products,
+                                                     self.memory)
         m.submodules.sum = pool = SumPoolUnit(SumPool(self.node.name, positions=positions),
                                               self.products, self.out, pe=self.pe)
         connect(m, flipped(self.i), product.i)

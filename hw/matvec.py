@@ -59,14 +59,15 @@ class FoldedUnit(Unit):
     node, edge: weights [N, K], the edge that is read.
     out: payload of a beat of PE results.
     pe, simd: divisors of N and K.
+    memory: style of the weights' ROM, see `folding.MEMORIES`.
     """
 
     def __init__(self, node: MatVec, edge: Edge, out: data.ArrayLayout, *, pe: int, simd: int,
-                 **more: wiring.Member) -> None:
+                 memory: str = "auto", **more: wiring.Member) -> None:
         outputs, inputs = node.weights.shape
         self.folds = divides(f"{node.name}: PE", pe, "output channels", outputs)
         self.beats = divides(f"{node.name}: SIMD", simd, "inputs", inputs)
-        self.node, self.edge, self.pe, self.simd = node, edge, pe, simd
+        self.node, self.edge, self.pe, self.simd, self.memory = node, edge, pe, simd, memory
         super().__init__(beats(element(edge), simd), out, **more)
 
     def _fetch(self, m, platform, codes, bits):
@@ -87,7 +88,7 @@ class FoldedUnit(Unit):
         wraps(m, fold, self.folds, issue & last)
         by_fold = codes.reshape(self.folds, self.pe, self.beats, self.simd).transpose(0, 2, 1, 3)
         rows = by_fold.reshape(self.folds * self.beats, -1)
-        weights = rom(m, "weights", bits_of(rows, bits), platform)
+        weights = rom(m, "weights", bits_of(rows, bits), platform, self.memory)
         wraps(m, weights.addr, self.folds * self.beats, issue)
         m.d.comb += weights.en.eq(enable)
         return enable, issue, beat, last, self._vector(m, enable, beat, replay), weights
@@ -130,11 +131,12 @@ class MatVecUnit(FoldedUnit):
     node, edge, out: weights [N, K], the edge that is read, the edge that is made.
     pe, simd: divisors of N and K.
     form: how products are summed, see `MacArray`.
+    memory: style of the weights' ROM, see `folding.MEMORIES`.
     """
 
     def __init__(self, node: MatVec, edge: Edge, out: Edge, *, pe: int, simd: int,
-                 form: str = "planes") -> None:
-        super().__init__(node, edge, beats(element(out), pe), pe=pe, simd=simd)
+                 form: str = "planes", memory: str = "auto") -> None:
+        super().__init__(node, edge, beats(element(out), pe), pe=pe, simd=simd, memory=memory)
         if form not in FORMS:
             raise N2uqError(f"{node.name}: product form must be one of {', '.join(FORMS)}, "
                             f"not {form}")

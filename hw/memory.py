@@ -11,11 +11,16 @@ from amaranth.lib.wiring import In, Out
 
 from .stream import Library
 
-__all__ = ["FILE_BITS", "bits_of", "hex_rows", "rom", "words"]
+__all__ = ["ATTRIBUTES", "FILE_BITS", "bits_of", "hex_rows", "rom", "words"]
 
 # From here on a memory gets a file: 16 kB of digits, which nobody reads in the Verilog any more,
 # and less than the largest Verilog module around it.
 FILE_BITS = 2**16
+
+# What synthesis reads of a style (`folding.MEMORIES`): Xilinx's attribute, which Yosys knows too,
+# and that of IEEE 1364.1, for Xilinx's name of a ROM in logic means LUT RAM to Yosys.
+ATTRIBUTES: dict[str, dict[str, str | int]] = {
+    "auto": {}, "block": {"rom_style": "block"}, "logic": {"logic_block": 1}}
 
 _DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 
@@ -45,19 +50,23 @@ def hex_rows(bits: np.ndarray) -> bytes:
     return text.tobytes()
 
 
-def rom(m: Module, name: str, bits: np.ndarray, platform: Any) -> Any:
+def rom(m: Module, name: str, bits: np.ndarray, platform: Any, style: str = "auto") -> Any:
     """A read port, `addr`, `en` and `data`, of a ROM that becomes submodule `name` of `m`.
 
     `data` is the row of `bits` [depth, width] at `addr`, one cycle after, and holds while `en` is
     low.  From FILE_BITS bits on, if `platform` is a Library, the ROM is a module that reads the
-    file which the Library's user writes; else its contents are part of `m`.
+    file which the Library's user writes; else its contents are part of `m`.  `style` says whether
+    synthesis may choose, "auto", or must take "block" RAM or "logic".
     """
     depth, width = bits.shape
     if not isinstance(platform, Library) or bits.size < FILE_BITS or depth == 1:
-        m.submodules[name] = table = memory.Memory(shape=width, depth=depth, init=words(bits))
+        m.submodules[name] = table = memory.Memory(
+            shape=width, depth=depth, init=words(bits),
+            attrs=ATTRIBUTES[style] if depth > 1 else {})
         return table.read_port()
     port = wiring.Signature({"addr": In(range(depth)), "en": In(1), "data": Out(width)}
                             ).create(path=(name,))
-    m.submodules[name] = Instance(platform.memory(name, bits), i_clk=ClockSignal(), i_en=port.en,
-                                  i_addr=port.addr, o_data=port.data)
+    m.submodules[name] = Instance(platform.memory(name, bits, ATTRIBUTES[style]),
+                                  i_clk=ClockSignal(), i_en=port.en, i_addr=port.addr,
+                                  o_data=port.data)
     return port

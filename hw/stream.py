@@ -6,7 +6,7 @@ the low bits (`amaranth.lib.stream`: a beat moves when valid and ready are both 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import gcd
 from typing import Any
 
@@ -99,12 +99,12 @@ class Library:
 
     Members
     -------
-    memories: uint8 bits [depth, width] of each ROM that wants a file, by module name; complete
-        after `rtlil()`, see `hw/memory.py`.
+    memories: each ROM that wants a file, by module name: uint8 bits [depth, width], and Verilog
+        attributes; complete after `rtlil()`, see `hw/memory.py`.
     """
 
     def __init__(self) -> None:
-        self.memories: dict[str, np.ndarray] = {}
+        self.memories: dict[str, tuple[np.ndarray, Mapping[str, str | int]]] = {}
         self._converting = ""
         self._texts: dict[str, str] = {}
         self._components: dict[str, wiring.Component] = {}
@@ -115,12 +115,12 @@ class Library:
             self._components[name] = make()
         return self._components[name].signature
 
-    def memory(self, name: str, bits: np.ndarray) -> str:
+    def memory(self, name: str, bits: np.ndarray, attributes: Mapping[str, str | int]) -> str:
         """Keep ROM `name` of the module that is being converted; returns the ROM's module name."""
         module = f"{self._converting}.{name}"  # as Amaranth names submodules: no node has a dot
         if module in self.memories:
             raise NameError(f"{module}: a memory of this name is there already")
-        self.memories[module] = bits
+        self.memories[module] = bits, attributes
         return module
 
     def rtlil(self) -> dict[str, str]:

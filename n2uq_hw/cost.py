@@ -10,18 +10,19 @@ counts.  Memories map as Yosys 0.70 maps them: its rules are few, and known exac
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, singledispatch
 from itertools import combinations
 from math import ceil
+from operator import add
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from .errors import N2uqError
-from .folding import Fold
+from .folding import MEMORIES, Fold
 from .hw.mac import LUT, digit_bits
 from .hw.unrolled import UnrolledUnit
 from .hw.window import line_buffer, stages
@@ -50,8 +51,8 @@ from .ir import (
     weight_bits,
 )
 
-__all__ = ["FAMILIES", "WEIGHTS", "Cost", "Memory", "Parts", "Weights", "estimate", "parts", "ram",
-           "rom"]
+__all__ = ["FAMILIES", "WEIGHTS", "Cost", "Memory", "Parts", "Weights", "estimate", "estimates",
+           "parts", "ram", "rom"]
 
 WEIGHTS = Path(__file__).with_name("weights.json")
 COMPARED = {"xcup": 6, "ecp5": 11}  # LUTs of the comparators behind a sum, unrolled
@@ -70,7 +71,7 @@ class Cost(NamedTuple):
 
     def plus(self, other: Cost) -> Cost:
         """The sum."""
-        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+        return Cost(*map(add, self, other))
 
 
 class Memory(NamedTuple):
@@ -173,14 +174,16 @@ def ram(depth: int, width: int, family: str, *, block: bool, ports: int = 2) -> 
 
 
 @lru_cache(2**16)
-def rom(depth: int, width: int, family: str, *, late: bool = False) -> Memory:
+def rom(depth: int, width: int, family: str, *, late: bool = False, style: str = "auto") -> Memory:
     """A memory with constant contents, read a cycle ahead; random ones, if it is in logic.
 
     `width` is without bits that all words have alike.  With `late`, the address comes from logic,
-    for whose delay Yosys takes few large LUTs rather than many that are shared.
+    for whose delay Yosys takes few large LUTs rather than many that are shared.  `style` is one of
+    `folding.MEMORIES`; of "auto", Yosys takes what it finds cheapest.
     """
     blocks = _block(depth, width, family, written=False)
-    if depth * width / FAMILIES[family].rom_bits > blocks.cost:
+    cheaper = depth * width / FAMILIES[family].rom_bits > blocks.cost
+    if depth > 1 and (style == "block" or (style == "auto" and cheaper)):
         return Memory(blocks.blocks, select=blocks.select)
     # Equal columns are one: there are 2**depth of them, two constant.
     columns = width if depth > 20 else (1 - (1 - 2.0**-depth)**width) * (2**depth - 2)
@@ -204,18 +207,23 @@ class Parts:
     key: whose weights apply: the kind of the node, and its style where it has one; "Lines" for
         Scale and PiecewiseLinear.
     lut, ff: counts by name, of bits mostly, which weights turn into LUTs and flip-flops.
-    memories: how the unit's memories map.
+    memories: how the unit's memories map, that of its weights apart.
+    weights: how that one maps, by its style.
+    memory: the style that it has.
     """
 
     key: str
     lut: Counts
     ff: Counts
-    memories: tuple[Memory, ...] = field(default=())
+    memories: tuple[Memory, ...] = ()
+    weights: dict[str, Memory] = field(default_factory=dict)
+    memory: str = "auto"
 
     @property
     def counts(self) -> dict[str, Counts]:
         """`lut` and `ff` with the logic of the memories."""
-        logic = {name: sum(getattr(memory, name) for memory in self.memories)
+        memories = [*self.memories, self.weights.get(self.memory, Memory())]
+        logic = {name: sum(getattr(memory, name) for memory in memories)
                  for name in ("table", "deep", "select", "copy")}
         copy = logic.pop("copy")
         return {"lut": {"unit": 1, **self.lut, **logic}, "ff": {"unit": 1, **self.ff, "copy": copy}}
@@ -243,20 +251,41 @@ def estimate(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family
 
     Without DSP blocks.  Raises N2uqError for a kind or a family that nothing is known of.
     """
+    return estimates(node, reads, edge, fold, family, (fold.memory,))[0]
+
+
+def estimates(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str,
+              memories: Sequence[str]) -> list[Cost]:
+    """`estimate` with each of the styles `memories` of weight memory, at little more than one."""
     if family not in FAMILIES:
         raise N2uqError(f"family: estimates are for {', '.join(FAMILIES)}, "
                         f"not {family or 'nothing'}")
     if isinstance(node, Unrolled):
         unit = UnrolledUnit(node, reads[0], edge, levels=fold.levels, lut=fold.lut)
         compared = COMPARED[family] * edge.channels * (node.threshold is not None)
-        return Cost(unit.graph.luts + compared, unit.registers)
+        return [Cost(unit.graph.luts + compared, unit.registers)] * len(memories)
     made = parts(node, reads, edge, fold, family)
     if made.key == "Input":
-        return Cost()
+        return [Cost()] * len(memories)
     weights = _weights()[family][made.key]
-    found = {of: weighed(counts, weights[of]) for of, counts in made.counts.items()}
-    return Cost(found["lut"], found["ff"], sum(memory.bram for memory in made.memories),
-                sum(memory.lutram for memory in made.memories))
+    lut, ff = weights["lut"], weights["ff"]
+    found = Cost(lut["unit"] + weighed(made.lut, lut), ff["unit"] + weighed(made.ff, ff))
+    for memory in made.memories:
+        found = found.plus(_mapped(memory, lut, ff))
+    return [found.plus(_mapped(made.weights[style], lut, ff)) for style in memories
+            ] if made.weights else [found] * len(memories)
+
+
+def _mapped(memory: Memory, lut: Counts, ff: Counts) -> Cost:
+    """What a memory costs in a unit of these weights."""
+    return Cost(memory.table * lut["table"] + memory.deep * lut["deep"]
+                + memory.select * lut["select"], memory.copy * ff["copy"],
+                memory.bram, memory.lutram)
+
+
+def _roms(depth: int, width: int, family: str) -> dict[str, Memory]:
+    """A memory of weights in each style."""
+    return {style: rom(depth, width, family, style=style) for style in MEMORIES}
 
 
 # --- What the kinds of units are made of ---------------------------------------------------------
@@ -384,7 +413,7 @@ def _(node: DepthwiseMatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold, fa
     return Parts("DepthwiseMatVec",
                  {**pool.lut, "multiply": pe * bits * width, "address": _count(length)},
                  {**pool.ff, "in": pe * (width + product), "address": _count(length)},
-                 (*pool.memories, rom(length, pe * bits, family)))
+                 pool.memories, _roms(length, pe * bits, family), fold.memory)
 
 
 class Tree(NamedTuple):
@@ -495,7 +524,8 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str
     return Parts(key,
                  {**lut, "replay": simd * a * (folds > 1), "count": count},
                  {**ff, "term": pe * width, "vector": simd * a, "control": count + 3 * levels},
-                 (rom(rows, pe * simd * bits, family), *vector, Memory(0, srl * xcup)))
+                 (*vector, Memory(0, srl * xcup)), _roms(rows, pe * simd * bits, family),
+                 fold.memory)
 
 
 def _table(node: MatVec, a: int, low: int, size: int, term: int, family: str) -> int:

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save
 from . import __version__, golden
 from .data import channels_last, from_arrays, images_for
 from .errors import N2uqError
-from .folding import Folding, fold_cycles, load_folding, save_folding
+from .folding import Folding, fold_cycles, load_folding, save_folding, style_of
 from .hw.build import (
     WRAPPER,
     Accelerator,
@@ -31,7 +31,7 @@ from .hw.build import (
 )
 from .hw.memory import hex_rows
 from .hw.stream import Library
-from .ir import Flatten, Graph, MatVec, Threshold, Unrolled, describe, load_graph
+from .ir import Flatten, Graph, describe, load_graph
 from .sim.sizing import size_fifos
 from .templates import render
 from .tools import rtlil_to_verilog
@@ -81,11 +81,11 @@ def library_verilog(library: Library, name: str) -> dict[str, str]:
     """Texts by file name: `<name>.v` with all modules of `library`, and the files these read."""
     verilog = rtlil_to_verilog("\n".join(library.rtlil().values()))
     memories = sorted(library.memories.items())
-    rows = [{"module": module, "file": f"{module}.hex", "depth": len(bits),
-             "width": bits.shape[1], "address": (len(bits) - 1).bit_length()}
-            for module, bits in memories]
+    rows = [{"module": module, "file": f"{module}.hex", "depth": len(bits), "width": bits.shape[1],
+             "address": (len(bits) - 1).bit_length(), "attributes": attributes}
+            for module, (bits, attributes) in memories]
     return {f"{name}.v": render("library.v.j2", verilog=verilog, memories=rows),
-            **{f"{module}.hex": hex_rows(bits).decode() for module, bits in memories}}
+            **{f"{module}.hex": hex_rows(bits).decode() for module, (bits, _) in memories}}
 
 
 def accelerator_verilog(graph: Graph, folding: Folding) -> dict[str, str]:
@@ -108,9 +108,8 @@ def report(graph: Graph, folding: Folding) -> dict[str, Any]:
         if isinstance(node, Flatten):
             continue
         fold = folding[node.name]
-        style = {MatVec: fold.form, Unrolled: fold.form, Threshold: fold.style}.get(type(node), "")
         rows.append(row | {
-            "pe": fold.pe, "simd": fold.simd, "style": style,
+            "pe": fold.pe, "simd": fold.simd, "style": style_of(node, fold),
             "cycles": fold_cycles(node, graph.reads(node), graph.edges[node.name], fold)})
     return {"name": graph.name, "version": __version__, "macs": sum(row["macs"] for row in rows),
             "weight_bits": sum(row["weight_bits"] * row["weights"] for row in rows),

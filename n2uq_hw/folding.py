@@ -21,6 +21,7 @@ from .heaps import LUTS
 from .ir import (
     MAX_ELEMENTS,
     ArgMax,
+    DepthwiseMatVec,
     Edge,
     Flatten,
     Graph,
@@ -33,12 +34,14 @@ from .ir import (
     WidthConvert,
 )
 
-__all__ = ["FORMS", "STYLES", "UNROLLED", "Fold", "Folding", "check", "choices", "choose",
-           "divided", "fifo_names", "fold_cycles", "folds_of", "lanes_in", "lanes_out",
-           "load_folding", "out_of_reach", "reach", "save_folding", "slowest_window", "unrolled"]
+__all__ = ["FORMS", "MEMORIES", "STYLES", "UNROLLED", "Fold", "Folding", "check", "choices",
+           "choose", "divided", "fifo_names", "fold_cycles", "folds_of", "keys_of", "lanes_in",
+           "lanes_out", "load_folding", "out_of_reach", "reach", "save_folding", "slowest_window",
+           "style_of", "unrolled"]
 
 STYLES = ("parallel", "search")            # of a Threshold, see hw/threshold.py
 FORMS = ("planes", "product", "direct")    # of a MatVec's products, see hw/mac.py
+MEMORIES = ("auto", "block", "logic")      # of weights' ROMs, see hw/memory.py
 UNROLLED = "unrolled"                      # a MatVec in logic, see hw/unrolled.py
 
 
@@ -47,15 +50,17 @@ class Fold:
     """Folding of one unit: `pe` lanes out, `simd` lanes in (MatVec only), style and product form.
 
     `style` is how a Threshold compares, one of `STYLES`; `form` how a MatVec multiplies, one of
-    `FORMS`; `depth` are the beats of a Fifo on an Add, see `fifo_names`.  A MatVec of form UNROLLED
-    takes a vector per cycle and has its Threshold in it; a register follows so many `levels`, and
-    its logic suits LUTs of `lut` inputs, see hw/unrolled.py.
+    `FORMS`; `memory` what holds weights, one of `MEMORIES`: block RAM, logic, or what synthesis
+    finds best; `depth` are the beats of a Fifo on an Add, see `fifo_names`.  A MatVec of form
+    UNROLLED takes a vector per cycle and has its Threshold in it; a register follows so many
+    `levels`, and its logic suits LUTs of `lut` inputs, see hw/unrolled.py.
     """
 
     pe: int = 1
     simd: int = 1
     style: str = "parallel"
     form: str = "planes"
+    memory: str = "auto"
     depth: int = 0
     levels: int = 2
     lut: int = 6
@@ -63,8 +68,10 @@ class Fold:
 
 Folding = dict[str, Fold]
 FIFOS = "fifos"                          # key of the FIFOs' depths in a file
-KEYS = ("pe", "simd", "style", "form", "levels", "lut")  # of a unit
+KEYS = ("pe", "simd", "style", "form", "memory", "levels", "lut")  # of a unit
 _LISTED = f"{', '.join(KEYS[:-1])} or {KEYS[-1]}"
+_OWN: dict[type[Node], tuple[str, ...]] = {  # beside PE
+    MatVec: ("simd", "form", "memory"), DepthwiseMatVec: ("memory",), Threshold: ("style",)}
 
 
 def fifo_names(graph: Graph) -> list[str]:
@@ -142,7 +149,7 @@ def check(graph: Graph, folding: Folding) -> None:
             continue
         fold = folding[node.name]
         forms = (*FORMS, UNROLLED) if isinstance(node, MatVec) else FORMS
-        for key, names in (("style", STYLES), ("form", forms)):
+        for key, names in (("style", STYLES), ("form", forms), ("memory", MEMORIES)):
             if getattr(fold, key) not in names:
                 raise N2uqError(f"{node.name}: {key} must be one of {', '.join(names)}, "
                                 f"not {getattr(fold, key)!r}")
@@ -254,15 +261,26 @@ def _divisors(n: int) -> tuple[int, ...]:
     return *low, *(n // d for d in reversed(low) if d * d < n)
 
 
+def keys_of(node: Node, fold: Fold) -> tuple[str, ...]:
+    """What the kind of the node has to choose, by field of its Fold."""
+    if fold.form == UNROLLED:
+        return ("pe", "simd", "form", "levels", "lut")
+    return ("pe", *_OWN.get(type(node), ()))
+
+
+def style_of(node: Node, fold: Fold) -> str:
+    """The styles that are chosen, in words: "planes, block"."""
+    found = [getattr(fold, key) for key in keys_of(node, fold)
+             if key in ("style", "form", "memory")]
+    return ", ".join(word for word in found if word != MEMORIES[0])
+
+
 def save_folding(folding: Folding, graph: Graph, path: Path) -> None:
     """Write the folding as YAML, one line per unit with all that its kind has to choose.
 
     The depths of FIFOs come last, under a key of their own.
     """
-    more = {MatVec: ("simd", "form"), Threshold: ("style",)}
-    rows = {node.name: {key: getattr(fold, key) for key in (
-                "pe", *more.get(type(node), ()), *(("levels", "lut") if fold.form == UNROLLED
-                                                   else ()))}
+    rows = {node.name: {key: getattr(fold, key) for key in keys_of(node, fold)}
             for node in graph.nodes if node.name in folding for fold in [folding[node.name]]}
     text = "".join(f"{name}: {yaml.safe_dump(row, default_flow_style=True, sort_keys=False)}"
                    for name, row in rows.items())
@@ -308,7 +326,7 @@ def load_folding(path: Path, graph: Graph) -> Folding:
         node = graph[name]
         whole = {key: total for key, (_, total) in divided(
             node, graph.reads(node), graph.edges[name]).items()
-                 } if row.get("form") == UNROLLED else {}
+                 } | {"memory": MEMORIES[0]} if row.get("form") == UNROLLED else {}
         folding[name] = Fold(**{**asdict(folding[name]), **whole, **row})
     if not isinstance(depths, dict):
         raise N2uqError(f"{path}: {FIFOS} must map FIFOs to depths, not {depths!r}")

@@ -14,15 +14,17 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from math import ceil, prod
 from typing import Any
 
 import numpy as np
 
-from .cost import Cost, estimate
+from .cost import Cost, estimate, estimates
 from .errors import N2uqError
 from .folding import (
     FORMS,
+    MEMORIES,
     STYLES,
     Fold,
     Folding,
@@ -34,10 +36,12 @@ from .folding import (
     lanes_out,
     out_of_reach,
     reach,
+    style_of,
 )
 from .hw.build import fifo_depth, hardware_graph
 from .hw.stream import convert_width
 from .ir import (
+    DepthwiseMatVec,
     Edge,
     Fifo,
     Flatten,
@@ -168,16 +172,25 @@ class Problem:
             places = [(sides[0].index(a), sides[1].index(b))
                       for a, b in zip(takes, gives, strict=True)]
             takes, gives = sides
-        styles = [(style, form) for style in (STYLES if isinstance(node, Threshold) else STYLES[:1])
-                  for form in (FORMS if isinstance(node, MatVec) else FORMS[:1])]
+        styles = list(product(STYLES if isinstance(node, Threshold) else STYLES[:1],
+                              FORMS if isinstance(node, MatVec) else FORMS[:1]))
+        auto, *memories = MEMORIES
+        if not isinstance(node, MatVec | DepthwiseMatVec):
+            memories = [auto]
         shape = tuple(n + 1 for n in max(places))
-        costs, cycles = np.zeros((*shape, len(styles), 4)), np.zeros(shape)
+        costs, cycles = np.zeros((*shape, len(styles) * len(memories), 4)), np.zeros(shape)
         made = {}
         for fold, at in zip(folds, places, strict=True):
             cycles[at] = fold_cycles(node, reads, edge, fold)
             for k, style in enumerate(styles):
-                made[*at, k] = Fold(fold.pe, fold.simd, *style)
-                costs[*at, k] = estimate(node, reads, edge, made[*at, k], self.family)
+                found = estimates(node, reads, edge, Fold(fold.pe, fold.simd, *style), self.family,
+                                  memories)
+                for j, (memory, cost) in enumerate(zip(memories, found, strict=True),
+                                                   k * len(memories)):
+                    # Of one word, there is nothing to choose.
+                    made[*at, j] = Fold(fold.pe, fold.simd, *style,
+                                        memory if found[0] != found[-1] else auto)
+                    costs[*at, j] = cost
         return _Unit(takes, gives, costs, cycles, made, {
             (fold.pe, fold.simd): at for fold, at in zip(folds, places, strict=True)})
 
@@ -391,7 +404,7 @@ def described(problem: Problem, folding: Folding, cycles: float) -> dict[str, An
         macs = fold.pe * fold.simd if isinstance(node, MatVec) else 0
         rows.append({
             "name": node.name, "kind": type(node).__name__, "pe": fold.pe, "simd": fold.simd,
-            "style": {MatVec: fold.form, Threshold: fold.style}.get(type(node), ""),
+            "style": style_of(node, fold),
             "multipliers": macs, "cycles": fold_cycles(
                 node, graph.reads(node), graph.edges[node.name], fold),
             **_counted(priced.pop(node.name))})

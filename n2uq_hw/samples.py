@@ -173,17 +173,18 @@ def _weights(rng: np.random.Generator, shape: tuple[int, int], bits: int, odd: b
 
 
 def _matvec(rng: np.random.Generator, outputs: int, inputs: int, weight_bits: int, act_bits: int,
-            pe: int, simd: int, form: str, odd: bool = True, signed: bool = False
-            ) -> tuple[Nodes, Fold]:
+            pe: int, simd: int, form: str, odd: bool = True, signed: bool = False,
+            memory: str = "auto") -> tuple[Nodes, Fold]:
     return [_x((1, 1, inputs), act_bits, signed), ir.MatVec(
         "y", ("x",), weights=_weights(rng, (outputs, inputs), weight_bits, odd))], Fold(
-            pe, simd, form=form)
+            pe, simd, form=form, memory=memory)
 
 
 def _depthwise(rng: np.random.Generator, positions: int, channels: int, weight_bits: int,
-               act_bits: int, pe: int) -> tuple[Nodes, Fold]:
+               act_bits: int, pe: int, memory: str = "auto") -> tuple[Nodes, Fold]:
     return [_x((2, 2, positions * channels), act_bits), ir.DepthwiseMatVec(
-        "y", ("x",), weights=_weights(rng, (positions, channels), weight_bits, True))], Fold(pe)
+        "y", ("x",), weights=_weights(rng, (positions, channels), weight_bits, True))
+            ], Fold(pe, memory=memory)
 
 
 def _threshold(rng: np.random.Generator, channels: int, steps: int, acc_bits: int, pe: int,

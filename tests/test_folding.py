@@ -19,6 +19,7 @@ from n2uq_hw.folding import (
     fold_cycles,
     load_folding,
     save_folding,
+    style_of,
 )
 from n2uq_hw.ir import (
     ArgMax,
@@ -131,6 +132,7 @@ def test_targets_out_of_reach(graph: Graph, target: int, message: str) -> None:
     ("quan1", {"style": "serial"}, "quan1: style must be one of parallel, search, not 'serial'"),
     ("conv1", {"form": ""}, "conv1: form must be one of planes, product, direct, unrolled, not "
      "''"),
+    ("conv2", {"memory": "bram"}, "conv2: memory must be one of auto, block, logic, not 'bram'"),
     ("quan1", {"form": "unrolled"}, "quan1: form must be one of planes, product, direct, not "
      "'unrolled'"),
     ("conv2", {"form": "unrolled", "pe": 16, "simd": 144},
@@ -156,6 +158,19 @@ def test_one_table_serves_any_number_of_elements() -> None:
     check(graph, {**folds, shared.name: Fold(pe=98)})
 
 
+def test_weights_lie_where_they_cost_least(graph: Graph) -> None:
+    """By hand, on xcup, where a block is worth 160 LUTs and gives 36 bits at once."""
+    folds = choose(graph, 2304)
+    # 36 words of 256 bits: 8 blocks, 1,280 LUTs' worth, or 256 columns of two LUTs at most.
+    assert (folds["conv2"].pe * folds["conv2"].simd, folds["conv2"].memory) == (128, "logic")
+    # 144 words of 128 bits: 4 blocks, 640 LUTs' worth, or 128 columns of about ten LUTs.
+    assert (folds["conv3"].pe * folds["conv3"].simd, folds["conv3"].memory) == (64, "block")
+    assert style_of(graph["conv3"], folds["conv3"]) == "direct, block"
+    assert style_of(graph["pool2"], folds["pool2"]) == ""
+    mlp = lower(find_net("digits_mlp_w2a2"))
+    assert choose(mlp, 1)["fc1"].memory == "auto"  # of one word there is nothing to choose
+
+
 def test_styles_go_by_channel_groups(graph: Graph) -> None:
     folds = choose(graph)
     assert (folds["quan2"].pe, folds["quan2"].style) == (4, "search")  # 8 groups of 32 channels
@@ -166,7 +181,7 @@ def test_styles_go_by_channel_groups(graph: Graph) -> None:
 @pytest.mark.parametrize("cycles", [None, 2304, 100_000])
 def test_files_keep_what_they_are_given(graph: Graph, tmp_path: Path, cycles: int | None) -> None:
     folds = choose(graph, cycles)
-    folds["conv2"] = Fold(pe=4, simd=9, form="direct")
+    folds["conv2"] = Fold(pe=4, simd=9, form="direct", memory="logic")
     folds["conv3"] = Fold()  # all that is default must be written, too: `choose` says otherwise
     folds["quan2"] = Fold(pe=8, style="search")
     folds["quan3"] = Fold()
@@ -174,7 +189,7 @@ def test_files_keep_what_they_are_given(graph: Graph, tmp_path: Path, cycles: in
     save_folding(folds, graph, tmp_path / "folding.yaml")
     assert load_folding(tmp_path / "folding.yaml", graph) == folds
     text = (tmp_path / "folding.yaml").read_text()
-    assert "conv2: {pe: 4, simd: 9, form: direct}\n" in text
+    assert "conv2: {pe: 4, simd: 9, form: direct, memory: logic}\n" in text
     assert "quan2: {pe: 8, style: search}\n" in text and "pool2: {pe: " in text
 
 
@@ -205,8 +220,9 @@ def test_units_left_out_keep_the_chosen_folding(graph: Graph, tmp_path: Path) ->
 @pytest.mark.parametrize("text,message", [
     ("a: [", "not YAML"), ("- 1", "must map layer names to foldings, not list"), ("", "NoneType"),
     ("conv9: {pe: 1}", "conv9 must be a unit of digits_cnn_w2a2"),
-    ("conv2: 7", "conv2 must map pe, simd, style, form, levels or lut, not 7"),
-    ("conv2: {lanes: 7}", "conv2: key must be pe, simd, style, form, levels or lut, not lanes"),
+    ("conv2: 7", "conv2 must map pe, simd, style, form, memory, levels or lut, not 7"),
+    ("conv2: {lanes: 7}",
+     "conv2: key must be pe, simd, style, form, memory, levels or lut, not lanes"),
     ("conv2: {pe: two}", "conv2.pe must be int, not 'two'"),
     ("conv2: {pe: true}", "conv2.pe must be int, not True"),
     ("conv2: {pe: 12}", "conv2: PE must divide the 32 output channels, not 12"),

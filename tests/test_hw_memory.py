@@ -17,8 +17,10 @@ from test_hw_matvec import matvec, odd
 from test_hw_threshold import nodes, threshold
 from units import SCENARIOS, Bench, Case
 
+from n2uq_hw import cost
+from n2uq_hw.cost import FAMILIES
 from n2uq_hw.emit import library_verilog
-from n2uq_hw.folding import STYLES
+from n2uq_hw.folding import MEMORIES, STYLES
 from n2uq_hw.hw import memory
 from n2uq_hw.hw.memory import FILE_BITS, bits_of, hex_rows, rom, words
 from n2uq_hw.hw.stream import Library, Unit, beats
@@ -29,15 +31,15 @@ from n2uq_hw.synth import synthesize
 class RomUnit(Unit):
     """The words at the addresses that come."""
 
-    def __init__(self, bits: np.ndarray) -> None:
-        self.bits = bits
+    def __init__(self, bits: np.ndarray, style: str = "auto") -> None:
+        self.bits, self.style = bits, style
         super().__init__(beats(Shape((len(bits) - 1).bit_length()), 1),
                          beats(Shape(1), bits.shape[1]))
 
     def elaborate(self, platform):
         m = Module()
         enable = Signal()
-        port = rom(m, "words", self.bits, platform)
+        port = rom(m, "words", self.bits, platform, self.style)
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
                      port.addr.eq(self.i.payload[0]), port.en.eq(enable),
                      self.o.payload.as_value().eq(port.data)]
@@ -125,6 +127,28 @@ def test_synthesis_sees_block_ram(tmp_path: Path, family: str, blocks: int) -> N
     files[1].write_bytes(hex_rows(np.zeros_like(case.unit.bits)))
     zeros = synthesize(files, case.name, family, work=tmp_path / "work")
     assert json.dumps(zeros.as_dict()) != before and zeros.total.bram == 0
+
+
+@pytest.mark.parametrize("in_files", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("depth,width", [(8, 20), (300, 40)])
+def test_synthesis_obeys_the_style(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int,
+                                   width: int, family: str, in_files: bool) -> None:
+    """Block RAM for few bits, and logic for many; left to itself, it takes the other."""
+    if in_files:
+        monkeypatch.setattr(memory, "FILE_BITS", 1)
+    bits, found = contents(depth, width), {}
+    for style in MEMORIES:
+        library = Library()
+        library.signature("unit", lambda style=style: RomUnit(bits, style))
+        files = library_verilog(library, "rom")
+        for name, text in files.items():
+            (tmp_path / name).write_text(text)
+        total = synthesize([tmp_path / name for name in files], "unit", family,
+                           work=tmp_path / "work").total
+        assert total.bram == cost.rom(depth, width, family, style=style).bram
+        found[style] = total.bram > 0
+    assert found == {"auto": depth == 300, "block": True, "logic": False}
 
 
 def test_verilog_names_its_files(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from n2uq_hw.cost import Cost, estimate
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.folding import (
     FORMS,
+    MEMORIES,
     STYLES,
     Fold,
     Folding,
@@ -84,10 +85,12 @@ GRAPHS: dict[str, tuple[Node, ...]] = {
 
 
 def styles(node: Node, fold: Fold) -> Iterator[Fold]:
-    """The fold in every style and form that its unit has."""
+    """The fold in every style, form and weight memory that its unit has."""
+    words = node.weights.size // (fold.pe * fold.simd) if isinstance(node, MatVec) else 1
     for style in STYLES if isinstance(node, Threshold) else STYLES[:1]:
         for form in FORMS if isinstance(node, MatVec) else FORMS[:1]:
-            yield Fold(fold.pe, fold.simd, style, form)
+            for memory in MEMORIES[1:] if words > 1 else MEMORIES[:1]:
+                yield Fold(fold.pe, fold.simd, style, form, memory)
 
 
 def all_foldings(graph: Graph, cycles: int, family: str) -> Iterator[Folding]:

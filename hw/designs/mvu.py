@@ -155,13 +155,15 @@ class SumsUnit(FoldedUnit):
     pe, simd: divisors of N and K; `simd` is the lanes of the design.
     """
 
-    def __init__(self, node: CodedMatVec, edge: Edge, out: Edge, *, pe: int, simd: int) -> None:
+    def __init__(self, node: CodedMatVec, edge: Edge, out: Edge, *, pe: int, simd: int,
+                 memory: str = "auto") -> None:
         if simd != node.design.lanes:
             raise N2uqError(f"{node.name}: SIMD must be the {node.design.lanes} lanes of its "
                             f"design, not {simd}")
         self.design, self.sums = node.design, Sums.of(node, edge)
         made = self.sums.layout(pe) if self.design.finishes else beats(element(out), pe)
-        super().__init__(node, edge, made, pe=pe, simd=simd, **load_ports(self.design))
+        super().__init__(node, edge, made, pe=pe, simd=simd, memory=memory,
+                         **load_ports(self.design))
 
     def elaborate(self, platform):
         m, design = Module(), self.design
@@ -263,8 +265,9 @@ class CodedMatVecUnit(Unit):
     the PEs take turns.  A vector takes ``(N/PE)·(K/SIMD)`` cycles.  Parameters as of SumsUnit.
     """
 
-    def __init__(self, node: CodedMatVec, edge: Edge, out: Edge, *, pe: int, simd: int) -> None:
-        self.sums = SumsUnit(node, edge, out, pe=pe, simd=simd)
+    def __init__(self, node: CodedMatVec, edge: Edge, out: Edge, *, pe: int, simd: int,
+                 memory: str = "auto") -> None:
+        self.sums = SumsUnit(node, edge, out, pe=pe, simd=simd, memory=memory)
         self.pe, self.lanes = pe, finish_lanes(pe, self.sums.beats)
         self.finish = FinishUnit(node.design, self.sums.sums, out, pe=self.lanes)
         super().__init__(self.sums.i.payload.shape(), self.finish.o.payload.shape(),
@@ -289,7 +292,7 @@ class CodedMatVecUnit(Unit):
 @unit.register
 def _(node: CodedMatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
     make = CodedMatVecUnit if node.design.finishes else SumsUnit
-    return make(node, reads[0], edge, pe=fold.pe, simd=fold.simd)
+    return make(node, reads[0], edge, pe=fold.pe, simd=fold.simd, memory=fold.memory)
 
 
 @lanes_out.register
