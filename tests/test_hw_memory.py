@@ -131,7 +131,7 @@ def test_synthesis_sees_block_ram(tmp_path: Path, family: str, blocks: int) -> N
 
 @pytest.mark.parametrize("in_files", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("depth,width", [(8, 20), (300, 40)])
+@pytest.mark.parametrize("depth,width", [(8, 20), (512, 18)])
 def test_synthesis_obeys_the_style(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int,
                                    width: int, family: str, in_files: bool) -> None:
     """Block RAM for few bits, and logic for many; left to itself, it takes the other."""
@@ -148,7 +148,7 @@ def test_synthesis_obeys_the_style(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                            work=tmp_path / "work").total
         assert total.bram == cost.rom(depth, width, family, style=style).bram
         found[style] = total.bram > 0
-    assert found == {"auto": depth == 300, "block": True, "logic": False}
+    assert found == {"auto": depth == 512, "block": True, "logic": False}
 
 
 def test_verilog_names_its_files(tmp_path: Path) -> None:
