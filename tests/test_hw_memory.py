@@ -20,7 +20,7 @@ from units import SCENARIOS, Bench, Case
 from n2uq_hw import cost
 from n2uq_hw.cost import FAMILIES
 from n2uq_hw.emit import library_verilog
-from n2uq_hw.folding import MEMORIES, STYLES
+from n2uq_hw.folding import STYLES
 from n2uq_hw.hw import memory
 from n2uq_hw.hw.memory import FILE_BITS, bits_of, hex_rows, rom, words
 from n2uq_hw.hw.stream import Library, Unit, beats
@@ -129,26 +129,22 @@ def test_synthesis_sees_block_ram(tmp_path: Path, family: str, blocks: int) -> N
     assert json.dumps(zeros.as_dict()) != before and zeros.total.bram == 0
 
 
-@pytest.mark.parametrize("in_files", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("depth,width", [(8, 20), (512, 18)])
+@pytest.mark.parametrize("depth,width,style,file_bits", [
+    (8, 20, "block", FILE_BITS), (512, 18, "logic", 1)], ids=["block", "logic"])
 def test_synthesis_obeys_the_style(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int,
-                                   width: int, family: str, in_files: bool) -> None:
-    """Block RAM for few bits, and logic for many; left to itself, it takes the other."""
-    if in_files:
-        monkeypatch.setattr(memory, "FILE_BITS", 1)
-    bits, found = contents(depth, width), {}
-    for style in MEMORIES:
-        library = Library()
-        library.signature("unit", lambda style=style: RomUnit(bits, style))
-        files = library_verilog(library, "rom")
-        for name, text in files.items():
-            (tmp_path / name).write_text(text)
-        total = synthesize([tmp_path / name for name in files], "unit", family,
-                           work=tmp_path / "work").total
-        assert total.bram == cost.rom(depth, width, family, style=style).bram
-        found[style] = total.bram > 0
-    assert found == {"auto": depth == 512, "block": True, "logic": False}
+                                   width: int, style: str, file_bits: int, family: str) -> None:
+    """Block RAM for few bits, in the text, and logic for many, in a file."""
+    monkeypatch.setattr(memory, "FILE_BITS", file_bits)
+    library = Library()
+    library.signature("unit", lambda: RomUnit(contents(depth, width), style))
+    files = library_verilog(library, "rom")
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    found = synthesize([tmp_path / name for name in files], "unit", family,
+                       work=tmp_path / "work").total.bram
+    assert found == cost.rom(depth, width, family, style=style).bram == (style == "block")
+    assert cost.rom(depth, width, family).bram == (style == "logic")  # left to itself
 
 
 def test_verilog_names_its_files(tmp_path: Path) -> None:
