@@ -369,8 +369,9 @@ def build(
         unroll: Annotated[int | None, typer.Option(
             metavar="LEVELS", help="Every MatVec in logic, all other units with all the lanes that "
             "they can have; a register after so many levels of carry chains.")] = None,
-        lut: Annotated[int, typer.Option(
-            help="With --unroll: inputs of the LUTs that the logic suits, 6 (Xilinx) or 4.")] = 6,
+        lut: Annotated[int | None, typer.Option(
+            help="With --unroll: inputs of the LUTs that the logic suits, 6 (Xilinx, the default) "
+            "or 4.")] = None,
         top1: Annotated[bool, typer.Option(
             help="Put out the class index instead of the logits.")] = False,
         fifo_budget: FifoBudget = 0.0, least_fifos: LeastFifos = False,
@@ -388,8 +389,10 @@ def build(
         if unroll is not None and (folding is not None or cycles is not None):
             raise N2uqError("--unroll excludes --folding and --cycles, and is given beside "
                             f"{folding or cycles}")
+        if unroll is None and lut is not None:
+            raise N2uqError(f"--lut must come with --unroll, and is given without: {lut}")
         folds = (_folding(graph, folding, cycles) if unroll is None
-                 else unrolled(graph, unroll, lut))
+                 else unrolled(graph, unroll, 6 if lut is None else lut))
         sized = size_fifos(graph, folds, **_sizing(fifo_budget, least_fifos))
         made = _build(given, graph, out, sized.folding, data_path, progress)
     if as_json:

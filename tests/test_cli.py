@@ -153,6 +153,7 @@ BUILD = "build net.safetensors --out o"
     (f"{BUILD} --unroll 2 --cycles 9", "--unroll excludes --folding and --cycles, and is given"),
     (f"{BUILD} --unroll 0", "conv1: levels must be at least 1, not 0"),
     (f"{BUILD} --unroll 2 --lut 5", "conv1: lut must be 4 or 6, not 5"),
+    (f"{BUILD} --lut 4", "--lut must come with --unroll, and is given without: 4"),
     (f"{BUILD} --cycles 0", "cycles per image must be at least 1, not 0"),
     (f"{BUILD} --cycles 1", "1 cannot be reached"),
     (f"{BUILD} --cycles x", "'--cycles': Input should be a valid integer"),

@@ -163,9 +163,9 @@ def test_small_memories_stay_in_the_text() -> None:
 
 def test_two_memories_of_one_name() -> None:
     library = Library()
-    library.memory("words", contents(2, 2))
+    library.memory("words", contents(2, 2), {})
     with pytest.raises(NameError, match="words: a memory of this name is there already"):
-        library.memory("words", contents(2, 2))
+        library.memory("words", contents(2, 2), {})
 
 
 def test_words_pack_the_first_value_low() -> None:
