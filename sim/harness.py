@@ -17,6 +17,7 @@ __all__ = ["Dut", "Record", "Run", "Sink", "Source", "Tap", "harness_verilog", "
            "read_cycles", "read_record", "stall_pattern", "streams", "unpack", "write_inputs"]
 
 DRAIN = 16  # cycles the harness listens after the last expected beat, for one too many
+PERIOD = 10  # ns; the first rising edge comes after half of it
 _CYCLE = 5  # bytes of a cycle number in the logs
 
 
@@ -203,7 +204,7 @@ def harness_verilog(duts: Sequence[Dut]) -> str:
             "sources": list(enumerate(dut.sources, port)),
             "sinks": list(enumerate(dut.sinks, middle)), "taps": list(enumerate(dut.taps, tap))})
         port, tap = middle + len(dut.sinks), tap + len(dut.taps)
-    return render("harness.sv.j2", duts=rows, ports=port, drain=DRAIN)
+    return render("harness.sv.j2", duts=rows, ports=port, drain=DRAIN, period=PERIOD)
 
 
 def write_inputs(folder: Path, duts: Sequence[Dut], stalls: tuple[float, float], seed: int,

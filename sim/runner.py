@@ -175,13 +175,13 @@ def _verilate(sources: Sequence[str], build: Path, report: Progress) -> None:
     """Compile `sources` in the folder `build` to `simulator`, with Verilator and g++.
 
     Not by cocotb's own runner: that makes every signal public, which costs Verilator most of
-    its optimizations, where the bench sees five signals of the harness.
+    its optimizations, where the bench sees four signals of the harness.
     """
     verilator = tools.verilator()
     libs = config.libs_dir
     report("verilate", 0.0)
     tools.run([
-        verilator.command, "-cc", "--exe", "--vpi", "-O3", "-Wno-fatal", "--no-timing",
+        verilator.command, "-cc", "--exe", "--vpi", "-O3", "-Wno-fatal", "--timing",
         "--top-module", "harness", "--prefix", "Vtop", "-Mdir", ".", "-o", "simulator",
         "--timescale", "/".join(_TIMESCALE),
         "-LDFLAGS", f"-Wl,-rpath,{libs} -L{libs} -lcocotbvpi_verilator",
@@ -214,7 +214,7 @@ def _runtime(verilator: tools.Verilator) -> Path:
     except RuntimeError:  # a user without a home
         cache = Path(os.devnull)
     key = hashlib.sha256(json.dumps([
-        verilator.command, verilator.version, verilator.env.get("MAKEFLAGS", ""),
+        "timing", verilator.command, verilator.version, verilator.env.get("MAKEFLAGS", ""),
         tools.versions()["g++"]]).encode()).hexdigest()[:16]
     return cache / "n2uq-hw" / f"verilated-{key}"
 
