@@ -139,7 +139,8 @@ def _(node: Node, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: 
 @needed.register(SumPool)
 def _(node: Node, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: int
       ) -> np.ndarray:
-    groups, positions = edge.channels // gives, read.channels // edge.channels
+    groups = edge.channels // gives
+    positions = read.channels // takes // groups  # in beats
     pixel, group = np.divmod(count - 1, groups)
     return ((pixel + 1) * positions - 1) * groups + group + 1
 

@@ -49,6 +49,7 @@ from .eltwise import (
 from .matvec import MatVecUnit
 from .pool import MaxPoolUnit, SumPoolUnit
 from .stream import (
+    LUT_DEPTH,
     FifoUnit,
     ForkUnit,
     Unit,
@@ -60,10 +61,10 @@ from .stream import (
 )
 from .threshold import ThresholdUnit
 from .unrolled import UnrolledUnit
-from .window import PadUnit, SlidingWindowUnit
+from .window import PadUnit, SlidingWindowUnit, stages
 
-__all__ = ["TOP", "WRAPPER", "Accelerator", "fifo_depth", "hardware_graph", "inputs", "lanes_of",
-           "module_name", "outputs", "saturates", "unit", "unroll"]
+__all__ = ["TOP", "WRAPPER", "Accelerator", "fifo_depth", "gives_whole", "hardware_graph", "inputs",
+           "lanes_of", "module_name", "outputs", "saturates", "unit", "unroll", "window_of"]
 
 TOP, WRAPPER = "accelerator", "axis"  # what modules are called beside those of nodes
 
@@ -161,29 +162,43 @@ def inputs(node: Node) -> dict[str, wiring.Member]:
     return {}
 
 
-def fifo_depth(graph: Graph, node: Node, lanes: int) -> int:
+def window_of(graph: Graph, node: Node) -> SlidingWindow | None:
+    """The SlidingWindow that `node` is, or that reads it, if it is a Pad."""
+    if isinstance(node, Pad):
+        node = next((n for n in graph.nodes if node.name in n.inputs), node)
+    return node if isinstance(node, SlidingWindow) else None
+
+
+def gives_whole(graph: Graph, window: SlidingWindow, fold: Fold) -> bool:
+    """Whether a beat of it is a whole window."""
+    return stages(window, graph.reads(window)[0], fold.pe)[1] is None
+
+
+def fifo_depth(graph: Graph, node: Node, lanes: int, *, whole: bool = False) -> int:
     """Beats of `lanes` elements to queue before `node`, so that it never waits; 0 for no Fifo.
 
     A MatVec takes its vector in the first of its folds; in the others the next vector piles up,
     unless it comes from a window, which makes it in no time.  A line buffer is full until an
     image's last window is read; the pixels pile up that the next image's first window needs beyond
-    the rows that a stride leaves to spare.
+    the rows that a stride leaves to spare.  If windows come `whole`, nothing is ever full: pixels
+    pile up while a Pad gives its frame's first rows, and while the Fifo gives the first of them.
     """
     source, (read,) = graph[node.inputs[0]], graph.reads(node)
     if isinstance(node, Unrolled):  # the path of ready through many registers is long
         return CUT if isinstance(source, Unrolled) else 0
     if isinstance(node, MatVec):
-        return CUT if isinstance(source, SlidingWindow | Input) else read.channels // lanes
+        vector = 0 if isinstance(source, SlidingWindow | Input) else read.channels // lanes
+        return max(vector, CUT)
     if isinstance(source, MatVec) and isinstance(node, Threshold):
         return CUT  # what follows would stall the MatVec through one long path
-    pad = node if isinstance(node, Pad) else None
-    window = next((n for n in graph.nodes if node.name in n.inputs), None) if pad else node
-    if not isinstance(window, SlidingWindow) or isinstance(source, Input | Pad):
+    window = window_of(graph, node)
+    if window is None or isinstance(source, Input | Pad):
         return 0
     (kh, kw), (sh, _) = window.kernel, window.stride
-    top, _, left, _ = pad.frame if pad else (0, 0, 0, 0)
-    pixels = max(kh - sh - top, 0) * read.shape[1] + max(kw - left, 0)
-    return max(pixels * read.channels // lanes, CUT)
+    top, _, left, _ = node.frame if isinstance(node, Pad) else (0, 0, 0, 0)
+    rows, pixels = (top, left + 2) if whole else (max(kh - sh - top, 0), max(kw - left, 0))
+    depth = (rows * read.shape[1] + pixels) * read.channels // lanes
+    return max(depth + (whole and depth > LUT_DEPTH), CUT)
 
 
 def unroll(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
@@ -240,14 +255,16 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
                 for step, width in enumerate(convert_width(lanes[at], wanted)):
                     at = insert(WidthConvert(f"{prefix}_width{step or ''}", (at,), lanes=width),
                                 width)
-                depth = CUT if node.READS > 1 else fifo_depth(graph, node, wanted)
+                window = window_of(graph, node)
+                whole = window is not None and gives_whole(graph, window, folds[window.name])
+                depth = CUT if node.READS > 1 else fifo_depth(graph, node, wanted, whole=whole)
                 if depth:
                     at = insert(Fifo(f"{prefix}_fifo", (at,), depth=depth), wanted)
             sources.append(at)
         nodes.append(type(node)(**{**node.__dict__, "inputs": tuple(sources)}))
         name = tip[node.name] = node.name
         lanes[name] = (lanes[sources[0]] if isinstance(node, Flatten)
-                       else lanes_out(node, folds[name]))
+                       else lanes_out(node, folds[name], graph.edges[name]))
         if (ways := readers[name]) > 1:
             tip[name] = insert(Fork(f"{name}_fork", (name,), ways=ways), lanes[name])
     made = graph.with_nodes(nodes)
@@ -266,7 +283,7 @@ def lanes_of(graph: Graph, folding: Folding, name: str) -> int:
     node = graph[name]
     if isinstance(node, Flatten):
         return lanes_of(graph, folding, node.inputs[0])
-    return lanes_out(node, folding[name])
+    return lanes_out(node, folding[name], graph.edges[name])
 
 
 def saturates(graph: Graph) -> bool:

@@ -1,4 +1,4 @@
-"""Pools: maximum or sum over the positions of a window, channel group by channel group."""
+"""Pools: maximum or sum over the positions of a window, channel group by channel group or whole."""
 
 from __future__ import annotations
 
@@ -18,27 +18,40 @@ class PoolUnit(Unit):
 
     Beats come position by position, each with C/PE channel groups, so C/PE partial results wait in
     a memory.  A window takes ``P·C/PE`` cycles, II = 1; latency 1 cycle from the last position.
+    With PE = P·C a beat is a whole window, and gives a pixel of C channels.
 
     Parameters
     ----------
     node, edge, out: positions, the window edge that is read, the edge that is made.
-    pe: channels per beat, a divisor of C.
+    pe: channels per beat: a divisor of C; or P·C, for which the output has C.
     """
 
     operation: np.ufunc
 
     def __init__(self, node: MaxPool | SumPool, edge: Edge, out: Edge, *, pe: int) -> None:
-        self.groups = divides(f"{node.name}: PE", pe, "channels", out.channels)
-        self.positions, self.pe = node.positions, pe
+        # Positions in a beat, and beats of them; channels per beat of one, and groups of them.
+        self.at_once = node.positions if pe == edge.channels else 1
+        self.positions, self.pe = node.positions // self.at_once, pe // self.at_once
+        self.groups = divides(f"{node.name}: PE", self.pe, "channels", out.channels)
         # A partial result can leave the range of the whole: its exact range is over all positions.
         lo, hi = (self.operation.accumulate(end.reshape(node.positions, -1))
                   for end in (edge.lo, edge.hi))
-        self.partial = beats(shape_for(int(lo.min()), int(hi.max())), pe)
-        super().__init__(beats(element(edge), pe), beats(element(out), pe))
+        self.partial = beats(shape_for(int(lo.min()), int(hi.max())), self.pe)
+        super().__init__(beats(element(edge), pe), beats(element(out), self.pe))
 
     def combine(self, so_far: HdlValue, x: HdlValue) -> HdlValue:
         """The pool's operation on two values."""
         raise TypeError(f"{type(self).__name__} combines nothing")
+
+    def _combined(self, m: Module, name: str, values: list[HdlValue]) -> HdlValue:
+        """Of all values, in pairs, and pairs of those."""
+        while len(values) > 1:
+            pairs = [self.combine(a, b) for a, b in zip(values[::2], values[1::2], strict=False)]
+            made = [Signal(pair.shape(), name=f"{name}_{len(values)}_{k}")
+                    for k, pair in enumerate(pairs)]
+            m.d.comb += [signal.eq(pair) for signal, pair in zip(made, pairs, strict=True)]
+            values = [*made, *values[2 * len(made):]]
+        return values[0]
 
     def elaborate(self, platform):
         m = Module()
@@ -54,7 +67,8 @@ class PoolUnit(Unit):
         m.d.comb += [read.addr.eq(group), write.addr.eq(group), write.en.eq(moved),
                      write.data.eq(result)]
         for lane in range(self.pe):
-            x = self.i.payload[lane]
+            x = self._combined(m, f"lane{lane}", [self.i.payload[position * self.pe + lane]
+                                                  for position in range(self.at_once)])
             m.d.comb += result[lane].eq(Mux(position == 0, x, self.combine(read.data[lane], x)))
         with m.If(enable):
             m.d.sync += self.o.valid.eq(self.i.valid & last)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Value as HdlValue
 from amaranth.lib import memory
 from amaranth.lib.wiring import connect, flipped
 
 from ..ir import Edge, Pad, SlidingWindow, infer
 from .stream import Unit, beats, divides, element, wraps
 
-__all__ = ["KernelRowUnit", "LineBuffer", "PadUnit", "SlidingWindowUnit", "line_buffer", "stages"]
+__all__ = ["KernelUnit", "LineBuffer", "PadUnit", "SlidingWindowUnit", "line_buffer", "stages"]
 
 
 class PadUnit(Unit):
@@ -90,52 +91,84 @@ def line_buffer(node: SlidingWindow, edge: Edge, groups: int) -> LineBuffer:
         (width - kw) * groups + 1, ((kh - 1) * width + kw) * groups - 1)
 
 
-def stages(node: SlidingWindow, edge: Edge, lanes: int) -> list[tuple[SlidingWindow, Edge]]:
-    """The windows, each with what it reads, that a SlidingWindowUnit of `lanes` is made of.
+Windows = tuple[SlidingWindow, Edge]  # and what they are windows of
 
-    `node` itself; or, where a beat is a whole row of the kernel, the 1 × kw windows of the image,
-    and the kh × 1 windows of those: the same elements in the same order.
+
+def stages(node: SlidingWindow, edge: Edge, lanes: int) -> tuple[Windows | None, Windows | None]:
+    """The windows that the two parts of a SlidingWindowUnit make: a KernelUnit, a line buffer.
+
+    A line buffer alone those of `node`; where a beat is a whole window, a KernelUnit alone; where
+    it is a whole row of the kernel, a KernelUnit the 1 × kw windows of the image, and a line buffer
+    the kh × 1 windows of those: always the same elements in the same order.
     """
     (kh, kw), (sh, sw) = node.kernel, node.stride
+    if kh * kw > 1 and lanes == kh * kw * edge.channels:
+        return (node, edge), None
     if kw == 1 or lanes != kw * edge.channels:
-        return [(node, edge)]
+        return None, (node, edge)
     rows = SlidingWindow(f"{node.name}_rows", kernel=(1, kw), stride=(1, sw))
-    return [(rows, edge), (SlidingWindow(node.name, kernel=(kh, 1), stride=(sh, 1)),
-                           infer(rows, edge))]
+    return (rows, edge), (SlidingWindow(node.name, kernel=(kh, 1), stride=(sh, 1)),
+                          infer(rows, edge))
 
 
-class KernelRowUnit(Unit):
-    """The 1 × kw windows of an image, each in one beat, from a shift register of kw pixels.
+class KernelUnit(Unit):
+    """The windows of an image, each in one beat, from a shift register of kw columns of kh pixels.
 
+    A memory holds the kh - 1 rows above the one that comes, a column of them in each of W words.
     Latency from a window's last pixel to its beat: 1 cycle.  It takes a pixel of C channels per
-    cycle, ``H·W`` cycles for an image.
+    cycle, ``H·W`` cycles for an image, and gives a window per cycle at most; the next image follows
+    without a gap.
 
     Parameters
     ----------
-    node, edge: kernel (1, kw) and stride (1, sw), and the image edge.
+    node, edge: kernel and stride, and the image edge.
     """
 
     def __init__(self, node: SlidingWindow, edge: Edge) -> None:
         self.node, self.edge = node, edge
-        channels = edge.channels
-        super().__init__(*(beats(element(edge), n) for n in (channels, node.kernel[1] * channels)))
+        channels, (kh, kw) = edge.channels, node.kernel
+        super().__init__(*(beats(element(edge), n) for n in (channels, kh * kw * channels)))
 
     def elaborate(self, platform):
         m = Module()
-        width, kw, sw = self.edge.shape[1], self.node.kernel[1], self.node.stride[1]
+        (height, width, _), (kh, kw), (sh, sw) = (
+            self.edge.shape, self.node.kernel, self.node.stride)
         enable, moved = Signal(), Signal()
-        # Pixels that come before the one that completes a window.
-        before = Signal(range(max(kw, sw)), init=kw - 1)
         pixel, window = (port.p.as_value() for port in (self.i, self.o))
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
                      moved.eq(enable & self.i.valid)]
-        row_end = wraps(m, Signal(range(width), name="column"), width, moved)
+        column, row = Signal(range(width)), Signal(range(height))
+        row_end = wraps(m, column, width, moved)
+        image_end = wraps(m, row, height, moved & row_end) & row_end
+        whole = (_counts_down(m, "across", kw, sw, moved, row_end)
+                 & _counts_down(m, "down", kh, sh, moved & row_end, image_end))
+        pixels = pixel
+        if kh > 1:
+            m.submodules.lines = lines = memory.Memory(
+                shape=(kh - 1) * len(pixel), depth=width, init=[])
+            write = lines.write_port()
+            read = lines.read_port(transparent_for=[write] if width == 1 else [])
+            pixels = Cat(read.data, pixel)  # the column that comes, from the top down
+            m.d.comb += [write.addr.eq(column), write.en.eq(moved),
+                         write.data.eq(pixels[len(pixel):]),
+                         read.addr.eq(Mux(row_end, 0, column + 1)), read.en.eq(moved)]
         with m.If(moved):
-            m.d.sync += [before.eq(Mux(row_end, kw - 1, Mux(before == 0, sw - 1, before - 1))),
-                         window.eq(Cat(window[len(pixel):], pixel))]
+            for ky in range(kh):
+                of_row = window.word_select(ky, kw * len(pixel))
+                m.d.sync += of_row.eq(Cat(of_row[len(pixel):],
+                                          pixels.word_select(ky, len(pixel))))
         with m.If(enable):
-            m.d.sync += self.o.valid.eq(self.i.valid & (before == 0))
+            m.d.sync += self.o.valid.eq(self.i.valid & whole)
         return m
+
+
+def _counts_down(m: Module, name: str, first: int, every: int, advance: HdlValue, end: HdlValue
+                 ) -> HdlValue:
+    """Whether it is the `first` step since the last `end`, or one of `every` after that."""
+    before = Signal(range(max(first, every)), name=name, init=first - 1)
+    with m.If(advance):
+        m.d.sync += before.eq(Mux(end, first - 1, Mux(before == 0, every - 1, before - 1)))
+    return before == 0
 
 
 class SlidingWindowUnit(Unit):
@@ -152,33 +185,42 @@ class SlidingWindowUnit(Unit):
     window fills up in ``wait = max(0, J + (kh - 1)·(W - kw)·G + 1 - D)``, where J are the words
     from an image's last window's first to the image's end: ``(kh - 1)·(W - kw)·G`` at stride 1.
 
-    With LANES = kw·C a beat is a whole row of the kernel: a KernelRowUnit comes first, and the line
+    With LANES = kw·C a beat is a whole row of the kernel: a KernelUnit comes first, and the line
     buffer holds its beats, ``D = (kh + sh - 2)·W' + 2`` of them.  The latency is 3 cycles.  Where
     kw ≤ kh an image takes ``max(H·W, H'·W'·kh + wait)`` cycles with ``wait = max(0, P + 2 - kh)``:
     P are the pixels from the one that completes beat D - J of the next image, counted from 0, the
     first that there is no room for, to the one that completes beat (kh - 1)·W', the last that its
     first window needs.  At stride 1 the wait is ``(kh - 1)·(W - 1)``.
 
+    With LANES = kh·kw·C a beat is a whole window, and a KernelUnit all there is: latency 1 cycle,
+    ``H·W`` cycles for an image, without a wait.
+
     Parameters
     ----------
     node, edge: kernel and stride, and the image edge.
-    lanes: elements per beat: a divisor of C, or kw·C, for which the input has C.
+    lanes: elements per beat: a divisor of C; or kw·C or kh·kw·C, for which the input has C.
     """
 
     def __init__(self, node: SlidingWindow, edge: Edge, *, lanes: int) -> None:
-        *self.rows, (last, read) = stages(node, edge, lanes)
-        groups = divides(f"{node.name}: lanes", lanes, "channels", read.channels)
-        self.node, self.plan = node, line_buffer(last, read, groups)
-        self.depth = self.plan.depth
+        self.node = node
+        self.kernel, self.lines = stages(node, edge, lanes)
+        if self.lines:
+            last, read = self.lines
+            groups = divides(f"{node.name}: lanes", lanes, "channels", read.channels)
+            self.plan = line_buffer(last, read, groups)
         super().__init__(*(beats(element(edge), n) for n in (min(lanes, edge.channels), lanes)))
 
     def elaborate(self, platform):
         m = Module()
-        kh, plan, depth, i = self.node.kernel[0], self.plan, self.depth, self.i
-        for stage in self.rows:
-            m.submodules.rows = rows = KernelRowUnit(*stage)
-            connect(m, flipped(i), rows.i)
-            i = rows.o
+        i = self.i
+        if self.kernel:
+            m.submodules.kernel = kernel = KernelUnit(*self.kernel)
+            connect(m, flipped(i), kernel.i)
+            i = kernel.o
+        if not self.lines:
+            connect(m, i, flipped(self.o))
+            return m
+        kh, plan, depth = self.node.kernel[0], self.plan, self.plan.depth
         m.submodules.lines = lines = memory.Memory(
             shape=len(i.p.as_value()), depth=depth, init=[])
         write, read = lines.write_port(), lines.read_port()

@@ -150,10 +150,12 @@ def _block(depth: int, width: int, family: str, *, written: bool) -> _Blocks:
 
 
 @lru_cache(2**16)
-def ram(depth: int, width: int, family: str, *, block: bool, ports: int = 2) -> Memory:
+def ram(depth: int, width: int, family: str, *, block: bool, ports: int = 2, apart: bool = False
+        ) -> Memory:
     """A memory that is written; `block` if it is read a cycle ahead, and so may be block RAM.
 
-    With 1 of `ports`, it is read at the address that is written.
+    With 1 of `ports`, it is read at the address that is written; `apart` if Yosys can see that it
+    is never written where it is read.
     """
     if depth * width <= 4 or depth == 1:
         return Memory(select=width * (depth - 1), copy=width * depth)
@@ -168,7 +170,7 @@ def ram(depth: int, width: int, family: str, *, block: bool, ports: int = 2) -> 
     blocks = _block(depth, width, family, written=True)
     if block and blocks.cost <= cost:
         # ECP5's blocks say nothing of a word read while it is written: logic beside them does.
-        beside = width if family == "ecp5" else 0
+        beside = width if family == "ecp5" and not apart else 0
         return Memory(blocks.blocks, select=blocks.select + beside, copy=2 * beside)
     return Memory(0, luts, select=width * (rows - 1), copy=width if block else 0)
 
@@ -346,16 +348,27 @@ def _(node: Pad, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -
 
 @parts.register
 def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
-    *rows, (last, read) = stages(node, reads[0], fold.pe)
-    groups, (kh, kw) = read.channels // fold.pe, last.kernel
-    depth = line_buffer(last, read, groups).depth
-    counts = sum(_count(n) for n in (
-        kw * groups, kh, *edge.shape[:2],
-        *((reads[0].shape[1], max(node.kernel[1], node.stride[1])) if rows else ())))
-    address, shift = _count(depth), _bits(read) * fold.pe * len(rows)
+    kernel, lines = stages(node, reads[0], fold.pe)
+    bits, counts, address, shift, memories = _bits(reads[0]), 0, 0, 0, []
+    if kernel:
+        windows, read = kernel
+        ends = zip(read.shape[:2], windows.kernel, windows.stride, strict=True)
+        counts += sum(_count(n) + _count(before) for n, *of in ends if (before := max(of)) > 1)
+        shift = bits * windows.kernel[0] * windows.kernel[1] * read.channels
+        memories.append(ram(read.shape[1], bits * (windows.kernel[0] - 1) * read.channels, family,
+                            block=True, apart=True))
+    if lines:
+        windows, read = lines
+        groups, (kh, kw) = read.channels // fold.pe, windows.kernel
+        counts += sum(_count(n) for n in (kw * groups, kh, *edge.shape[:2]))
+        depth = line_buffer(windows, read, groups).depth
+        address = _count(depth)
+        memories.append(ram(depth, bits * fold.pe, family, block=True))
+    if not lines:
+        return Parts("SlidingWindow whole", {"count": counts}, {"count": counts, "shift": shift},
+                     tuple(memories))
     return Parts("SlidingWindow", {"count": counts, "address": address},
-                 {"count": counts, "address": address, "shift": shift},
-                 (ram(depth, _bits(read) * fold.pe, family, block=True),))
+                 {"count": counts, "address": address, "shift": shift}, tuple(memories))
 
 
 @parts.register
@@ -381,6 +394,14 @@ def _(node: ArgMax, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str
 
 def _pool(key: str, width: int, out: int, positions: int, groups: int, pe: int, family: str
           ) -> Parts:
+    if not groups:  # a whole window per beat
+        pe //= positions
+        narrow = 2 * width <= (LUT if family == "xcup" else LUT4)  # a LUT for each bit of two
+        # A LUT6 takes the maximum of two into that with a third.
+        pairs = positions - 1 - (narrow and family == "xcup" and key == "MaxPool")
+        bits = pairs * pe * width
+        return Parts(f"{key} whole", {"narrow": bits * narrow, "wide": bits * (not narrow)},
+                     {"out": pe * out})
     counts = _count(groups) + _count(positions)
     return Parts(key, {"combine": pe * width, "count": counts}, {"out": pe * out, "count": counts},
                  (ram(groups, pe * width, family, block=False, ports=1),))
@@ -394,7 +415,8 @@ def _(node: MaxPool, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: st
 
 @parts.register
 def _(node: SumPool, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
-    return _pool("SumPool", _bits(edge), _bits(edge), node.positions,
+    whole = fold.pe > edge.channels  # then sums are no wider than they must be
+    return _pool("SumPool", _bits(reads[0] if whole else edge), _bits(edge), node.positions,
                  edge.channels // fold.pe, fold.pe, family)
 
 

@@ -1,9 +1,9 @@
 """Folding: how many elements each unit takes and makes per cycle, and in which style.
 
-PE is a unit's output channels per cycle, of a sliding window also a whole row of its kernel; SIMD
-is a unit's inputs per cycle.  A folding is a small YAML file that people edit: ``layer: {pe: 4,
-simd: 9, form: planes}``.  It also says how deep the FIFOs are where branches meet: ``fifos:
-{sum_i1_fifo: 117}``.
+PE is a unit's output channels per cycle, of a sliding window also a whole row of its kernel or a
+whole window, which a pool takes too; SIMD is a unit's inputs per cycle.  A folding is a small YAML
+file that people edit: ``layer: {pe: 4, simd: 9, form: planes}``.  It also says how deep the FIFOs
+are where branches meet: ``fifos: {sum_i1_fifo: 117}``.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from .ir import (
     Graph,
     Input,
     MatVec,
+    MaxPool,
     Node,
     Pad,
     SlidingWindow,
+    SumPool,
     Threshold,
     WidthConvert,
 )
@@ -37,7 +39,7 @@ from .ir import (
 __all__ = ["FORMS", "MEMORIES", "STYLES", "UNROLLED", "Fold", "Folding", "check", "choices",
            "choose", "divided", "fifo_names", "fold_cycles", "folds_of", "keys_of", "lanes_in",
            "lanes_out", "load_folding", "out_of_reach", "reach", "save_folding", "slowest_window",
-           "style_of", "unrolled"]
+           "style_of", "unrolled", "wholes"]
 
 STYLES = ("parallel", "search")            # of a Threshold, see hw/threshold.py
 FORMS = ("planes", "product", "direct")    # of a MatVec's products, see hw/mac.py
@@ -114,12 +116,22 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str,
 def choices(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[int, ...]]:
     """Every number of lanes that a unit can have, ascending, by field of its `Fold`.
 
-    What `divided` says, and of a SlidingWindow a whole row of the kernel.
+    What `divided` says, and `wholes`.
     """
     can = {key: _divisors(total) for key, (_, total) in divided(node, reads, edge).items()}
-    if isinstance(node, SlidingWindow) and node.kernel[1] > 1:
-        can["pe"] += (node.kernel[1] * reads[0].channels,)
+    can["pe"] += tuple(wholes(node, reads, edge))
     return can
+
+
+def wholes(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[int, str]:
+    """What lanes beyond those of `divided` are, ascending: of a SlidingWindow, of a pool."""
+    found = {}
+    if isinstance(node, SlidingWindow):
+        found = {node.kernel[1] * reads[0].channels: "a row of the kernel"}
+    if isinstance(node, SlidingWindow | MaxPool | SumPool):
+        found[max(edge.channels, reads[0].channels)] = "a whole window"
+    least = min(edge.channels, reads[0].channels) if reads else 0
+    return {lanes: what for lanes, what in found.items() if lanes > least}
 
 
 def lanes_in(node: Node, fold: Fold, read: Edge) -> int:
@@ -130,14 +142,20 @@ def lanes_in(node: Node, fold: Fold, read: Edge) -> int:
 
 
 @singledispatch
-def lanes_out(node: Node, fold: Fold) -> int:
-    """Elements per beat that the unit of `node` gives."""
+def lanes_out(node: Node, fold: Fold, edge: Edge) -> int:
+    """Elements per beat that the unit of `node` gives of its `edge`."""
     return fold.pe
 
 
 @lanes_out.register
-def _(node: ArgMax, fold: Fold) -> int:
+def _(node: ArgMax, fold: Fold, edge: Edge) -> int:
     return 1
+
+
+@lanes_out.register(MaxPool)
+@lanes_out.register(SumPool)
+def _(node: Node, fold: Fold, edge: Edge) -> int:
+    return min(fold.pe, edge.channels)
 
 
 def check(graph: Graph, folding: Folding) -> None:
@@ -158,11 +176,12 @@ def check(graph: Graph, folding: Folding) -> None:
             _check_unrolled(node.name, fold, divided(*sides))
         can = choices(*sides)
         for key, (of, total) in divided(*sides).items():
-            lanes, most = getattr(fold, key), can[key][-1]
+            lanes = getattr(fold, key)
             if lanes not in can[key]:
-                row = f" or be {most}, a row of the kernel" if most > total else ""
-                raise N2uqError(f"{node.name}: {key.upper()} must divide the {total} {of}{row}, "
-                                f"not {lanes}")
+                more = "".join(f" or be {most}, {what}," for most, what in (
+                    wholes(*sides) if key == "pe" else {}).items())
+                raise N2uqError(f"{node.name}: {key.upper()} must divide the {total} {of}"
+                                f"{more or ','} not {lanes}")
 
 
 def _check_unrolled(name: str, fold: Fold, sides: dict[str, tuple[str, int]]) -> None:
@@ -177,19 +196,27 @@ def _check_unrolled(name: str, fold: Fold, sides: dict[str, tuple[str, int]]) ->
 
 
 def unrolled(graph: Graph, levels: int = 2, lut: int = 6) -> Folding:
-    """Every MatVec unrolled, every other unit with as many lanes as it can have.
+    """Every MatVec unrolled, every other unit with as many lanes as it can have and a reader takes.
 
     Parameters
     ----------
     levels, lut: see `Fold`.
     """
-    folding = {}
-    for node in graph.nodes:
+    folding: Folding = {}
+    takes: dict[str, int] = {}  # elements per beat, by edge
+    for node in reversed(graph.nodes):
+        reads, edge = graph.reads(node), graph.edges[node.name]
+        wanted = takes.get(node.name, edge.size)
         if not isinstance(node, Flatten):
-            most = folds_of(node, graph.reads(node), graph.edges[node.name])[-1]
+            most = next(fold for fold in reversed(folds_of(node, reads, edge))
+                        if lanes_out(node, fold, edge) <= wanted)
             folding[node.name] = replace(most, form=UNROLLED, levels=levels, lut=lut) if isinstance(
                 node, MatVec) else most
-    return folding
+        for name, read in zip(node.inputs, reads, strict=True):
+            lanes = (wanted if isinstance(node, Flatten)
+                     else lanes_in(node, folding[node.name], read))
+            takes[name] = max(takes.get(name, 0), lanes)
+    return dict(reversed(folding.items()))
 
 
 def fold_cycles(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> int:

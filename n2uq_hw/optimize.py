@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import product
 from math import ceil, prod
 from typing import Any
@@ -38,8 +38,9 @@ from .folding import (
     reach,
     style_of,
 )
-from .hw.build import fifo_depth, hardware_graph
+from .hw.build import fifo_depth, gives_whole, hardware_graph
 from .hw.stream import convert_width
+from .hw.window import line_buffer
 from .ir import (
     DepthwiseMatVec,
     Edge,
@@ -165,7 +166,7 @@ class Problem:
         reads, edge = self.graph.reads(node), self.graph.edges[node.name]
         folds = folds_of(node, reads, edge)
         takes = [lanes_in(node, fold, (*reads, edge)[0]) for fold in folds]
-        gives = [lanes_out(node, fold) for fold in folds]
+        gives = [lanes_out(node, fold, edge) for fold in folds]
         places: list[tuple[int, ...]] = [(k,) for k in range(len(folds))]
         if isinstance(node, MatVec):
             sides = sorted(set(takes)), sorted(set(gives))
@@ -201,15 +202,28 @@ class Problem:
 
     def _links(self, node: Node) -> list[tuple[str, str, np.ndarray]]:
         """Unit, unit that reads it, and costs [gives, takes, 4] of what is between them."""
-        links, takes = [], self.units[node.name].takes
+        links, unit = [], self.units[node.name]
+        whole = [isinstance(node, SlidingWindow) and gives_whole(self.graph, node, Fold(lanes))
+                 for lanes in (unit.takes if isinstance(node, MatVec) else unit.gives)]
         for read in node.inputs:
             source, bits = self._source(read), self.graph.edges[read].width
             gives = self.units[source].gives
-            depths = [fifo_depth(self.graph, node, b) if node.READS == 1 else 0 for b in takes]
-            links.append((source, node.name, np.array([
+            depths = [fifo_depth(self.graph, node, b, whole=all_of) if node.READS == 1 else 0
+                      for b, all_of in zip(unit.takes, whole, strict=True)]
+            costs = np.array([
                 [_between(bits, a, b, depth, self.family)
-                 for b, depth in zip(takes, depths, strict=True)] for a in gives])))
+                 for b, depth in zip(unit.takes, depths, strict=True)] for a in gives], float)
+            if isinstance(pad := self.graph[source], Pad) and any(whole):
+                costs[:, whole] += self._queued(pad, gives, True) - self._queued(pad, gives, False)
+            links.append((source, node.name, costs))
         return links
+
+    def _queued(self, pad: Pad, lanes: list[int], whole: bool) -> np.ndarray:
+        """Costs [lanes, 1, 4] of the Fifo before `pad`, by whether windows of it come whole."""
+        (read,) = self.graph.reads(pad)
+        depths = [fifo_depth(self.graph, pad, b, whole=whole) for b in lanes]
+        return np.array([[_between(read.width, b, b, depth, self.family)]
+                         for b, depth in zip(lanes, depths, strict=True)], float)
 
     def _slow(self, node: Node, source: Node) -> np.ndarray | None:
         """Cycles of an image [gives of the source, *lanes of the node], where no queue is between.
@@ -217,19 +231,30 @@ class Problem:
         None if lanes that suit each other badly cost no time.
         """
         unit = self.units[node.name]
+        tables: list[np.ndarray] = []
         if isinstance(node, MatVec) and isinstance(source, SlidingWindow | Input):
             # A vector is read in the first of its folds, as it comes.
             outputs, inputs = node.weights.shape
             gives = np.array(self.units[source.name].gives)[:, None, None]
             beats = inputs / np.array(unit.takes)[:, None]
             wait = np.maximum(inputs / gives - beats, 0)
-            return np.prod(self.graph.edges[node.name].shape[:2]) * (
-                wait + beats * outputs / np.array(unit.gives))
+            tables.append(np.prod(self.graph.edges[node.name].shape[:2]) * (
+                wait + beats * outputs / np.array(unit.gives)))
+        if isinstance(source, SlidingWindow):
+            # A whole window comes when its last pixel does: no line buffer evens bursts out.
+            it = line_buffer(source, self.graph.reads(source)[0], 1)
+            often = it.rows * (it.columns - 1), it.rows - 1, 1
+            each = unit.cycles / (it.rows * it.columns)
+            late = sum(times * np.maximum(each, jump)
+                       for times, jump in zip(often, it.jumps, strict=True))
+            whole = [gives_whole(self.graph, source, Fold(lanes))
+                     for lanes in self.units[source.name].gives]
+            tables.append(np.multiply.outer(whole, late))
         if isinstance(node, SlidingWindow) and isinstance(source, Pad | Input):
             # Between rows and images a line buffer waits for words: they must come in each cycle.
             gives = np.array(self.units[source.name].gives)[:, None]
-            return np.where(gives < np.array(unit.takes), np.inf, unit.cycles)
-        return None
+            tables.append(np.where(gives < np.array(unit.takes), np.inf, unit.cycles))
+        return reduce(np.maximum, tables) if tables else None
 
     def cycles(self, folding: Folding) -> int:
         """Cycles per image of the slowest unit, in steady state."""
@@ -299,11 +324,22 @@ class Problem:
             target = max(min(int(target * cycles / found), target - 1), fewest)
 
     def bound(self, cycles: int) -> float:
-        """What no folding can cost less than: the sum of the least cost of every part alone."""
+        """What no folding can cost less than: the sum of the least cost of every unit alone.
+
+        With that of the least that can join it to its readers.
+        """
         weights = np.array([1, FF_LUTS, BLOCK_LUTS[self.family], 1])
-        units = ((unit.costs @ weights).min(axis=-1)[unit.cycles <= cycles].min()
-                 for unit in self.units.values())
-        return float(sum(units) + sum((costs @ weights).min() for *_, costs in self.links))
+        after = {name: np.zeros(len(unit.gives)) for name, unit in self.units.items()}
+        for source, _, costs in self.links:
+            after[source] += (costs @ weights).min(axis=1)
+        total = 0.0
+        for name, unit in self.units.items():
+            late = unit.cycles > cycles
+            if name in self.slow:  # also with all that can come before it
+                before = self.units[self.graph[name].inputs[0]]
+                late |= (self.slow[name][before.cycles <= cycles] > cycles).all(axis=0)
+            total += ((unit.costs @ weights).min(axis=-1) + after[name])[~late].min()
+        return total
 
     def fastest(self, luts: int) -> Folding:
         """The folding with the fewest cycles per image whose estimated LUTs are at most `luts`.

@@ -23,7 +23,11 @@ constexpr int PARAMETERS = 16;  // of a row: kind, in, in1, out, beats of an ima
 constexpr int64_t SLOTS = 128;  // cycles that a timer reaches
 
 // Members of each kind: parameters as the rows give them, then state, 0 at first.
-struct Pipe { int32_t latency, beats, emits, folds, every; uint32_t valid; int32_t beat, fold; };
+struct Pipe {
+    int32_t latency, beats, emits, folds, every, rows, row_emits, row_every;
+    uint32_t valid;
+    int32_t beat, fold, row;
+};
 struct Join { uint32_t valid; };
 struct Fork { int32_t ways; uint32_t done; };
 struct Pad { int32_t rows, row_beats, top, bottom, left, right; int32_t row, at; };
@@ -105,6 +109,11 @@ struct Simulation : State {
         if (p.row == 0 && p.at == 0 && place(p) == 2) return 1;
         if (p.row < p.top || p.row >= p.bottom || p.at >= p.right) return p.row_beats;
         return p.at < p.left ? p.left : p.right;
+    }
+
+    static bool emits_row(const Pipe &p) {  // whether any beat of this row gives one
+        const int32_t last = p.row - (p.rows - p.row_emits);
+        return last >= 0 && last % p.row_every == 0;
     }
 
     static bool shown(const Unit &u) {  // the valid of a unit whose output is a register
@@ -214,17 +223,20 @@ struct Simulation : State {
             if (!enable) break;
             const uint32_t before = p.valid;
             const int32_t last = p.beat - (p.beats - p.emits);
-            const bool emits = issue && last >= 0 && (p.every == 1 || last % p.every == 0);
+            const bool emits = issue && last >= 0 && (p.every == 1 || last % p.every == 0)
+                && emits_row(p);
             p.valid = (p.valid << 1 | emits) & ((2u << (p.latency - 1)) - 1);
             if (issue && ++p.beat == p.beats) {
                 p.beat = 0;
+                if (++p.row == p.rows) p.row = 0;
                 if (++p.fold == p.folds) p.fold = 0;
             }
-            changed = p.valid != before || (issue && (p.beats > 1 || p.folds > 1));
+            changed = p.valid != before || (issue && (p.beats > 1 || p.folds > 1 || p.rows > 1));
             if (!showed && !shown(u) && (p.fold != 0) == replay
                 && (p.fold != 0 || offered) == issue) {
                 runs = p.valid ? p.latency - 2 - (31 - __builtin_clz(p.valid)) : SLOTS;
-                if (issue) runs = std::min<int64_t>(runs, p.beats - p.emits - p.beat);
+                if (issue) runs = std::min<int64_t>(
+                    runs, p.beats - p.beat - (emits_row(p) ? p.emits : 1));
             }
             break;
         }

@@ -81,16 +81,17 @@ class Stage:
     parameters: tuple[int, ...] = ()
 
 
-def pipe(latency: int, beats: int = 1, emits: int = 1, folds: int = 1, every: int = 1
-         ) -> tuple[Stage]:
+def pipe(latency: int, beats: int = 1, emits: int = 1, folds: int = 1, every: int = 1,
+         rows: tuple[int, int, int] = (1, 1, 1)) -> tuple[Stage]:
     """Registers with one enable; of each `beats` taken the last `emits` give a beat.
 
     With `folds` it works on its beats so many times, and takes them in the first.  With `every`
     only the first of so many of the last `emits` does, the first of the next so many, and so on.
+    The same of `rows` of beats: how many there are, how many of the last give, every how many.
     """
     if not 1 <= latency <= 31:
         raise N2uqError(f"latency of a pipeline must be 1..31 cycles, not {latency}")
-    return (Stage(Kind.PIPE, (latency, beats, emits, folds, every)),)
+    return (Stage(Kind.PIPE, (latency, beats, emits, folds, every, *rows)),)
 
 
 @singledispatch
@@ -109,12 +110,19 @@ def _(node: Pad, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage
 
 @timing.register
 def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage, ...]:
-    *rows, (lines, read) = stages(node, reads[0], fold.pe)
-    it = line_buffer(lines, read, read.channels // fold.pe)
-    window = Stage(Kind.WINDOW, (it.run, node.kernel[0], it.columns, it.rows, it.depth, *it.jumps,
-                                 it.back, it.to_run))
-    width, (_, kw), (_, sw) = reads[0].shape[1], node.kernel, node.stride
-    return (*(pipe(1, beats=width, emits=width - kw + 1, every=sw) if rows else ()), window)
+    kernel, lines = stages(node, reads[0], fold.pe)
+    found: tuple[Stage, ...] = ()
+    if kernel:
+        (windows, read) = kernel
+        (height, width, _), (kh, kw), (sh, sw) = read.shape, windows.kernel, windows.stride
+        found += pipe(1, beats=width, emits=width - kw + 1, every=sw,
+                      rows=(height, height - kh + 1, sh))
+    if lines:
+        windows, read = lines
+        it = line_buffer(windows, read, read.channels // fold.pe)
+        found += (Stage(Kind.WINDOW, (it.run, node.kernel[0], it.columns, it.rows, it.depth,
+                                      *it.jumps, it.back, it.to_run)),)
+    return found
 
 
 @timing.register
@@ -143,7 +151,7 @@ def _(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stag
 
 
 def _pool(read: Edge, edge: Edge, fold: Fold) -> tuple[Stage, ...]:
-    return pipe(1, beats=read.channels // fold.pe, emits=edge.channels // fold.pe)
+    return pipe(1, beats=read.channels // fold.pe, emits=max(edge.channels // fold.pe, 1))
 
 
 @timing.register

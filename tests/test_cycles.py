@@ -33,8 +33,9 @@ from units import Bench, case, edge_of
 from n2uq_hw import nets
 from n2uq_hw.emit import load_build
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.folding import Fold, choose, lanes_in
-from n2uq_hw.hw.build import Accelerator, unit
+from n2uq_hw.folding import Fold, Folding, choose, lanes_in, lanes_out, reach, unrolled
+from n2uq_hw.hw import build
+from n2uq_hw.hw.build import Accelerator, fifo_depth, unit
 from n2uq_hw.ir import (
     Add,
     ArgMax,
@@ -43,6 +44,7 @@ from n2uq_hw.ir import (
     Fifo,
     Fork,
     Graph,
+    Input,
     MatVec,
     MaxPool,
     Node,
@@ -58,7 +60,7 @@ from n2uq_hw.ir import (
     infer,
 )
 from n2uq_hw.lower import lower
-from n2uq_hw.sim.cycles import MODES, Circuit, Trace, circuit, timing
+from n2uq_hw.sim.cycles import ALWAYS, MODES, Circuit, Trace, circuit, timing
 from n2uq_hw.sim.forecast import forecast, pattern, plot, stalled
 from n2uq_hw.sim.runner import Run, stall_pattern
 from n2uq_hw.sim.sizing import size_fifos
@@ -94,7 +96,10 @@ UNITS: list[tuple[Node, tuple[Edge, ...], Fold]] = [
           ((2, 3), (3, 1), 2), ((5, 6), (1, 1), 4), ((1, 1), (1, 1), 4), ((2, 2), (3, 4), 1),
           ((1, 6), (4, 1), 2), ((5, 1), (1, 5), 4), ((3, 3), (1, 1), 12), ((3, 2), (2, 2), 8),
           ((2, 3), (3, 1), 12), ((1, 2), (1, 3), 8), ((2, 2), (1, 5), 8), ((5, 6), (1, 1), 24),
-          ((4, 3), (1, 2), 12)])),
+          ((4, 3), (1, 2), 12), ((3, 3), (1, 1), 36), ((3, 2), (2, 2), 24), ((5, 6), (1, 1), 120),
+          ((2, 1), (1, 1), 8), ((1, 3), (2, 2), 12), ((2, 2), (3, 4), 16), ((3, 1), (1, 5), 12)])),
+    *((SlidingWindow(f"narrow{k}", kernel=kernel, stride=(stride, 1)), (edge_of((7, 1, 2), 0, 3),),
+       Fold(pe)) for k, (kernel, stride, pe) in enumerate([((3, 1), 1, 6), ((2, 1), 3, 4)])),
     (SlidingWindow("window_one"), (SMALL,), Fold(1)),
     *((MatVec(f"matvec{k}", weights=weights), (edge,), Fold(pe, simd, form=form))
       for k, (weights, edge, pe, simd, form) in enumerate([
@@ -116,7 +121,7 @@ UNITS: list[tuple[Node, tuple[Edge, ...], Fold]] = [
     *((kind(f"{kind.__name__.lower()}{k}", positions=positions),
        (edge_of((3, 2, 12), -9, 9),), Fold(pe))
       for kind in (MaxPool, SumPool)
-      for k, (positions, pe) in enumerate([(4, 1), (4, 3), (1, 4), (12, 1)])),
+      for k, (positions, pe) in enumerate([(4, 1), (4, 3), (1, 4), (12, 1), (4, 12), (12, 12)])),
     *((threshold(f"threshold{k}", steps, channels), (IMAGE,), Fold(pe, style=style))
       for k, (steps, channels, pe, style) in enumerate([
           (3, 4, 4, "parallel"), (3, 4, 2, "parallel"), (3, 1, 2, "parallel"),
@@ -149,7 +154,7 @@ def predicted(node: Node, reads: tuple[Edge, ...], fold: Fold, patterns: dict[st
               images: int = 3, dense: bool = False) -> Trace:
     """The run of the unit with sources `i0`, ... and sinks `o0`, ..."""
     edge, circuit = infer(node, *reads), Circuit()
-    gives = fold.pe if not isinstance(node, ArgMax) else 1
+    gives = lanes_out(node, fold, edge)
     inputs = [circuit.source(f"i{k}", it.size // lanes_in(node, fold, it), images)
               for k, it in enumerate(reads)]
     for k, stream in enumerate(circuit.add(node.name, timing(node, reads, edge, fold), inputs,
@@ -358,6 +363,64 @@ def test_the_forecast_is_what_rtl_shows(digits: Bench) -> None:
             assert sum(row[mode] for mode in MODES) == found.cycles, row
             assert row["busy"] >= 5 * found.cycles_per_image * row["utilization"] - 0.01
             assert all(0 < high <= depth for depth, high in row["fifos"].values())
+
+
+@pytest.fixture(scope="module")
+def digits_in_logic(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    graph = lower(nets.find_net("digits_cnn_w2a2"))
+    return Bench([whole(Accelerator(graph, unrolled(graph)), graph, 5)], tmp_path_factory)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stalls", SIDES)
+def test_a_cnn_in_logic_is_predicted(digits_in_logic: Bench, stalls: tuple[float, float]) -> None:
+    check_wholes(digits_in_logic, stalls, 5)
+    (it,) = digits_in_logic.cases.values()
+    if not any(stalls):  # a pixel per cycle, the frame's too
+        ends = predicted_whole(digits_in_logic, it.name, {"i0": ALWAYS, "o0": ALWAYS}).ends["o"]
+        assert np.diff(ends).tolist() == [10 * 10] * 4
+
+
+# Convolutions, by kernel and stride; "max" and "sum" pools.
+CNNS = [[(3, 1), (3, 1), (3, 1)], [(5, 1), (5, 1)], [(3, 2), (3, 1), (3, 2)], [(5, 1), (3, 1)],
+        [(3, 1), ("max", 2, 2), (3, 1), ("sum", 2, 2), (3, 2)],
+        [(3, 1), ("max", 3, 1), (5, 1), ("max", 3, 2), (1, 1)]]
+
+
+def windows_per_cycle(layers: list[tuple], width: int) -> tuple[Graph, Folding]:
+    """Convolutions of two channels and pools, each of which takes a whole window per cycle."""
+    nodes: list[Node] = [Input("x", shape=(16, width, 2), hi=3)]
+    for k, (*kind, kernel, stride) in enumerate(layers):
+        x, window = nodes[-1].name, SlidingWindow(f"w{k}", (f"p{k}",), (kernel,) * 2, (stride,) * 2)
+        if kind:
+            nodes += [replace(window, inputs=(x,)), (MaxPool if kind == ["max"] else SumPool)(
+                f"m{k}", (f"w{k}",), positions=kernel**2), Saturate(f"s{k}", (f"m{k}",), 0, 3)]
+        else:
+            steps = threshold(f"q{k}", 3, 2)
+            nodes += [Pad(f"p{k}", (x,), frame=(kernel // 2,) * 4), window,
+                      MatVec(f"c{k}", (f"w{k}",), weights=2 * RNG.integers(
+                          0, 4, (2, 2 * kernel**2)) - 3), replace(steps, inputs=(f"c{k}",))]
+    graph = Graph("cnn", tuple(nodes)).verify()
+    return graph, unrolled(graph)
+
+
+@pytest.mark.parametrize("width", [16, 70])
+@pytest.mark.parametrize("layers", CNNS)
+def test_a_window_per_cycle(layers: list[tuple], width: int) -> None:
+    """An image takes a cycle for each of its pixels and the first frame's, and nothing waits."""
+    graph, folding = windows_per_cycle(layers, width)
+    frame = 2 * (layers[0][0] // 2)
+    found = forecast(graph, folding, images=6)
+    assert found.cycles_per_image == (16 + frame) * (width + frame) == reach(graph)[0]
+
+
+def test_with_one_entry_less_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for layers, width in ((CNNS[0], 16), (CNNS[1], 16), (CNNS[0], 70)):
+        graph, folding = windows_per_cycle(layers, width)
+        with monkeypatch.context() as patch:
+            patch.setattr(build, "fifo_depth", lambda graph, node, lanes, **more: (
+                fifo_depth(graph, node, lanes, **more) - (node.name == "p1")))
+            assert forecast(graph, folding, images=6).cycles_per_image > reach(graph)[0]
 
 
 def small() -> Graph:

@@ -15,6 +15,7 @@ from n2uq_hw.errors import N2uqError
 from n2uq_hw.folding import (
     Fold,
     check,
+    choices,
     choose,
     fold_cycles,
     load_folding,
@@ -23,6 +24,7 @@ from n2uq_hw.folding import (
 )
 from n2uq_hw.ir import (
     ArgMax,
+    DepthwiseMatVec,
     Flatten,
     Graph,
     Input,
@@ -32,6 +34,7 @@ from n2uq_hw.ir import (
     Scale,
     SlidingWindow,
     Threshold,
+    infer,
 )
 from n2uq_hw.lower import lower
 from n2uq_hw.nets import find_net, shipped
@@ -71,14 +74,20 @@ def test_chosen_foldings_meet_their_target(name: str, factor: int) -> None:
     assert not late(graph, folds, target)
 
 
-def test_a_window_makes_a_pixel_per_cycle_or_a_row_of_its_kernel(graph: Graph) -> None:
+def test_a_window_makes_a_pixel_per_cycle_or_a_row_or_all_of_its_kernel(graph: Graph) -> None:
     assert folding.slowest_window(graph) == 8 * 8 * 9  # conv1 and conv2, by hand
-    assert folding.reach(graph) == (8 * 8 * 3, "conv1_window")
-    assert folding.reach(resnet18()) == (112 * 112 * 7, "stem_window")
+    assert folding.reach(graph) == (10 * 10, "conv1_pad")  # a pixel per cycle, the frame's too
+    assert folding.reach(resnet18()) == (230 * 230, "stem_pad")
     # It takes a pixel per cycle at most: 64 of them, and makes but 9 windows of 2 rows.
     node = SlidingWindow("w", ("x",), kernel=(2, 2), stride=(3, 3))
     few = Graph("g", (Input("x", shape=(8, 8, 5)), node))
-    assert fold_cycles(node, few.reads(node), few.edges["w"], Fold(10)) == 8 * 8
+    assert choices(node, few.reads(node), few.edges["w"]) == {"pe": (1, 5, 10, 20)}
+    for lanes in (5, 10, 20):
+        assert fold_cycles(node, few.reads(node), few.edges["w"], Fold(lanes)) == 8 * 8
+    column, row, pixel = (SlidingWindow("w", ("x",), kernel=kernel)
+                          for kernel in ((3, 1), (1, 3), (1, 1)))
+    assert [choices(node, few.reads(node), infer(node, few.edges["x"]))["pe"][2:]
+            for node in (column, row, pixel)] == [(15,), (15,), ()]
 
 
 @pytest.mark.parametrize("nodes,cycles", [
@@ -112,7 +121,7 @@ def test_a_large_graph_is_folded_at_once() -> None:
 
 
 @pytest.mark.parametrize("target,message", [
-    (64, "conv1_window: takes 192 cycles per image at its fastest; 64 cannot be reached"),
+    (64, "conv1_pad: takes 100 cycles per image at its fastest; 64 cannot be reached"),
     (0, "digits_cnn_w2a2: cycles per image must be at least 1, not 0")])
 def test_targets_out_of_reach(graph: Graph, target: int, message: str) -> None:
     with pytest.raises(N2uqError) as error:
@@ -126,7 +135,9 @@ def test_targets_out_of_reach(graph: Graph, target: int, message: str) -> None:
     ("quan2", {"pe": 0}, "quan2: PE must divide the 32 channels, not 0"),
     ("conv1_pad", {"pe": 2}, "conv1_pad: PE must divide the 1 channels, not 2"),
     ("pool2_window", {"pe": -1}, "pool2_window: PE must divide the 32 channels or be 64, a row of "
-     "the kernel, not -1"),
+     "the kernel, or be 128, a whole window, not -1"),
+    ("pool2", {"pe": 64}, "pool2: PE must divide the 32 channels or be 128, a whole window, not "
+     "64"),
     ("input", {"pe": 7}, "input: PE must divide the 64 elements, not 7"),
     ("logits", {"pe": 3}, "logits: PE must divide the 10 channels, not 3"),
     ("quan1", {"style": "serial"}, "quan1: style must be one of parallel, search, not 'serial'"),
@@ -207,7 +218,13 @@ def test_everything_unrolled(graph: Graph) -> None:
     folds = folding.unrolled(graph, levels=4, lut=4)
     check(graph, folds)
     assert folds["fc"] == Fold(10, 128, form="unrolled", levels=4, lut=4)
-    assert folds["pool2"] == Fold(32) and folds["input"].pe == 64
+    # A pixel comes, and is padded; windows go whole to what takes them.
+    assert [folds[name].pe for name in ("input", "conv2_pad", "conv2_window", "pool2_window",
+                                        "pool2", "logits")] == [1, 16, 144, 128, 128, 10]
+    depthwise = Graph("g", (Input("x", shape=(8, 8, 4)),
+                            SlidingWindow("w", ("x",), kernel=(3, 3)),
+                            DepthwiseMatVec("d", ("w",), weights=np.ones((9, 4), np.int8))))
+    assert folding.unrolled(depthwise) == {"x": Fold(4), "w": Fold(4), "d": Fold(4)}
 
 
 def test_units_left_out_keep_the_chosen_folding(graph: Graph, tmp_path: Path) -> None:

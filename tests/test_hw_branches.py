@@ -89,8 +89,10 @@ def test_needs_are_those_of_golden(seed: int) -> None:
         if not isinstance(node, MatVec | ArgMax | WidthConvert):  # which alone change lanes
             gives = takes = int(rng.choice([d for d in range(1, channels + 1)
                                             if channels % d == 0]))
-        if isinstance(node, SlidingWindow) and seed % 2:
-            takes, gives = channels, kernel[1] * channels  # a whole row of the kernel
+        if isinstance(node, SlidingWindow) and seed % 3:  # a whole row of the kernel, or all of it
+            takes, gives = channels, kernel[1] * channels * (kernel[0] if seed % 3 == 2 else 1)
+        if isinstance(node, MaxPool | SumPool) and seed % 3 == 2:
+            takes, gives = positions * channels, channels
         elements = np.maximum.accumulate(last_element(node, edge))[gives - 1::gives]
         expected = np.maximum(-(-elements // takes), 1)  # a frame waits for its image
         counts = np.arange(1, made.size // gives + 1)

@@ -138,6 +138,9 @@ def test_fifos_by_hand() -> None:
     assert depth["fc"] == 128                # one vector, while the one before is replayed
     assert depth["quan1"] == depth["quan2"] == 2  # cuts the ready path into a MatVec
     assert depth["pool2"] == depth["logits"] == 0
+    # Before whole windows: a pixel per cycle while the frame is given, and two for the Fifo itself.
+    assert fifo_depth(graph, graph["conv2_pad"], 16, whole=True) == 8 + 1 + 2
+    assert fifo_depth(graph, graph["pool2_window"], 32, whole=True) == 2
 
 
 def test_nodes_without_gateware_are_named() -> None:

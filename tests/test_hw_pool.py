@@ -29,7 +29,8 @@ def cases() -> list[Case]:
     for kind in KINDS:
         for n, (positions, channels, pe) in enumerate([
                 (4, 6, 1), (4, 6, 2), (4, 6, 6), (9, 5, 1), (9, 5, 5), (2, 4, 2), (1, 4, 2),
-                (1, 1, 1), (49, 3, 1), (25, 8, 4), (6, 4, 4)]):
+                (1, 1, 1), (49, 3, 1), (25, 8, 4), (6, 4, 4), (4, 6, 24), (9, 1, 9), (2, 3, 6),
+                (5, 2, 10)]):
             lo, hi = [(0, 3), (-4, 3), (-8, -1), (0, 255), (-128, 127), (5, 6)][n % 6]
             found.append(pool(kind, positions, channels, pe, lo, hi))
         # Positions of other ranges: what is partial leaves the range of the whole.
@@ -37,7 +38,8 @@ def cases() -> list[Case]:
                   pool(kind, 3, 2, 2, [50, 50, -50, -50, 2, 2], [60, 60, -40, -40, 9, 9], "_up"),
                   pool(kind, 2, 2, 1, [-9, -9, 9, 9], [-1, -1, 19, 19], "_cancel")]
         ends = np.sort(rng.integers(-99, 99, (2, 24)), axis=0)
-        found += [pool(kind, 4, 6, 3, *ends, "_any"), pool(kind, 24, 1, 1, *ends, "_any")]
+        found += [pool(kind, 4, 6, 3, *ends, "_any"), pool(kind, 24, 1, 1, *ends, "_any"),
+                  pool(kind, 4, 6, 24, *ends, "_any"), pool(kind, 24, 1, 24, *ends, "_any")]
     return found
 
 
@@ -64,7 +66,7 @@ def test_timing(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("pe", [0, 5, 36])
+@pytest.mark.parametrize("pe", [0, 5, 18])
 def test_bad_folding(kind: str, pe: int) -> None:
     make, unit = KINDS[kind]
     node, edge = make("pool1", positions=9), edge_of((1, 1, 36), 0, 3)

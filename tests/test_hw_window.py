@@ -52,21 +52,30 @@ def windows() -> list[Case]:
         window((3, 3), (1, 1), (3, 3, 2), 6), window((3, 3), (1, 1), (6, 7, 4), 12, -128, 127),
         window((3, 3), (2, 2), (7, 9, 2), 6), window((3, 2), (3, 3), (11, 10, 2), 4),
         window((3, 3), (1, 4), (6, 11, 1), 3), window((2, 2), (2, 2), (8, 8, 1), 2, 0, 1),
-        window((2, 5), (1, 1), (5, 11, 1), 5), window((7, 7), (2, 2), (13, 12, 3), 21, 0, 255)]
-    for seed in range(20):  # whatever fits
+        window((2, 5), (1, 1), (5, 11, 1), 5), window((7, 7), (2, 2), (13, 12, 3), 21, 0, 255),
+        # Whole windows; images as wide as a pixel, as small as a window, with rows to spare.
+        window((3, 1), (1, 1), (5, 4, 2), 6, -1, 0), window((2, 1), (1, 1), (6, 1, 3), 6),
+        window((3, 1), (2, 1), (8, 1, 1), 3, -4, 3), window((3, 3), (1, 1), (3, 3, 2), 18),
+        window((3, 3), (1, 1), (10, 10, 1), 9, 0, 15), window((3, 3), (1, 1), (6, 7, 4), 36, -9, 9),
+        window((2, 2), (2, 2), (8, 8, 3), 12), window((3, 3), (2, 2), (8, 10, 2), 18),
+        window((3, 2), (3, 3), (11, 10, 2), 12), window((2, 2), (4, 1), (9, 5, 1), 4),
+        window((5, 4), (1, 2), (9, 11, 1), 20), window((7, 7), (2, 2), (13, 12, 3), 147, 0, 255)]
+    for seed in range(26):  # whatever fits
         rng = np.random.default_rng(seed)
         height, width = (int(v) for v in rng.integers(1, 13, 2))
         kernel = (int(rng.integers(1, min(height, 6) + 1)), int(rng.integers(1, min(width, 6) + 1)))
         sh, sw, groups = (int(v) for v in rng.integers(1, 5, 3))
-        lanes = 2 if seed < 14 else 2 * groups * kernel[1]
+        row = 2 * groups * kernel[1]
+        lanes = 2 if seed < 14 else row if seed < 20 else row * kernel[0]
         found.append(window(kernel, (sh, sw), (height, width, 2 * groups), lanes))
     return found
 
 
-def in_rows(c: Case) -> bool:
-    """Whether a beat is a whole row of the kernel."""
+def way(c: Case) -> str:
+    """Whether a beat is a part of a pixel, a whole row of the kernel, or a whole window."""
     i, o = (port.payload.shape().length for port in (c.unit.i, c.unit.o))
-    return o > i
+    kh, kw = c.unit.node.kernel
+    return WINDOWS if i == o else WHOLE if o == kh * kw * i else ROWS
 
 
 def pads() -> list[Case]:
@@ -80,9 +89,9 @@ def pads() -> list[Case]:
         pad((1, 1, 1, 1), [7, 7, 7], (2, 2, 3), 1, [-9, 2, 0], [-1, 5, 0])]
 
 
-WINDOWS, ROWS, PADS = "windows", "windows in rows", "pads"
-CASES = {WINDOWS: [c for c in windows() if not in_rows(c)],
-         ROWS: [c for c in windows() if in_rows(c)], PADS: pads()}
+WINDOWS, ROWS, WHOLE, PADS = "windows", "windows in rows", "whole windows", "pads"
+CASES = {**{kind: [c for c in windows() if way(c) == kind] for kind in (WINDOWS, ROWS, WHOLE)},
+         PADS: pads()}
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -117,7 +126,7 @@ def test_window_timing(bench: Bench) -> None:
         (height, width, channels), (kh, kw), (sh, sw) = (
             c.images.shape[1:], c.unit.node.kernel, c.unit.node.stride)
         rows, columns = (height - kh) // sh + 1, (width - kw) // sw + 1
-        wide, words = in_rows(c), channels // c.unit.i.payload.shape().length
+        wide, words = way(c) == ROWS, channels // c.unit.i.payload.shape().length
 
         # The first window: a beat leaves 2 or 3 cycles after its last word came, one per cycle.
         of_row = [kw - 1] if wide else np.arange(kw * words)
@@ -141,6 +150,19 @@ def test_window_timing(bench: Bench) -> None:
         cycles = max(height * width * words, per_image + wait)
         if not wide or kw <= kh:
             assert (np.diff(made[per_image - 1::per_image]) == cycles).all(), c.name
+
+
+@pytest.mark.parametrize("bench", [WHOLE], indirect=True)
+def test_whole_windows_leave_a_cycle_after_their_last_pixel(bench: Bench) -> None:
+    """Also those of the next image, which follows without a gap."""
+    for c in bench.cases.values():
+        given, made = bench.timing[c.name]
+        (count, height, width, _), (kh, kw), (sh, sw) = (
+            c.images.shape, c.unit.node.kernel, c.unit.node.stride)
+        last = np.zeros((count, height, width), bool)
+        last[:, kh - 1::sh, kw - 1::sw] = True
+        assert np.array_equal(given, np.arange(count * height * width)), c.name
+        assert np.array_equal(made, np.flatnonzero(last) + 1), c.name
 
 
 @pytest.mark.parametrize("bench,name,beats,wait", [

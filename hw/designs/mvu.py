@@ -296,7 +296,7 @@ def _(node: CodedMatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Uni
 
 
 @lanes_out.register
-def _(node: CodedMatVec, fold: Fold) -> int:
+def _(node: CodedMatVec, fold: Fold, edge: Edge) -> int:
     if not node.design.finishes:
         return fold.pe
     return finish_lanes(fold.pe, node.weights.shape[1] // fold.simd)
