@@ -63,8 +63,9 @@ from .threshold import ThresholdUnit
 from .unrolled import UnrolledUnit
 from .window import PadUnit, SlidingWindowUnit, stages
 
-__all__ = ["TOP", "WRAPPER", "Accelerator", "fifo_depth", "gives_whole", "hardware_graph", "inputs",
-           "lanes_of", "module_name", "outputs", "saturates", "unit", "unroll", "window_of"]
+__all__ = ["TOP", "WRAPPER", "Accelerator", "fifo_depth", "gives_whole", "hardware_graph",
+           "in_logic", "inputs", "lanes_of", "module_name", "outputs", "saturates", "unit",
+           "unroll", "window_of"]
 
 TOP, WRAPPER = "accelerator", "axis"  # what modules are called beside those of nodes
 
@@ -201,27 +202,26 @@ def fifo_depth(graph: Graph, node: Node, lanes: int, *, whole: bool = False) -> 
     return max(depth + (whole and depth > LUT_DEPTH), CUT)
 
 
-def unroll(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
-    """An Unrolled in the place of each MatVec of that form, and of the Threshold behind it.
+def in_logic(graph: Graph, matvec: MatVec) -> Unrolled:
+    """`matvec` unrolled, with the Threshold behind it, and its name, if nothing else reads it."""
+    readers = [node for node in graph.nodes if matvec.name in node.inputs]
+    if len(readers) == 1 and isinstance(steps := readers[0], Threshold):
+        return Unrolled(steps.name, matvec.inputs, matvec.weights, steps)
+    return Unrolled(matvec.name, matvec.inputs, matvec.weights)
 
-    Of that, if it reads the MatVec and nothing else does; the Unrolled has its name then.
-    """
-    folds, nodes, behind = dict(folding), list[Node](), dict[str, MatVec]()
-    for node in graph.nodes:
-        if isinstance(node, Threshold) and node.name in behind:
-            matvec = behind[node.name]
-            nodes.append(Unrolled(node.name, matvec.inputs, matvec.weights, node))
-            folds[node.name] = folds.pop(matvec.name)
-        elif (isinstance(node, MatVec) and not isinstance(node, Unrolled)
-              and folding[node.name].form == UNROLLED):
-            readers = [other for other in graph.nodes if node.name in other.inputs]
-            if len(readers) == 1 and isinstance(readers[0], Threshold):
-                behind[readers[0].name] = node
-            else:
-                nodes.append(Unrolled(node.name, node.inputs, node.weights))
-        else:
-            nodes.append(node)
-    return (graph.with_nodes(nodes), folds) if nodes != list(graph.nodes) else (graph, folding)
+
+def unroll(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
+    """An Unrolled in the place of each MatVec of that form, and of the Threshold in it."""
+    made = {node.name: in_logic(graph, node) for node in graph.nodes
+            if isinstance(node, MatVec) and not isinstance(node, Unrolled)
+            and folding[node.name].form == UNROLLED}
+    if not made:
+        return graph, folding
+    folds, places = dict(folding), {node.name: node for node in made.values()}
+    for name, node in made.items():
+        folds[node.name] = folds.pop(name)
+    return graph.with_nodes(places.get(node.name, node) for node in graph.nodes
+                            if node.name in places or node.name not in made), folds
 
 
 def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:

@@ -250,7 +250,9 @@ def slowest_window(graph: Graph) -> int:
 
 
 def choose(graph: Graph, cycles: int | None = None, family: str = "xcup") -> Folding:
-    """The least estimated cost (see `optimize`) at no more than `cycles` per image.
+    """The least estimated cost (see `optimize`) at no more than `cycles` per image, all folded.
+
+    Nothing unrolled: to see what that costs takes seconds.
 
     Parameters
     ----------
@@ -265,7 +267,7 @@ def choose(graph: Graph, cycles: int | None = None, family: str = "xcup") -> Fol
     target = slowest_window(graph) if cycles is None else cycles
     if target < 1:
         raise N2uqError(f"{graph.name}: cycles per image must be at least 1, not {target}")
-    return Problem(graph, family).solve(target)[1]
+    return Problem(graph, family, unrolls=False).solve(target)[1]
 
 
 def folds_of(node: Node, reads: tuple[Edge, ...], edge: Edge) -> list[Fold]:

@@ -26,9 +26,9 @@ from .folding import (
     FORMS,
     MEMORIES,
     STYLES,
+    UNROLLED,
     Fold,
     Folding,
-    choose,
     fifo_names,
     fold_cycles,
     folds_of,
@@ -36,9 +36,11 @@ from .folding import (
     lanes_out,
     out_of_reach,
     reach,
+    slowest_window,
     style_of,
 )
-from .hw.build import fifo_depth, gives_whole, hardware_graph
+from .hw.branches import CUT
+from .hw.build import fifo_depth, gives_whole, hardware_graph, in_logic, unroll
 from .hw.stream import convert_width
 from .hw.window import line_buffer
 from .ir import (
@@ -55,6 +57,7 @@ from .ir import (
     Threshold,
     WidthConvert,
     describe,
+    weight_bits,
 )
 from .sim.cycles import UNBOUNDED
 from .sim.forecast import forecast
@@ -63,6 +66,11 @@ from .sim.sizing import WORK, Sizing, size_fifos
 __all__ = ["BLOCK_LUTS", "Problem", "described", "fold", "least", "prices", "sized"]
 
 BLOCK_LUTS = {"xcup": 160, "ecp5": 400}  # LUTs per block RAM of a ZU3EG, of an LFE5U-85F
+UNROLLED_BITS = 2**17  # of all products of a MatVec that may be unrolled: more take minutes to see
+# LUTs per weight and bit of an input, half the fewest of a trained layer: what is dearer by that
+# is not looked at. And inputs of the LUTs that logic suits.
+UNROLLED_LUTS = {"xcup": 0.2, "ecp5": 0.4}
+LUT_INPUTS = {"xcup": 6, "ecp5": 4}
 FF_LUTS = 1e-3  # of two foldings with equal LUTs, that with fewer flip-flops
 
 Factor = tuple[tuple[str, ...], np.ndarray]
@@ -132,9 +140,11 @@ class _Unit:
     takes, gives: the lanes that it can have on each side: of a MatVec, which has an axis for
         either; of others those of each folding, which are one axis.
     costs: [takes, gives, styles, 4] of a MatVec; of others [foldings, styles, 4].
-    cycles: of an image, [takes, gives] or [foldings].
+    cycles: of an image, [takes, gives] or [foldings]; infinite where there is no such unit.
     folds: by index in `costs`.
     places: the index in `cycles` by PE and SIMD.
+    logic: whether the last index, on all axes, is another one with all lanes: a MatVec unrolled, or
+        a Threshold that is in it, and costs nothing.
     """
 
     takes: list[int]
@@ -143,6 +153,7 @@ class _Unit:
     cycles: np.ndarray
     folds: dict[tuple[int, ...], Fold]
     places: dict[tuple[int, int], tuple[int, ...]]
+    logic: bool
 
 
 class Problem:
@@ -152,11 +163,17 @@ class Problem:
     ----------
     graph: lowered graph, without hardware-only nodes.
     family: "xcup" or "ecp5".
+    unrolls: whether a MatVec may be unrolled, where `UNROLLED_BITS` allow it.
     """
 
-    def __init__(self, graph: Graph, family: str = "xcup") -> None:
+    def __init__(self, graph: Graph, family: str = "xcup", *, unrolls: bool = True) -> None:
         self.graph, self.family = graph, family
         self.nodes = [node for node in graph.nodes if not isinstance(node, Flatten)]
+        self.logic = {node.name: in_logic(graph, node) for node in self.nodes
+                      if unrolls and type(node) is MatVec and node.weights.size * weight_bits(
+                          node.weights) * graph.reads(node)[0].width <= UNROLLED_BITS}
+        self.behind = {node.name for node in self.logic.values() if node.threshold is not None}
+        self.priced = set[str]()  # those of `logic` whose cost is known
         self.units = {node.name: self._unit(node) for node in self.nodes}
         self.links = [link for node in self.nodes for link in self._links(node)]
         self.slow = {node.name: table for node in self.nodes if node.inputs
@@ -178,9 +195,12 @@ class Problem:
         auto, *memories = MEMORIES
         if not isinstance(node, MatVec | DepthwiseMatVec):
             memories = [auto]
-        shape = tuple(n + 1 for n in max(places))
-        costs, cycles = np.zeros((*shape, len(styles) * len(memories), 4)), np.zeros(shape)
-        made = {}
+        logic = node.name in self.logic or node.name in self.behind
+        if logic:
+            takes, gives = [*takes, reads[0].channels], [*gives, edge.channels]
+        shape = (len(takes), len(gives))[:1 + isinstance(node, MatVec)]
+        costs = np.zeros((*shape, len(styles) * len(memories), 4))
+        cycles, made = np.full(shape, np.inf), {}
         for fold, at in zip(folds, places, strict=True):
             cycles[at] = fold_cycles(node, reads, edge, fold)
             for k, style in enumerate(styles):
@@ -192,8 +212,25 @@ class Problem:
                     made[*at, j] = Fold(fold.pe, fold.simd, *style,
                                         memory if found[0] != found[-1] else auto)
                     costs[*at, j] = cost
+        if logic:
+            last, fold = tuple(n - 1 for n in shape), Fold(edge.channels)
+            if isinstance(node, MatVec):
+                fold = Fold(edge.channels, reads[0].channels, form=UNROLLED,
+                            lut=LUT_INPUTS[self.family])
+                each = UNROLLED_LUTS[self.family] * reads[0].width
+                costs[last] = Cost(each * np.count_nonzero(np.unique(node.weights, axis=0)))
+            cycles[last] = edge.shape[0] * edge.shape[1]
+            made.update({(*last, k): fold for k in range(costs.shape[-2])})
         return _Unit(takes, gives, costs, cycles, made, {
-            (fold.pe, fold.simd): at for fold, at in zip(folds, places, strict=True)})
+            (fold.pe, fold.simd): at for fold, at in zip(folds, places, strict=True)}, logic)
+
+    def _price(self, name: str) -> None:
+        """Find what the MatVec costs unrolled, the Threshold in it included."""
+        node, unit = self.logic[name], self.units[name]
+        unit.costs[-1, -1] = estimate(
+            node, self.graph.reads(self.graph[name]), self.graph.edges[node.name],
+            unit.folds[len(unit.takes) - 1, len(unit.gives) - 1, 0], self.family)
+        self.priced.add(name)
 
     def _source(self, name: str) -> str:
         """The unit that makes the stream `name`: a Flatten has none."""
@@ -213,6 +250,10 @@ class Problem:
             costs = np.array([
                 [_between(bits, a, b, depth, self.family)
                  for b, depth in zip(unit.takes, depths, strict=True)] for a in gives], float)
+            if unit.logic:
+                costs[:, -1] = [_between(bits, a, unit.takes[-1], 0, self.family) for a in gives]
+                if isinstance(node, MatVec) and read == source and self.units[source].logic:
+                    costs[-1, -1] = _between(bits, gives[-1], unit.takes[-1], CUT, self.family)
             if isinstance(pad := self.graph[source], Pad) and any(whole):
                 costs[:, whole] += self._queued(pad, gives, True) - self._queued(pad, gives, False)
             links.append((source, node.name, costs))
@@ -247,9 +288,10 @@ class Problem:
             each = unit.cycles / (it.rows * it.columns)
             late = sum(times * np.maximum(each, jump)
                        for times, jump in zip(often, it.jumps, strict=True))
-            whole = [gives_whole(self.graph, source, Fold(lanes))
-                     for lanes in self.units[source.name].gives]
-            tables.append(np.multiply.outer(whole, late))
+            whole = np.reshape([gives_whole(self.graph, source, Fold(lanes))
+                                for lanes in self.units[source.name].gives],
+                               (-1, *[1] * unit.cycles.ndim))
+            tables.append(np.where(whole, late, 0.0))
         if isinstance(node, SlidingWindow) and isinstance(source, Pad | Input):
             # Between rows and images a line buffer waits for words: they must come in each cycle.
             gives = np.array(self.units[source.name].gives)[:, None]
@@ -273,7 +315,20 @@ class Problem:
 
         `blocks` is what a block RAM costs, default `BLOCK_LUTS`.  Raises N2uqError if a unit
         cannot be in time.
+
+        What a MatVec costs unrolled takes seconds to see: as long as it is not known,
+        `UNROLLED_LUTS` stand for it, and only what would be chosen with these is looked at.
         """
+        while True:
+            total, folding = self._solve(cycles, blocks)
+            new = [name for name in self.logic.keys() - self.priced
+                   if folding[name].form == UNROLLED]
+            if not new:
+                return total, folding
+            for name in new:
+                self._price(name)
+
+    def _solve(self, cycles: int, blocks: float | None) -> tuple[float, Folding]:
         weights = np.array([1, FF_LUTS, BLOCK_LUTS[self.family] if blocks is None else blocks, 1])
         if cycles < (fewest := reach(self.graph))[0]:
             raise out_of_reach(self.graph[fewest[1]], self.graph, cycles)
@@ -292,6 +347,11 @@ class Problem:
             if reader in self.slow:
                 late = self.slow[reader] > cycles
                 factors.append(((gives, *self._variables(node)), np.where(late, np.inf, 0.0)))
+        for name, unrolled in self.logic.items():
+            if unrolled.threshold is not None:  # it goes with the Threshold that is in it
+                a, b = (np.arange(len(lanes)) == len(lanes) - 1 for lanes in (
+                    self.units[name].gives, self.units[unrolled.name].takes))
+                factors.append(((name, unrolled.name), np.where(a[:, None] != b, np.inf, 0.0)))
         total, at = least(factors)
         folding = {}
         for node in self.nodes:
@@ -333,12 +393,22 @@ class Problem:
         for source, _, costs in self.links:
             after[source] += (costs @ weights).min(axis=1)
         total = 0.0
+        best: dict[str, tuple[float, float]] = {}  # folded, and in logic
         for name, unit in self.units.items():
             late = unit.cycles > cycles
             if name in self.slow:  # also with all that can come before it
                 before = self.units[self.graph[name].inputs[0]]
                 late |= (self.slow[name][before.cycles <= cycles] > cycles).all(axis=0)
-            total += ((unit.costs @ weights).min(axis=-1) + after[name])[~late].min()
+            each = np.where(late, np.inf, (unit.costs @ weights).min(axis=-1) + after[name])
+            inside = float(each.flat[-1]) if unit.logic else np.inf
+            if unit.logic:
+                each.flat[-1] = np.inf
+            best[name] = float(each.min()), inside
+        for name, (folded, inside) in best.items():
+            if name in self.logic and (steps := self.logic[name]).threshold is not None:
+                total += min(folded + best[steps.name][0], inside + best[steps.name][1])
+            elif name not in self.behind:
+                total += min(folded, inside)
         return total
 
     def fastest(self, luts: int) -> Folding:
@@ -363,7 +433,8 @@ class Problem:
         rest, at = needed - slowest, len(targets)
         for _ in range(4):
             def fits(cycles: int, rest: float = rest) -> bool:
-                return self.solve(cycles, 0)[0] + rest <= luts
+                return all(solve(cycles, 0)[0] + rest <= luts
+                           for solve in (self._solve, self.solve))
 
             before, at = at, min(bisect_left(targets, True, key=fits), len(targets) - 1)
             if at == before:
@@ -394,7 +465,7 @@ def fold(problem: Problem, *, cycles: int | None = None, max_luts: int | None = 
     Parameters
     ----------
     cycles: per image at most, at the least cost.
-    max_luts: at most, by estimate, at the best rate.  With neither, as `choose` does.
+    max_luts: at most, by estimate, at the best rate.  With neither, at `slowest_window`.
     budget, work: as for `size_fifos`.
 
     Returns what `sized` does; raises N2uqError for what cannot be reached.
@@ -406,7 +477,7 @@ def fold(problem: Problem, *, cycles: int | None = None, max_luts: int | None = 
         elif room is not None:
             folding = problem.fastest(room)
         else:
-            folding = choose(problem.graph, family=problem.family)
+            folding = problem.solve(slowest_window(problem.graph))[1]
         found, made = sized(problem, folding, budget=budget, work=work)
         taken, used = made["cycles_per_image"], made["total"]["lut"] + made["total"]["lutram"]
         # What FIFOs take, of time or of LUTs, shows only when they are sized.
@@ -431,11 +502,13 @@ def described(problem: Problem, folding: Folding, cycles: float) -> dict[str, An
 
     `cycles` are per image, as measured or predicted.
     """
-    graph, family = problem.graph, problem.family
+    family, (graph, folding) = problem.family, unroll(problem.graph, folding)
     priced = prices(graph, folding, family)
     whole = _counted(*priced.values())
     rows = []
-    for node in problem.nodes:
+    for node in graph.nodes:
+        if isinstance(node, Flatten):
+            continue
         fold = folding[node.name]
         macs = fold.pe * fold.simd if isinstance(node, MatVec) else 0
         rows.append({

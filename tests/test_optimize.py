@@ -19,6 +19,7 @@ from n2uq_hw.folding import (
     FORMS,
     MEMORIES,
     STYLES,
+    UNROLLED,
     Fold,
     Folding,
     check,
@@ -29,6 +30,7 @@ from n2uq_hw.folding import (
     load_folding,
     reach,
 )
+from n2uq_hw.hw.build import unroll
 from n2uq_hw.ir import (
     Add,
     Flatten,
@@ -99,13 +101,16 @@ def all_foldings(graph: Graph, cycles: int, family: str) -> Iterator[Folding]:
     Each unit in the style that costs least: this is no concern of its neighbours.
     """
     nodes = [node for node in graph.nodes if not isinstance(node, Flatten)]
-    options = []
+    options: list[list[Fold]] = []
     for node in nodes:
         reads, edge = graph.reads(node), graph.edges[node.name]
         options.append([min(styles(node, fold), key=lambda it: weighed(
             estimate(node, reads, edge, it, family), family))
             for fold in folds_of(node, reads, edge)
             if fold_cycles(node, reads, edge, fold) <= cycles])
+        if isinstance(node, MatVec):
+            options[-1].append(Fold(*node.weights.shape, form=UNROLLED,
+                                    lut={"xcup": 6, "ecp5": 4}[family]))
     for folds in product(*options):
         folding = {node.name: fold for node, fold in zip(nodes, folds, strict=True)}
         if all(comes_in_time(graph, folding, node, cycles) for node in nodes):
@@ -158,9 +163,41 @@ def test_equals_exhaustive_search(name: str, factor: int, family: str) -> None:
     cycles = reach(graph)[0] * factor
     every = list(all_foldings(graph, cycles, family))
     best, folding = Problem(graph, family).solve(cycles)
-    assert folding in every and len(every) > 8
+    # The folding of a Threshold that is in an unrolled MatVec means nothing.
+    assert unroll(graph, folding)[1] in [unroll(graph, it)[1] for it in every] and len(every) > 8
     assert score(graph, folding, family) == pytest.approx(best)
     assert best == pytest.approx(min(score(graph, other, family) for other in every))
+
+
+@pytest.mark.parametrize("family", ["xcup", "ecp5"])
+def test_layers_are_unrolled_where_the_rate_is_high(family: str) -> None:
+    """A vector per cycle: the constants cost less than multipliers; one in 96 cycles: more."""
+    graph = Graph("g", (
+        Input("x", shape=(1, 1, 12), hi=3), MatVec("a", ("x",), weights(8, 12)),
+        quantizer("q", "a", 8), MatVec("b", ("q",), weights(2, 8)))).verify()
+    forms = {}
+    for cycles in (1, 96):
+        costs = {unrolls: Problem(graph, family, unrolls=unrolls).solve(cycles)
+                 for unrolls in (True, False)}
+        (best, folding), (folded, _) = costs[True], costs[False]
+        forms[cycles] = folding["a"].form
+        assert (best < folded) == (UNROLLED in {fold.form for fold in folding.values()})
+        assert forecast(graph, folding).cycles_per_image <= cycles + 4
+    assert forms[1] == UNROLLED != forms[96]
+
+
+def test_a_cnn_at_full_rate_is_unrolled(run) -> None:
+    code, out, _ = run("fold", "digits_cnn_w2a2", "--cycles", 100, "--json", "--out", "f.yaml")
+    made, graph = json.loads(out), lower(find_net("digits_cnn_w2a2"))
+    assert code == 0 and made["cycles_per_image"] == 100
+    folding = load_folding(Path("f.yaml"), graph)
+    assert {folding[name].form for name in ("conv1", "conv2", "conv3")} == {UNROLLED}
+    assert forecast(graph, folding).cycles_per_image == 100
+    folded = luts(graph, choose(graph, 100))
+    assert made["total"]["lut"] + made["total"]["lutram"] < folded / 2
+    assert {"quan1", "quan2", "quan3"} <= {row["name"] for row in made["layers"]}
+    assert "conv2: {pe: 32, simd: 144, form: unrolled, levels: 2, lut: 6}" in Path(
+        "f.yaml").read_text()
 
 
 @pytest.mark.parametrize("seed", range(8))
