@@ -346,7 +346,7 @@ def test_faults_of_fold(run, options: tuple[str, ...], message: str) -> None:
 
 
 def test_a_rate_that_units_reach_but_not_together() -> None:
-    problem = Problem(lower(find_net("mnist_resnet8_w2a2")))
+    problem = Problem(lower(find_net("mnist_resnet8_w2a2")), unrolls=False)
     with pytest.raises(N2uqError) as error:
         problem.within(900)
     assert str(error.value) == ("mnist_resnet8_w2a2: takes 934 cycles per image where no unit is "
@@ -356,7 +356,8 @@ def test_a_rate_that_units_reach_but_not_together() -> None:
 @pytest.mark.parametrize("name,cycles", [("digits_cnn_w2a2", 10 * 10), ("digits_mlp_w2a2", 1)])
 def test_a_window_or_a_vector_per_cycle(name: str, cycles: int) -> None:
     graph = lower(find_net(name))
-    assert forecast(graph, Problem(graph).within(cycles)).cycles_per_image == cycles
+    folding = Problem(graph, unrolls=False).within(cycles)
+    assert forecast(graph, folding).cycles_per_image == cycles
 
 
 @pytest.mark.parametrize("family", BLOCK_LUTS)
