@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial, singledispatch
 from typing import Any
 
+import numpy as np
 from amaranth.hdl import Module, Mux
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -26,6 +27,7 @@ from ..ir import (
     MatVec,
     MaxPool,
     Node,
+    OffsetMatVec,
     Pad,
     PiecewiseLinear,
     Saturate,
@@ -46,6 +48,7 @@ from .eltwise import (
     SaturateUnit,
     ScaleUnit,
 )
+from .mac import pairs_offset
 from .matvec import MatVecUnit
 from .pool import MaxPoolUnit, SumPoolUnit
 from .stream import (
@@ -63,9 +66,9 @@ from .threshold import ThresholdUnit
 from .unrolled import UnrolledUnit
 from .window import PadUnit, SlidingWindowUnit, stages
 
-__all__ = ["TOP", "WRAPPER", "Accelerator", "fifo_depth", "gives_whole", "hardware_graph",
-           "in_logic", "inputs", "lanes_of", "module_name", "outputs", "saturates", "unit",
-           "unroll", "window_of"]
+__all__ = ["TOP", "WRAPPER", "Accelerator", "absorbs", "fifo_depth", "gives_whole",
+           "hardware_graph", "in_logic", "inputs", "lanes_of", "module_name", "outputs",
+           "saturates", "unit", "unroll", "window_of"]
 
 TOP, WRAPPER = "accelerator", "axis"  # what modules are called beside those of nodes
 
@@ -224,6 +227,40 @@ def unroll(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
                             if node.name in places or node.name not in made), folds
 
 
+def absorbs(graph: Graph, node: Node) -> bool:
+    """Whether a constant per output of `node`, a MatVec of odd weights, can go into thresholds.
+
+    That is, if a Threshold reads it whose channels have steps of their own, and nothing else does.
+    """
+    readers = [other for other in graph.nodes if node.name in other.inputs]
+    if (type(node) is not MatVec or not (node.weights % 2).all() or len(readers) != 1
+            or not isinstance(readers[0], Threshold)):
+        return False
+    steps = readers[0].thresholds
+    return len(steps) == len(node.weights) and bool((steps != steps[0]).any())
+
+
+def absorb(graph: Graph, folding: Folding) -> Graph:
+    """An OffsetMatVec in the place of each MatVec of form "pairs" where `absorbs` allows it.
+
+    Thresholds behind have what centered pairs add (`pairs_offset`), and a constant by which sums
+    are from 0 on.
+    """
+    offsets, nodes = dict[str, np.ndarray](), list[Node]()
+    for node in graph.nodes:
+        made: Node = node
+        if isinstance(node, Threshold) and node.inputs[0] in offsets:
+            made = replace(node, thresholds=node.thresholds + offsets[node.inputs[0]][:, None])
+        elif (isinstance(node, MatVec) and folding[node.name].form == "pairs"
+              and absorbs(graph, node)):
+            (read,), sums = graph.reads(node), graph.edges[node.name]
+            offset = pairs_offset(node.weights, element(read), folding[node.name].simd)
+            offsets[node.name] = offset - (sums.lo + offset).min()
+            made = OffsetMatVec(**node.__dict__, offset=offsets[node.name])
+        nodes.append(made)
+    return graph.with_nodes(nodes) if offsets else graph
+
+
 def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
     """Insert what only hardware needs, and return the graph and the folding with it.
 
@@ -236,6 +273,7 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
     """
     check(graph, folding)
     graph, folding = unroll(graph, folding)
+    graph = absorb(graph, folding)
     folds, nodes, lanes = dict(folding), list[Node](), dict[str, int]()
     readers = Counter(name for node in graph.nodes for name in node.inputs)
     tip: dict[str, str] = {}  # the node whose edge is read for the key's

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, zip_longest
 
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal
@@ -14,7 +14,7 @@ from amaranth.lib.wiring import In, Out
 from .stream import beats, instantiate, shape_for
 
 __all__ = ["LUT", "DigitProduct", "MacArray", "adder_tree", "digit_bits", "digits_latency", "lanes",
-           "mac_latency", "mac_name", "tree_latency"]
+           "mac_latency", "mac_name", "pair_shape", "pair_sums", "pairs_offset", "tree_latency"]
 
 LEVELS_PER_STAGE = 1  # adder levels between registers: two would merge into wide compressors
 LUT = 6    # inputs of a table that holds a product
@@ -29,7 +29,8 @@ def tree_latency(terms: int) -> int:
 def digit_bits(code_bits: int, activation_bits: int, form: str) -> int:
     """Bits of a weight code that are multiplied at a time: see `MacArray`."""
     fits = activation_bits < LUT and form == "direct"
-    return min({"planes": 1}.get(form, LUT - activation_bits if fits else code_bits), code_bits)
+    return min({"planes": 1, "pairs": 1}.get(
+        form, LUT - activation_bits if fits else code_bits), code_bits)
 
 
 def digits_latency(code_bits: int, activation_bits: int, form: str) -> int:
@@ -40,9 +41,11 @@ def digits_latency(code_bits: int, activation_bits: int, form: str) -> int:
 def mac_latency(simd: int, code_bits: int, activation_bits: int, form: str) -> int:
     """Cycles of a `MacArray` from its beat to its accumulator.
 
-    ``tree_latency(SIMD) + digits_latency(code_bits, activation_bits, form) + 2``
+    ``tree_latency(SIMD) + digits_latency(code_bits, activation_bits, form) + 2``, of pairs
+    ``1 + tree_latency(⌈SIMD/2⌉)`` in the place of the first, `pair_sums` included.
     """
-    return tree_latency(simd) + digits_latency(code_bits, activation_bits, form) + 2
+    first = 1 + tree_latency(-(-simd // 2)) if form == "pairs" else tree_latency(simd)
+    return first + digits_latency(code_bits, activation_bits, form) + 2
 
 
 def lanes(m: Module, vector: HdlValue, shape: Shape, name: str) -> list[HdlValue]:
@@ -88,6 +91,42 @@ def adder_tree(m: Module, enable: HdlValue, terms: list, name: str) -> HdlValue:
     return terms[0]
 
 
+def pair_shape(activation: Shape) -> Shape:
+    """Of what `pair_sums` makes of activations: a bit more."""
+    return Shape(activation.width + 1, activation.signed)
+
+
+def pair_sums(m: Module, enable: HdlValue, a: list[HdlValue], *, centered: bool) -> HdlValue:
+    """What a `MacArray` of form "pairs" takes of the activations, a cycle later, side by side.
+
+    Of two lanes a and b ``a + b``, and ``a + ~b`` if centered, else a and b themselves, in elements
+    of `pair_shape`.  A last lane without another is beside a 0.
+    """
+    shape, made = a[0].shape(), list[HdlValue]()
+    for one, other in zip_longest(a[0::2], a[1::2], fillvalue=Const(0, shape)):
+        alone = [Cat(x, x[-1] if shape.signed else Const(0, 1)) for x in (one, other)]
+        made += [one + other, *([one + ~other] if centered else alone)]
+    count, words = max(WORD // (shape.width + 1), 1), list[HdlValue]()
+    for k, at in enumerate(range(0, len(made), count)):
+        part = Cat(made[at:at + count])
+        words.append(Signal(len(part), name=f"pairs_{k}", reset_less=True))
+        with m.If(enable):
+            m.d.sync += words[-1].eq(part)
+    return Cat(words)
+
+
+def pairs_offset(weights: np.ndarray, activation: Shape, simd: int) -> np.ndarray:
+    """What centered pairs add to each output, int64 [N]; `weights` are odd, [N, K].
+
+    Where a bit of a weight is 0, ``~a`` is in the place of ``-a``: -1 more if a is signed, else
+    ``2^A - 1``; and 1 more still of the first of two lanes, whose sum is complemented.
+    """
+    w = weights.astype(np.int64)
+    most = 2**int(np.abs(w).max()).bit_length() - 1
+    more = (not activation.signed) * 2**activation.width - np.arange(w.shape[1]) % simd % 2
+    return ((most - w) // 2 * more).sum(axis=1)
+
+
 def _kind(shape: Shape) -> str:
     return f"{'s' if shape.signed else 'u'}{shape.width}"
 
@@ -127,10 +166,11 @@ class DigitProduct(wiring.Component):
 
 
 def mac_name(*, simd: int, code_bits: int, activation: Shape, acc: Shape, step: int, least: int,
-             form: str) -> str:
+             form: str, start: int | None = None) -> str:
     """Module name of a `MacArray`: of all of its parameters, so that only equal ones share it."""
+    begin = "" if start is None else f"_from{'m' if start < 0 else ''}{abs(start)}"
     return (f"pe_{form}_w{code_bits}_{_levels(step, least)}_a{_kind(activation)}_simd{simd}"
-            f"_acc{_kind(acc)}")
+            f"_acc{_kind(acc)}{begin}")
 
 
 class MacArray(wiring.Component):
@@ -140,33 +180,45 @@ class MacArray(wiring.Component):
     bits are multiplied, each by itself, and their sums over lanes add up as ``Σ_d 2^(s·d)·…``:
 
     - "planes": s = 1, ``k_d ? a : 0``, plus the shared ``least·Σa``;
+    - "pairs": the same of two lanes a and b: two bits of weights choose 0, a, b or ``a + b``, which
+      all PEs share.  Of odd weights a bit is a sign, and two choose ``±a ± b``: ``a + b``,
+      ``a + ~b`` or the complement of either, if `start` says that no ``Σa`` is added, but a
+      constant, `pairs_offset`, remains;
     - "product": one digit, ``k·a``, plus the shared ``least·Σa``;
     - "direct": ``(step·k_d + least_d)·a`` with no shared term.  s is what a LUT of 6 inputs takes
       beside a, and the product a table of one LUT a bit (`DigitProduct`); the digits of odd weights
       are odd, ``2k_d - (2^s - 1)``, so that the lowest bit is a's.  Where a alone has 6 bits or
       more there is one digit and a multiplier.
 
-    Latency `mac_latency(SIMD, code_bits, bits of an activation, form)` from `a` to `acc`; `total`
-    comes two cycles before that, `valid` and `first` one cycle.  One beat per cycle.
+    Latency `mac_latency(SIMD, code_bits, bits of an activation, form)` from the activations to
+    `acc`, less 1 of pairs from `a`; `total` comes two cycles before that, `valid` and `first` one
+    cycle.  One beat per cycle.
+
+    Parameters
+    ----------
+    start: what a sum begins with, of centered pairs.
+    acc: holds the whole sum; what is partial may wrap around.
 
     Members
     -------
     enable: everything holds while low.
-    a, codes: one beat of SIMD activations and weight codes.
+    a, codes: one beat of SIMD activations, or of their `pair_sums`, and of weight codes.
     total: ``least·Σa`` of the beat.
     valid, first: there is a beat at the accumulator; it begins a new sum.
     acc: the sum; exact once all beats of a fold have passed.
     """
 
     def __init__(self, *, simd: int, code_bits: int, activation: Shape, acc: Shape, step: int,
-                 least: int, form: str) -> None:
+                 least: int, form: str, start: int | None = None) -> None:
         self.simd, self.code_bits, self.activation = simd, code_bits, activation
-        self.step, self.least, self.form = step, least, form
+        self.step, self.least, self.form, self.start = step, least, form, start
+        self.shared = form != "direct" and start is None  # least·Σa, by all PEs
         span = 2**activation.width
         lowest = -span // 2 if activation.signed else 0
         ends = (0, least * simd * lowest, least * simd * (lowest + span - 1))
         super().__init__({
-            "enable": In(1), "a": In(beats(activation, simd)),
+            "enable": In(1), "a": In(beats(activation, simd) if form != "pairs" else beats(
+                pair_shape(activation), -(-simd // 2) * (3 if start is None else 2))),
             "codes": In(beats(Shape(code_bits), simd)),
             "total": In(shape_for(min(ends), max(ends))),
             "valid": In(1), "first": In(1), "acc": Out(acc),
@@ -174,23 +226,39 @@ class MacArray(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        pairs = list(zip(lanes(m, self.codes.as_value(), Shape(self.code_bits), "code"),
-                         lanes(m, self.a.as_value(), self.activation, "lane"), strict=True))
+        codes = lanes(m, self.codes.as_value(), Shape(self.code_bits), "code")
+        given = lanes(m, self.a.as_value(), self.a.shape().elem_shape, "lane")
         size = digit_bits(self.code_bits, self.activation.width, self.form)
         sums = []
         for low in range(0, self.code_bits, size):
-            products = [self._product(m, platform, code[low:low + size], a, low, lane)
-                        for lane, (code, a) in enumerate(pairs)]
+            digits = [code[low:low + size] for code in codes]
+            products = self._chosen(digits, given) if self.form == "pairs" else [
+                self._product(m, platform, digit, a, low, lane)
+                for lane, (digit, a) in enumerate(zip(digits, given, strict=True))]
             sums.append(adder_tree(m, self.enable, products, f"digit{low}") << low)
         term = adder_tree(m, self.enable, sums, "dot")
-        if self.form != "direct":
+        if self.shared:
             term = term * self.step + self.total
         held = Signal(HdlValue.cast(term).shape(), name="term", reset_less=True)
         with m.If(self.enable):
             m.d.sync += held.eq(term)
         with m.If(self.enable & self.valid):
-            m.d.sync += self.acc.eq(Mux(self.first, 0, self.acc) + held)
+            m.d.sync += self.acc.eq(Mux(self.first, self.start or 0, self.acc) + held)
         return m
+
+    def _chosen(self, bits: list[HdlValue], given: list[HdlValue]) -> list[HdlValue]:
+        """What a bit of either weight chooses of each pair; there is no weight beside the last."""
+        found = []
+        for k, (one, other) in enumerate(zip_longest(bits[0::2], bits[1::2])):
+            if self.start is None:
+                both, a, b = given[3 * k:3 * k + 3]
+                found.append(Mux(one, a, 0) if other is None else
+                             Mux(one, Mux(other, both, a), Mux(other, b, 0)))
+            else:
+                both, apart = given[2 * k:2 * k + 2]
+                alike = both if other is None else Mux(one ^ other, apart, both)
+                found.append(Mux(one, alike, ~(apart if other is None else alike)))
+        return found
 
     def _product(self, m, platform, code, a, low, lane):
         if self.form == "planes":

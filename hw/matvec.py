@@ -11,8 +11,18 @@ from amaranth.lib import data, memory, wiring
 
 from ..errors import N2uqError
 from ..folding import FORMS
-from ..ir import Edge, MatVec
-from .mac import MacArray, adder_tree, digits_latency, lanes, mac_latency, mac_name
+from ..ir import Edge, MatVec, OffsetMatVec
+from .mac import (
+    MacArray,
+    adder_tree,
+    digits_latency,
+    lanes,
+    mac_latency,
+    mac_name,
+    pair_shape,
+    pair_sums,
+    pairs_offset,
+)
 from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, instantiate, shape_for, wraps
 
@@ -70,11 +80,12 @@ class FoldedUnit(Unit):
         self.node, self.edge, self.pe, self.simd, self.memory = node, edge, pe, simd, memory
         super().__init__(beats(element(edge), simd), out, **more)
 
-    def _fetch(self, m, platform, codes, bits):
+    def _fetch(self, m, platform, codes, bits, *, late=False):
         """Issue beats; in cycle 1 each one, from the stream or the buffer, meets its weights.
 
         Returns the enable of all registers; whether a beat is issued, its number and whether it
-        is the last; the beat and the read port of its PE·SIMD codes, a cycle later.
+        is the last; the beat and the read port of its PE·SIMD codes, a cycle later, or two of the
+        codes if `late`.
         """
         enable, issue, last, replay = Signal(), Signal(), Signal(), Signal()
         beat, fold = Signal(range(self.beats)), Signal(range(self.folds))
@@ -89,7 +100,13 @@ class FoldedUnit(Unit):
         by_fold = codes.reshape(self.folds, self.pe, self.beats, self.simd).transpose(0, 2, 1, 3)
         rows = by_fold.reshape(self.folds * self.beats, -1)
         weights = rom(m, "weights", bits_of(rows, bits), platform, self.memory)
-        wraps(m, weights.addr, self.folds * self.beats, issue)
+        step = issue
+        if late:
+            held = Signal(name="late")
+            with m.If(enable):
+                m.d.sync += held.eq(issue)
+            step = enable & held
+        wraps(m, weights.addr, self.folds * self.beats, step)
         m.d.comb += weights.en.eq(enable)
         return enable, issue, beat, last, self._vector(m, enable, beat, replay), weights
 
@@ -128,7 +145,8 @@ class MatVecUnit(FoldedUnit):
 
     Parameters
     ----------
-    node, edge, out: weights [N, K], the edge that is read, the edge that is made.
+    node, edge, out: weights [N, K], the edge that is read, the edge that is made.  An OffsetMatVec
+        is for centered pairs, its offset theirs and a constant.
     pe, simd: divisors of N and K.
     form: how products are summed, see `MacArray`.
     memory: style of the weights' ROM, see `folding.MEMORIES`.
@@ -140,17 +158,27 @@ class MatVecUnit(FoldedUnit):
         if form not in FORMS:
             raise N2uqError(f"{node.name}: product form must be one of {', '.join(FORMS)}, "
                             f"not {form}")
-        self.form = form
+        self.form, self.start = form, None
         self.acc = shape_for(*accumulator_range(node.weights, edge, simd))
+        if isinstance(node, OffsetMatVec):
+            starts = node.offset - pairs_offset(node.weights, element(edge), simd)
+            if form != "pairs" or (starts != starts[0]).any():
+                raise N2uqError(f"{node.name}: an offset must be that of pairs")
+            self.start, self.acc = int(starts[0]), element(out)
 
     def elaborate(self, platform):
         m = Module()
         codes, bits, step, least = weight_codes_of(self.node.weights)
-        enable, issue, beat, last, a, weights = self._fetch(m, platform, codes, bits)
+        pairs = self.form == "pairs"
+        enable, issue, beat, last, a, weights = self._fetch(m, platform, codes, bits, late=pairs)
 
-        # Cycles 2..: dot products; the sum of the activations is shared by all PEs.
+        # Cycles 2..: dot products; sums of the activations are shared by all PEs.
         make = partial(MacArray, simd=self.simd, code_bits=bits, activation=element(self.edge),
-                       acc=self.acc, step=step, least=least, form=self.form)
+                       acc=self.acc, step=step, least=least, form=self.form, start=self.start)
+        terms = lanes(m, a, element(self.edge), "lane")
+        if pairs:
+            a = pair_sums(m, enable, terms, centered=self.start is not None)
+            terms = lanes(m, a, pair_shape(element(self.edge)), "pair")[::3]  # the sums
         pes = []
         for k in range(self.pe):
             m.submodules[f"pe{k}"], pe = instantiate(make, f"pe{k}", mac_name(**make.keywords),
@@ -161,8 +189,8 @@ class MatVecUnit(FoldedUnit):
             m.d.comb += self.o.payload[k].eq(pe.acc)
         latency = mac_latency(self.simd, bits, self.edge.width, self.form)
         valid, first, final = self._control(m, enable, issue, beat == 0, last, latency)
-        total = Const(0) if self.form == "direct" else adder_tree(
-            m, enable, lanes(m, a, element(self.edge), "lane"), "total")
+        total = Const(0) if self.form == "direct" or self.start is not None else adder_tree(
+            m, enable, terms, "total")
         # least is -(2^bits - 1) for odd weights: no multiplier, which would be a far DSP block.
         total = total - (total << bits) if step == 2 else total * least
         for cycle in range(digits_latency(bits, self.edge.width, self.form)):

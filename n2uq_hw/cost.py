@@ -38,6 +38,7 @@ from .ir import (
     MatVec,
     MaxPool,
     Node,
+    OffsetMatVec,
     Pad,
     PiecewiseLinear,
     Saturate,
@@ -487,18 +488,25 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str
     rows, xcup = folds * beats, family == "xcup"
     # Of weights that never change, half the bits are zero; of two in turn, a quarter.
     live = 1 - 2.0**-min(rows, 20)
-    shared, direct = _tree(simd, a, family), fold.form == "direct"
-    key = f"MatVec {fold.form}"
-    if fold.form == "planes":
+    pairs, centered = fold.form == "pairs", isinstance(node, OffsetMatVec)
+    terms, given = (-(-simd // 2), a + 1) if pairs else (simd, a)
+    shared, direct = _tree(terms, given, family), fold.form == "direct" or centered
+    key = "MatVec centered" if centered else f"MatVec {fold.form}"
+    if fold.form in ("planes", "pairs"):
         # A sum of two terms with a weight bit each takes a gate before each carry too.
-        first = 2 * a if xcup else 2 * a + _adder(a, family)
-        tree = _tree(simd, a, family)
+        first = 2 * given if xcup else 2 * given + _adder(given, family)
+        tree = _tree(terms, given, family)
         planes = _tree(bits, tree.width + bits // 2, family)
-        lut = {"first": pe * bits * live * (tree.pairs * first + simd % 2 * a),
+        lut = {"first": pe * bits * live * (tree.pairs * first + terms % 2 * given),
                "adders": pe * (bits * tree.adders * live
                                + planes.adders + planes.pairs * _adder(tree.width, family))}
         ff = {"tree": pe * (bits * tree.registers * live + planes.registers)}
         width, levels, srl = planes.width, tree.levels + planes.levels, 0
+        if pairs:
+            if terms == 1 and xcup:  # planes' adders take the gates of one of two
+                lut["first"] *= 1 - planes.pairs / bits
+            lut["pairs"] = terms * _adder(given, family) * (1 + centered)
+            ff["pairs"] = terms * (2 * given if centered else given + 2 * a)
     elif direct and a < LUT:
         key, more = "MatVec tables", _waits(simd)
         size = digit_bits(bits, a, fold.form)
@@ -533,7 +541,7 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str
     ff["acc"] = pe * acc
     if not direct:
         lut["term"] = pe * _adder(width, family)
-        lut["shared"] = (shared.pairs * _adder(a, family) + shared.adders
+        lut["shared"] = (shared.pairs * _adder(given, family) + shared.adders
                          + _adder(shared.width + bits, family))
         delays = planes.levels
         total = (shared.width + bits) * delays

@@ -42,7 +42,7 @@ __all__ = ["FORMS", "MEMORIES", "STYLES", "UNROLLED", "Fold", "Folding", "check"
            "style_of", "unrolled", "wholes"]
 
 STYLES = ("parallel", "search")            # of a Threshold, see hw/threshold.py
-FORMS = ("planes", "product", "direct")    # of a MatVec's products, see hw/mac.py
+FORMS = ("planes", "product", "direct", "pairs")  # of a MatVec's products, see hw/mac.py
 MEMORIES = ("auto", "block", "logic")      # of weights' ROMs, see hw/memory.py
 UNROLLED = "unrolled"                      # a MatVec in logic, see hw/unrolled.py
 

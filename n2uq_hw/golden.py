@@ -28,6 +28,7 @@ from .ir import (
     MatVec,
     MaxPool,
     Node,
+    OffsetMatVec,
     Pad,
     PiecewiseLinear,
     Saturate,
@@ -204,6 +205,11 @@ def _(node: Unrolled, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
     sums = evaluate.dispatch(MatVec)(node, edges, x)
     return sums if node.threshold is None else evaluate(
         node.threshold, (infer.dispatch(MatVec)(node, *edges),), sums)
+
+
+@evaluate.register
+def _(node: OffsetMatVec, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    return evaluate.dispatch(MatVec)(node, edges, x).astype(np.int64) + node.offset
 
 
 @evaluate.register

@@ -22,9 +22,9 @@ from .files import load_arrays, save_arrays
 
 __all__ = [
     "Add", "ArgMax", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Fork", "Graph", "Input",
-    "MatVec", "MaxPool", "Node", "Pad", "PiecewiseLinear", "Saturate", "Scale", "SlidingWindow",
-    "SumPool", "Threshold", "Unrolled", "WidthConvert", "bits_for", "describe", "dtype_for", "dump",
-    "infer", "lines", "load_graph", "threshold_values", "weight_bits",
+    "MatVec", "MaxPool", "Node", "OffsetMatVec", "Pad", "PiecewiseLinear", "Saturate", "Scale",
+    "SlidingWindow", "SumPool", "Threshold", "Unrolled", "WidthConvert", "bits_for", "describe",
+    "dtype_for", "dump", "infer", "lines", "load_graph", "threshold_values", "weight_bits",
 ]
 
 FORMAT = 2
@@ -166,6 +166,16 @@ class Unrolled(MatVec):
     """
 
     threshold: Threshold | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class OffsetMatVec(MatVec):
+    """A MatVec with `offset`, int64 [N], added: what the thresholds behind it are moved by.
+
+    Only hardware graphs have it.
+    """
+
+    offset: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -543,6 +553,12 @@ def _(node: Threshold, x: Edge) -> Edge:
 def _(node: Unrolled, x: Edge) -> Edge:
     sums = infer.dispatch(MatVec)(node, x)
     return sums if node.threshold is None else infer(node.threshold, sums)
+
+
+@infer.register
+def _(node: OffsetMatVec, x: Edge) -> Edge:
+    sums = infer.dispatch(MatVec)(node, x)
+    return Edge(sums.shape, sums.lo + node.offset, sums.hi + node.offset)
 
 
 @infer.register

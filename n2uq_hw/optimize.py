@@ -12,7 +12,7 @@ The FIFOs of an Add are left out of the choice: the branches settle how many bit
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from itertools import product
 from math import ceil, prod
@@ -40,7 +40,7 @@ from .folding import (
     style_of,
 )
 from .hw.branches import CUT
-from .hw.build import fifo_depth, gives_whole, hardware_graph, in_logic, unroll
+from .hw.build import absorbs, fifo_depth, gives_whole, hardware_graph, in_logic, unroll
 from .hw.stream import convert_width
 from .hw.window import line_buffer
 from .ir import (
@@ -52,6 +52,7 @@ from .ir import (
     Input,
     MatVec,
     Node,
+    OffsetMatVec,
     Pad,
     SlidingWindow,
     Threshold,
@@ -63,7 +64,7 @@ from .sim.cycles import UNBOUNDED
 from .sim.forecast import forecast
 from .sim.sizing import WORK, Sizing, size_fifos
 
-__all__ = ["BLOCK_LUTS", "Problem", "described", "fold", "least", "prices", "sized"]
+__all__ = ["BLOCK_LUTS", "CHOSEN", "Problem", "described", "fold", "least", "prices", "sized"]
 
 BLOCK_LUTS = {"xcup": 160, "ecp5": 400}  # LUTs per block RAM of a ZU3EG, of an LFE5U-85F
 UNROLLED_BITS = 2**17  # of all products of a MatVec that may be unrolled: more take minutes to see
@@ -71,6 +72,9 @@ UNROLLED_BITS = 2**17  # of all products of a MatVec that may be unrolled: more 
 # is not looked at. And inputs of the LUTs that logic suits.
 UNROLLED_LUTS = {"xcup": 0.2, "ecp5": 0.4}
 LUT_INPUTS = {"xcup": 6, "ecp5": 4}
+# Forms to choose among.  Pairs are for those who ask for them: their offset ties a MatVec to the
+# Threshold behind it.
+CHOSEN = tuple(form for form in FORMS if form != "pairs")
 FF_LUTS = 1e-3  # of two foldings with equal LUTs, that with fewer flip-flops
 
 Factor = tuple[tuple[str, ...], np.ndarray]
@@ -191,7 +195,7 @@ class Problem:
                       for a, b in zip(takes, gives, strict=True)]
             takes, gives = sides
         styles = list(product(STYLES if isinstance(node, Threshold) else STYLES[:1],
-                              FORMS if isinstance(node, MatVec) else FORMS[:1]))
+                              CHOSEN if isinstance(node, MatVec) else CHOSEN[:1]))
         auto, *memories = MEMORIES
         if not isinstance(node, MatVec | DepthwiseMatVec):
             memories = [auto]
@@ -450,11 +454,24 @@ class Problem:
         return next(folding for folding in foldings if used(folding) <= luts)
 
 
+def _absorbed(graph: Graph, node: Node) -> Node:
+    """What `hw.build.absorb` puts in the place of `node`, without the offset, or the node."""
+    return (OffsetMatVec(**node.__dict__) if isinstance(node, MatVec) and absorbs(graph, node)
+            else node)
+
+
 def prices(graph: Graph, folding: Folding, family: str) -> dict[str, Cost]:
-    """The estimated cost of every unit, by its name in the hardware graph."""
-    hardware, folds = hardware_graph(graph, folding)
-    return {node.name: estimate(node, hardware.reads(node), hardware.edges[node.name],
-                                folds[node.name], family)
+    """The estimated cost of every unit, by its name in the hardware graph.
+
+    Of edges as they are before offsets are absorbed, which changes their bits by one at most.
+    """
+    pairs = {node.name: _absorbed(graph, node) for node in graph.nodes
+             if isinstance(node, MatVec) and folding[node.name].form == "pairs"}
+    hardware, folds = hardware_graph(graph, folding | {
+        name: replace(folding[name], form=FORMS[0]) for name in pairs})
+    folds |= {name: folding[name] for name in pairs}
+    return {node.name: estimate(pairs.get(node.name, node), hardware.reads(node),
+                                hardware.edges[node.name], folds[node.name], family)
             for node in hardware.nodes if not isinstance(node, Flatten)}
 
 

@@ -19,6 +19,8 @@ from . import ir
 from .cost import FAMILIES, WEIGHTS, Parts, Weights, estimate, parts
 from .errors import N2uqError
 from .folding import Fold
+from .hw.mac import pairs_offset
+from .hw.stream import element
 from .ir import Edge, Graph, Input, Node
 
 __all__ = ["STORE", "Sample", "errors", "fit", "load_samples", "save_samples",
@@ -174,10 +176,16 @@ def _weights(rng: np.random.Generator, shape: tuple[int, int], bits: int, odd: b
 
 def _matvec(rng: np.random.Generator, outputs: int, inputs: int, weight_bits: int, act_bits: int,
             pe: int, simd: int, form: str, odd: bool = True, signed: bool = False,
-            memory: str = "auto") -> tuple[Nodes, Fold]:
-    return [_x((1, 1, inputs), act_bits, signed), ir.MatVec(
-        "y", ("x",), weights=_weights(rng, (outputs, inputs), weight_bits, odd))], Fold(
-            pe, simd, form=form, memory=memory)
+            memory: str = "auto", centered: bool = False) -> tuple[Nodes, Fold]:
+    x, weights = (_x((1, 1, inputs), act_bits, signed),
+                  _weights(rng, (outputs, inputs), weight_bits, odd))
+    y = ir.MatVec("y", ("x",), weights=weights)
+    if centered:  # thresholds behind it would have the offset
+        graph = Graph("sample", (x, y))
+        offset = pairs_offset(weights, element(graph.edges["x"]), simd)
+        y = ir.OffsetMatVec("y", ("x",), weights=weights,
+                            offset=offset - (graph.edges["y"].lo + offset).min())
+    return [x, y], Fold(pe, simd, form=form, memory=memory)
 
 
 def _depthwise(rng: np.random.Generator, positions: int, channels: int, weight_bits: int,

@@ -141,11 +141,11 @@ def test_targets_out_of_reach(graph: Graph, target: int, message: str) -> None:
     ("input", {"pe": 7}, "input: PE must divide the 64 elements, not 7"),
     ("logits", {"pe": 3}, "logits: PE must divide the 10 channels, not 3"),
     ("quan1", {"style": "serial"}, "quan1: style must be one of parallel, search, not 'serial'"),
-    ("conv1", {"form": ""}, "conv1: form must be one of planes, product, direct, unrolled, not "
-     "''"),
+    ("conv1", {"form": ""}, "conv1: form must be one of planes, product, direct, pairs, unrolled, "
+     "not ''"),
     ("conv2", {"memory": "bram"}, "conv2: memory must be one of auto, block, logic, not 'bram'"),
-    ("quan1", {"form": "unrolled"}, "quan1: form must be one of planes, product, direct, not "
-     "'unrolled'"),
+    ("quan1", {"form": "unrolled"}, "quan1: form must be one of planes, product, direct, pairs, "
+     "not 'unrolled'"),
     ("conv2", {"form": "unrolled", "pe": 16, "simd": 144},
      "conv2: PE must be all 32 output channels, unrolled, not 16"),
     ("conv2", {"form": "unrolled", "pe": 32, "simd": 9},

@@ -27,9 +27,12 @@ from n2uq_hw.ir import (
     Fork,
     Graph,
     Input,
+    MatVec,
     Node,
+    OffsetMatVec,
     Saturate,
     Scale,
+    Threshold,
     WidthConvert,
 )
 from n2uq_hw.lower import lower
@@ -91,6 +94,37 @@ def test_hardware_graph_changes_no_value() -> None:
             assert readers <= 1 or (isinstance(node, Fork) and node.ways == readers), node
             if isinstance(node, Add):
                 assert all(isinstance(hardware[name], Fifo) for name in node.inputs)
+
+
+@pytest.mark.parametrize("weights,steps,form,moved", [
+    ("odd", 4, "pairs", True), ("odd", 4, "planes", False), ("all", 4, "pairs", False),
+    ("odd", 1, "pairs", False)])
+def test_offsets_of_pairs_lie_in_thresholds(weights: str, steps: int, form: str, moved: bool
+                                            ) -> None:
+    """Where each channel has steps of its own: others have more lanes than there are channels."""
+    rng = np.random.default_rng(0)
+    w = 2 * rng.integers(0, 4, (4, 6)) - 3 if weights == "odd" else rng.integers(-2, 2, (4, 6))
+    at = np.sort(rng.integers(-20, 20, (steps, 3)), axis=1)
+    graph = Graph("g", (
+        Input("x", shape=(1, 2, 6), lo=0, hi=3), MatVec("y", ("x",), weights=w),
+        Threshold("z", ("y",), thresholds=at, signs=np.ones_like(at, np.int8))))
+    hardware, _ = hardware_graph(graph, {"x": Fold(6), "y": Fold(2, 3, form=form), "z": Fold(2)})
+    assert isinstance(hardware["y"], OffsetMatVec) is moved
+    images = rng.integers(0, 4, (50, 1, 2, 6))
+    ours, theirs = (golden.run_all(each, images) for each in (graph, hardware))
+    assert (ours["z"] == theirs["z"]).all() and len(np.unique(ours["z"])) > 2
+    assert (ours["y"] != theirs["y"]).any() == moved
+    assert not moved or hardware.edges["y"].lo.min() == 0
+
+
+def test_an_offset_is_not_moved_past_a_second_reader() -> None:
+    weights, steps = np.ones((2, 2), np.int8), np.zeros((2, 1), np.int64)
+    graph = Graph("g", (
+        Input("x", shape=(1, 1, 2), lo=0, hi=3), MatVec("y", ("x",), weights=weights),
+        Threshold("z", ("y",), thresholds=steps, signs=np.ones_like(steps, np.int8)),
+        Add("s", ("y", "z"))))
+    folds = {name: Fold(form="pairs") for name in "xyzs"}
+    assert type(hardware_graph(graph, folds)[0]["y"]) is MatVec
 
 
 def diamond(**clamp: int) -> Graph:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from amaranth.hdl import Module, Shape, Signal
+from amaranth.hdl import Cat, Module, Shape, Signal
 from units import SCENARIOS, Bench, Case
 
 from n2uq_hw.folding import FORMS
@@ -14,6 +14,7 @@ from n2uq_hw.hw.mac import (
     digits_latency,
     mac_latency,
     mac_name,
+    pair_sums,
     tree_latency,
 )
 from n2uq_hw.hw.stream import Unit, beats, shape_for, wraps
@@ -47,10 +48,22 @@ class DotUnit(Unit):
         last = wraps(m, beat, self.length, enable & self.i.valid)
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
                      mac.enable.eq(enable), self.o.payload[0].eq(mac.acc)]
+        late = mac.form == "pairs"  # codes are, beside pairs
+        a = Signal(beats(mac.activation, mac.simd))
         for lane in range(mac.simd):
-            m.d.comb += [mac.codes[lane].eq(self.i.payload[lane]),
-                         mac.a[lane].eq(self.i.payload[lane] >> mac.code_bits)]
-        total = adder_tree(m, enable, [mac.a[lane] for lane in range(mac.simd)], "total")
+            m.d.comb += a[lane].eq(self.i.payload[lane] >> mac.code_bits)
+            code = self.i.payload[lane]
+            if late:
+                held = Signal.like(code)
+                with m.If(enable):
+                    m.d.sync += held.eq(code)
+                code = held
+            m.d.comb += mac.codes[lane].eq(code)
+        given = [a[lane] for lane in range(mac.simd)]
+        m.d.comb += mac.a.as_value().eq(
+            pair_sums(m, enable, given, centered=False) if late else Cat(given))
+        terms = [mac.a[k] for k in range(mac.a.shape().length)]
+        total = adder_tree(m, enable, terms[::3] if late else terms, "total")
         total = total * mac.least
         for _ in range(digits_latency(mac.code_bits, mac.activation.width, mac.form)):
             delayed = Signal.like(total)
@@ -132,7 +145,7 @@ def test_tree_latency(terms: int, cycles: int) -> None:
 
 @pytest.mark.parametrize("form,bits,cycles", [
     ("planes", 2, 6), ("product", 2, 4), ("direct", 2, 4), ("direct", 3, 5), ("direct", 4, 5),
-    ("direct", 5, 6), ("direct", 6, 4)])
+    ("direct", 5, 6), ("direct", 6, 4), ("pairs", 2, 6)])
 def test_mac_latency(form: str, bits: int, cycles: int) -> None:
     """Codes of 4 bits; a digit and an activation of `bits` are 6 together."""
     assert mac_latency(4, 4, bits, form) == cycles
@@ -143,6 +156,7 @@ def test_only_equal_arrays_share_a_name() -> None:
              "least": -3, "form": "planes"}
     changes = [{}, {"simd": 3}, {"code_bits": 3}, {"activation": Shape(3)},
                {"activation": Shape(2, True)}, {"acc": Shape(8, True)}, {"acc": Shape(9)},
-               {"step": 1}, {"least": 3}, {"least": -1}, {"form": "direct"}]
+               {"step": 1}, {"least": 3}, {"least": -1}, {"form": "direct"}, {"start": 1},
+               {"start": -1}]
     names = {mac_name(**{**plain, **change}) for change in changes}
     assert len(names) == len(changes) and all(name.isidentifier() for name in names)

@@ -10,10 +10,10 @@ from units import SCENARIOS, Bench, Case, case, edge_of, images_on
 from n2uq_hw.emit import library_verilog
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.folding import FORMS
-from n2uq_hw.hw.mac import mac_latency
+from n2uq_hw.hw.mac import mac_latency, pairs_offset
 from n2uq_hw.hw.matvec import MatVecUnit, accumulator_range, weight_codes_of
-from n2uq_hw.hw.stream import Library
-from n2uq_hw.ir import Edge, MatVec, infer, weight_bits
+from n2uq_hw.hw.stream import Library, element
+from n2uq_hw.ir import Edge, MatVec, OffsetMatVec, infer, weight_bits
 
 
 def odd(bits: int, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -44,6 +44,20 @@ def matvec(name: str, weights: np.ndarray, pe: int, simd: int, form: str,
                 rows.reshape(-1, *edge.shape))
 
 
+def centered(bits: int, pe: int, simd: int, lo: int, hi: int) -> Case:
+    """Pairs whose offset is in the sum: what they add by themselves, and a constant."""
+    rng = np.random.default_rng(bits)
+    weights, edge = odd(bits, (4, 15), rng), edge_of((1, 2, 15), lo, hi)
+    offset = pairs_offset(weights, element(edge), simd)
+    plain = MatVec("plain", weights=weights)
+    offset -= (infer(plain, edge).lo + offset).min()
+    node = OffsetMatVec(f"centered{bits}_pe{pe}_simd{simd}", weights=weights, offset=offset)
+    rows = extremes(weights, edge, simd)
+    rows = np.concatenate([rows, images_on(edge, 5, len(rows)).reshape(10, -1), rows[::-1]])
+    return case(node, edge, lambda out: MatVecUnit(node, edge, out, pe=pe, simd=simd,
+                                                   form="pairs"), rows.reshape(-1, *edge.shape))
+
+
 def cases() -> list[Case]:
     rng = np.random.default_rng(0)
     found = []
@@ -51,7 +65,7 @@ def cases() -> list[Case]:
     ranges = [(0, 3), (0, 1), (-4, 3), (-1, 0), (0, 255), (-128, 127), (-3, 9), (2, 5)]
     folds = [(1, 1), (1, 2), (1, 6), (2, 1), (2, 3), (2, 6), (4, 1), (4, 2), (4, 6)]
     for n, (pe, simd) in enumerate(folds):
-        bits, form, (lo, hi) = 1 + n % 8, FORMS[(n + n // 3) % 3], ranges[n % 8]
+        bits, form, (lo, hi) = 1 + n % 8, FORMS[(n + n // 3) % len(FORMS)], ranges[n % 8]
         found.append(matvec(f"odd{bits}_pe{pe}_simd{simd}_{form}", odd(bits, (4, 6), rng), pe,
                             simd, form, lo, hi))
     # The same code bits, with other steps and ends: each wants PEs of its own.
@@ -63,9 +77,8 @@ def cases() -> list[Case]:
         "far": rng.integers(100, 104, (4, 4)), "int8": rng.integers(-128, 128, (4, 4))}
     for n, (kind, weights) in enumerate(others.items()):
         found.append(matvec(kind, weights.astype(np.int64), 1, 2, "planes"))
-        if n % 2:
-            found.append(matvec(f"{kind}_{FORMS[1 + n // 2 % 2]}", weights.astype(np.int64), 2, 2,
-                                FORMS[1 + n // 2 % 2]))
+        form = FORMS[1 + n % (len(FORMS) - 1)]
+        found.append(matvec(f"{kind}_{form}", weights.astype(np.int64), 2, 2, form))
     # Each channel its own range; ranges of one width and not one size.
     lo, hi = rng.integers(-9, 3, 6), rng.integers(3, 9, 6)
     found += [matvec(f"channels_{form}", odd(3, (4, 6), rng), 2, 3, form, lo, hi)
@@ -75,14 +88,18 @@ def cases() -> list[Case]:
     found += [matvec("cancel", np.array([[-3, 3, 3]]), 1, 1, "product", 3, 5),
               matvec("one", np.array([[-3]]), 1, 1, "planes"),
               matvec("int8_array", odd(4, (2, 17), rng).astype(np.int8), 1, 17, "product")]
-    for seed in range(6):
+    found += [centered(1 + n, pe, simd, *ends) for n, (pe, simd, ends) in enumerate(zip(
+        (1, 2, 4, 1, 2, 4, 1, 2), (3, 5, 15, 1, 3, 5, 15, 5), ranges, strict=True))]
+    found += [matvec(f"pairs{pe}_{simd}", odd(2, (4, 12), rng), pe, simd, "pairs")
+              for pe, simd in ((2, 12), (1, 4), (4, 3))]
+    for seed in range(8):
         rng = np.random.default_rng(seed)
         outputs, inputs = (int(v) for v in rng.integers(1, 9, 2))
         pe, simd = (int(rng.choice([d for d in range(1, n + 1) if n % d == 0]))
                     for n in (outputs, inputs))
         lo = int(rng.integers(-20, 2))
         found.append(matvec(f"random{seed}", rng.integers(-9, 10, (outputs, inputs)), pe, simd,
-                            FORMS[seed % 3], lo, lo + int(rng.integers(1, 40))))
+                            FORMS[seed % len(FORMS)], lo, lo + int(rng.integers(1, 40))))
     return found
 
 
@@ -116,7 +133,8 @@ def test_accumulators_reach_their_range(bench: Bench) -> None:
         w, x = c.unit.node.weights.astype(np.int64), c.images.reshape(-1, c.images.shape[-1])
         products = (x[:, None, :] * w).reshape(len(x), len(w), -1, c.unit.simd)
         sums = products.sum(axis=3).cumsum(axis=2)
-        assert accumulator_range(w, c.unit.edge, c.unit.simd) == (sums.min(), sums.max()), c.name
+        ends = accumulator_range(w, c.unit.edge, c.unit.simd)
+        assert ends == (sums.min(), sums.max()), c.name
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -149,7 +167,7 @@ def test_bad_folding(pe: int, simd: int, message: str) -> None:
 
 def test_unknown_form() -> None:
     node, edge = MatVec("conv1", weights=np.ones((4, 9), np.int8)), edge_of((1, 1, 9), 0, 1)
-    message = "^conv1: product form must be one of planes, product, direct, not fast$"
+    message = "^conv1: product form must be one of planes, product, direct, pairs, not fast$"
     with pytest.raises(N2uqError, match=message):
         MatVecUnit(node, edge, infer(node, edge), pe=1, simd=1, form="fast")
 

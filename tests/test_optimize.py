@@ -16,7 +16,6 @@ from n2uq_hw import cli
 from n2uq_hw.cost import Cost, estimate
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.folding import (
-    FORMS,
     MEMORIES,
     STYLES,
     UNROLLED,
@@ -47,7 +46,7 @@ from n2uq_hw.ir import (
 )
 from n2uq_hw.lower import lower
 from n2uq_hw.nets import find_net
-from n2uq_hw.optimize import BLOCK_LUTS, FF_LUTS, Problem, fold, least, prices
+from n2uq_hw.optimize import BLOCK_LUTS, CHOSEN, FF_LUTS, Problem, fold, least, prices
 from n2uq_hw.sim.forecast import forecast
 from n2uq_hw.sim.sizing import size_fifos
 
@@ -90,7 +89,7 @@ def styles(node: Node, fold: Fold) -> Iterator[Fold]:
     """The fold in every style, form and weight memory that its unit has."""
     words = node.weights.size // (fold.pe * fold.simd) if isinstance(node, MatVec) else 1
     for style in STYLES if isinstance(node, Threshold) else STYLES[:1]:
-        for form in FORMS if isinstance(node, MatVec) else FORMS[:1]:
+        for form in CHOSEN if isinstance(node, MatVec) else CHOSEN[:1]:
             for memory in MEMORIES[1:] if words > 1 else MEMORIES[:1]:
                 yield Fold(fold.pe, fold.simd, style, form, memory)
 
