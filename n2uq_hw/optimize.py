@@ -291,7 +291,7 @@ class Problem:
             often = it.rows * (it.columns - 1), it.rows - 1, 1
             each = unit.cycles / (it.rows * it.columns)
             late = sum(times * np.maximum(each, jump)
-                       for times, jump in zip(often, it.jumps, strict=True))
+                       for times, jump in zip(often, it.jumps, strict=True) if times)
             whole = np.reshape([gives_whole(self.graph, source, Fold(lanes))
                                 for lanes in self.units[source.name].gives],
                                (-1, *[1] * unit.cycles.ndim))
