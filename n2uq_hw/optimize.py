@@ -29,6 +29,7 @@ from .folding import (
     UNROLLED,
     Fold,
     Folding,
+    choose,
     fifo_names,
     fold_cycles,
     folds_of,
@@ -36,7 +37,6 @@ from .folding import (
     lanes_out,
     out_of_reach,
     reach,
-    slowest_window,
     style_of,
 )
 from .hw.branches import CUT
@@ -482,7 +482,7 @@ def fold(problem: Problem, *, cycles: int | None = None, max_luts: int | None = 
     Parameters
     ----------
     cycles: per image at most, at the least cost.
-    max_luts: at most, by estimate, at the best rate.  With neither, at `slowest_window`.
+    max_luts: at most, by estimate, at the best rate.  With neither, as `choose` does, all folded.
     budget, work: as for `size_fifos`.
 
     Returns what `sized` does; raises N2uqError for what cannot be reached.
@@ -494,7 +494,7 @@ def fold(problem: Problem, *, cycles: int | None = None, max_luts: int | None = 
         elif room is not None:
             folding = problem.fastest(room)
         else:
-            folding = problem.solve(slowest_window(problem.graph))[1]
+            folding = choose(problem.graph, family=problem.family)
         found, made = sized(problem, folding, budget=budget, work=work)
         taken, used = made["cycles_per_image"], made["total"]["lut"] + made["total"]["lutram"]
         # What FIFOs take, of time or of LUTs, shows only when they are sized.

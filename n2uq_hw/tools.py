@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -58,7 +59,12 @@ def scratch() -> Iterator[Path]:
         error.filename = error.filename or tempfile.gettempdir()
         raise
     finally:
-        shutil.rmtree(held.name, ignore_errors=True)  # Ctrl-C while it was emptied left the rest
+        # Ctrl-C while it was emptied left the rest, and what was killed may take a while to end.
+        for _ in range(20):
+            shutil.rmtree(held.name, ignore_errors=True)
+            if not Path(held.name).exists():
+                break
+            time.sleep(0.05)
 
 
 def run(command: Sequence[str | Path], *, cwd: Path, name: str,
