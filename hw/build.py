@@ -66,9 +66,9 @@ from .threshold import ThresholdUnit
 from .unrolled import UnrolledUnit
 from .window import PadUnit, SlidingWindowUnit, stages
 
-__all__ = ["TOP", "WRAPPER", "Accelerator", "absorbs", "fifo_depth", "gives_whole",
-           "hardware_graph", "in_logic", "inputs", "lanes_of", "module_name", "outputs",
-           "saturates", "unit", "unroll", "window_of"]
+__all__ = ["TOP", "WRAPPER", "Accelerator", "fifo_depth", "gives_whole", "hardware_graph",
+           "in_logic", "inputs", "lanes_of", "module_name", "outputs", "saturates", "unit",
+           "unroll", "window_of"]
 
 TOP, WRAPPER = "accelerator", "axis"  # what modules are called beside those of nodes
 
@@ -205,10 +205,15 @@ def fifo_depth(graph: Graph, node: Node, lanes: int, *, whole: bool = False) -> 
     return max(depth + (whole and depth > LUT_DEPTH), CUT)
 
 
+def steps_behind(graph: Graph, node: Node) -> Threshold | None:
+    """The Threshold that reads `node`, if nothing else does."""
+    readers = [other for other in graph.nodes if node.name in other.inputs]
+    return readers[0] if len(readers) == 1 and isinstance(readers[0], Threshold) else None
+
+
 def in_logic(graph: Graph, matvec: MatVec) -> Unrolled:
-    """`matvec` unrolled, with the Threshold behind it, and its name, if nothing else reads it."""
-    readers = [node for node in graph.nodes if matvec.name in node.inputs]
-    if len(readers) == 1 and isinstance(steps := readers[0], Threshold):
+    """`matvec` unrolled, with the Threshold behind it, and its name (`steps_behind`)."""
+    if steps := steps_behind(graph, matvec):
         return Unrolled(steps.name, matvec.inputs, matvec.weights, steps)
     return Unrolled(matvec.name, matvec.inputs, matvec.weights)
 
@@ -227,16 +232,15 @@ def unroll(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
                             if node.name in places or node.name not in made), folds
 
 
-def absorbs(graph: Graph, node: Node) -> bool:
-    """Whether a constant per output of `node`, a MatVec of odd weights, can go into thresholds.
+def absorbs(graph: Graph, node: MatVec) -> bool:
+    """Whether a constant per output of `node` can go into the thresholds behind it.
 
-    That is, if a Threshold reads it whose channels have steps of their own, and nothing else does.
+    That is, of odd weights, if the Threshold's channels have steps of their own.
     """
-    readers = [other for other in graph.nodes if node.name in other.inputs]
-    if (type(node) is not MatVec or not (node.weights % 2).all() or len(readers) != 1
-            or not isinstance(readers[0], Threshold)):
+    behind = steps_behind(graph, node)
+    if behind is None or not (node.weights % 2).all():
         return False
-    steps = readers[0].thresholds
+    steps = behind.thresholds
     return len(steps) == len(node.weights) and bool((steps != steps[0]).any())
 
 
@@ -251,7 +255,7 @@ def absorb(graph: Graph, folding: Folding) -> Graph:
         made: Node = node
         if isinstance(node, Threshold) and node.inputs[0] in offsets:
             made = replace(node, thresholds=node.thresholds + offsets[node.inputs[0]][:, None])
-        elif (isinstance(node, MatVec) and folding[node.name].form == "pairs"
+        elif (type(node) is MatVec and folding[node.name].form == "pairs"
               and absorbs(graph, node)):
             (read,), sums = graph.reads(node), graph.edges[node.name]
             offset = pairs_offset(node.weights, element(read), folding[node.name].simd)

@@ -12,7 +12,7 @@ The FIFOs of an Add are left out of the choice: the branches settle how many bit
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, reduce
 from itertools import product
 from math import ceil, prod
@@ -40,7 +40,7 @@ from .folding import (
     style_of,
 )
 from .hw.branches import CUT
-from .hw.build import absorbs, fifo_depth, gives_whole, hardware_graph, in_logic, unroll
+from .hw.build import fifo_depth, gives_whole, hardware_graph, in_logic, unroll
 from .hw.stream import convert_width
 from .hw.window import line_buffer
 from .ir import (
@@ -52,7 +52,6 @@ from .ir import (
     Input,
     MatVec,
     Node,
-    OffsetMatVec,
     Pad,
     SlidingWindow,
     Threshold,
@@ -454,24 +453,11 @@ class Problem:
         return next(folding for folding in foldings if used(folding) <= luts)
 
 
-def _absorbed(graph: Graph, node: Node) -> Node:
-    """What `hw.build.absorb` puts in the place of `node`, without the offset, or the node."""
-    return (OffsetMatVec(**node.__dict__) if isinstance(node, MatVec) and absorbs(graph, node)
-            else node)
-
-
 def prices(graph: Graph, folding: Folding, family: str) -> dict[str, Cost]:
-    """The estimated cost of every unit, by its name in the hardware graph.
-
-    Of edges as they are before offsets are absorbed, which changes their bits by one at most.
-    """
-    pairs = {node.name: _absorbed(graph, node) for node in graph.nodes
-             if isinstance(node, MatVec) and folding[node.name].form == "pairs"}
-    hardware, folds = hardware_graph(graph, folding | {
-        name: replace(folding[name], form=FORMS[0]) for name in pairs})
-    folds |= {name: folding[name] for name in pairs}
-    return {node.name: estimate(pairs.get(node.name, node), hardware.reads(node),
-                                hardware.edges[node.name], folds[node.name], family)
+    """The estimated cost of every unit, by its name in the hardware graph."""
+    hardware, folds = hardware_graph(graph, folding)
+    return {node.name: estimate(node, hardware.reads(node), hardware.edges[node.name],
+                                folds[node.name], family)
             for node in hardware.nodes if not isinstance(node, Flatten)}
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -67,6 +68,24 @@ def scratch() -> Iterator[Path]:
             time.sleep(0.05)
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Signals that end this process wait for the end of the block; only the main thread has any."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: came.append(number))
+              for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        for signalled in came:
+            signal.raise_signal(signalled)
+
+
 def run(command: Sequence[str | Path], *, cwd: Path, name: str,
         env: Mapping[str, str] | None = None, poll: Callable[[], None] | None = None) -> str:
     """Run `command` in the folder `cwd` and return what it printed, standard error included.
@@ -82,15 +101,17 @@ def run(command: Sequence[str | Path], *, cwd: Path, name: str,
     """
     # A file, not a pipe: a tool that prints a lot never waits for a reader.
     with scratch() as folder, (folder / "log").open("w+b") as log:
+        child: subprocess.Popen[bytes] | None = None
         try:
-            child = subprocess.Popen(
-                command, cwd=cwd,
-                env={**(os.environ if env is None else env), "TMPDIR": str(folder)},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True)
-        except OSError as error:
-            raise N2uqError(f"{name}: cannot be started: {error.strerror}") from None
-        try:
+            try:
+                with _uninterrupted():  # Ctrl-C waits until there is something to end
+                    child = subprocess.Popen(
+                        command, cwd=cwd,
+                        env={**(os.environ if env is None else env), "TMPDIR": str(folder)},
+                        stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                        start_new_session=True)
+            except OSError as error:
+                raise N2uqError(f"{name}: cannot be started: {error.strerror}") from None
             while True:
                 try:
                     code = child.wait(timeout=0.25)
@@ -99,9 +120,10 @@ def run(command: Sequence[str | Path], *, cwd: Path, name: str,
                     if poll:
                         poll()
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+            if child is not None:
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
         log.seek(0)
         text = log.read().decode(errors="replace")
     if code < 0:

@@ -15,23 +15,25 @@ from cocotb.triggers import ReadOnly, RisingEdge, Timer
 
 __all__ = ["run"]
 
-PERIOD = 10  # ns, see `harness`
-
 
 @cocotb.test()
 async def run(dut: Any) -> None:
-    """Reset, run `resets[0]` cycles, reset, run `resets[1]` cycles, ... reset, run to the end."""
+    """Reset, run `resets[0]` cycles, reset, run `resets[1]` cycles, ... reset, run to the end.
+
+    Of `period` ns each, as the harness has its clock.
+    """
+    plan = json.loads(Path("plan.json").read_text())
     dut.last.value = 0
     dut.rst.value = 1
     began = time.perf_counter()
-    for cycles in json.loads(Path("resets.json").read_text()):
-        await Timer(4 * PERIOD, "ns")
+    for cycles in plan["resets"]:
+        await Timer(4 * plan["period"], "ns")
         dut.rst.value = 0
         if cycles:
-            await Timer(cycles * PERIOD, "ns")
+            await Timer(cycles * plan["period"], "ns")
         dut.rst.value = 1
     dut.last.value = 1
-    await Timer(4 * PERIOD, "ns")
+    await Timer(4 * plan["period"], "ns")
     dut.rst.value = 0
     await RisingEdge(dut.stop)
     await ReadOnly()

@@ -13,7 +13,7 @@ import numpy as np
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.templates import render
 
-__all__ = ["Dut", "Record", "Run", "Sink", "Source", "Tap", "harness_verilog", "pack",
+__all__ = ["PERIOD", "Dut", "Record", "Run", "Sink", "Source", "Tap", "harness_verilog", "pack",
            "read_cycles", "read_record", "stall_pattern", "streams", "unpack", "write_inputs"]
 
 DRAIN = 16  # cycles the harness listens after the last expected beat, for one too many

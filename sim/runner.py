@@ -20,6 +20,7 @@ from n2uq_hw import tools
 from n2uq_hw.errors import N2uqError
 
 from .harness import (
+    PERIOD,
     Dut,
     Record,
     Run,
@@ -78,7 +79,8 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
         with tempfile.TemporaryDirectory(prefix="run-", dir=work) as folder:
             run = Path(folder)
             write_inputs(run, duts, stalls, seed, max_idle)
-            (run / "resets.json").write_text(json.dumps([int(cycles) for cycles in resets]))
+            (run / "plan.json").write_text(json.dumps(
+                {"period": PERIOD, "resets": [int(cycles) for cycles in resets]}))
             for path in _memories(verilog):
                 shutil.copy(path, run)
             outcome = _execute(program, run, simulator, duts, report)

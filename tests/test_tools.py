@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from amaranth.back import rtlil, verilog
@@ -120,6 +121,23 @@ def test_interrupt_ends_grandchildren(tmp_path: Path) -> None:
     time.sleep(0.1)
     status = Path(f"/proc/{pid.read_text().strip()}/status")
     assert not status.exists() or "State:\tZ" in status.read_text()
+
+
+def test_ctrl_c_while_a_tool_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must not run on, unknown, and write into a folder that is emptied."""
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            super().__init__(*given, **more)
+            started.append(self.pid)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+
+    monkeypatch.setattr(tools.subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tools.run(["sleep", "60"], cwd=tmp_path, name="x")
+    assert not Path(f"/proc/{started[0]}").exists()
 
 
 def test_versions_name_every_tool() -> None:
