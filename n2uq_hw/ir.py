@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property, singledispatch
+from functools import cache, cached_property, singledispatch
 from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, get_args, get_type_hints
@@ -413,8 +413,15 @@ def _fits(value: object, hint: Any) -> bool:
     return isinstance(hint, type) and isinstance(value, hint)
 
 
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """Types of the fields of a kind of node."""
+    return get_type_hints(kind)
+
+
 def _check_fields(graph: str, node: Node) -> None:
-    hints = get_type_hints(type(node))
+    kind: Any = type(node)  # mypy does not see that classes are hashable
+    hints = _hints(kind)
     for f in fields(node):
         value = getattr(node, f.name)
         if not _fits(value, hints[f.name]):

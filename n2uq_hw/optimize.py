@@ -14,7 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache, reduce
-from itertools import product
+from itertools import cycle, islice, product
 from math import ceil, prod
 from typing import Any
 
@@ -40,7 +40,7 @@ from .folding import (
     style_of,
 )
 from .hw.branches import CUT
-from .hw.build import fifo_depth, gives_whole, hardware_graph, in_logic, unroll
+from .hw.build import absorb, fifo_depth, gives_whole, hardware_graph, in_logic, unroll
 from .hw.stream import convert_width
 from .hw.window import line_buffer
 from .ir import (
@@ -52,6 +52,7 @@ from .ir import (
     Input,
     MatVec,
     Node,
+    OffsetMatVec,
     Pad,
     SlidingWindow,
     Threshold,
@@ -71,12 +72,16 @@ UNROLLED_BITS = 2**17  # of all products of a MatVec that may be unrolled: more 
 # is not looked at. And inputs of the LUTs that logic suits.
 UNROLLED_LUTS = {"xcup": 0.2, "ecp5": 0.4}
 LUT_INPUTS = {"xcup": 6, "ecp5": 4}
-# Forms to choose among.  Pairs are for those who ask for them: their offset ties a MatVec to the
-# Threshold behind it.
-CHOSEN = tuple(form for form in FORMS if form != "pairs")
+# Forms to choose among.  Pairs are another matter: only where the Threshold behind takes their
+# offset, which ties its cost to theirs, and for an even SIMD.
+PAIRS = "pairs"
+CHOSEN = tuple(form for form in FORMS if form != PAIRS)
 FF_LUTS = 1e-3  # of two foldings with equal LUTs, that with fewer flip-flops
 
+NEAR = 1.01  # of the least cost: what is as near is not looked into further
+
 Factor = tuple[tuple[str, ...], np.ndarray]
+Limits = dict[str, int]  # cycles per image, by unit
 
 
 def least(factors: list[Factor]) -> tuple[float, dict[str, int]]:
@@ -134,6 +139,11 @@ def _between(bits: int, gives: int, takes: int, depth: int, family: str) -> Cost
     return total
 
 
+def _late(cycles: np.ndarray, limit: int) -> np.ndarray:
+    """Where `cycles` are above the limit, and above what those with the most lanes take."""
+    return cycles > max(limit, cycles.flat[-1])
+
+
 @dataclass(frozen=True)
 class _Unit:
     """What a unit can be.
@@ -142,7 +152,9 @@ class _Unit:
     -------
     takes, gives: the lanes that it can have on each side: of a MatVec, which has an axis for
         either; of others those of each folding, which are one axis.
+    pairs: the index in `gives` from which on they are those of form "pairs"; `gives`' end if none.
     costs: [takes, gives, styles, 4] of a MatVec; of others [foldings, styles, 4].
+    behind: the same of a Threshold that takes the offset of pairs, else None.
     cycles: of an image, [takes, gives] or [foldings]; infinite where there is no such unit.
     folds: by index in `costs`.
     places: the index in `cycles` by PE and SIMD.
@@ -152,7 +164,9 @@ class _Unit:
 
     takes: list[int]
     gives: list[int]
+    pairs: int
     costs: np.ndarray
+    behind: np.ndarray | None
     cycles: np.ndarray
     folds: dict[tuple[int, ...], Fold]
     places: dict[tuple[int, int], tuple[int, ...]]
@@ -176,6 +190,9 @@ class Problem:
                       if unrolls and type(node) is MatVec and node.weights.size * weight_bits(
                           node.weights) * graph.reads(node)[0].width <= UNROLLED_BITS}
         self.behind = {node.name for node in self.logic.values() if node.threshold is not None}
+        # With pairs wherever their offset can be taken; it is the same for each even SIMD.
+        self.paired = absorb(graph, {node.name: Fold(simd=2, form=PAIRS) if isinstance(
+            node, MatVec) and node.weights.shape[1] % 2 == 0 else Fold() for node in graph.nodes})
         self.priced = set[str]()  # those of `logic` whose cost is known
         self.units = {node.name: self._unit(node) for node in self.nodes}
         self.links = [link for node in self.nodes for link in self._links(node)]
@@ -193,39 +210,64 @@ class Problem:
             places = [(sides[0].index(a), sides[1].index(b))
                       for a, b in zip(takes, gives, strict=True)]
             takes, gives = sides
-        styles = list(product(STYLES if isinstance(node, Threshold) else STYLES[:1],
-                              CHOSEN if isinstance(node, MatVec) else CHOSEN[:1]))
-        auto, *memories = MEMORIES
-        if not isinstance(node, MatVec | DepthwiseMatVec):
-            memories = [auto]
+        other, pairs = self.paired[node.name], len(gives)
+        if isinstance(other, OffsetMatVec):
+            gives = [*gives, *gives]
         logic = node.name in self.logic or node.name in self.behind
         if logic:
             takes, gives = [*takes, reads[0].channels], [*gives, edge.channels]
         shape = (len(takes), len(gives))[:1 + isinstance(node, MatVec)]
-        costs = np.zeros((*shape, len(styles) * len(memories), 4))
-        cycles, made = np.full(shape, np.inf), {}
+        cycles, made = np.full(shape, np.inf), dict[tuple[int, ...], Fold]()
+        costs, behind = self._costs(node, self.graph, folds), None
+        count = len(costs[folds[0]])
+        table = np.zeros((*shape, count, 4))
         for fold, at in zip(folds, places, strict=True):
             cycles[at] = fold_cycles(node, reads, edge, fold)
-            for k, style in enumerate(styles):
-                found = estimates(node, reads, edge, Fold(fold.pe, fold.simd, *style), self.family,
-                                  memories)
-                for j, (memory, cost) in enumerate(zip(memories, found, strict=True),
-                                                   k * len(memories)):
-                    # Of one word, there is nothing to choose.
-                    made[*at, j] = Fold(fold.pe, fold.simd, *style,
-                                        memory if found[0] != found[-1] else auto)
-                    costs[*at, j] = cost
+            made.update({(*at, k): it for k, (it, _) in enumerate(costs[fold])})
+            table[at] = [cost for _, cost in costs[fold]]
+        if isinstance(other, OffsetMatVec):
+            found = self._costs(other, self.paired, [fold for fold in folds if fold.simd % 2 == 0])
+            for fold, (a, b) in zip(folds, places, strict=True):
+                if fold in found:
+                    cycles[a, pairs + b] = cycles[a, b]
+                    for k, (it, cost) in enumerate(islice(cycle(found[fold]), count)):
+                        made[a, pairs + b, k], table[a, pairs + b, k] = it, cost
+        elif isinstance(other, Threshold) and other is not node:
+            behind = np.zeros_like(table)
+            found = self._costs(other, self.paired, folds)
+            for fold, at in zip(folds, places, strict=True):
+                behind[at] = [cost for _, cost in found[fold]]
         if logic:
             last, fold = tuple(n - 1 for n in shape), Fold(edge.channels)
             if isinstance(node, MatVec):
                 fold = Fold(edge.channels, reads[0].channels, form=UNROLLED,
                             lut=LUT_INPUTS[self.family])
                 each = UNROLLED_LUTS[self.family] * reads[0].width
-                costs[last] = Cost(each * np.count_nonzero(np.unique(node.weights, axis=0)))
+                table[last] = Cost(each * np.count_nonzero(np.unique(node.weights, axis=0)))
             cycles[last] = edge.shape[0] * edge.shape[1]
-            made.update({(*last, k): fold for k in range(costs.shape[-2])})
-        return _Unit(takes, gives, costs, cycles, made, {
-            (fold.pe, fold.simd): at for fold, at in zip(folds, places, strict=True)}, logic)
+            made.update({(*last, k): fold for k in range(count)})
+        return _Unit(takes, gives, pairs, table, behind, cycles, made, dict(zip(
+            ((fold.pe, fold.simd) for fold in folds), places, strict=True)), logic)
+
+    def _costs(self, node: Node, graph: Graph, folds: list[Fold]
+               ) -> dict[Fold, list[tuple[Fold, Cost]]]:
+        """Of each fold of `node` of `graph` all styles, and what they cost."""
+        reads, edge = graph.reads(node), graph.edges[node.name]
+        forms = (PAIRS,) if isinstance(node, OffsetMatVec) else CHOSEN
+        styles = product(STYLES if isinstance(node, Threshold) else STYLES[:1],
+                         forms if isinstance(node, MatVec) else CHOSEN[:1])
+        auto, *memories = MEMORIES
+        if not isinstance(node, MatVec | DepthwiseMatVec):
+            memories = [auto]
+        made: dict[Fold, list[tuple[Fold, Cost]]] = {fold: [] for fold in folds}
+        for (style, form), fold in product(styles, folds):
+            found = estimates(node, reads, edge, Fold(fold.pe, fold.simd, style, form), self.family,
+                              memories)
+            # Of one word, there is nothing to choose.
+            made[fold] += [(Fold(fold.pe, fold.simd, style, form,
+                                 memory if found[0] != found[-1] else auto), cost)
+                           for memory, cost in zip(memories, found, strict=True)]
+        return made
 
     def _price(self, name: str) -> None:
         """Find what the MatVec costs unrolled, the Threshold in it included."""
@@ -247,12 +289,14 @@ class Problem:
                  for lanes in (unit.takes if isinstance(node, MatVec) else unit.gives)]
         for read in node.inputs:
             source, bits = self._source(read), self.graph.edges[read].width
-            gives = self.units[source].gives
+            gives, pairs = self.units[source].gives, self.units[source].pairs
+            widths = [bits] * pairs + [self.paired.edges[read].width] * (len(gives) - pairs)
             depths = [fifo_depth(self.graph, node, b, whole=all_of) if node.READS == 1 else 0
                       for b, all_of in zip(unit.takes, whole, strict=True)]
             costs = np.array([
                 [_between(bits, a, b, depth, self.family)
-                 for b, depth in zip(unit.takes, depths, strict=True)] for a in gives], float)
+                 for b, depth in zip(unit.takes, depths, strict=True)]
+                for a, bits in zip(gives, widths, strict=True)], float)
             if unit.logic:
                 costs[:, -1] = [_between(bits, a, unit.takes[-1], 0, self.family) for a in gives]
                 if isinstance(node, MatVec) and read == source and self.units[source].logic:
@@ -322,8 +366,13 @@ class Problem:
         What a MatVec costs unrolled takes seconds to see: as long as it is not known,
         `UNROLLED_LUTS` stand for it, and only what would be chosen with these is looked at.
         """
+        if cycles < (fewest := reach(self.graph))[0]:
+            raise out_of_reach(self.graph[fewest[1]], self.graph, cycles)
+        return self._priced(dict.fromkeys(self.units, cycles), blocks)
+
+    def _priced(self, limits: Limits, blocks: float | None = None) -> tuple[float, Folding]:
         while True:
-            total, folding = self._solve(cycles, blocks)
+            total, folding = self._solve(limits, blocks)
             new = [name for name in self.logic.keys() - self.priced
                    if folding[name].form == UNROLLED]
             if not new:
@@ -331,24 +380,28 @@ class Problem:
             for name in new:
                 self._price(name)
 
-    def _solve(self, cycles: int, blocks: float | None) -> tuple[float, Folding]:
+    def _solve(self, limits: Limits, blocks: float | None) -> tuple[float, Folding]:
+        """As `solve`, with what is known; a unit that is never in time has the most lanes."""
         weights = np.array([1, FF_LUTS, BLOCK_LUTS[self.family] if blocks is None else blocks, 1])
-        if cycles < (fewest := reach(self.graph))[0]:
-            raise out_of_reach(self.graph[fewest[1]], self.graph, cycles)
         factors: list[Factor] = []
         styles = {}
         for node in self.nodes:
-            unit = self.units[node.name]
+            unit, variables = self.units[node.name], self._variables(node)
             scores = unit.costs @ weights
-            styles[node.name] = scores.argmin(axis=-1)
-            factors.append((self._variables(node), np.where(unit.cycles <= cycles,
-                                                            scores.min(axis=-1), np.inf)))
+            if unit.behind is not None:  # with the lanes before it comes whether these are pairs
+                before = self.units[node.inputs[0]]
+                scores = np.array([unit.behind @ weights if before.pairs <= k < 2 * before.pairs
+                                   else scores for k in range(len(before.gives))])
+                variables = (*self._variables(self.graph[node.inputs[0]])[1:], *variables)
+            styles[node.name] = variables, scores.argmin(axis=-1)
+            factors.append((variables, np.where(_late(unit.cycles, limits[node.name]), np.inf,
+                                                scores.min(axis=-1))))
         for source, reader, costs in self.links:
             node, other = self.graph[reader], self.graph[source]
             gives, takes = self._variables(other)[-1], self._variables(node)[0]
             factors.append(((gives, takes), costs @ weights))
             if reader in self.slow:
-                late = self.slow[reader] > cycles
+                late = _late(self.slow[reader], limits[reader])
                 factors.append(((gives, *self._variables(node)), np.where(late, np.inf, 0.0)))
         for name, unrolled in self.logic.items():
             if unrolled.threshold is not None:  # it goes with the Threshold that is in it
@@ -359,7 +412,9 @@ class Problem:
         folding = {}
         for node in self.nodes:
             place = tuple(at[v] for v in self._variables(node))
-            folding[node.name] = self.units[node.name].folds[*place, styles[node.name][place]]
+            variables, best = styles[node.name]
+            folding[node.name] = self.units[node.name].folds[
+                *place, best[tuple(at[v] for v in variables)]]
         return total, folding
 
     def _variables(self, node: Node) -> tuple[str, ...]:
@@ -370,21 +425,37 @@ class Problem:
         """The folding that costs least with at most `cycles` per image in the timing model.
 
         FIFOs on Adds never fill there.  Units wait for each other, such as between two images: what
-        that takes more than they need by themselves, they are given less.  Raises N2uqError where
-        even the shortest cycles of all units are too many.
+        that takes more than they need by themselves, they are given less, and then as many of them
+        as can be are given back what that costs.  Raises N2uqError where even units that are all
+        as fast as they can be take too many.
         """
+        target, (bound, folding) = cycles, self.solve(cycles)
+        cost = bound
+        while (found := self._taken(folding)) > cycles:
+            faster = [taken for node in self.nodes for taken in [fold_cycles(
+                node, self.graph.reads(node), self.graph.edges[node.name], folding[node.name])]
+                      if taken > self.units[node.name].cycles.flat[-1]]
+            if not faster:
+                raise N2uqError(f"{self.graph.name}: takes {found:,.0f} cycles per image where "
+                                f"every unit is as fast as it can be; {cycles:,} cannot be reached")
+            target = min(int(target * cycles / found), max(faster) - 1)
+            cost, folding = self._priced(dict.fromkeys(self.units, target))
+        limits, names = dict.fromkeys(self.units, target), list(self.units)
+        parts = [names[len(names) // 2:], names[:len(names) // 2]] if cost > NEAR * bound else []
+        while parts:
+            part = parts.pop()
+            eased = limits | dict.fromkeys(part, cycles)
+            less, other = self._priced(eased)
+            if other == folding or self._taken(other) <= cycles:
+                limits, cost, folding = eased, less, other
+            elif len(part) > 1:
+                parts += [part[len(part) // 2:], part[:len(part) // 2]]
+        return folding
+
+    def _taken(self, folding: Folding) -> float:
+        """Cycles per image in the timing model, with FIFOs on Adds that never fill."""
         deep = {name: Fold(depth=UNBOUNDED) for name in fifo_names(self.graph)}
-        target, fewest = cycles, reach(self.graph)[0]
-        while True:
-            _, folding = self.solve(target)
-            found = forecast(self.graph, folding | deep).cycles_per_image
-            if found <= cycles:
-                return folding
-            if target == fewest:
-                raise N2uqError(f"{self.graph.name}: takes {found:,.0f} cycles per image where no "
-                                f"unit is slower than the slowest must be; {cycles:,} cannot be "
-                                "reached")
-            target = max(min(int(target * cycles / found), target - 1), fewest)
+        return forecast(self.graph, folding | deep).cycles_per_image
 
     def bound(self, cycles: int) -> float:
         """What no folding can cost less than: the sum of the least cost of every unit alone.
@@ -402,7 +473,10 @@ class Problem:
             if name in self.slow:  # also with all that can come before it
                 before = self.units[self.graph[name].inputs[0]]
                 late |= (self.slow[name][before.cycles <= cycles] > cycles).all(axis=0)
-            each = np.where(late, np.inf, (unit.costs @ weights).min(axis=-1) + after[name])
+            each = (unit.costs @ weights).min(axis=-1)
+            if unit.behind is not None:
+                each = np.minimum(each, (unit.behind @ weights).min(axis=-1))
+            each = np.where(late, np.inf, each + after[name])
             inside = float(each.flat[-1]) if unit.logic else np.inf
             if unit.logic:
                 each.flat[-1] = np.inf
@@ -436,8 +510,9 @@ class Problem:
         rest, at = needed - slowest, len(targets)
         for _ in range(4):
             def fits(cycles: int, rest: float = rest) -> bool:
-                return all(solve(cycles, 0)[0] + rest <= luts
-                           for solve in (self._solve, self.solve))
+                limits = dict.fromkeys(self.units, cycles)
+                return all(solve(limits, 0)[0] + rest <= luts
+                           for solve in (self._solve, self._priced))
 
             before, at = at, min(bisect_left(targets, True, key=fits), len(targets) - 1)
             if at == before:

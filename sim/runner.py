@@ -42,6 +42,8 @@ __all__ = ["MAX_IDLE", "Dut", "Record", "Run", "Sink", "Source", "Tap", "pack", 
 
 MAX_IDLE = 10_000
 _TIMESCALE = ("1ns", "1ps")
+# Bytes of C++ that are compiled at once: the headers take g++ as long as 200 kB of a design.
+ALONE = 2**22
 Progress = Callable[[str, float], None]
 
 
@@ -193,14 +195,17 @@ def _verilate(sources: Sequence[str], build: Path, report: Progress) -> None:
     runtime = _runtime(verilator)
     for path in runtime.glob("*.o"):
         shutil.copy(path, build)  # newer than Vtop.mk, so that make leaves it alone
-    texts = len(list(build.glob("Vtop*.cpp")))
+    texts = list(build.glob("Vtop*.cpp"))
+    alone = sum(text.stat().st_size for text in texts) <= ALONE
+    objects = 1 if alone else len(texts)
 
     def poll() -> None:
-        report("compile", min(1.0, len(list(build.glob("Vtop*.o"))) / texts))
+        report("compile", min(1.0, len(list(build.glob("Vtop*.o"))) / objects))
 
     poll()
-    tools.run(["make", f"-j{os.cpu_count() or 1}", "-f", "Vtop.mk", "OPT_FAST=-O2",
-               "OPT_GLOBAL=-O2"], cwd=build, env=verilator.env, name="g++", poll=poll)
+    tools.run(["make", f"-j{os.cpu_count() or 1}", "-f", "Vtop.mk", "OPT_FAST=-O1",
+               "OPT_GLOBAL=-O1", *["VM_PARALLEL_BUILDS=0"] * alone], cwd=build,
+              env=verilator.env, name="g++", poll=poll)
     report("compile", 1.0)
     if not runtime.is_dir():
         _keep_runtime(build, runtime)
