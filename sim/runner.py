@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import find_libpython
@@ -49,7 +50,7 @@ Progress = Callable[[str, float], None]
 
 def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
              stalls: tuple[float, float] = (0, 0), seed: int = 0, simulator: str = "verilator",
-             resets: Sequence[int] = (), max_idle: int = MAX_IDLE,
+             resets: Sequence[int] = (), max_idle: int = MAX_IDLE, short: bool = False,
              progress: Progress | None = None) -> Run:
     """Run all `duts` side by side, until each output gave its beats.
 
@@ -64,6 +65,7 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
     resets: cycles to run before each extra reset, counted from the reset before; the run that
         counts begins after the last.
     max_idle: the run has failed when no stream moved for so many cycles.
+    short: compile in half of the time what then takes up to five times as long: for few cycles.
     progress: is told the stage, "verilate", "compile" or "simulate", and the fraction done, 0 to 1.
 
     Raises
@@ -76,7 +78,8 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
     work = work.resolve()
     began = time.perf_counter()
     try:
-        program, compiled = _program(verilog, harness_verilog(duts), work, simulator, report)
+        program, compiled = _program(verilog, harness_verilog(duts), work, simulator, report,
+                                     short=short)
         compile_seconds = time.perf_counter() - began if compiled else 0.0
         with tempfile.TemporaryDirectory(prefix="run-", dir=work) as folder:
             run = Path(folder)
@@ -134,7 +137,7 @@ def _check(verilog: Sequence[Path], duts: Sequence[Dut], stalls: tuple[float, fl
 
 
 def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str,
-             report: Progress) -> tuple[Path, bool]:
+             report: Progress, *, short: bool = False) -> tuple[Path, bool]:
     """The compiled simulator, and whether it had to be compiled."""
     icarus = simulator == "icarus"
     if icarus:
@@ -144,7 +147,7 @@ def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str,
         tools.verilator()
     versions = tools.versions()
     key = hashlib.sha256(json.dumps([
-        simulator, harness,
+        simulator, harness, short,
         [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in verilog],
         str(config.libs_dir), versions["cocotb"], versions["g++"],
         versions["iverilog"] if icarus else tools.verilator().version,
@@ -157,7 +160,7 @@ def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str,
         (build / "harness.sv").write_text(harness)
         for path in verilog:
             shutil.copy(path, build)
-        translate = _compile_icarus if icarus else _verilate
+        translate = _compile_icarus if icarus else partial(_verilate, level=0 if short else 1)
         memories = _memories(verilog)
         translate(["harness.sv", *(path.name for path in verilog if path not in memories)], build,
                   report)
@@ -175,8 +178,8 @@ def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str,
     return program, True
 
 
-def _verilate(sources: Sequence[str], build: Path, report: Progress) -> None:
-    """Compile `sources` in the folder `build` to `simulator`, with Verilator and g++.
+def _verilate(sources: Sequence[str], build: Path, report: Progress, *, level: int) -> None:
+    """Compile `sources` in the folder `build` to `simulator`, with Verilator and g++ -O`level`.
 
     Not by cocotb's own runner: that makes every signal public, which costs Verilator most of
     its optimizations, where the bench sees four signals of the harness.
@@ -203,8 +206,8 @@ def _verilate(sources: Sequence[str], build: Path, report: Progress) -> None:
         report("compile", min(1.0, len(list(build.glob("Vtop*.o"))) / objects))
 
     poll()
-    tools.run(["make", f"-j{os.cpu_count() or 1}", "-f", "Vtop.mk", "OPT_FAST=-O1",
-               "OPT_GLOBAL=-O1", *["VM_PARALLEL_BUILDS=0"] * alone], cwd=build,
+    tools.run(["make", f"-j{os.cpu_count() or 1}", "-f", "Vtop.mk", f"OPT_FAST=-O{level}",
+               f"OPT_GLOBAL=-O{level}", *["VM_PARALLEL_BUILDS=0"] * alone], cwd=build,
               env=verilator.env, name="g++", poll=poll)
     report("compile", 1.0)
     if not runtime.is_dir():

@@ -176,7 +176,7 @@ def test_weights_lie_where_they_cost_least(graph: Graph) -> None:
     assert (folds["conv2"].pe * folds["conv2"].simd, folds["conv2"].memory) == (128, "logic")
     # 144 words of 128 bits: 4 blocks, 640 LUTs' worth, or 128 columns of about ten LUTs.
     assert (folds["conv3"].pe * folds["conv3"].simd, folds["conv3"].memory) == (64, "block")
-    assert style_of(graph["conv3"], folds["conv3"]) == "direct, block"
+    assert style_of(graph["conv3"], folds["conv3"]) == "pairs, block"
     assert style_of(graph["pool2"], folds["pool2"]) == ""
     mlp = lower(find_net("digits_mlp_w2a2"))
     assert choose(mlp, 1)["fc1"].memory == "auto"  # of one word there is nothing to choose

@@ -184,7 +184,8 @@ class Bench:
         with (self.work / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # not two workers at the same compile
             run = simulate(self.files, [c.dut for c in self.cases.values()], work=self.work,
-                           stalls=(source, sink), resets=resets, seed=seed, max_idle=max_idle)
+                           stalls=(source, sink), resets=resets, seed=seed, max_idle=max_idle,
+                           short=True)
         for c in self.cases.values():
             for output, record in zip(c.streams(wiring.Out), run.sinks[c.name], strict=True):
                 same(f"{c.name}.{output}", c.values(output, record), c.expected)
