@@ -381,9 +381,10 @@ def test_a_rate_that_units_reach_but_not_together() -> None:
 @pytest.mark.parametrize("family", BLOCK_LUTS)
 def test_pairs_are_chosen_where_thresholds_take_their_offset(family: str) -> None:
     graph = Graph("g", (
-        Input("x", shape=(1, 1, 24), hi=3), MatVec("a", ("x",), weights(16, 24)),
+        Input("x", shape=(1, 1, 36), hi=3), MatVec("a", ("x",), weights(16, 36)),
         quantizer("q", "a", 16), MatVec("b", ("q",), weights(2, 16)))).verify()
-    folding = Problem(graph, family, unrolls=False).solve(2)[1]
+    best, folding = Problem(graph, family, unrolls=False).solve(4)
+    assert score(graph, folding, family) == pytest.approx(best)  # steps and widths of pairs
     assert (folding["a"].form, folding["a"].simd % 2) == ("pairs", 0) != folding["b"].form
     other = luts(graph, folding | {"a": replace(folding["a"], form="planes")}, family)
     assert luts(graph, folding, family) < other
