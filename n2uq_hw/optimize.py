@@ -1,6 +1,7 @@
 """The folding that costs least: every unit in time, all units and what joins them priced together.
 
-The lanes of neighbours are coupled: where they differ, a width converter is between them.  So the
+The lanes of neighbours are coupled: where they differ, a width converter is between them.  Form
+"pairs" of a MatVec changes the Threshold behind; it is taken as other lanes of the MatVec.  So the
 cost of a folding is a sum of tables over the lanes of a unit and of two neighbours, and its least
 value is found exactly, by eliminating one unit's lanes after the other (dynamic programming, on
 chains and on branches alike).
@@ -14,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache, reduce
-from itertools import cycle, islice, product
+from itertools import product
 from math import ceil, prod
 from typing import Any
 
@@ -152,7 +153,8 @@ class _Unit:
     -------
     takes, gives: the lanes that it can have on each side: of a MatVec, which has an axis for
         either; of others those of each folding, which are one axis.
-    pairs: the index in `gives` from which on they are those of form "pairs"; `gives`' end if none.
+    pairs: how many there are in `gives`, after which come as many again, of form "pairs", if
+        the MatVec can have it.
     costs: [takes, gives, styles, 4] of a MatVec; of others [foldings, styles, 4].
     behind: the same of a Threshold that takes the offset of pairs, else None.
     cycles: of an image, [takes, gives] or [foldings]; infinite where there is no such unit.
@@ -210,33 +212,32 @@ class Problem:
             places = [(sides[0].index(a), sides[1].index(b))
                       for a, b in zip(takes, gives, strict=True)]
             takes, gives = sides
-        other, pairs = self.paired[node.name], len(gives)
+        costs, pairs = self._costs(node, self.graph, folds), len(gives)
+        other = self.paired[node.name]
+        parts = [(0, costs)]
         if isinstance(other, OffsetMatVec):
+            parts.append((pairs, self._costs(other, self.paired, [
+                fold for fold in folds if fold.simd % 2 == 0])))
             gives = [*gives, *gives]
         logic = node.name in self.logic or node.name in self.behind
         if logic:
             takes, gives = [*takes, reads[0].channels], [*gives, edge.channels]
         shape = (len(takes), len(gives))[:1 + isinstance(node, MatVec)]
         cycles, made = np.full(shape, np.inf), dict[tuple[int, ...], Fold]()
-        costs, behind = self._costs(node, self.graph, folds), None
         count = len(costs[folds[0]])
-        table = np.zeros((*shape, count, 4))
-        for fold, at in zip(folds, places, strict=True):
-            cycles[at] = fold_cycles(node, reads, edge, fold)
-            made.update({(*at, k): it for k, (it, _) in enumerate(costs[fold])})
-            table[at] = [cost for _, cost in costs[fold]]
-        if isinstance(other, OffsetMatVec):
-            found = self._costs(other, self.paired, [fold for fold in folds if fold.simd % 2 == 0])
-            for fold, (a, b) in zip(folds, places, strict=True):
-                if fold in found:
-                    cycles[a, pairs + b] = cycles[a, b]
-                    for k, (it, cost) in enumerate(islice(cycle(found[fold]), count)):
-                        made[a, pairs + b, k], table[a, pairs + b, k] = it, cost
-        elif isinstance(other, Threshold) and other is not node:
+        table, behind = np.zeros((*shape, count, 4)), None
+        place = dict(zip(folds, places, strict=True))
+        for start, part in parts:
+            for fold, found in part.items():
+                *before, at = place[fold]
+                cycles[*before, start + at] = fold_cycles(node, reads, edge, fold)
+                for k in range(count):  # pairs have fewer styles: each several times
+                    at_style = (*before, start + at, k)
+                    made[at_style], table[at_style] = found[k % len(found)]
+        if isinstance(other, Threshold) and other is not node:
             behind = np.zeros_like(table)
-            found = self._costs(other, self.paired, folds)
-            for fold, at in zip(folds, places, strict=True):
-                behind[at] = [cost for _, cost in found[fold]]
+            for fold, found in self._costs(other, self.paired, folds).items():
+                behind[place[fold]] = [cost for _, cost in found]
         if logic:
             last, fold = tuple(n - 1 for n in shape), Fold(edge.channels)
             if isinstance(node, MatVec):
@@ -294,9 +295,9 @@ class Problem:
             depths = [fifo_depth(self.graph, node, b, whole=all_of) if node.READS == 1 else 0
                       for b, all_of in zip(unit.takes, whole, strict=True)]
             costs = np.array([
-                [_between(bits, a, b, depth, self.family)
+                [_between(width, a, b, depth, self.family)
                  for b, depth in zip(unit.takes, depths, strict=True)]
-                for a, bits in zip(gives, widths, strict=True)], float)
+                for a, width in zip(gives, widths, strict=True)], float)
             if unit.logic:
                 costs[:, -1] = [_between(bits, a, unit.takes[-1], 0, self.family) for a in gives]
                 if isinstance(node, MatVec) and read == source and self.units[source].logic:
@@ -371,6 +372,7 @@ class Problem:
         return self._priced(dict.fromkeys(self.units, cycles), blocks)
 
     def _priced(self, limits: Limits, blocks: float | None = None) -> tuple[float, Folding]:
+        """As `solve`; a unit that is never in time has the most lanes."""
         while True:
             total, folding = self._solve(limits, blocks)
             new = [name for name in self.logic.keys() - self.priced
@@ -381,7 +383,7 @@ class Problem:
                 self._price(name)
 
     def _solve(self, limits: Limits, blocks: float | None) -> tuple[float, Folding]:
-        """As `solve`, with what is known; a unit that is never in time has the most lanes."""
+        """As `_priced`, with what is known of the costs of logic."""
         weights = np.array([1, FF_LUTS, BLOCK_LUTS[self.family] if blocks is None else blocks, 1])
         factors: list[Factor] = []
         styles = {}
@@ -431,7 +433,7 @@ class Problem:
         """
         target, (bound, folding) = cycles, self.solve(cycles)
         cost = bound
-        while (found := self._taken(folding)) > cycles:
+        while (found := self.taken(folding)) > cycles:
             faster = [taken for node in self.nodes for taken in [fold_cycles(
                 node, self.graph.reads(node), self.graph.edges[node.name], folding[node.name])]
                       if taken > self.units[node.name].cycles.flat[-1]]
@@ -446,13 +448,13 @@ class Problem:
             part = parts.pop()
             eased = limits | dict.fromkeys(part, cycles)
             less, other = self._priced(eased)
-            if other == folding or self._taken(other) <= cycles:
+            if other == folding or self.taken(other) <= cycles:
                 limits, cost, folding = eased, less, other
             elif len(part) > 1:
                 parts += [part[len(part) // 2:], part[:len(part) // 2]]
         return folding
 
-    def _taken(self, folding: Folding) -> float:
+    def taken(self, folding: Folding) -> float:
         """Cycles per image in the timing model, with FIFOs on Adds that never fill."""
         deep = {name: Fold(depth=UNBOUNDED) for name in fifo_names(self.graph)}
         return forecast(self.graph, folding | deep).cycles_per_image

@@ -45,6 +45,7 @@ MAX_IDLE = 10_000
 _TIMESCALE = ("1ns", "1ps")
 # Bytes of C++ that are compiled at once: the headers take g++ as long as 200 kB of a design.
 ALONE = 2**22
+RUNTIME = "-O2"  # how Verilator's run-time library is compiled, once for all simulations
 Progress = Callable[[str, float], None]
 
 
@@ -207,7 +208,7 @@ def _verilate(sources: Sequence[str], build: Path, report: Progress, *, level: i
 
     poll()
     tools.run(["make", f"-j{os.cpu_count() or 1}", "-f", "Vtop.mk", f"OPT_FAST=-O{level}",
-               f"OPT_GLOBAL=-O{level}", *["VM_PARALLEL_BUILDS=0"] * alone], cwd=build,
+               f"OPT_GLOBAL={RUNTIME}", *["VM_PARALLEL_BUILDS=0"] * alone], cwd=build,
               env=verilator.env, name="g++", poll=poll)
     report("compile", 1.0)
     if not runtime.is_dir():
@@ -224,7 +225,7 @@ def _runtime(verilator: tools.Verilator) -> Path:
     except RuntimeError:  # a user without a home
         cache = Path(os.devnull)
     key = hashlib.sha256(json.dumps([
-        "timing", verilator.command, verilator.version, verilator.env.get("MAKEFLAGS", ""),
+        "timing", RUNTIME, verilator.command, verilator.version, verilator.env.get("MAKEFLAGS", ""),
         tools.versions()["g++"]]).encode()).hexdigest()[:16]
     return cache / "n2uq-hw" / f"verilated-{key}"
 

@@ -366,7 +366,7 @@ def test_units_that_wait_for_each_other_are_faster_than_asked() -> None:
     problem = Problem(graph, unrolls=False)
     cycles = reach(graph)[0]
     (cost, late), found = problem.solve(cycles), problem.within(cycles)
-    assert problem._taken(late) > cycles == problem._taken(found)
+    assert problem.taken(late) > cycles == problem.taken(found)
     assert cost < score(graph, found, "xcup") < 1.02 * cost
 
 
