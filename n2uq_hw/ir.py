@@ -515,9 +515,10 @@ def _(node: MatVec, x: Edge) -> Edge:
           node, f"weights must be [N, {x.channels}], not {list(node.weights.shape)}")
     _size(node, *x.shape[:2], len(node.weights))
     _narrow(node, _magnitude(node.weights) @ _magnitude(x.lo, x.hi))
+    # Twice the middle of each sum's range, and its width.
     w = node.weights.astype(np.int64)
-    up, down = np.maximum(w, 0), np.minimum(w, 0)
-    return Edge((*x.shape[:2], len(w)), up @ x.lo + down @ x.hi, up @ x.hi + down @ x.lo)
+    middle, width = w @ (x.lo + x.hi), np.abs(w) @ (x.hi - x.lo)
+    return Edge((*x.shape[:2], len(w)), (middle - width) // 2, (middle + width) // 2)
 
 
 @infer.register
@@ -687,7 +688,7 @@ def dump(graph: Graph) -> str:
 def weight_bits(weights: np.ndarray) -> int:
     """Bits of a weight's code in memory: odd levels need those of their index, 2^b of them."""
     low, high = int(weights.min()), int(weights.max())
-    return max(-low, high).bit_length() if (weights % 2).all() else max(
+    return max(-low, high).bit_length() if (weights & 1).all() else max(
         (high - low).bit_length(), 1)
 
 

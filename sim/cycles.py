@@ -432,7 +432,7 @@ def _library() -> ctypes.CDLL:
     if not path.is_file():
         with tools.scratch() as folder:
             (folder / "cycles.cpp").write_bytes(source)
-            tools.run([compiler, "-O2", "-std=c++17", "-shared", "-fPIC", "-o", "cycles.so",
+            tools.run([compiler, "-O3", "-std=c++17", "-shared", "-fPIC", "-o", "cycles.so",
                        "cycles.cpp"], cwd=folder, name="g++")
             try:
                 kept.mkdir(parents=True, exist_ok=True)

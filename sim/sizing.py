@@ -86,9 +86,9 @@ def size_fifos(graph: Graph, folding: Folding, *, budget: float = 0.0, work: flo
     hardware, folds = hardware_graph(graph, folding)
     least = {node.name: node.depth for node in hardware.nodes
              if isinstance(node, Fifo) and node.name in names}
-    # Those of more than LUT_DEPTH beats answer a cycle later: a run shows which they are.
+    # Those of more than LUT_DEPTH beats answer a cycle later: a short run shows which they are.
     deep = {name for name, depth in least.items() if depth > LUT_DEPTH}
-    images, enough = 1, IMAGES
+    images, enough = 2, IMAGES
     while True:
         search = _Search(circuit(hardware, folds, images), images, least, deep, budget, work)
         high = search.trials.kept.high
