@@ -646,7 +646,7 @@ def fold(
 def estimator(family: Annotated[str, typer.Option(help="xcup or ecp5.")] = "xcup",
               as_json: AsJson = False) -> None:
     """How far the estimates of `fold` are off, per kind of unit, against Yosys."""
-    from .cost import FAMILIES
+    from .memories import FAMILIES
     from .samples import errors, load_samples
 
     if family not in FAMILIES:
@@ -680,9 +680,10 @@ def cost(
         as_json: AsJson = False) -> None:
     """Synthesize a build with Yosys: LUTs, flip-flops and memories per unit and in all."""
     from . import synth
-    from .cost import FAMILIES, Cost
+    from .cost import Cost
     from .emit import load_build
     from .hw.build import module_name
+    from .memories import FAMILIES
     from .optimize import prices
     from .verify import verify
 

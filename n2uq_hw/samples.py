@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from . import ir
-from .cost import FAMILIES, WEIGHTS, Parts, Weights, estimate, parts
+from .cost import WEIGHTS, Weights, estimate
 from .errors import N2uqError
 from .folding import Fold
 from .hw.mac import pairs_offset
 from .hw.stream import element
 from .ir import Edge, Graph, Input, Node
+from .memories import FAMILIES
+from .parts import Parts, parts
 
 __all__ = ["STORE", "Sample", "errors", "fit", "load_samples", "save_samples",
            "save_weights"]
@@ -75,7 +77,7 @@ def save_weights(weights: Weights) -> None:
 
 
 def fit(samples: Iterable[Sample]) -> Weights:
-    """The weights of `cost.parts` that fit the samples best, but for those held out.
+    """The weights of `parts.parts` that fit the samples best, but for those held out.
 
     Least squares of relative errors; no weight is negative, and each is drawn a little to 1, which
     is what a count of LUTs or flip-flops weighs if it is exact.

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 from n2uq_hw import cost, synth, tools
-from n2uq_hw.cost import FAMILIES, Cost, Memory, estimate, parts, ram, rom
+from n2uq_hw import parts as made_of
+from n2uq_hw.cost import Cost, estimate
 from n2uq_hw.emit import library_verilog
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.folding import FORMS, Fold
 from n2uq_hw.hw.build import unit
 from n2uq_hw.hw.stream import Library
 from n2uq_hw.ir import Add, Edge, Graph, Input, MatVec, Node, Threshold, Unrolled, infer
+from n2uq_hw.memories import FAMILIES, Memory, ram, rom
+from n2uq_hw.parts import parts
 from n2uq_hw.samples import STORE, Sample, errors, fit, load_samples, save_samples
 
 VERSION, SAMPLES = load_samples()
@@ -155,7 +158,7 @@ def test_comparators_with_constants(bits, t, xcup, ecp5) -> None:
 def test_counters_of_ones(bits, xcup, ecp5) -> None:
     """Measured as well, of single counters."""
     for family, found in (("xcup", xcup), ("ecp5", ecp5)):
-        assert cost._ones(bits, family) == pytest.approx(found, rel=0.12, abs=0.5)
+        assert made_of._ones(bits, family) == pytest.approx(found, rel=0.12, abs=0.5)
 
 
 @pytest.mark.parametrize("value,bits,xcup,ecp5", [
@@ -164,19 +167,19 @@ def test_counters_of_ones(bits, xcup, ecp5) -> None:
 def test_products_with_constants(value, bits, xcup, ecp5) -> None:
     """Measured: single ones are up to a third off."""
     for family, found in (("xcup", xcup), ("ecp5", ecp5)):
-        assert cost._multiplied(value, bits, family) == pytest.approx(found, rel=0.33)
-    assert cost._multiplied(64, bits, "ecp5") == cost._multiplied(0, bits, "xcup") == 0
+        assert made_of._multiplied(value, bits, family) == pytest.approx(found, rel=0.33)
+    assert made_of._multiplied(64, bits, "ecp5") == made_of._multiplied(0, bits, "xcup") == 0
 
 
 def test_adders_by_hand() -> None:
     """Full and half adders, and bits of the last addition."""
-    assert cost._adders([[2, 3, 4], [5, 6, 7], [8, 9, 10]]) == (3, 0, 2)
-    assert cost._adders([[2, 3, 4], [0, 2, 3], [0, 0, 2]]) == (1, 1, 1)
-    assert cost._adders([[2, 2], [3, 3], [4, 4]]) == (1, 0, 1)  # what is made twice is one
-    assert cost._adders([[2], [2], [3]]) == (0, 0, 0)           # twice a bit is the next one
-    assert cost._adders([[2], [2], [3], [4], [5]]) == (0, 2, 0)  # and the third goes on
-    assert cost._adders([[2], [-2], [1]]) == (0, 0, 0)          # x + ~x + 1
-    assert cost._adders([[2, 3], [4, 5]]) == (0, 0, 2)
+    assert made_of._adders([[2, 3, 4], [5, 6, 7], [8, 9, 10]]) == (3, 0, 2)
+    assert made_of._adders([[2, 3, 4], [0, 2, 3], [0, 0, 2]]) == (1, 1, 1)
+    assert made_of._adders([[2, 2], [3, 3], [4, 4]]) == (1, 0, 1)  # what is made twice is one
+    assert made_of._adders([[2], [2], [3]]) == (0, 0, 0)           # twice a bit is the next one
+    assert made_of._adders([[2], [2], [3], [4], [5]]) == (0, 2, 0)  # and the third goes on
+    assert made_of._adders([[2], [-2], [1]]) == (0, 0, 0)          # x + ~x + 1
+    assert made_of._adders([[2, 3], [4, 5]]) == (0, 0, 2)
 
 
 def matvec(pe: int, simd: int, form: str = "planes", bits: int = 2) -> tuple:

@@ -17,8 +17,7 @@ from test_hw_matvec import matvec, odd
 from test_hw_threshold import nodes, threshold
 from units import SCENARIOS, Bench, Case
 
-from n2uq_hw import cost
-from n2uq_hw.cost import FAMILIES
+from n2uq_hw import memories
 from n2uq_hw.emit import library_verilog
 from n2uq_hw.folding import STYLES
 from n2uq_hw.hw import memory
@@ -129,7 +128,7 @@ def test_synthesis_sees_block_ram(tmp_path: Path, family: str, blocks: int) -> N
     assert json.dumps(zeros.as_dict()) != before and zeros.total.bram == 0
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", memories.FAMILIES)
 @pytest.mark.parametrize("depth,width,style,file_bits", [
     (8, 20, "block", FILE_BITS), (512, 18, "logic", 1)], ids=["block", "logic"])
 def test_synthesis_obeys_the_style(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int,
@@ -143,8 +142,8 @@ def test_synthesis_obeys_the_style(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (tmp_path / name).write_text(text)
     found = synthesize([tmp_path / name for name in files], "unit", family,
                        work=tmp_path / "work").total.bram
-    assert found == cost.rom(depth, width, family, style=style).bram == (style == "block")
-    assert cost.rom(depth, width, family).bram == (style == "logic")  # left to itself
+    assert found == memories.rom(depth, width, family, style=style).bram == (style == "block")
+    assert memories.rom(depth, width, family).bram == (style == "logic")  # left to itself
 
 
 def test_verilog_names_its_files(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from n2uq_hw import cost, folding, golden, ir, lower, model, nn
+from n2uq_hw import cost, folding, golden, ir, lower, model, nn, parts
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.folding import Fold
 from n2uq_hw.formats import Formats
@@ -23,7 +23,7 @@ ASPECTS: dict[str, tuple[Callable, set[str]]] = {
     "ir.infer": (ir.infer, set()),
     "golden.evaluate": (golden.evaluate, {"Input"}),  # its value is what is given
     "hw.build.unit": (build.unit, NO_UNIT),
-    "cost.estimate": (cost.parts, set()),
+    "cost.estimate": (parts.parts, set()),
     "sim.cycles.timing": (cycles.timing, NO_UNIT),
 }
 LAYER_ASPECTS: dict[str, Callable] = {
