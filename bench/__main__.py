@@ -2,14 +2,17 @@
 
     python -m bench [SECTION ...]
 
-Sections: utilization, golden, simulation, build, mlp, folding, accuracy.  MNIST comes from
+Sections: utilization, timing, golden, simulation, build, mlp, folding, accuracy.  MNIST comes from
 $N2UQ_MNIST or ../shared/data/mnist; without it, random images of the same shape serve, and the
 table says so.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -92,6 +95,25 @@ def simulators(console: Console, folder: Path) -> None:
     console.print(rows, "")
 
 
+def timing(console: Console, folder: Path) -> None:
+    """What the timing model takes for whole networks, FIFO sizing and all, as a command."""
+    console.print("n2uq-hw simulate, FIFO sizing included (aim: ResNet-18 ≤ 5 s, ResNet-50 ≤ 20 s, "
+                  "≤ 2 GB)")
+    rows = table("net, 224 × 224", "seconds", "GB", "first output", "cycles/image", "images/s")
+    for name in ("resnet18", "resnet50"):  # in the order of memory, which only grows
+        plausible(name, 224).save(path := folder / f"{name}.safetensors")
+        begin = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", "from n2uq_hw.cli import main; main()", "simulate", path,
+             "--clock", str(CLOCK), "--json"], stdout=subprocess.PIPE, check=True)
+        seconds, found = time.perf_counter() - begin, json.loads(done.stdout)
+        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+        rows.add_row(name, f"{seconds:.1f}", f"{memory:.2f}", f"{found['cycles_first_output']:,}",
+                     f"{found['cycles_per_image']:,.0f}",
+                     f"{CLOCK * 1e6 / found['cycles_per_image']:,.1f}")
+    console.print(rows, "")
+
+
 def build_time(console: Console, folder: Path) -> None:
     """Wall time of lower, fold and emit."""
     console.print("n2uq-hw build (aim: MNIST CNN ≤ 15 s)")
@@ -171,8 +193,13 @@ def foldings(console: Console, folder: Path) -> None:
 
 def accuracy(console: Console, folder: Path) -> None:
     """What `n2uq_hw.study` found of number formats that are trained alike."""
-    rows = study.load_rows()
-    console.print(f"[bold]Digits CNN, test accuracy in %, {study.EPOCHS} epochs, "
+    for each in study.STUDIES.values():
+        _accuracy(console, each)
+
+
+def _accuracy(console: Console, asked: study.Study) -> None:
+    rows = study.load_rows(asked.results)
+    console.print(f"[bold]{asked.title}, test accuracy in %, {asked.epochs} epochs, "
                   f"{len({row['seed'] for row in rows})} seeds; integer models")
     made = table("method", "bits", "mean", "std", "least", "most", "N2UQ ahead by")
     for each in study.summaries(rows):
@@ -181,11 +208,12 @@ def accuracy(console: Console, folder: Path) -> None:
             f"{value:.2f}" for value in (each.mean, each.std, each.least, each.most)),
             "" if each.method == "N2UQ" else ahead)
     console.print(made, f"ahead: mean over seeds, ± 95 % (Student's t, paired), * where 0 lies "
-                  f"outside; one image is {100 / study.IMAGES:.2f} points", "")
+                  f"outside; one image is {100 / asked.images:.2f} points", "")
 
 
-SECTIONS = {"utilization": utilization, "golden": golden, "simulation": simulators,
-            "build": build_time, "mlp": mlp, "folding": foldings, "accuracy": accuracy}
+SECTIONS = {"utilization": utilization, "timing": timing, "golden": golden,
+            "simulation": simulators, "build": build_time, "mlp": mlp, "folding": foldings,
+            "accuracy": accuracy}
 
 
 def main(names: list[str]) -> int:
