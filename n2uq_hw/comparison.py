@@ -15,7 +15,7 @@ from .compare import COLUMNS, GATES, Comparison, Row, Settings
 from .emit import whole_directory
 from .gates import STREAMS
 from .levels import BEATS
-from .study import IMAGES, LEARNED, Summary, load_rows, summaries
+from .study import LEARNED, STUDIES, Study, load_rows, summaries
 from .synth import FAMILIES
 from .templates import render
 
@@ -33,9 +33,9 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 HATCHES = ("", "///", "...", "xxx", "---")
 MARKERS = "os^Dv*Px<>"
-TRAINED = "digits_cnn"
+LAYER_OF = "digits_cnn"  # whose layer lanes and MVUs have the levels of
 PUBLISHED = "ResNet-18 top-1, % (published)"
-OWN = "digits CNN, test accuracy, %, mean and standard deviation over seeds"
+OWN = "test accuracy, %, mean and standard deviation over seeds"
 MARK = "compare.json"  # what tells a folder of results
 LITERATURE = Path(__file__).parent / "literature.json"
 
@@ -159,23 +159,29 @@ def _accuracy(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return found
 
 
-def _trained(rows: Sequence[Row], found: Sequence[Summary]) -> list[dict[str, Any]]:
+def _trained(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Accuracies of nets trained alike beside the cost of the widest array that computes them.
 
     A method's hardware is the cheapest of the designs with its levels; of whole networks, of the
     one that was trained.
     """
+    return [each for study in STUDIES.values() for each in _of_study(study, [
+        row for row in rows
+        if (row.case if row.level == "network" else LAYER_OF).startswith(study.net)])]
+
+
+def _of_study(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
     made = []
-    rows = [row for row in rows if row.level != "network" or row.case.startswith(TRAINED)]
+    found = summaries(load_rows(study.results)) if rows else []
     widest = max((row.lanes for row in rows), default=0)
     for point, group in _points(row for row in rows if row.lanes == widest).items():
         _, weight_bits, act_bits, _, family, dsp, _ = point
         for each in found:
             best = _best(row for row in group if row.trained == each.method)
             if best is not None and weight_bits == act_bits == each.bits:
-                made.append({**asdict(each), "differs": each.differs, "lanes": widest,
-                             "family": family, "dsp_blocks": dsp, "design": best.design,
-                             "size": size(best)})
+                made.append({"net": study.net, **asdict(each), "differs": each.differs,
+                             "lanes": widest, "family": family, "dsp_blocks": dsp,
+                             "design": best.design, "size": size(best)})
     return made
 
 
@@ -224,7 +230,7 @@ def described(found: Comparison, settings: Settings) -> dict[str, Any]:
                     "value": loss.values[0], "ours": loss.ours.design,
                     "our_value": loss.values[1]} for loss in losses(found.rows)],
         "imagenet": _accuracy(found.rows),
-        "trained": _trained(found.rows, summaries(load_rows())),
+        "trained": _trained(found.rows),
         "reference_points": _references(found.rows),
         "failures": found.failures}
 
@@ -269,9 +275,8 @@ def _report(found: Comparison, settings: Settings, made: Mapping[str, Any],
         accuracy=_by(made["imagenet"], lambda row: (row["method"], row["bits"], row["top1"])),
         rounded=sorted({(row.design, row.weight_bits, row.rounding) for row in found.rows
                         if row.rounding}),
-        trained=_by(made["trained"], lambda row: (row["method"], row["bits"])),
-        study={"seeds": max((each["seeds"] for each in made["trained"]), default=0),
-               "image": 100 / IMAGES},
+        studies=[(STUDIES[net], _by(group, lambda row: (row["method"], row["bits"])))
+                 for net, group in _by(made["trained"], lambda row: row["net"]).items()],
         pictures=pictures, seeds=settings.seeds, routed=settings.routed, beats=BEATS,
         streams=STREAMS, together=settings.together, dots=" to ".join(f"{n:,}" for n in dots),
         commands={family: FAMILIES[family] for family in settings.families if family != GATES},
@@ -291,7 +296,9 @@ def _plots(rows: Sequence[Row], made: Mapping[str, Any], folder: Path) -> list[s
         for name, figure in (
                 *_bars(rows, Figure),
                 *_curves(made["imagenet"], "imagenet", "top1", PUBLISHED, Figure),
-                *_curves(made["trained"], "digits", "mean", OWN, Figure)):
+                *(curve for net, group in _by(made["trained"], lambda row: row["net"]).items()
+                  for curve in _curves(group, net, "mean", f"{STUDIES[net].title}, {OWN}",
+                                       Figure))):
             for suffix in ("svg", "png"):
                 figure.savefig(folder / f"{name}.{suffix}", dpi=150,
                                metadata={"Date": None} if suffix == "svg" else None)

@@ -24,7 +24,7 @@ from .model import LTQ, Conv, InputSpec, Linear
 from .nn import Network, QuantizedConv2d, QuantizedLinear, count_below, weight_codes
 
 __all__ = ["METHODS", "Basis", "Codebook", "Companded", "Method", "Quantizer", "Steps", "coded",
-           "use"]
+           "of_fewest_bits", "use"]
 
 WIDTH = 8        # bits of a level that is learned, with the sign that a weight has
 ROUNDS = 50      # of Lloyd's algorithm
@@ -354,19 +354,26 @@ METHODS: dict[str, Method | None] = {
 }
 
 
+def of_fewest_bits(network: Network) -> list[Conv | Linear]:
+    """The layers with weights of as few bits as any."""
+    held = [layer for layer in network.layers if isinstance(layer, Conv | Linear)]
+    least = min(layer.bits for layer in held)
+    return [layer for layer in held if layer.bits == least]
+
+
 def use(method: str, network: Network) -> None:
     """Put the quantizers of a method of METHODS in the place of N2UQ's.
 
-    The first and the last layer keep N2UQ's weights; all weights keep their values.
+    Layers of more bits than others, the first and the last, keep N2UQ's weights; all weights keep
+    their values.
     """
     chosen = METHODS[method]
     if chosen is None:
         return
-    held = [layer for layer in network.layers if isinstance(layer, Conv | Linear)]
     for layer in network.layers:
         if isinstance(layer, LTQ):
             network.set_submodule(layer.name, chosen.activations(layer.bits))
-    for layer in held[1:-1]:
+    for layer in of_fewest_bits(network):
         weight = network.get_parameter(f"{layer.name}.weight")
         with torch.no_grad():
             plain = (nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel, layer.stride,

@@ -1,19 +1,18 @@
-"""Accuracy of number formats that are trained alike: methods × bits × seeds on the digits CNN.
+"""Accuracy of number formats that are trained alike: methods × bits × seeds on a shipped net.
 
-``python -m n2uq_hw.study FILE [RUNS]`` trains what FILE lacks, at most RUNS nets.  A run starts
-from the same weights, sees the same images in the same order and takes as many steps of the same
-optimizer as those of all other methods with its bits and seed.
-
-The number of epochs was chosen by the validation accuracy of N2UQ and LSQ on a seed that is not of
-the study, before any other method had been trained for so long.
+``python -m n2uq_hw.study NET FILE`` trains what FILE lacks of the study of NET, of STUDIES.  A run
+starts from the same weights, sees the same images in the same order and takes as many steps of the
+same optimizer as those of all other methods with its bits and seed.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -26,31 +25,79 @@ from .hw.designs import Trained
 if TYPE_CHECKING:
     from .train import Recipe
 
-__all__ = ["BITS", "RESULTS", "SEEDS", "Summary", "load_rows", "run", "study", "summaries",
-           "trained", "trained_layers"]
+__all__ = ["LEARNED", "SEEDS", "STUDIES", "Row", "Study", "Summary", "load_rows", "run", "study",
+           "summaries"]
 
-RESULTS = Path(__file__).parent / "study.json"
-BITS = (2, 3, 4)
 SEEDS = (1, 2, 3, 4, 5)
-EPOCHS = 24
-IMAGES = 360  # of the test split
 # Student's t that a value of so many exceeds, on either side, once in 20 times.
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-Row = dict[str, Any]
-LAYERS = {"conv2": "quan1", "conv3": "quan2"}  # in the methods' bits, and what makes their inputs
+BITS = ("weight_bits", "act_bits", "first_last_bits", "input_bits")  # of a recipe
 LEARNED = ("LSQ", "LQ-Nets", "k-means", "k-means, 4-bit levels", "LCQ")  # of its own levels
+Row = dict[str, Any]
 
 
-def recipe(bits: int, seed: int) -> Recipe:
-    """That of the shipped digits CNN, with weights and activations of `bits`."""
-    from .train import RECIPES
+@dataclass(frozen=True)
+class Study:
+    """The nets that are trained in each method, and what is said of them.
 
-    return replace(RECIPES["digits_cnn_w2a2"], weight_bits=bits, act_bits=bits, epochs=EPOCHS,
-                   seed=seed)
+    Members
+    -------
+    net, title: the shipped net's name without its bits, and what it is called.
+    bits: of weights and activations; of all layers that have as few bits in the shipped net.
+    epochs: of training.
+    layers: those in the methods' bits, and what makes their inputs; that with the most multiplies
+        first.
+    images: of the test split.
+    """
+
+    net: str
+    title: str
+    bits: tuple[int, ...]
+    epochs: int
+    layers: dict[str, str]
+    images: int
+
+    @property
+    def results(self) -> Path:
+        """The file of results in the package."""
+        return Path(__file__).parent / f"study_{self.net}.json"
+
+    def recipe(self, bits: int, seed: int) -> Recipe:
+        """That of the shipped net with 2 bits, with `bits` in their place."""
+        from .train import RECIPES
+
+        shipped = RECIPES[f"{self.net}_w2a2"]
+        few: Any = {name: bits for name in BITS if getattr(shipped, name) == 2}
+        return replace(shipped, **few, epochs=self.epochs, seed=seed)
+
+    def shared(self) -> Row:
+        """What all recipes have in common."""
+        held = asdict(self.recipe(2, SEEDS[0])), asdict(self.recipe(3, SEEDS[1]))
+        return {key: list(value) if isinstance(value, tuple) else value
+                for key, value in held[0].items() if value == held[1][key]}
+
+    def levels(self, rows: Sequence[Row]) -> list[dict[str, Trained]]:
+        """By layer, levels of each of the first seed's nets that no design has by itself.
+
+        Those of the weights of a layer and of its inputs.  LQ-Nets' weights are those of its first
+        output channel.
+        """
+        return [{layer: _levels(row, layer, inputs) for layer, inputs in self.layers.items()}
+                for row in rows if row["seed"] == SEEDS[0] and row["method"] in LEARNED]
 
 
-def run(method: str, chosen: Recipe) -> Row:
+# Epochs of the digits CNN were chosen by the validation accuracy of N2UQ and LSQ on a seed that is
+# not of the study, before any other method had been trained for so long; those of the MLP by time.
+STUDIES = {each.net: each for each in (
+    Study("digits_cnn", "digits CNN", (2, 3, 4), 24, {"conv2": "quan1", "conv3": "quan2"}, 360),
+    Study("mnist_mlp", "MNIST MLP", (2,), 30, {
+        "fc1": "input_quan", "fc2": "quan1", "fc3": "quan2", "fc": "quan3"}, 10_000))}
+
+
+def run(method: str, chosen: Recipe, folder: Path | None = None) -> Row:
     """Train a net by a method of `quantizers.METHODS`; a row of the results.
+
+    `folder` holds the files of the data set, where it has any.
 
     Members of a row
     ----------------
@@ -62,18 +109,18 @@ def run(method: str, chosen: Recipe) -> Row:
     import torch
 
     from . import data
-    from .quantizers import Basis, coded, use
+    from .quantizers import Basis, coded, of_fewest_bits, use
     from .train import fit, start
 
-    given = data.load(chosen.dataset, split="train")
-    test = data.load(chosen.dataset)
+    given, test = data.load(chosen.dataset, folder, "train"), data.load(chosen.dataset, folder)
     network, spec = start(chosen, given)
     use(method, network)
     best = fit(network, chosen, given, method, quiet=True)
     made = coded(network, spec)
     with torch.no_grad():
         classes = network.eval()(torch.from_numpy(test.images) / test.max).argmax(1).numpy()
-    levels = {name: made.weights[name].levels.tolist() for name in [*made.weights][1:-1]}
+    levels = {layer.name: made.weights[layer.name].levels.tolist()
+              for layer in of_fewest_bits(network)}
     levels |= {name: each.levels.tolist() for name, each in made.activations.items()}
     bases = {name.split(".")[0]: module.rounded()[0].int().tolist()
              for name, module in network.named_modules() if isinstance(module, Basis)}
@@ -84,14 +131,7 @@ def run(method: str, chosen: Recipe) -> Row:
             **({"basis": bases} if bases else {"levels": levels})}
 
 
-def _shared() -> Row:
-    """What all rows of a study have in common."""
-    held = asdict(recipe(BITS[0], SEEDS[0]))
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in held.items()
-            if key not in ("weight_bits", "act_bits", "seed")}
-
-
-def load_rows(path: Path = RESULTS) -> list[Row]:
+def load_rows(path: Path) -> list[Row]:
     """The rows of a file of results; N2uqError if it is none."""
     try:
         return list(json.loads(path.read_text())["rows"])
@@ -101,8 +141,8 @@ def load_rows(path: Path = RESULTS) -> list[Row]:
         raise N2uqError(f"{path}: must be a file of results of a study, and is not") from None
 
 
-def study(path: Path, methods: Sequence[str], *, bits: Sequence[int] = BITS,
-          seeds: Sequence[int] = SEEDS, most: int | None = None,
+def study(asked: Study, path: Path, methods: Sequence[str], *, seeds: Sequence[int] = SEEDS,
+          folder: Path | None = None, workers: int = 1,
           progress: Callable[[int, int, Row], None] = lambda done, all, row: None) -> list[Row]:
     """Train what the file `path` lacks of methods × bits × seeds; all of its rows.
 
@@ -110,31 +150,52 @@ def study(path: Path, methods: Sequence[str], *, bits: Sequence[int] = BITS,
 
     Parameters
     ----------
-    most: nets to train now.
+    folder: of the data set's files, where it has any.
+    workers: processes that train at a time.
     progress: called after each net with how many there are, how many there will be, and its row.
     """
     from .quantizers import METHODS
 
-    rows, shared = [], _shared()
+    rows, shared = [], asked.shared()
     if not path.parent.is_dir() or path.is_dir():
         raise N2uqError(f"{path}: must be a file in a folder that exists")
     if path.exists():
         rows = load_rows(path)
         if json.loads(path.read_text()).get("recipe") != shared:
             raise N2uqError(f"{path}: must hold results of this recipe, not of another")
-    wanted = [(method, each, seed) for seed, each, method in product(seeds, bits, methods)
+    wanted = [(method, each, seed) for seed, each, method in product(seeds, asked.bits, methods)
               if each <= getattr(METHODS[method], "most_bits", each)]
-    there = {(row["method"], row["bits"], row["seed"]) for row in rows}
+    there = {_point(row) for row in rows}
     missing = [point for point in wanted if point not in there]
-    for method, each, seed in missing[:most]:
-        rows.append(run(method, recipe(each, seed)))
+    for row in _trained([(method, asked.recipe(each, seed), folder)
+                         for method, each, seed in missing], workers):
+        rows = sorted([*rows, row], key=lambda row: wanted.index(_point(row))
+                      if _point(row) in wanted else -1)
         part = path.with_name(f"{path.name}.part")
         lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
         part.write_text(f'{{"recipe": {json.dumps(shared)},\n"rows": [\n{lines}\n]}}\n')
         part.replace(path)
-        progress(len(wanted) - len(missing) + 1, len(wanted), rows[-1])
-        missing = missing[1:]
+        there.add(_point(row))
+        progress(len(there & {*wanted}), len(wanted), row)
     return rows
+
+
+def _point(row: Row) -> tuple[str, int, int]:
+    return row["method"], row["bits"], row["seed"]
+
+
+def _trained(points: Sequence[tuple[str, Recipe, Path | None]], workers: int) -> Iterator[Row]:
+    """The rows of `run`, as they come."""
+    if workers == 1:
+        yield from (run(*point) for point in points)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        futures = [pool.submit(run, *point) for point in points]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -180,30 +241,12 @@ def summaries(rows: Sequence[Row]) -> list[Summary]:
     return made
 
 
-def trained(rows: Sequence[Row], layer: str = "conv2") -> list[Trained]:
-    """Levels of the first seed's nets, for each method that no design has the levels of by itself.
-
-    Those of the weights of `layer`, of LAYERS, and of its inputs; by default of the layer with the
-    most multiplies.  LQ-Nets' weights are those of its first output channel.
-    """
-    found = []
-    for row in rows:
-        if row["seed"] != SEEDS[0] or row["method"] not in LEARNED:
-            continue
-        if "basis" in row:
-            v, u = row["basis"][layer][0], row["basis"][LAYERS[layer]][0]
-            found.append(Trained(row["method"], _sums((-each, each) for each in v),
-                                 _sums((0, each) for each in u), tuple(v), tuple(u)))
-        else:
-            found.append(Trained(row["method"], tuple(row["levels"][layer]),
-                                 tuple(row["levels"][LAYERS[layer]])))
-    return found
-
-
-def trained_layers(rows: Sequence[Row]) -> list[dict[str, Trained]]:
-    """`trained` of all LAYERS, by layer, for each net."""
-    return [dict(zip(LAYERS, each, strict=True))
-            for each in zip(*(trained(rows, layer) for layer in LAYERS), strict=True)]
+def _levels(row: Row, layer: str, inputs: str) -> Trained:
+    if "basis" not in row:
+        return Trained(row["method"], tuple(row["levels"][layer]), tuple(row["levels"][inputs]))
+    v, u = row["basis"][layer][0], row["basis"][inputs][0]
+    return Trained(row["method"], _sums((-each, each) for each in v),
+                   _sums((0, each) for each in u), tuple(v), tuple(u))
 
 
 def _sums(terms: Iterable[tuple[int, int]]) -> tuple[int, ...]:
@@ -213,18 +256,24 @@ def _sums(terms: Iterable[tuple[int, int]]) -> tuple[int, ...]:
 def _main(arguments: Sequence[str]) -> int:
     from .quantizers import METHODS
 
-    began = time.monotonic()
+    parser = argparse.ArgumentParser("python -m n2uq_hw.study", allow_abbrev=False,
+                                     description="Train what FILE lacks of the study of NET.")
+    parser.add_argument("net", metavar="NET", choices=STUDIES, help=f"of {', '.join(STUDIES)}")
+    parser.add_argument("file", metavar="FILE", type=Path, help="of results")
+    parser.add_argument("--data", type=Path, help="the folder of the MNIST files")
+    parser.add_argument("--jobs", type=int, default=1, help="nets that are trained at a time")
+    given, began = parser.parse_args(arguments), time.monotonic()
 
     def told(done: int, all: int, row: Row) -> None:
         print(f"{done}/{all} {row['method']}, {row['bits']} bits, seed {row['seed']}: "
-              f"{100 * row['accuracy']:.2f} %, {time.monotonic() - began:.0f} s", file=sys.stderr)
+              f"{100 * row['accuracy']:.2f} %, {time.monotonic() - began:.0f} s",
+              file=sys.stderr, flush=True)
 
     try:
-        if not 1 <= len(arguments) <= 2 or not all(each.isdigit() for each in arguments[1:]):
-            raise N2uqError("give the file of results and, if you like, how many nets to train, "
-                            f"not {' '.join(arguments) or 'nothing'}")
-        study(Path(arguments[0]), [*METHODS], progress=told,
-              most=int(arguments[1]) if len(arguments) > 1 else None)
+        if given.jobs < 1:
+            raise N2uqError(f"--jobs must be 1 or more, not {given.jobs}")
+        study(STUDIES[given.net], given.file, [*METHODS], folder=given.data, workers=given.jobs,
+              progress=told)
     except N2uqError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -302,7 +302,7 @@ def test_lsq_is_no_form_of_n2uq_and_no_nonuniform_design() -> None:
     assert [loss.metric for loss in found if loss.row is lsq] == ["luts", "ff"]
 
 
-def accuracies() -> list[study.Row]:
+def accuracies(path: Path) -> list[study.Row]:
     return [{"method": method, "bits": 2, "seed": seed, "accuracy": value}
             for method, *values in (("N2UQ", 0.98, 0.99), ("LCQ", 0.97, 0.96), ("LSQ", 0.9, 0.9))
             for seed, value in enumerate(values)]
@@ -319,10 +319,25 @@ def test_accuracy_stands_beside_the_cheapest_design_with_the_methods_levels(
     assert [(each["method"], each["mean"], each["design"], each["size"]) for each in made] == [
         ("N2UQ", pytest.approx(98.5), "uniform b", 80),
         ("LCQ", pytest.approx(96.5), "product of LCQ", 110)]
+    assert {each["net"] for each in made} == {"digits_cnn"}
     text = (tmp_path / "out" / "report.md").read_text()
     assert "| N2UQ | 2 | 98.50 ± 0.71 | 98.00 | 99.00 | – | 80 | uniform b |" in text
     assert ("| LCQ | 2 | 96.50 ± 0.71 | 96.00 | 97.00 | +2.00 ± 12.71 | 110 | product of LCQ |"
             in text)
+
+
+def test_a_network_has_the_accuracy_of_its_own_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(path: Path) -> list[study.Row]:
+        return [each | {"accuracy": each["accuracy"] - 0.1 * ("mlp" in path.name)}
+                for each in accuracies(path)]
+
+    rows = [replace(row("uniform a", luts, trained="N2UQ"), level="network", lanes=lanes,
+                    case=f"{net}_w2a2")
+            for net, lanes, luts in (("digits_cnn", 20, 90), ("mnist_mlp", 30, 70))]
+    monkeypatch.setattr(comparison, "load_rows", read)
+    assert [(each["net"], each["lanes"], each["size"], round(each["mean"], 6))
+            for each in comparison._trained(rows)] == [
+        ("digits_cnn", 20, 90, 98.5), ("mnist_mlp", 30, 70, 88.5)]
 
 
 def test_known_figures_are_whole() -> None:
@@ -505,6 +520,19 @@ def test_trained_levels_are_asked_for(options: list[str], given: bool, tmp_path:
         set(study.LEARNED) if given else set())
 
 
+def test_levels_of_each_net_are_for_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                            ) -> None:
+    asked = []
+    monkeypatch.setattr(compare, "measure", lambda settings, *_, **__: asked.append(settings)
+                        or Comparison([row("uniform", 1)], {}, [], [], False))
+    monkeypatch.setattr(sys, "argv", ["n2uq-hw", "compare", "--out", str(tmp_path / "out"),
+                                      "--level", "network"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert [{*each} for each in asked[0].trained] == [{"conv2", "conv3"}] * 14 + [
+        {"fc1", "fc2", "fc3", "fc"}] * 5
+
+
 def test_ctrl_c_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
     """Of the whole process group, as a terminal sends it; what was done is kept."""
     child = subprocess.Popen([*COMMAND, "--lanes", "64", "--methods", "N2UQ"], cwd=tmp_path,
@@ -575,19 +603,23 @@ def test_a_whole_level(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert not made["reference_points"]
 
 
-@pytest.mark.parametrize("level,lanes", [("lane", 4), ("mvu", 4), ("network", 0)])
-def test_trained_levels_are_in_the_hardware(level: str, lanes: int) -> None:
-    (given,) = (each for each in study.trained_layers(study.load_rows())
-                if (each["conv2"].method, len(each["conv2"].weights)) == ("k-means", 4))
+@pytest.mark.parametrize("level,lanes,net", [
+    ("lane", 4, "digits_cnn"), ("mvu", 4, "digits_cnn"), ("network", 0, "digits_cnn"),
+    ("network", 0, "mnist_mlp")])
+def test_trained_levels_are_in_the_hardware(level: str, lanes: int, net: str) -> None:
+    asked = study.STUDIES[net]
+    first = next(iter(asked.layers))
+    (given,) = (each for each in asked.levels(study.load_rows(asked.results))
+                if (each[first].method, len(each[first].weights)) == ("k-means", 4))
     subjects = list(levels.LEVELS[level].subjects(
         DESIGNS, given=given, weight_bits=2, act_bits=2, lanes=lanes))
     assert len({each.name for each in subjects}) == len(subjects) > 3
     for each in subjects:
-        assert each.trained == "k-means" and (level != "network" or each.case == "digits_cnn_w2a2")
-        held = {"conv2": each.design} if level == "lane" else {
-            "conv2" if node.name == "mvu" else node.name: node.design
+        assert each.trained == "k-means" and (level != "network" or each.case == f"{net}_w2a2")
+        held = {first: each.design} if level == "lane" else {
+            first if node.name == "mvu" else node.name: node.design
             for node in each.whole.graph.nodes if isinstance(node, CodedMatVec)}
-        assert held.keys() == (given.keys() if level == "network" else {"conv2"})
+        assert held.keys() == (given.keys() if level == "network" else {first})
         for layer, design in held.items():
             assert sorted(design.weights.tolist()) == list(given[layer].weights)
 

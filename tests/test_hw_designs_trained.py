@@ -24,7 +24,8 @@ from n2uq_hw.levels import Lane
 LSQ = Trained("LSQ", tuple(range(-8, 8)), tuple(range(16)))
 LCQ = Trained("LCQ", (-127, 0, 0, 127), (0, 90, 171, 255))
 LQ = Trained("LQ-Nets", (-127, -55, 55, 127), (0, 80, 175, 255), (36, 91), (80, 175))
-SHIPPED = study.trained(study.load_rows())
+DIGITS = study.STUDIES["digits_cnn"]
+SHIPPED = [each["conv2"] for each in DIGITS.levels(study.load_rows(DIGITS.results))]
 
 
 def made(cls: type[Design], given: Trained, lanes: int = 2) -> list[Design]:
@@ -73,7 +74,7 @@ def test_shipped_levels_are_the_designs(given: Trained) -> None:
 
 def test_every_method_has_designs() -> None:
     bits = {(given.method, len(given.weights).bit_length() - 1) for given in SHIPPED}
-    assert bits == {(method, each) for method, each in product(study.LEARNED, study.BITS)
+    assert bits == {(method, each) for method, each in product(study.LEARNED, DIGITS.bits)
                     if each < 4 or method != "k-means, 4-bit levels"}
     fixed = {each.trained for cls in DESIGNS
              for each in cls.variants(weight_bits=2, act_bits=2, lanes=1)}
