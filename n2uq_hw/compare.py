@@ -168,6 +168,11 @@ class Row:
         return (self.level, self.weight_bits, self.act_bits, self.lanes, self.family,
                 self.dsp_blocks, self.case)
 
+    @property
+    def format(self) -> str:
+        """Bits of weights and activations; a quantizer has no weights."""
+        return f"{self.weight_bits}×{self.act_bits}" if self.weight_bits else f"{self.act_bits}"
+
 
 COLUMNS = tuple(Row.__dataclass_fields__)
 
@@ -315,7 +320,7 @@ class _Whole:
     def label(self) -> str:
         """What a failure is told with."""
         row = self.row
-        return f"{row.design}, {row.weight_bits} bits, {row.lanes} lanes, {row.family}"
+        return f"{row.design}, {row.act_bits} bits, {row.lanes} lanes, {row.family}"
 
     @property
     def group(self) -> tuple[Any, ...]:
@@ -386,7 +391,7 @@ def measure(settings: Settings, cache: Path, *, workers: int = 2, limit: float =
     codes = {(each.weight_bits, each.act_bits): each for each in settings.codes}
     subjects = [subject for bits in settings.bits for lanes in settings.lanes
                 for subject in _subjects(settings, weight_bits=bits, act_bits=bits, lanes=lanes)]
-    names = [(subject.name, subject.weight_bits, subject.lanes, subject.case)
+    names = [(subject.name, subject.act_bits, subject.lanes, subject.case)
              for subject in subjects]
     if twice := [name for k, (name, *at) in enumerate(names) if (name, *at) in names[:k]]:
         raise N2uqError(f"{twice[0]}: must be the name of one design, not of several")
@@ -408,7 +413,7 @@ def _prove(bench: _Bench, settings: Settings, subjects: Sequence[Subject],
     rows, whole = [], []
     for subject, given, result in zip(subjects, codes, made, strict=True):
         error = "" if not isinstance(result, Failure) else bench.failed(
-            f"{subject.name}, {subject.weight_bits} bits, {subject.lanes} lanes", result)
+            f"{subject.name}, {subject.act_bits} bits, {subject.lanes} lanes", result)
         for family, dsp in product(settings.families, settings.dsps):
             if family == GATES and (dsp != settings.dsps[0] or isinstance(subject, Streamed)):
                 continue  # it has no DSP blocks; and memories are no gates
@@ -438,7 +443,7 @@ def _count(bench: _Bench, settings: Settings, whole: Sequence[_Whole]) -> None:
         groups.setdefault(each.group, []).append(each)
     chunks = []
     for group in groups.values():
-        bits = group[0].row.lanes * group[0].row.weight_bits
+        bits = group[0].row.lanes * group[0].row.act_bits
         size = max(1, settings.together * TOGETHER // bits)
         chunks += [group[k:k + size] for k in range(0, len(group), size)]
     while chunks:

@@ -259,9 +259,9 @@ def _report(found: Comparison, settings: Settings, made: Mapping[str, Any],
         title = (f"{row.family}{', DSP blocks' * row.dsp_blocks}, {row.case}"
                  f"{', ' * bool(row.case)}{row.lanes} lanes")
         if size(row) is not None:
-            tables.setdefault(title, {}).setdefault(row.design, {})[row.weight_bits] = row
+            tables.setdefault(title, {}).setdefault(row.design, {})[row.act_bits] = row
         if row.note:
-            notes.setdefault(row.note, []).append(f"{row.design}, {row.weight_bits} bits, {title}")
+            notes.setdefault(row.note, []).append(f"{row.design}, {row.act_bits} bits, {title}")
     dots = sorted({row.compared_dots for row in found.rows if row.compared_dots})
     dots = list(dict.fromkeys((*dots[:1], *dots[-1:])))
     return render(
@@ -273,7 +273,7 @@ def _report(found: Comparison, settings: Settings, made: Mapping[str, Any],
         tables=[(title, settings.bits, lines) for title, lines in tables.items()],
         families=list(_by(made["imagenet"], lambda row: (row["family"], row["dsp_blocks"]))),
         accuracy=_by(made["imagenet"], lambda row: (row["method"], row["bits"], row["top1"])),
-        rounded=sorted({(row.design, row.weight_bits, row.rounding) for row in found.rows
+        rounded=sorted({(row.design, row.act_bits, row.rounding) for row in found.rows
                         if row.rounding}),
         studies=[(STUDIES[net], _by(group, lambda row: (row["method"], row["bits"])))
                  for net, group in _by(made["trained"], lambda row: row["net"]).items()],
@@ -311,13 +311,13 @@ def _bars(rows: Sequence[Row], figure_type: Any) -> Iterator[tuple[str, Any]]:
     for (family, dsp), group in _by(rows, lambda row: (row.family, row.dsp_blocks)).items():
         lanes = sorted({row.lanes for row in group})
         methods = list(dict.fromkeys(row.method for row in group))
-        bits = sorted({row.weight_bits for row in group})
+        bits = sorted({row.act_bits for row in group})
         figure = figure_type(figsize=(3.2 + 2.6 * len(lanes), 1.2 + 0.2 * len(methods) * len(bits)),
                              layout="constrained")
         panels = figure.subplots(1, len(lanes), sharey=True, squeeze=False)[0]
         for panel, width in zip(panels, lanes, strict=True):
             for place, each in enumerate(bits):
-                best = [_best(row for row in group if (row.lanes, row.weight_bits, row.method)
+                best = [_best(row for row in group if (row.lanes, row.act_bits, row.method)
                               == (width, each, method)) for method in methods]
                 sizes = [0 if row is None else size(row) for row in best]
                 at = [k + (place + 0.5) * 0.8 / len(bits) - 0.4 for k in range(len(methods))]

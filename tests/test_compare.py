@@ -26,7 +26,7 @@ from n2uq_hw.errors import N2uqError
 from n2uq_hw.gates import STREAMS, Netlist, map_gates
 from n2uq_hw.hw.designs import DESIGNS, Apot, Decode, Uniform
 from n2uq_hw.hw.designs.mvu import CodedMatVec
-from n2uq_hw.hw.designs.networks import mvus
+from n2uq_hw.hw.designs.networks import mvus, quantizers
 from n2uq_hw.jobs import Failure, Job, run_jobs
 from n2uq_hw.levels import MismatchError, _loaded
 
@@ -651,6 +651,28 @@ def test_quantizers_have_cases(tmp_path: Path) -> None:
     written = next(each for each in subjects if each.writable)
     found = written.prove(files_of(written, tmp_path / "v"), None)
     assert found.dots == 2 * levels.VECTORS * 64
+
+
+def test_quantizers_of_several_bits_stand_side_by_side(
+        cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def small(classes: Any, *, weight_bits: int, act_bits: int, lanes: int) -> Any:
+        for whole in quantizers(bits=act_bits, channels=4, pe=lanes, sum_bits=6):
+            if whole.name in ("monotone parallel", "monotone parallel codebook 4 bits"):
+                yield levels.Streamed(whole, lanes)
+
+    monkeypatch.setitem(levels.LEVELS, "quantizer", levels.Level(small, (2,)))
+    settings = replace(SMALL, classes=(Uniform, Decode), level="quantizer", bits=(1, 2),
+                       families=("ecp5",), routed="none")
+    found = measure(settings, cache)
+    assert [(row.act_bits, row.weight_bits, row.uniform, row.error) for row in found.rows] == [
+        (bits, 0, uniform, "") for bits in (1, 2) for uniform in (True, False)]
+    comparison.write(found, settings, tmp_path / "out")
+    lines = (tmp_path / "out" / "report.md").read_text().splitlines()
+    ours = [row.luts for row in found.rows if row.uniform]
+    assert f"| monotone parallel | {ours[0]} | {ours[1]} |" in lines
+    for bits, luts in enumerate(ours, 1):
+        assert any(line.startswith(f"| {bits} | monotone, 2 | ecp5 | monotone parallel | {luts} |")
+                   for line in lines)
 
 
 @pytest.mark.slow
