@@ -116,8 +116,9 @@ struct Simulation : State {
         return last >= 0 && last % p.row_every == 0;
     }
 
-    static bool shown(const Unit &u) {  // the valid of a unit whose output is a register
-        switch (u.kind) {
+    // The valid of a unit of this kind, if its output is a register.
+    template <int32_t kind> static bool shown(const Unit &u) {
+        switch (kind) {
         case PIPE: return u.pipe.valid >> (u.pipe.latency - 1) & 1;
         case JOIN: return u.join.valid;
         case WINDOW: return u.window.valid;
@@ -205,15 +206,15 @@ struct Simulation : State {
 
     // One clock cycle of a unit: its ready, its state after it, what it did.
     // Returns for how many cycles more its counters only run on; -1 if for good.
-    int64_t clock(Unit &u) {
+    template <int32_t kind> int64_t clock(Unit &u) {
         bool took = false, gave = false, issue = false, changed = false;
         int64_t runs = 0;
-        const bool offered = u.kind != SOURCE && valid[u.in];
-        const bool free = u.kind == FORK || u.kind == SINK || ready[u.out];
-        const bool showed = u.kind == PAD ? valid[u.out] : u.kind != FORK && shown(u);
+        const bool offered = kind != SOURCE && valid[u.in];
+        const bool free = kind == FORK || kind == SINK || ready[u.out];
+        const bool showed = kind == PAD ? valid[u.out] : kind != FORK && shown<kind>(u);
         const bool enable = !showed || free;
         gave = showed && free;
-        switch (u.kind) {
+        switch (kind) {
         case PIPE: {
             Pipe &p = u.pipe;
             const bool replay = p.fold != 0;
@@ -232,7 +233,7 @@ struct Simulation : State {
                 if (++p.fold == p.folds) p.fold = 0;
             }
             changed = p.valid != before || (issue && (p.beats > 1 || p.folds > 1 || p.rows > 1));
-            if (!showed && !shown(u) && (p.fold != 0) == replay
+            if (!showed && !shown<kind>(u) && (p.fold != 0) == replay
                 && (p.fold != 0 || offered) == issue) {
                 runs = p.valid ? p.latency - 2 - (31 - __builtin_clz(p.valid)) : SLOTS;
                 if (issue) runs = std::min<int64_t>(
@@ -379,21 +380,36 @@ struct Simulation : State {
             break;
         }
         }
-        if (u.kind != SOURCE && u.kind != SINK && u.kind != PAD && u.kind != FORK)
-            set_valid(u.out, shown(u));
+        if (kind != SOURCE && kind != SINK && kind != PAD && kind != FORK)
+            set_valid(u.out, shown<kind>(u));
         u.issuing = issue;
         u.taking = took;
-        u.giving = u.kind == FORK ? took : gave;
+        u.giving = kind == FORK ? took : gave;
         u.running = changed && runs > 0;
-        const bool starved = u.kind == JOIN ? enable : u.kind == PAD ? !showed
-            : u.kind == FORK ? !offered : u.kind != SOURCE && ready[u.in] && !offered;
-        const bool blocked = u.kind == SOURCE ? u.end.held : u.kind == FORK ? offered
+        const bool starved = kind == JOIN ? enable : kind == PAD ? !showed
+            : kind == FORK ? !offered : kind != SOURCE && ready[u.in] && !offered;
+        const bool blocked = kind == SOURCE ? u.end.held : kind == FORK ? offered
             : showed && !free;
-        const bool busy = u.kind == PIPE ? issue : u.kind == JOIN || u.kind == UP ? took
+        const bool busy = kind == PIPE ? issue : kind == JOIN || kind == UP ? took
             : took || gave;
         u.mode = busy ? BUSY : blocked ? BLOCKED : starved ? STARVED : IDLE;
         u.next = now + 1;
         return changed ? std::max<int64_t>(runs, 0) : -1;
+    }
+
+    int64_t clock(Unit &u) {
+        switch (u.kind) {
+        case PIPE: return clock<PIPE>(u);
+        case JOIN: return clock<JOIN>(u);
+        case FORK: return clock<FORK>(u);
+        case PAD: return clock<PAD>(u);
+        case WINDOW: return clock<WINDOW>(u);
+        case UP: return clock<UP>(u);
+        case DOWN: return clock<DOWN>(u);
+        case FIFO: return clock<FIFO>(u);
+        case SOURCE: return clock<SOURCE>(u);
+        default: return clock<SINK>(u);
+        }
     }
 
     void evaluate(int32_t k) {
