@@ -24,7 +24,7 @@ from n2uq_hw.compare import Comparison, Row, Settings, find_design, measure
 from n2uq_hw.comparison import contests, losses
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.gates import STREAMS, Netlist, map_gates
-from n2uq_hw.hw.designs import DESIGNS, Apot, Decode, Uniform
+from n2uq_hw.hw.designs import DESIGNS, Apot, Decode, Trained, Uniform
 from n2uq_hw.hw.designs.mvu import CodedMatVec
 from n2uq_hw.hw.designs.networks import mvus, quantizers
 from n2uq_hw.jobs import Failure, Job, run_jobs
@@ -573,6 +573,14 @@ def test_mvus_are_proven(tmp_path: Path) -> None:
         assert found.latency > MVU["inputs"] / MVU["simd"]
         with pytest.raises(MismatchError, match=f"^{name}: beat .* differs between Verilog and "):
             made[name].prove(files_of(other[name], tmp_path / f"other{k}"), None)
+
+
+def test_an_mvu_with_the_levels_of_lsq_is_proven(tmp_path: Path) -> None:
+    given = Trained("LSQ", (-2, -1, 0, 1), (0, 1, 2, 3))
+    for whole in mvus((Decode,), **MVU, given=given):
+        subject = levels.Streamed(whole, 8)
+        assert subject.prove(files_of(subject, tmp_path / whole.name), None).dots > 100
+    assert whole.name == "decode w2 of LSQ pairs"
 
 
 def test_tables_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from n2uq_hw import study
+from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.designs import (
     DESIGNS,
     Basis,
@@ -37,6 +38,7 @@ def test_forms_of_trained_levels() -> None:
     assert [(each.name, each.method, each.uniform) for cls in (Decode, ProductTable)
             for each in made(cls, LSQ)] == [
         ("decode w4 of LSQ operator", "LSQ", True), ("decode w4 of LSQ planes", "LSQ", True),
+        ("decode w4 of LSQ pairs", "LSQ", True),
         ("product w4 of LSQ", "LSQ", True), ("product w4 of LSQ chained", "LSQ", True),
         ("product w4 of LSQ split2", "LSQ", True)]
     assert [(each.name, each.method, each.uniform) for cls in (Decode, ProductTable)
@@ -51,10 +53,25 @@ def test_forms_of_trained_levels() -> None:
     assert not made(Buckets, LCQ) and not made(Basis, LCQ)
 
 
-@pytest.mark.parametrize("cls,given", [
-    *product((Decode, ProductTable), (LSQ, LCQ)), (Basis, LQ)])
-def test_gates_are_golden(cls: type[Design], given: Trained, tmp_path: Path) -> None:
-    for design in made(cls, given):
+def lsq(bits: int) -> Trained:
+    return Trained("LSQ", tuple(range(-2**(bits - 1), 2**(bits - 1))), tuple(range(2**bits)))
+
+
+def test_form_pairs_is_for_its_own_levels() -> None:
+    for given, uniform in ((lsq(2), True), (Trained("LSQ", (-2, -1, 0, 1), (0, 1, 2, 4)), False),
+                           (Trained("k-means", (-2, -1, 1, 2), (0, 1, 2, 3)), False)):
+        assert any(each.form == "pairs" for each in made(Decode, given)) is uniform
+    with pytest.raises(N2uqError, match=r"^codebook: form pairs must have levels \[-2, -1, 0, 1\] "
+                       r"and uniform activations, not \[-8, -2, 2, 7\]$"):
+        Decode(form="pairs", weights=[-8, -2, 2, 7], weight_bits=2, act_bits=2, lanes=2,
+               weight_width=4)
+
+
+@pytest.mark.parametrize("cls,given,lanes", [
+    *product((Decode, ProductTable), (LSQ, LCQ), (2,)), (Basis, LQ, 2),
+    *((Decode, lsq(bits), lanes) for bits in (1, 2, 3) for lanes in (1, 3, 4))])
+def test_gates_are_golden(cls: type[Design], given: Trained, lanes: int, tmp_path: Path) -> None:
+    for design in made(cls, given, lanes):
         files = []
         for name, text in Lane(design).verilog().items():
             files.append(tmp_path / name)
