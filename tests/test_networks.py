@@ -59,11 +59,11 @@ def in_rtl(net: Net, folder: Path, images: np.ndarray, labels: np.ndarray | None
 def test_resnet8_on_mnist(tmp_path: Path) -> None:
     net = find_net("mnist_resnet8_w2a2")
     test = data.load("mnist", MNIST)
-    images, labels = test.images[:200], test.labels[:200]
+    images, labels = test.images[:100], test.labels[:100]
     verdicts = in_rtl(net, tmp_path, images, labels)
     right = float((net.forward(images).argmax(axis=1) == labels).mean())
     # Fixed point may move a class, and did not when the net was trained.
-    assert all(abs(verdict.accuracy - right) <= 0.005 for verdict in verdicts)
+    assert all(abs(verdict.accuracy - right) <= 0.01 for verdict in verdicts)
 
 
 def piece(layers: tuple[model.Layer, ...], channels: int, size: int, seed: int) -> Net:
