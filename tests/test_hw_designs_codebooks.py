@@ -83,7 +83,7 @@ def test_a_code_of_apot_is_a_sign_and_places_of_powers() -> None:
     (Decode, {"activations": [0, 1, 2, 3]}, "levels of activations need a width, not 0"),
     (Decode, {"weight_width": 1}, "width of weights must be 2..16, not 1"),
     (Decode, {"act_width": 17}, "width of activations must be 0..16, not 17"),
-    (Decode, {"form": "case"}, "form must be one of operator, planes, not case"),
+    (Decode, {"form": "case"}, "form must be one of operator, planes, pairs, not case"),
     (ProductTable, {"signed": True, "weights": [-3, -1, 1, 4]},
      r"weights with a sign must be symmetric, not \[-3, -1, 1, 4\]"),
     (ProductTable, {"split": 1, "rounded": 8}, "split must be 0 where a product is no sum, not 1"),
