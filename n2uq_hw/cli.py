@@ -772,7 +772,7 @@ def compare(
     from .compare import FAMILIES, Settings, find_design, measure
     from .hw.designs import DESIGNS
     from .levels import LEVELS, layer_codes
-    from .study import STUDIES, load_rows
+    from .study import load_rows, studies
 
     classes = (*DESIGNS, *map(find_design, design or ()))
     if methods is not None:
@@ -792,7 +792,7 @@ def compare(
         routed=pnr or ("none" if quick else "best"), seeds=_numbers("--seeds", seeds),
         codes=tuple(map(layer_codes, net or ())), together=quick,
         trained=() if (quick if levels is None else not levels) else tuple(
-            given for study in [*STUDIES.values()][:None if level == "network" else 1]
+            given for study in studies(level)
             for given in study.levels(load_rows(study.results))))
     with _progress() as progress:
         found = measure(settings, cache or _cache_folder(), workers=jobs, limit=limit,

@@ -168,11 +168,6 @@ class Row:
         return (self.level, self.weight_bits, self.act_bits, self.lanes, self.family,
                 self.dsp_blocks, self.case)
 
-    @property
-    def format(self) -> str:
-        """Bits of weights and activations; a quantizer has no weights."""
-        return f"{self.weight_bits}×{self.act_bits}" if self.weight_bits else f"{self.act_bits}"
-
 
 COLUMNS = tuple(Row.__dataclass_fields__)
 

@@ -15,7 +15,7 @@ from .compare import COLUMNS, GATES, Comparison, Row, Settings
 from .emit import whole_directory
 from .gates import STREAMS
 from .levels import BEATS
-from .study import LEARNED, STUDIES, Study, load_rows, summaries
+from .study import LEARNED, STUDIES, Study, load_rows, studies, summaries
 from .synth import FAMILIES
 from .templates import render
 
@@ -33,7 +33,6 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 HATCHES = ("", "///", "...", "xxx", "---")
 MARKERS = "os^Dv*Px<>"
-LAYER_OF = "digits_cnn"  # whose layer lanes and MVUs have the levels of
 PUBLISHED = "ResNet-18 top-1, % (published)"
 OWN = "test accuracy, %, mean and standard deviation over seeds"
 MARK = "compare.json"  # what tells a folder of results
@@ -94,13 +93,18 @@ def contests(rows: Sequence[Row]) -> list[Contest]:
     return found
 
 
+def bits_of(weight_bits: int, act_bits: int) -> str:
+    """Bits of weights and activations; a quantizer has no weights."""
+    return f"{weight_bits}×{act_bits}" if weight_bits else str(act_bits)
+
+
 def cells(contest: Contest) -> list[str]:
     """A line of the table of contests: bits, lanes, family, and design and size of each side."""
     _, weight_bits, act_bits, lanes, family, dsp, case = contest.point
     sides = [("–", None) if row is None else (row.design, size(row))
              for row in (contest.ours, contest.theirs)]
     (_, ours), (_, theirs) = sides
-    return [f"{weight_bits}×{act_bits}" if weight_bits else str(act_bits),
+    return [bits_of(weight_bits, act_bits),
             f"{case}{', ' * bool(case)}{lanes}", f"{family}{', DSP blocks' * dsp}",
             *(text for name, value in sides for text in
               (name, "–" if value is None else f"{value:,}")),
@@ -165,9 +169,9 @@ def _trained(rows: Sequence[Row]) -> list[dict[str, Any]]:
     A method's hardware is the cheapest of the designs with its levels; of whole networks, of the
     one that was trained.
     """
-    return [each for study in STUDIES.values() for each in _of_study(study, [
-        row for row in rows
-        if (row.case if row.level == "network" else LAYER_OF).startswith(study.net)])]
+    level = rows[0].level if rows else ""
+    return [each for study in studies(level) for each in _of_study(study, [
+        row for row in rows if level != "network" or row.case.startswith(study.net)])]
 
 
 def _of_study(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -267,7 +271,7 @@ def _report(found: Comparison, settings: Settings, made: Mapping[str, Any],
     return render(
         "compare.md.j2", version=__version__, versions=found.versions, level=settings.level,
         rows=found.rows, contests=contests(found.rows), losses=losses(found.rows), gates=GATES,
-        size=size, metrics=METRICS, imagenet=made["imagenet"], notes=notes,
+        size=size, bits_of=bits_of, metrics=METRICS, imagenet=made["imagenet"], notes=notes,
         source=literature["imagenet"]["source"], references=made["reference_points"],
         reference_source=literature["reference_points"]["source"], failures=found.failures,
         tables=[(title, settings.bits, lines) for title, lines in tables.items()],

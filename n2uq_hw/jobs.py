@@ -41,7 +41,8 @@ class Failure:
 
 
 def run_jobs(jobs: Sequence[Job], cache: Path, *, workers: int, limit: float,
-             progress: Callable[[float], None] = lambda done: None
+             progress: Callable[[float], None] = lambda done: None,
+             each: Callable[[int, dict[str, Any] | Failure], None] = lambda place, result: None
              ) -> list[dict[str, Any] | Failure]:
     """The results of all jobs, in their order; those that are kept already run no more.
 
@@ -54,6 +55,7 @@ def run_jobs(jobs: Sequence[Job], cache: Path, *, workers: int, limit: float,
     workers: processes at a time.
     limit: seconds that a job may take.
     progress: is told the share of the jobs that are done.
+    each: is given the place of each job that ran, and its result, as it comes.
     """
     results: dict[int, dict[str, Any] | Failure] = {}
     try:
@@ -91,6 +93,7 @@ def run_jobs(jobs: Sequence[Job], cache: Path, *, workers: int, limit: float,
                     continue
                 child.join()
                 del running[pipe]
+                each(k, results[k])
     finally:
         for _, child, _ in running.values():
             if child.pid is not None:

@@ -11,8 +11,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -21,14 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import N2uqError
 from .hw.designs import Trained
+from .jobs import Failure, Job, run_jobs
 
 if TYPE_CHECKING:
     from .train import Recipe
 
-__all__ = ["LEARNED", "SEEDS", "STUDIES", "Row", "Study", "Summary", "load_rows", "run", "study",
-           "summaries"]
+__all__ = ["LEARNED", "SEEDS", "STUDIES", "Row", "Study", "Summary", "load_rows", "run", "studies",
+           "study", "summaries"]
 
 SEEDS = (1, 2, 3, 4, 5)
+LIMIT = 24 * 3600.0  # seconds for one net
 # Student's t that a value of so many exceeds, on either side, once in 20 times.
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 BITS = ("weight_bits", "act_bits", "first_last_bits", "input_bits")  # of a recipe
@@ -93,6 +94,13 @@ STUDIES = {each.net: each for each in (
     Study("mnist_mlp", "MNIST MLP", (2,), 30, {
         "fc1": "input_quan", "fc2": "quan1", "fc3": "quan2", "fc": "quan3"}, 10_000))}
 
+LAYER_OF = "digits_cnn"  # whose layer lanes and MVUs have the levels of
+
+
+def studies(level: str) -> list[Study]:
+    """Whose levels are compared at a level of `levels.LEVELS`: each network's own, or a layer's."""
+    return [*STUDIES.values()] if level == "network" else [STUDIES[LAYER_OF]]
+
 
 def run(method: str, chosen: Recipe, folder: Path | None = None) -> Row:
     """Train a net by a method of `quantizers.METHODS`; a row of the results.
@@ -156,7 +164,7 @@ def study(asked: Study, path: Path, methods: Sequence[str], *, seeds: Sequence[i
     """
     from .quantizers import METHODS
 
-    rows, shared = [], asked.shared()
+    rows, shared = list[Row](), asked.shared()
     if not path.parent.is_dir() or path.is_dir():
         raise N2uqError(f"{path}: must be a file in a folder that exists")
     if path.exists():
@@ -167,35 +175,31 @@ def study(asked: Study, path: Path, methods: Sequence[str], *, seeds: Sequence[i
               if each <= getattr(METHODS[method], "most_bits", each)]
     there = {_point(row) for row in rows}
     missing = [point for point in wanted if point not in there]
-    for row in _trained([(method, asked.recipe(each, seed), folder)
-                         for method, each, seed in missing], workers):
-        rows = sorted([*rows, row], key=lambda row: wanted.index(_point(row))
-                      if _point(row) in wanted else -1)
+
+    def keep(place: int, row: Row | Failure) -> None:
+        if isinstance(row, Failure):
+            method, each, seed = missing[place]
+            raise N2uqError(f"{method}, {each} bits, seed {seed}: {row.text}")
+        there.add(_point(row))
+        rows.append(row)
+        rows.sort(key=lambda row: wanted.index(_point(row)) if _point(row) in wanted else -1)
         part = path.with_name(f"{path.name}.part")
         lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-        part.write_text(f'{{"recipe": {json.dumps(shared)},\n"rows": [\n{lines}\n]}}\n')
-        part.replace(path)
-        there.add(_point(row))
+        try:
+            part.write_text(f'{{"recipe": {json.dumps(shared)},\n"rows": [\n{lines}\n]}}\n')
+            part.replace(path)
+        except OSError as error:
+            raise N2uqError(f"{path}: cannot be written: {error.strerror}") from None
         progress(len(there & {*wanted}), len(wanted), row)
+
+    run_jobs([Job("", run, (method, asked.recipe(each, seed), folder))
+              for method, each, seed in missing], path.parent, workers=workers, limit=LIMIT,
+             each=keep)
     return rows
 
 
 def _point(row: Row) -> tuple[str, int, int]:
     return row["method"], row["bits"], row["seed"]
-
-
-def _trained(points: Sequence[tuple[str, Recipe, Path | None]], workers: int) -> Iterator[Row]:
-    """The rows of `run`, as they come."""
-    if workers == 1:
-        yield from (run(*point) for point in points)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        futures = [pool.submit(run, *point) for point in points]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True)

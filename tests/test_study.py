@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from n2uq_hw import study
 from n2uq_hw.errors import N2uqError
+from n2uq_hw.jobs import Job
 from n2uq_hw.nn import Network
 from n2uq_hw.quantizers import METHODS, Companded, use
 from n2uq_hw.train import ARCHITECTURES, RECIPES
@@ -24,6 +26,13 @@ def points(asked: study.Study) -> list[tuple[str, int]]:
             if bits < 4 or method != "k-means, 4-bit levels"]
 
 
+def here(jobs: list[Job], cache: Path, *, workers: int, limit: float,
+         each: Callable[[int, study.Row], None]) -> None:
+    """`run_jobs` in this process, which a test can reach into."""
+    for place, job in enumerate(jobs):
+        each(place, job.call(*job.args))
+
+
 def test_a_study_grows_and_goes_on_where_it_was(tmp_path: Path,
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     trained, path = [], tmp_path / "study.json"
@@ -34,6 +43,7 @@ def test_a_study_grows_and_goes_on_where_it_was(tmp_path: Path,
         trained.append((method, recipe.weight_bits, recipe.act_bits, recipe.seed))
         return {"method": method, "bits": recipe.weight_bits, "seed": recipe.seed}
 
+    monkeypatch.setattr(study, "run_jobs", here)
     monkeypatch.setattr(study, "run", run)
     told = []
 
@@ -56,6 +66,7 @@ def test_a_study_grows_and_goes_on_where_it_was(tmp_path: Path,
 
 def test_levels_of_more_codes_than_integers_are_left_out(tmp_path: Path,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "run_jobs", here)
     monkeypatch.setattr(study, "run", lambda method, recipe, folder: {
         "method": method, "bits": recipe.weight_bits, "seed": recipe.seed})
     rows = study.study(DIGITS, tmp_path / "study.json", [*METHODS], seeds=(1,))
@@ -70,6 +81,11 @@ def test_nets_that_are_trained_side_by_side(tmp_path: Path) -> None:
         study.study(small, path, ["LCQ", "LSQ"], seeds=(1,), workers=workers)
     assert files[0].read_text() == files[1].read_text()
     assert [row["method"] for row in study.load_rows(files[0])] == ["LCQ", "LSQ"]
+
+
+def test_what_fails_is_named(tmp_path: Path) -> None:
+    with pytest.raises(N2uqError, match=r"^N2UQ, 2 bits, seed 1: mnist needs the folder"):
+        study.study(MNIST, tmp_path / "study.json", ["N2UQ"], seeds=(1,))
 
 
 def test_a_file_of_another_study_is_refused(tmp_path: Path) -> None:
@@ -95,7 +111,8 @@ def test_a_bad_call_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[st
     capsys.readouterr()
     file = str(tmp_path / "study.json")
     for more, line in ((["--jobs", "0"], "--jobs must be 1 or more, not 0"),
-                       ([], "mnist needs the folder of its IDX files, not None")):
+                       ([], "N2UQ, 2 bits, seed 1: mnist needs the folder of its IDX files, "
+                            "not None")):
         assert study._main(["mnist_mlp", file, *more]) == 2
         assert capsys.readouterr().err == f"error: {line}\n"
     assert not [*tmp_path.iterdir()]

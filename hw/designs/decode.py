@@ -14,7 +14,8 @@ from .design import DESIGNS, Datapath, Design, Term, absorbed, extended
 
 __all__ = ["FORMS", "Decode"]
 
-FORMS = ("operator", "planes", "pairs")
+ANY = ("operator", "planes")  # forms of any levels
+FORMS = (*ANY, "pairs")
 
 
 class Decode(CodebookDesign):
@@ -53,13 +54,13 @@ class Decode(CodebookDesign):
         for weight_width, act_width in ((4, 0), (8, 0), (16, 0), (8, 8)):
             if point["weight_bits"] < weight_width:
                 for writable in (False, True):
-                    for form in FORMS[:2]:
+                    for form in ANY:
                         yield cls(weight_width=weight_width, act_width=act_width, form=form,
                                   writable=writable, **point)
 
     @classmethod
     def forms(cls, weights: np.ndarray, uniform: bool, **point: int) -> Iterator[dict[str, Any]]:
-        for form in FORMS if uniform and _places(weights) else FORMS[:2]:
+        for form in FORMS if uniform and _places(weights) else ANY:
             yield {"form": form}
 
     @property
