@@ -15,8 +15,9 @@ venv: $(VENV)/all             ## .venv with everything in it
 lint: $(VENV)/all
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
-test: lint                    ## ruff, mypy, pytest; MNIST is looked for in $$N2UQ_MNIST
+test: lint                    ## ruff, mypy, import-linter, pytest; MNIST is looked for in $$N2UQ_MNIST
 	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 test-slow: $(VENV)/all        ## whole networks in simulation, every bit

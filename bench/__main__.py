@@ -22,14 +22,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from n2uq_hw import data, study, synth, tools
-from n2uq_hw.emit import Build, emit, load_build
-from n2uq_hw.folding import choose, reach
-from n2uq_hw.hw.build import module_name
-from n2uq_hw.lower import lower
+from n2uq_hw import data, tools
+from n2uq_hw.builds import synth
+from n2uq_hw.builds.emit import Build, emit, load_build
+from n2uq_hw.builds.verify import verify
+from n2uq_hw.hw.accelerator import module_name
+from n2uq_hw.ir.folding import reach
+from n2uq_hw.lowering.lower import lower
 from n2uq_hw.nets import find_net, shipped
-from n2uq_hw.optimize import Problem, fold, sized
-from n2uq_hw.verify import verify
+from n2uq_hw.plan.choice import choose, fold, sized
+from n2uq_hw.plan.problem import Problem
+from n2uq_hw.train import study
 
 from . import golden_speed
 from .networks import plausible
@@ -192,7 +195,7 @@ def foldings(console: Console, folder: Path) -> None:
 
 
 def accuracy(console: Console, folder: Path) -> None:
-    """What `n2uq_hw.study` found of number formats that are trained alike."""
+    """What `n2uq_hw.train.study` found of number formats that are trained alike."""
     for each in study.STUDIES.values():
         _accuracy(console, each)
 

@@ -27,8 +27,9 @@ def measure(name: str, threads: int) -> tuple[float, float]:
     import numpy as np
     import torch
 
-    from n2uq_hw import data, golden, nn
-    from n2uq_hw.lower import lower
+    from n2uq_hw import data, nn
+    from n2uq_hw.ir import golden
+    from n2uq_hw.lowering.lower import lower
     from n2uq_hw.nets import find_net
 
     from .networks import plausible

@@ -21,14 +21,14 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from n2uq_hw.checkpoint import import_checkpoint
-from n2uq_hw.emit import emit, load_build
+from n2uq_hw.builds.emit import emit, load_build
+from n2uq_hw.builds.verify import Verdict, verify
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.folding import choose
-from n2uq_hw.lower import lower
-from n2uq_hw.sim.forecast import forecast
-from n2uq_hw.sim.sizing import size_fifos
-from n2uq_hw.verify import Verdict, verify
+from n2uq_hw.importers.checkpoint import import_checkpoint
+from n2uq_hw.lowering.lower import lower
+from n2uq_hw.plan.choice import choose
+from n2uq_hw.sim.timing.fifos import size_fifos
+from n2uq_hw.sim.timing.forecast import forecast
 
 from .networks import plausible
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from n2uq_hw import architectures
-from n2uq_hw.model import BatchNorm, InputSpec, Layer, Net, layer_float, sources
+from n2uq_hw.model import BatchNorm, InputSpec, Layer, Net, architectures, layer_float, sources
 
 __all__ = ["NETWORKS", "plausible"]
 

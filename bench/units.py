@@ -18,13 +18,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from n2uq_hw import synth, tools
-from n2uq_hw.cost import estimate
-from n2uq_hw.emit import library_verilog
-from n2uq_hw.folding import FORMS, STYLES
-from n2uq_hw.hw.build import unit
-from n2uq_hw.hw.stream import Library
-from n2uq_hw.samples import Sample, fit, load_samples, save_samples, save_weights
+from n2uq_hw import tools
+from n2uq_hw.builds import synth
+from n2uq_hw.builds.emit import library_verilog
+from n2uq_hw.cost.estimate import estimate
+from n2uq_hw.cost.samples import Sample, fit, load_samples, save_samples, save_weights
+from n2uq_hw.hw.library import Library
+from n2uq_hw.hw.units import unit
+from n2uq_hw.ir.folding import FORMS, STYLES
 
 __all__ = ["fmax", "main", "matvec_case", "resources", "threshold_case"]
 

@@ -27,16 +27,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from n2uq_hw import data, synth, tools
-from n2uq_hw.emit import Build, emit, load_build
+from n2uq_hw import data, tools
+from n2uq_hw.builds import synth
+from n2uq_hw.builds.emit import Build, emit, load_build
+from n2uq_hw.builds.verify import Verdict, verify
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.folding import unrolled
-from n2uq_hw.hw.build import module_name
+from n2uq_hw.hw.accelerator import module_name
 from n2uq_hw.ir import Graph, Input, MatVec, Node, Threshold
-from n2uq_hw.lower import lower
+from n2uq_hw.lowering.lower import lower
 from n2uq_hw.nets import find_net
-from n2uq_hw.sim.forecast import forecast
-from n2uq_hw.verify import Verdict, verify
+from n2uq_hw.plan.choice import unrolled
+from n2uq_hw.sim.timing.forecast import forecast
 
 from .__main__ import MNIST
 

@@ -9,8 +9,8 @@ from amaranth.lib.wiring import connect, flipped
 from ..ir import DepthwiseMatVec, Edge, SumPool
 from .matvec import weight_codes_of
 from .memory import bits_of, rom
-from .pool import SumPoolUnit
 from .stream import Unit, beats, divides, element, wraps
+from .sum_pool import SumPoolUnit
 
 __all__ = ["DepthwiseMatVecUnit"]
 

@@ -11,7 +11,8 @@ from amaranth.hdl import Value as HdlValue
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .stream import beats, instantiate, shape_for
+from .library import instantiate
+from .stream import beats, shape_for
 
 __all__ = ["LUT", "DigitProduct", "MacArray", "adder_tree", "digit_bits", "digits_latency", "lanes",
            "mac_latency", "mac_name", "pair_shape", "pair_sums", "pairs_offset", "tree_latency"]

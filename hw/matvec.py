@@ -10,8 +10,9 @@ from amaranth.hdl import Value as HdlValue
 from amaranth.lib import data, memory, wiring
 
 from ..errors import N2uqError
-from ..folding import FORMS
 from ..ir import Edge, MatVec, OffsetMatVec
+from ..ir.folding import FORMS
+from .library import instantiate
 from .mac import (
     MacArray,
     adder_tree,
@@ -24,7 +25,7 @@ from .mac import (
     pairs_offset,
 )
 from .memory import bits_of, rom
-from .stream import Unit, beats, divides, element, instantiate, shape_for, wraps
+from .stream import Unit, beats, divides, element, shape_for, wraps
 
 __all__ = ["FoldedUnit", "MatVecUnit", "accumulator_range", "partial_range", "weight_codes_of"]
 

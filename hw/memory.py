@@ -9,7 +9,7 @@ from amaranth.hdl import ClockSignal, Instance, Module
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from .stream import Library
+from .library import Library
 
 __all__ = ["ATTRIBUTES", "FILE_BITS", "bits_of", "hex_rows", "rom", "words"]
 

@@ -1,4 +1,4 @@
-"""Pools: maximum or sum over the positions of a window, channel group by channel group or whole."""
+"""Pools: what MaxPool and SumPool share, channel group by channel group or whole windows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from amaranth.lib import memory
 from ..ir import Edge, MaxPool, SumPool
 from .stream import Unit, beats, divides, element, shape_for, wraps
 
-__all__ = ["MaxPoolUnit", "PoolUnit", "SumPoolUnit"]
+__all__ = ["PoolUnit"]
 
 
 class PoolUnit(Unit):
@@ -74,23 +74,3 @@ class PoolUnit(Unit):
             m.d.sync += self.o.valid.eq(self.i.valid & last)
             m.d.sync += [self.o.payload[lane].eq(result[lane]) for lane in range(self.pe)]
         return m
-
-
-class MaxPoolUnit(PoolUnit):
-    """Maximum over the positions; timing as `PoolUnit`."""
-
-    operation = np.maximum
-
-    def combine(self, so_far: HdlValue, x: HdlValue) -> HdlValue:
-        """The larger of the two."""
-        return Mux(so_far > x, so_far, x)
-
-
-class SumPoolUnit(PoolUnit):
-    """Sum over the positions, exact; timing as `PoolUnit`."""
-
-    operation = np.add
-
-    def combine(self, so_far: HdlValue, x: HdlValue) -> HdlValue:
-        """The sum of the two."""
-        return so_far + x

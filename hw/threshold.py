@@ -8,8 +8,8 @@ import numpy as np
 from amaranth.hdl import Cat, Const, Module, Shape, Signal
 
 from ..errors import N2uqError
-from ..folding import STYLES
 from ..ir import Edge, Threshold, threshold_values
+from ..ir.folding import STYLES
 from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, shape_for, wraps
 

@@ -11,8 +11,8 @@ from amaranth.hdl import C, Cat, Module, Mux, Signal
 from amaranth.hdl import Value as HdlValue
 
 from ..errors import N2uqError
-from ..heaps import TRUE, Chain, HeapGraph, Sum, optimize
 from ..ir import Edge, Threshold, Unrolled, threshold_values
+from .heaps import TRUE, Chain, HeapGraph, Sum, optimize
 from .stream import Unit, beats, element
 
 __all__ = ["UnrolledUnit", "heap_graph", "unrolled_latency"]

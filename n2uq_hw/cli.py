@@ -27,17 +27,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from . import __version__, accuracy, data, nets
+from . import __version__, data, nets
+from .builds import accuracy
 from .errors import N2uqError
-from .folding import Folding, choose, load_folding, reach, save_folding, unrolled
-from .formats import Formats
 from .ir import Graph, describe, dump
-from .lower import Ranges
-from .lower import lower as lower_net
+from .ir.folding import Folding, reach
+from .lowering.formats import Formats
+from .lowering.lower import Ranges
+from .lowering.lower import lower as lower_net
 from .model import Net
 
 if TYPE_CHECKING:
-    from .sim.sizing import Sizing
+    from .sim.timing.fifos import Sizing
 
 __all__ = ["app", "main"]
 
@@ -194,7 +195,7 @@ def train(
         data_path: MnistPath = None) -> None:
     """Train a network with N2UQ quantizers (needs torch)."""
     try:
-        from .train import run_training
+        from .train.fit import run_training
     except ModuleNotFoundError as error:
         raise N2uqError(f"{error.name}: needed for training, and not installed "
                         "(pip install 'n2uq-hw[train]')") from None
@@ -234,7 +235,7 @@ def import_command(
         std: Annotated[str, typer.Option(help="The same.")] = "0.229,0.224,0.225") -> None:
     """Make a net file of a trained checkpoint (needs torch)."""
     try:
-        from .checkpoint import import_checkpoint
+        from .importers.checkpoint import import_checkpoint
     except ModuleNotFoundError as error:
         raise N2uqError(f"{error.name}: needed to read checkpoints, and not installed "
                         "(pip install 'n2uq-hw[train]')") from None
@@ -379,7 +380,8 @@ def build(
         residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
         data_path: DataPath = None, as_json: AsJson = False) -> None:
     """Write Verilog, IR, folding, test vectors, manifest and report to a directory."""
-    from .sim.sizing import size_fifos
+    from .plan.choice import unrolled
+    from .sim.timing.fifos import size_fifos
 
     formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits)
     given = nets.find_net(net)
@@ -409,6 +411,8 @@ def build(
 
 def _folding(graph: Graph, path: Path | None, cycles: int | None) -> Folding:
     """The folding in the file `path`, or the one for so many cycles per image."""
+    from .plan.choice import choose, load_folding
+
     if path is not None and cycles is not None:
         raise N2uqError("--folding and --cycles exclude each other, and both are given: "
                         f"{path}, {cycles}")
@@ -417,7 +421,7 @@ def _folding(graph: Graph, path: Path | None, cycles: int | None) -> Folding:
 
 def _sizing(percent: float, least: bool = False) -> dict[str, float]:
     """What `size_fifos` takes for --fifo-budget and --least-fifos."""
-    from .sim.sizing import WORK
+    from .sim.timing.fifos import WORK
 
     if not 0 <= percent <= 1000:
         raise N2uqError(f"--fifo-budget must be 0 to 1000 percent, not {percent:g}")
@@ -445,7 +449,7 @@ def _fifo_parts(sized: Sizing) -> list[str | Table]:
 def _build(net: Net, graph: Graph, out: Path, folding: Folding, source: Path | None,
            progress: Callable[[str, float], None]) -> dict[str, Any]:
     """Emit; test vectors are real images where there are any, else random."""
-    from .emit import emit
+    from .builds.emit import emit
 
     found = data.images_for(net.meta.get("dataset", ""), source)
     images, labels = found or (np.random.default_rng(0).integers(
@@ -472,8 +476,8 @@ def sim(
 
     Exit code 1 if a bit differs.
     """
-    from .emit import load_build
-    from .verify import verify
+    from .builds.emit import load_build
+    from .builds.verify import verify
 
     made = load_build(folder)
     for name in made.changed:
@@ -532,8 +536,8 @@ def simulate(
             "--plot", help="Draw the pipeline over time in this .svg or .png file.")] = None,
         as_json: AsJson = False) -> None:
     """Predict cycles, rate and bottleneck without simulating: exact, for any size of network."""
-    from .sim.forecast import forecast, pattern, plot, stalled
-    from .sim.sizing import size_fifos
+    from .sim.timing.fifos import size_fifos
+    from .sim.timing.forecast import forecast, pattern, plot, stalled
 
     if clock <= 0:
         raise N2uqError(f"clock must be above 0 MHz, not {clock}")
@@ -596,7 +600,9 @@ def fold(
 
     LUTs are estimated, without DSP blocks; a block RAM counts as 160 (xcup) or 400 (ecp5).
     """
-    from . import optimize
+    from .plan.choice import fold as fold_problem
+    from .plan.choice import save_folding
+    from .plan.problem import BLOCK_LUTS, Problem
 
     given = {"--fps": fps, "--cycles": cycles, "--max-luts": max_luts}
     named = [f"{name} {value:g}" for name, value in given.items() if value is not None]
@@ -615,8 +621,8 @@ def fold(
             raise N2uqError(f"{slowest}: takes {least:,} cycles per image at its fastest, "
                             f"{clock * 1e6 / least:,.1f} images/s at {clock:g} MHz; {fps:g} "
                             "images/s cannot be reached")
-    problem = optimize.Problem(graph, family)
-    sized, made = optimize.fold(problem, cycles=cycles, max_luts=max_luts,
+    problem = Problem(graph, family)
+    sized, made = fold_problem(problem, cycles=cycles, max_luts=max_luts,
                                 **_sizing(fifo_budget, least_fifos))
     taken = made["cycles_per_image"]
     if out is not None:
@@ -636,7 +642,7 @@ def fold(
         table.add_row(name, *[""] * 5, *(f"{row[kind]:,}" for kind in kinds))
     _print(f"{graph.name} on {family}, estimated without DSP blocks", table,
            "between units: width converters, FIFOs, forks; cycles per image in which the unit is "
-           f"busy; a block RAM was taken for {optimize.BLOCK_LUTS[family]} LUTs",
+           f"busy; a block RAM was taken for {BLOCK_LUTS[family]} LUTs",
            *_fifo_parts(sized),
            f"{taken:,.0f} cycles per image, {made['macs_per_cycle']:,.1f} MACs per "
            f"cycle; at {clock:g} MHz: {rate:,.1f} images/s")
@@ -646,8 +652,8 @@ def fold(
 def estimator(family: Annotated[str, typer.Option(help="xcup or ecp5.")] = "xcup",
               as_json: AsJson = False) -> None:
     """How far the estimates of `fold` are off, per kind of unit, against Yosys."""
-    from .memories import FAMILIES
-    from .samples import errors, load_samples
+    from .cost.memories import FAMILIES
+    from .cost.samples import errors, load_samples
 
     if family not in FAMILIES:
         raise N2uqError(f"--family must be one of {', '.join(FAMILIES)}, not {family or 'nothing'}")
@@ -679,13 +685,13 @@ def cost(
         seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the placer.")] = 1,
         as_json: AsJson = False) -> None:
     """Synthesize a build with Yosys: LUTs, flip-flops and memories per unit and in all."""
-    from . import synth
-    from .cost import Cost
-    from .emit import load_build
-    from .hw.build import module_name
-    from .memories import FAMILIES
-    from .optimize import prices
-    from .verify import verify
+    from .builds import synth
+    from .builds.emit import load_build
+    from .builds.verify import verify
+    from .cost.estimate import Cost
+    from .cost.memories import FAMILIES
+    from .hw.accelerator import module_name
+    from .plan.problem import prices
 
     made = load_build(folder)
     with _progress() as progress:
@@ -768,11 +774,11 @@ def compare(
 
     Exit code 1 if a design is not its golden model; 2 if a row could not be measured.
     """
-    from . import comparison
-    from .compare import FAMILIES, Settings, find_design, measure
+    from .compare import report
+    from .compare.measure import FAMILIES, Settings, find_design, measure
+    from .compare.subjects import LEVELS, layer_codes
     from .hw.designs import DESIGNS
-    from .levels import LEVELS, layer_codes
-    from .study import load_rows, studies
+    from .train.study import load_rows, studies
 
     classes = (*DESIGNS, *map(find_design, design or ()))
     if methods is not None:
@@ -797,14 +803,14 @@ def compare(
     with _progress() as progress:
         found = measure(settings, cache or _cache_folder(), workers=jobs, limit=limit,
                         progress=progress)
-    made = comparison.write(found, settings, out)
+    made = report.write(found, settings, out)
     if as_json:
         _print_json(made)
     else:
         table = _table("bits", "lanes", "family", "N2UQ", "size", "best nonuniform", "size",
                        "ratio", left=1)
-        for contest in comparison.contests(found.rows):
-            table.add_row(*comparison.cells(contest))
+        for contest in report.contests(found.rows):
+            table.add_row(*report.cells(contest))
         _print(table, "size: LUTs, transistors on cmos; of the best form of each side",
                f"{len(found.rows):,} rows and {len(made['losses']):,} cases that N2UQ loses in "
                f"{out / 'report.md'}")
@@ -825,9 +831,10 @@ def _cache_folder() -> Path:
 def demo(out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("n2uq-demo")
          ) -> None:
     """The whole way on real data: a shipped digits CNN becomes Verilog, proven and costed."""
-    from . import synth
-    from .emit import load_build
-    from .verify import verify
+    from .builds import synth
+    from .builds.emit import load_build
+    from .builds.verify import verify
+    from .plan.choice import choose
 
     net, family = nets.find_net("digits_cnn_w2a2"), "xcup"
     folder = out / net.name

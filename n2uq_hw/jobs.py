@@ -118,7 +118,7 @@ def _uninterrupted() -> Iterator[None]:
 
 def _start_server() -> None:
     """Start what the processes are forked from: it has the modules, and Ctrl-C passes it by."""
-    _CONTEXT.set_forkserver_preload(["n2uq_hw.cli", "n2uq_hw.compare"])
+    _CONTEXT.set_forkserver_preload(["n2uq_hw.cli", "n2uq_hw.compare.measure"])
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         ensure_running()

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from n2uq_hw import model
-from n2uq_hw.emit import emit, load_build
-from n2uq_hw.folding import choose
-from n2uq_hw.lower import lower
+from n2uq_hw.builds.emit import emit, load_build
+from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import InputSpec, Net
+from n2uq_hw.plan.choice import choose
 
 LAYERS = (
     model.Conv("conv1", 2, 4, 3, 1, 1, bits=8), model.BatchNorm("bn1", 4), model.PReLU("prelu1", 4),

@@ -10,10 +10,8 @@ import numpy as np
 from hypothesis import strategies as st
 from units import Case, images_on
 
-from n2uq_hw import golden
-from n2uq_hw.folding import FORMS, STYLES, UNROLLED, Fold, Folding, choices
-from n2uq_hw.heaps import LUTS
-from n2uq_hw.hw.build import Accelerator
+from n2uq_hw.hw.accelerator import Accelerator
+from n2uq_hw.hw.heaps import LUTS
 from n2uq_hw.ir import (
     Add,
     ArgMax,
@@ -33,7 +31,9 @@ from n2uq_hw.ir import (
     SlidingWindow,
     SumPool,
     Threshold,
+    golden,
 )
+from n2uq_hw.ir.folding import FORMS, STYLES, UNROLLED, Fold, Folding, choices
 
 
 class Drawn:

@@ -10,23 +10,24 @@ import pytest
 from adverse import adverse, adverse_params, cut
 from graphs import whole
 from shared import CHECKPOINT, MNIST, needs_checkpoint, needs_mnist
-from test_cycles import SIDES, check_wholes
+from test_timing import SIDES, check_wholes
 from units import Bench
 
-from n2uq_hw import architectures, data, model
-from n2uq_hw.checkpoint import import_checkpoint
+from n2uq_hw import data, model
+from n2uq_hw.builds.emit import emit, load_build
+from n2uq_hw.builds.verify import Verdict, verify
 from n2uq_hw.data import read_npz
-from n2uq_hw.emit import emit, load_build
-from n2uq_hw.folding import Folding, choose
-from n2uq_hw.formats import Formats
-from n2uq_hw.hw.build import Accelerator
+from n2uq_hw.hw.accelerator import Accelerator
+from n2uq_hw.importers.checkpoint import import_checkpoint
 from n2uq_hw.ir import Graph
-from n2uq_hw.lower import lower
-from n2uq_hw.model import InputSpec, Net
+from n2uq_hw.ir.folding import Folding
+from n2uq_hw.lowering.formats import Formats
+from n2uq_hw.lowering.lower import lower
+from n2uq_hw.model import InputSpec, Net, architectures
 from n2uq_hw.nets import find_net
-from n2uq_hw.sim.forecast import stalled
-from n2uq_hw.sim.sizing import size_fifos
-from n2uq_hw.verify import Verdict, verify
+from n2uq_hw.plan.choice import choose
+from n2uq_hw.sim.timing.fifos import size_fifos
+from n2uq_hw.sim.timing.forecast import stalled
 
 RESNET18 = architectures.resnet(18, 2, True, 10)
 MOBILENETV2 = architectures.mobilenetv2(4, 10)

@@ -46,9 +46,11 @@ def test_requirements_pin_every_dependency() -> None:
 
 def test_only_the_torch_side_imports_torch_and_only_hardware_amaranth() -> None:
     """Everything after training works without torch; golden and lowering without Amaranth."""
-    code = ("import sys, n2uq_hw.cli, n2uq_hw.accuracy, n2uq_hw.golden, n2uq_hw.lower; "
+    code = ("import sys, n2uq_hw.cli, n2uq_hw.builds.accuracy, n2uq_hw.ir.golden, "
+            "n2uq_hw.lowering.lower; "
             "assert 'torch' not in sys.modules and 'amaranth' not in sys.modules; "
-            "import n2uq_hw.emit, n2uq_hw.verify, n2uq_hw.synth; assert 'torch' not in sys.modules")
+            "import n2uq_hw.builds.emit, n2uq_hw.builds.verify, n2uq_hw.builds.synth; "
+            "assert 'torch' not in sys.modules")
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -64,7 +66,9 @@ def test_a_wheel_holds_all_that_runs(tmp_path: Path) -> None:
                    capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for path in ["hw/matvec.py", "sim/harness.py", "templates/axis.v.j2", "templates/harness.sv.j2",
+    for path in ["hw/matvec.py", "hw/designs/mvu.py", "sim/rtl/harness.py", "sim/timing/cycles.cpp",
+                 "templates/axis.v.j2", "templates/harness.sv.j2", "cost/weights.json",
+                 "compare/literature.json", "train/study_mnist_mlp.json", "ir/golden.py",
                  "nets/digits_cnn_w2a2.safetensors", "nets/accuracy.json", "cli.py"]:
         assert f"n2uq_hw/{path}" in names, path
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"n2uq_hw"}

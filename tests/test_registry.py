@@ -8,23 +8,26 @@ import numpy as np
 import pytest
 import torch
 
-from n2uq_hw import cost, folding, golden, ir, lower, model, nn, parts
+from n2uq_hw import ir, model, nn
+from n2uq_hw.cost import estimate, parts
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.folding import Fold
-from n2uq_hw.formats import Formats
-from n2uq_hw.hw import build
-from n2uq_hw.ir import Edge, Node
+from n2uq_hw.hw import units
+from n2uq_hw.ir import Edge, Node, folding, golden
+from n2uq_hw.ir.folding import Fold
+from n2uq_hw.lowering import lower
+from n2uq_hw.lowering.formats import Formats
 from n2uq_hw.model import Layer
-from n2uq_hw.sim import cycles
+from n2uq_hw.plan import choice
+from n2uq_hw.sim.timing import cycles
 
 # What an aspect may leave out, and why.
 NO_UNIT = {"Input", "Flatten"}               # the stream itself; the same stream, read otherwise
 ASPECTS: dict[str, tuple[Callable, set[str]]] = {
     "ir.infer": (ir.infer, set()),
     "golden.evaluate": (golden.evaluate, {"Input"}),  # its value is what is given
-    "hw.build.unit": (build.unit, NO_UNIT),
+    "hw.units.unit": (units.unit, NO_UNIT),
     "cost.estimate": (parts.parts, set()),
-    "sim.cycles.timing": (cycles.timing, NO_UNIT),
+    "sim.timing.timing": (cycles.timing, NO_UNIT),
 }
 LAYER_ASPECTS: dict[str, Callable] = {
     "model.layer_float": model.layer_float,
@@ -70,8 +73,8 @@ ODD = Odd("odd", ("x",))
 @pytest.mark.parametrize("call,message", [
     (lambda: ir.infer(ODD, EDGE), "no shape rule for Odd"),
     (lambda: golden.evaluate(ODD, (EDGE,), np.zeros((1, 1, 1, 1), int)), "no golden model for Odd"),
-    (lambda: build.unit(ODD, (EDGE,), EDGE, Fold()), "no gateware for Odd"),
-    (lambda: cost.estimate(ODD, (EDGE,), EDGE, Fold(), "xcup"), "no estimate for Odd"),
+    (lambda: units.unit(ODD, (EDGE,), EDGE, Fold()), "no gateware for Odd"),
+    (lambda: estimate.estimate(ODD, (EDGE,), EDGE, Fold(), "xcup"), "no estimate for Odd"),
     (lambda: cycles.timing(ODD, (EDGE,), EDGE, Fold()), "no timing for Odd"),
     (lambda: model.layer_float(OddLayer("odd"), {}, np.zeros(1)), "no float formula for OddLayer"),
     (lambda: nn.module_for(OddLayer("odd")), "no torch module for OddLayer odd"),
@@ -107,7 +110,7 @@ def test_one_net_of_every_kind_of_layer() -> None:
     """Declared, lowered, folded, evaluated and made in torch, in one net."""
     assert {type(layer).__name__ for layer in NET.layers} == set(Layer.KINDS)
     graph = lower.lower(NET, top1=True)
-    chosen = folding.choose(graph)
+    chosen = choice.choose(graph)
     for node in graph.nodes:
         if type(node).__name__ not in NO_UNIT:
             cycles = folding.fold_cycles(node, graph.reads(node), graph.edges[node.name],

@@ -14,12 +14,11 @@ from amaranth.hdl import Shape
 from amaranth.lib import data, wiring
 from numpy.typing import ArrayLike
 
-from n2uq_hw import golden
-from n2uq_hw.emit import library_verilog
-from n2uq_hw.hw.stream import Library
-from n2uq_hw.ir import Edge, Node, infer
-from n2uq_hw.sim.harness import Dut, Record, Run, Sink, Source, pack, unpack
-from n2uq_hw.sim.runner import simulate
+from n2uq_hw.builds.emit import library_verilog
+from n2uq_hw.hw.library import Library
+from n2uq_hw.ir import Edge, Node, golden, infer
+from n2uq_hw.sim.rtl.harness import Dut, Record, Run, Sink, Source, pack, unpack
+from n2uq_hw.sim.rtl.runner import simulate
 from n2uq_hw.tools import run_yosys
 
 # Sources and sinks that never stall, one of them, both; and resets in the middle of all of it.

@@ -4,14 +4,13 @@ A design is one class, golden and gateware side by side: see `design.Design`.  T
 class and put it into `DESIGNS`; it then appears in every test and table.
 """
 
+from .apot import Apot
+from .basis import Basis
+from .buckets import Buckets
+from .decode import Decode
 from .design import DESIGNS, Design, Lanes, Trained, designs
+from .product import ProductTable
 from .uniform import Uniform
-
-from .decode import Decode  # isort: skip
-from .product import ProductTable  # isort: skip
-from .apot import Apot  # isort: skip
-from .basis import Basis  # isort: skip
-from .buckets import Buckets  # isort: skip
 
 __all__ = ["DESIGNS", "Apot", "Basis", "Buckets", "Decode", "Design", "Lanes", "ProductTable",
            "Trained", "Uniform", "designs"]

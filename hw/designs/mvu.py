@@ -17,13 +17,15 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import connect, flipped
 
 from ...errors import N2uqError
-from ...folding import Fold, lanes_out
-from ...golden import evaluate, exact_float
 from ...ir import Edge, MatVec, infer
-from ..build import inputs, unit
+from ...ir.folding import Fold, lanes_out
+from ...ir.golden import evaluate, exact_float
+from ..accelerator import inputs
 from ..mac import lanes
 from ..matvec import FoldedUnit, partial_range
-from ..stream import Unit, WidthConverter, beats, element, shape_for
+from ..stream import Unit, beats, element, shape_for
+from ..units import unit
+from ..width_convert import WidthConverter
 from .design import Design, Term, datapath, load_ports
 from .uniform import Uniform
 

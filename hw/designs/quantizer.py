@@ -16,11 +16,12 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 
 from ...errors import N2uqError
-from ...folding import Fold
-from ...golden import evaluate
 from ...ir import Edge, Threshold, infer
-from ..build import inputs, unit
+from ...ir.folding import Fold
+from ...ir.golden import evaluate
+from ..accelerator import inputs
 from ..stream import Unit, beats, element
+from ..units import unit
 from .design import datapath, load_ports
 
 __all__ = ["Codebook", "CodebookUnit"]

@@ -1,0 +1,276 @@
+"""How deep the FIFOs must be where branches meet, so that no graph can deadlock.
+
+Branches leave a Fork and meet in a node with several inputs, an Add, which has a Fifo on each.  If
+the Add waits for one branch, a, the Fork goes on only while the other, b, has room for its beats.
+
+Claim: no graph deadlocks if the Fifo on every input b of every Add has room for
+
+    max over j of (beats of b that can have left when beat j + 1 of a can leave) - j    beats,
+
+where "when" is counted in beats of F, the last Fork that all ways to the Add pass through.
+
+Proof.  Units are deterministic and wait only for a given stream, so with their bounded buffers they
+are a Kahn network: whether it stops does not depend on the order in which units work.  Let them
+work in this order: the Input gives a beat only when no unit can go on, and a beat that a unit gives
+is worked off by all units behind it before that unit gives its next one; a Fork serves its readers
+one after the other.  After beat p of F is worked off, each stream between F and the Add has given
+what p beats of F allow, and the Add has taken all that both inputs have.  When beat p brings new
+beats of b, the Add has taken j of them and lacks beat j + 1 of a, which needs p beats of F or
+more: no more of b waits than the bound says.  So every buffer has the room that this order needs. ∎
+
+If the Fork serves b after all that a comes from, beat p of F comes to b when all that it brings to
+a is there: "beat j + 1 of a can leave" then counts one beat of F less.  That is least for a branch
+without units: the bound less one does deadlock.
+
+Images follow each other without a gap, but the first beat of an image's result needs the image's
+first beat, so that the maximum over one image is that over all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import singledispatch
+
+import numpy as np
+
+from ..errors import N2uqError
+from ..ir import (
+    Add,
+    ArgMax,
+    DepthwiseMatVec,
+    Edge,
+    Fifo,
+    Flatten,
+    Fork,
+    Graph,
+    Input,
+    MatVec,
+    MaxPool,
+    Node,
+    Pad,
+    PiecewiseLinear,
+    Saturate,
+    Scale,
+    SlidingWindow,
+    SumPool,
+    Threshold,
+    Unrolled,
+    WidthConvert,
+)
+from ..ir.folding import Fold
+from .fifo import LUT_DEPTH
+from .sliding_window import stages
+
+__all__ = ["CUT", "fifo_depth", "gives_whole", "least_depth", "least_depths", "needed", "window_of"]
+
+CUT = 2  # beats of a Fifo that only cuts the ready path
+
+
+@singledispatch
+def needed(node: Node, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: int
+           ) -> np.ndarray:
+    """Beats of an image that must come to `node` before `count` beats of its result can leave.
+
+    Parameters
+    ----------
+    count: integers of any shape, 1 to the beats of one image.
+    read, edge: what `node` reads, on each of its inputs, and what it makes.
+    takes, gives: elements per beat of the two.
+    """
+    raise N2uqError(f"no order of beats for {type(node).__name__}")
+
+
+@needed.register(Threshold)
+@needed.register(Scale)
+@needed.register(PiecewiseLinear)
+@needed.register(Add)
+@needed.register(Saturate)
+@needed.register(Flatten)
+@needed.register(Fifo)
+@needed.register(Fork)
+def _(node: Node, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: int
+      ) -> np.ndarray:
+    return count
+
+
+@needed.register
+def _(node: WidthConvert, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: int
+      ) -> np.ndarray:
+    return -(-count * gives // takes)
+
+
+@needed.register
+def _(node: Pad, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: int
+      ) -> np.ndarray:
+    (height, width, channels), (top, _, left, _) = read.shape, node.frame
+    pixel, group = np.divmod(count - 1, channels // gives)
+    row, column = np.divmod(pixel, edge.shape[1])
+    row, column = row - top, column - left
+    in_row, in_column = (row >= 0) & (row < height), (column >= 0) & (column < width)
+    before = row.clip(0, height) * width + in_row * column.clip(0, width)
+    come = before * (channels // gives) + (in_row & in_column) * (group + 1)
+    return np.maximum(come, 1)  # the frame waits for the image's first beat
+
+
+@needed.register
+def _(node: SlidingWindow, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: int
+      ) -> np.ndarray:
+    (kh, kw), (sh, sw), (_, width, channels) = node.kernel, node.stride, read.shape
+    window, beat = np.divmod(count - 1, edge.channels // gives)
+    row, column = np.divmod(window, edge.shape[1])
+    position, channel = np.divmod((beat + 1) * gives - 1, channels)  # its last element
+    ky, kx = np.divmod(position, kw)
+
+    def come(y: np.ndarray, x: np.ndarray, channel: np.ndarray | int) -> np.ndarray:
+        """Beats up to that of `channel` of pixel (y, x)."""
+        return (y * width + x) * (channels // takes) + channel // takes + 1
+
+    here = come(row * sh + ky, column * sw + kx, channel)
+    # The window before had to be complete.
+    row, column = np.divmod(window - 1, edge.shape[1])
+    return np.maximum(here, (window > 0) * come(row * sh + kh - 1, column * sw + kw - 1,
+                                                channels - 1))
+
+
+@needed.register(MatVec)
+@needed.register(ArgMax)
+def _(node: Node, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: int
+      ) -> np.ndarray:
+    return -(-count // (edge.channels // gives)) * (read.channels // takes)
+
+
+@needed.register(DepthwiseMatVec)
+@needed.register(MaxPool)
+@needed.register(SumPool)
+def _(node: Node, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: int
+      ) -> np.ndarray:
+    groups = edge.channels // gives
+    positions = read.channels // takes // groups  # in beats
+    pixel, group = np.divmod(count - 1, groups)
+    return ((pixel + 1) * positions - 1) * groups + group + 1
+
+
+def least_depth(needs: np.ndarray, others: np.ndarray, beats: int, shift: int) -> int:
+    """Beats of an Add's input that wait while the other input lacks its next beat, at most.
+
+    Parameters
+    ----------
+    needs, others: int64, beats of the Fork that each beat of this and of the other input needs.
+    beats: of the Fork, in one image.
+    shift: beats that the Fork gives in addition: -1 where it serves this input last, else 0.
+    """
+    image, rest = np.divmod(others + shift, beats)
+    come = image * len(needs) + np.searchsorted(needs, rest, side="right")
+    return int((come - np.arange(len(needs))).max())
+
+
+def least_depths(graph: Graph, lanes: dict[str, int]) -> dict[str, int]:
+    """The bound above for each Fifo on an Add, by name.
+
+    Parameters
+    ----------
+    graph: with hardware-only nodes: a Fork where several nodes read, a Fifo on each input of Adds.
+    lanes: elements per beat of each edge.
+    """
+    depths: dict[str, int] = {}
+    if all(len(node.inputs) < 2 for node in graph.nodes):
+        return depths
+    root = _dominators(graph)
+    for node in graph.nodes:
+        if len(node.inputs) < 2:
+            continue
+        fork = root[node.name]
+        beats = graph.edges[fork].size // lanes[fork]
+        branches = [_branch(graph, lanes, fork, name) for name in node.inputs]
+        for this, name in zip(branches, node.inputs, strict=True):
+            depths[name] = max(least_depth(this.needs, other.needs, beats,
+                                           -(min(this.ways) > max(other.ways)))
+                               for other in branches if other is not this)
+    return depths
+
+
+def _dominators(graph: Graph) -> dict[str, str]:
+    """For each node the last that all ways to it pass through."""
+    above: dict[str, str] = {}
+    level = {graph.input.name: 0}
+    for node in graph.nodes[1:]:
+        at, *others = node.inputs
+        for other in others:
+            while at != other:
+                if level[at] >= level[other]:
+                    at = above[at]
+                else:
+                    other = above[other]
+        above[node.name], level[node.name] = at, level[at] + 1
+    return above
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """From a Fork to one input of an Add.
+
+    `needs`: int64, beats of the Fork that each beat needs; `ways`: the outputs of the Fork that
+    lead here.
+    """
+
+    needs: np.ndarray
+    ways: list[int]
+
+
+def _branch(graph: Graph, lanes: dict[str, int], fork: str, fifo: str) -> _Branch:
+    """The branch from `fork` to `fifo`."""
+    first, last = (next(k for k, node in enumerate(graph.nodes) if node.name == name)
+                   for name in (fork, fifo))
+    demand = {fifo: np.arange(1, graph.edges[fifo].size // lanes[fifo] + 1)}
+    ways = []
+    readers = [node.name for node in graph.nodes if fork in node.inputs]
+    for node in reversed(graph.nodes[first + 1:last + 1]):
+        if node.name not in demand:
+            continue
+        for name in node.inputs:
+            need = needed(node, demand[node.name], graph.edges[name], graph.edges[node.name],
+                          lanes[name], lanes[node.name])
+            demand[name] = np.maximum(demand.get(name, 0), need)
+            if name == fork:
+                ways.append(readers.index(node.name))
+        del demand[node.name]
+    return _Branch(demand[fork], ways)
+
+
+def window_of(graph: Graph, node: Node) -> SlidingWindow | None:
+    """The SlidingWindow that `node` is, or that reads it, if it is a Pad."""
+    if isinstance(node, Pad):
+        node = next((n for n in graph.nodes if node.name in n.inputs), node)
+    return node if isinstance(node, SlidingWindow) else None
+
+
+def gives_whole(graph: Graph, window: SlidingWindow, fold: Fold) -> bool:
+    """Whether a beat of it is a whole window."""
+    return stages(window, graph.reads(window)[0], fold.pe)[1] is None
+
+
+def fifo_depth(graph: Graph, node: Node, lanes: int, *, whole: bool = False) -> int:
+    """Beats of `lanes` elements to queue before `node`, so that it never waits; 0 for no Fifo.
+
+    A MatVec takes its vector in the first of its folds; in the others the next vector piles up,
+    unless it comes from a window, which makes it in no time.  A line buffer is full until an
+    image's last window is read; the pixels pile up that the next image's first window needs beyond
+    the rows that a stride leaves to spare.  If windows come `whole`, nothing is ever full: pixels
+    pile up while a Pad gives its frame's first rows, and while the Fifo gives the first of them.
+    """
+    source, (read,) = graph[node.inputs[0]], graph.reads(node)
+    if isinstance(node, Unrolled):  # the path of ready through many registers is long
+        return CUT if isinstance(source, Unrolled) else 0
+    if isinstance(node, MatVec):
+        vector = 0 if isinstance(source, SlidingWindow | Input) else read.channels // lanes
+        return max(vector, CUT)
+    if isinstance(source, MatVec) and isinstance(node, Threshold):
+        return CUT  # what follows would stall the MatVec through one long path
+    window = window_of(graph, node)
+    if window is None or isinstance(source, Input | Pad):
+        return 0
+    (kh, kw), (sh, _) = window.kernel, window.stride
+    top, _, left, _ = node.frame if isinstance(node, Pad) else (0, 0, 0, 0)
+    rows, pixels = (top, left + 2) if whole else (max(kh - sh - top, 0), max(kw - left, 0))
+    depth = (rows * read.shape[1] + pixels) * read.channels // lanes
+    return max(depth + (whole and depth > LUT_DEPTH), CUT)

@@ -1,0 +1,53 @@
+"""A queue of beats."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, memory
+
+from .stream import Unit, wraps
+
+__all__ = ["LUT_DEPTH", "FifoUnit"]
+
+LUT_DEPTH = 64  # beats that a FifoUnit keeps in LUTs: one LUT6 is a memory of so many bits
+
+
+class FifoUnit(Unit):
+    """A queue of `depth` beats that cuts the ready path.
+
+    Latency 1 cycle; II = 1 from depth 2 on, 2 at depth 1, for an entry is free one cycle after it
+    was read.  More than LUT_DEPTH beats sit in block RAM, which is read a cycle ahead: latency 2
+    cycles.
+
+    Parameters
+    ----------
+    layout: payload layout.
+    depth: beats, at least 1.
+    """
+
+    def __init__(self, *, layout: data.ArrayLayout, depth: int) -> None:
+        self.depth = depth
+        super().__init__(layout, layout)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.store = store = memory.Memory(
+            shape=self.i.payload.shape().size, depth=self.depth, init=[])
+        block = self.depth > LUT_DEPTH
+        write, read = store.write_port(), store.read_port(domain="sync" if block else "comb")
+        level, first = Signal(range(self.depth + 1)), Signal(range(self.depth))
+        push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
+        wraps(m, write.addr, self.depth, push)
+        last = wraps(m, first, self.depth, pop)
+        m.d.sync += level.eq(level + push - pop)
+        m.d.comb += [
+            self.i.ready.eq(level != self.depth),
+            write.data.eq(self.i.payload), write.en.eq(push), self.o.payload.eq(read.data),
+        ]
+        if block:
+            # In the next cycle the data are those of the beat that is first then, if it is stored.
+            m.d.comb += read.addr.eq(Mux(pop, Mux(last, 0, first + 1), first))
+            m.d.sync += self.o.valid.eq(level != pop)
+        else:
+            m.d.comb += [read.addr.eq(first), self.o.valid.eq(level != 0)]
+        return m

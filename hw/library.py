@@ -1,0 +1,74 @@
+"""Verilog modules that are elaborated once and instantiated many times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from amaranth.back import rtlil
+from amaranth.hdl import ClockSignal, Elaboratable, Instance, ResetSignal
+from amaranth.hdl import Value as HdlValue
+from amaranth.lib import wiring
+
+__all__ = ["Library", "instantiate"]
+
+
+class Library:
+    """Modules that are converted once and instantiated by name; passed as Amaranth's platform.
+
+    `instantiate` hands components to it, and `rtlil()` returns the text of all of them.
+
+    Members
+    -------
+    memories: each ROM that wants a file, by module name: uint8 bits [depth, width], and Verilog
+        attributes; complete after `rtlil()`, see `hw/memory.py`.
+    """
+
+    def __init__(self) -> None:
+        self.memories: dict[str, tuple[np.ndarray, Mapping[str, str | int]]] = {}
+        self._converting = ""
+        self._texts: dict[str, str] = {}
+        self._components: dict[str, wiring.Component] = {}
+
+    def signature(self, name: str, make: Callable[[], wiring.Component]) -> wiring.Signature:
+        """Ask for module `name`, made by `make` at the first call; equal names, equal modules."""
+        if name not in self._components:
+            self._components[name] = make()
+        return self._components[name].signature
+
+    def memory(self, name: str, bits: np.ndarray, attributes: Mapping[str, str | int]) -> str:
+        """Keep ROM `name` of the module that is being converted; returns the ROM's module name."""
+        module = f"{self._converting}.{name}"  # as Amaranth names submodules: no node has a dot
+        if module in self.memories:
+            raise NameError(f"{module}: a memory of this name is there already")
+        self.memories[module] = bits, attributes
+        return module
+
+    def rtlil(self) -> dict[str, str]:
+        """RTLIL text by module name, instances' modules included."""
+        while waiting := self._components.keys() - self._texts.keys():
+            self._converting = name = min(waiting)
+            self._texts[name] = rtlil.convert(self._components[name], name=name, platform=self,
+                                              emit_src=False)
+        return dict(sorted(self._texts.items()))
+
+
+def instantiate(make: Callable[[], wiring.Component], name: str, module: str, platform: Any,
+                *, clocked: bool = True) -> tuple[Elaboratable, Any]:
+    """The submodule that `make` makes, and its interface: an instance if `platform` is a Library.
+
+    A module without registers, not `clocked`, has no clock.  Without a Library (in Amaranth's own
+    simulator) the component serves as it is.
+    """
+    if not isinstance(platform, Library):
+        component = make()
+        return component, component
+    signature = platform.signature(module, make)
+    ports = signature.create(path=(name,))
+    connections: dict[str, Any] = ({"i_clk": ClockSignal(), "i_rst": ResetSignal()} if clocked
+                                   else {})
+    for path, member, value in signature.flatten(ports):
+        flow = "i" if member.flow == wiring.In else "o"
+        connections[f"{flow}_{'__'.join(map(str, path))}"] = HdlValue.cast(value)
+    return Instance(module, **connections), ports

@@ -1,0 +1,158 @@
+"""Passes from a lowered graph to the hardware graph: what only hardware needs is inserted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import N2uqError
+from ..ir import (
+    Fifo,
+    Flatten,
+    Fork,
+    Graph,
+    MatVec,
+    Node,
+    OffsetMatVec,
+    Saturate,
+    Threshold,
+    Unrolled,
+    WidthConvert,
+)
+from ..ir.folding import UNROLLED, Fold, Folding, check, lanes_in, lanes_out
+from .depths import CUT, fifo_depth, gives_whole, least_depths, window_of
+from .mac import pairs_offset
+from .stream import element
+from .width_convert import convert_width
+
+__all__ = ["hardware_graph", "in_logic", "lanes_of", "saturates", "unroll"]
+
+
+def steps_behind(graph: Graph, node: Node) -> Threshold | None:
+    """The Threshold that reads `node`, if nothing else does."""
+    readers = [other for other in graph.nodes if node.name in other.inputs]
+    return readers[0] if len(readers) == 1 and isinstance(readers[0], Threshold) else None
+
+
+def in_logic(graph: Graph, matvec: MatVec) -> Unrolled:
+    """`matvec` unrolled, with the Threshold behind it, and its name (`steps_behind`)."""
+    if steps := steps_behind(graph, matvec):
+        return Unrolled(steps.name, matvec.inputs, matvec.weights, steps)
+    return Unrolled(matvec.name, matvec.inputs, matvec.weights)
+
+
+def unroll(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
+    """An Unrolled in the place of each MatVec of that form, and of the Threshold in it."""
+    made = {node.name: in_logic(graph, node) for node in graph.nodes
+            if isinstance(node, MatVec) and not isinstance(node, Unrolled)
+            and folding[node.name].form == UNROLLED}
+    if not made:
+        return graph, folding
+    folds, places = dict(folding), {node.name: node for node in made.values()}
+    for name, node in made.items():
+        folds[node.name] = folds.pop(name)
+    return graph.with_nodes(places.get(node.name, node) for node in graph.nodes
+                            if node.name in places or node.name not in made), folds
+
+
+def absorbs(graph: Graph, node: MatVec) -> bool:
+    """Whether a constant per output of `node` can go into the thresholds behind it.
+
+    That is, of odd weights, if the Threshold's channels have steps of their own.
+    """
+    behind = steps_behind(graph, node)
+    if behind is None or not (node.weights % 2).all():
+        return False
+    steps = behind.thresholds
+    return len(steps) == len(node.weights) and bool((steps != steps[0]).any())
+
+
+def absorb(graph: Graph, folding: Folding) -> Graph:
+    """An OffsetMatVec in the place of each MatVec of form "pairs" where `absorbs` allows it.
+
+    Thresholds behind have what centered pairs add (`pairs_offset`), and a constant by which sums
+    are from 0 on.
+    """
+    offsets, nodes = dict[str, np.ndarray](), list[Node]()
+    for node in graph.nodes:
+        made: Node = node
+        if isinstance(node, Threshold) and node.inputs[0] in offsets:
+            made = replace(node, thresholds=node.thresholds + offsets[node.inputs[0]][:, None])
+        elif (type(node) is MatVec and folding[node.name].form == "pairs"
+              and absorbs(graph, node)):
+            (read,), sums = graph.reads(node), graph.edges[node.name]
+            offset = pairs_offset(node.weights, element(read), folding[node.name].simd)
+            offsets[node.name] = offset - (sums.lo + offset).min()
+            made = OffsetMatVec(**node.__dict__, offset=offsets[node.name])
+        nodes.append(made)
+    return graph.with_nodes(nodes) if offsets else graph
+
+
+def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
+    """Insert what only hardware needs, and return the graph and the folding with it.
+
+    A Fork where several nodes read an edge, its outputs in the order of its readers; width
+    converters where lanes differ; a Fifo where `fifo_depth` asks, and on each input of an Add, as
+    deep as `folding` says, else as it must be (`depths.py`).  A Flatten has no unit: the stream
+    passes through.  See `unroll` for what is unrolled.
+
+    Raises N2uqError for a Fifo with which the graph could deadlock.
+    """
+    check(graph, folding)
+    graph, folding = unroll(graph, folding)
+    graph = absorb(graph, folding)
+    folds, nodes, lanes = dict(folding), list[Node](), dict[str, int]()
+    readers = Counter(name for node in graph.nodes for name in node.inputs)
+    tip: dict[str, str] = {}  # the node whose edge is read for the key's
+
+    def insert(node: Node, width: int) -> str:
+        (source,) = node.inputs
+        nodes.append(node)
+        folds[node.name], lanes[node.name] = Fold(pe=width, simd=lanes[source]), width
+        return node.name
+
+    for node in graph.nodes:
+        sources = []
+        for k, name in enumerate(node.inputs):
+            at, prefix = tip[name], f"{node.name}_i{k}" if node.READS > 1 else node.name
+            if not isinstance(node, Flatten):
+                wanted = lanes_in(node, folds[node.name], graph.edges[name])
+                for step, width in enumerate(convert_width(lanes[at], wanted)):
+                    at = insert(WidthConvert(f"{prefix}_width{step or ''}", (at,), lanes=width),
+                                width)
+                window = window_of(graph, node)
+                whole = window is not None and gives_whole(graph, window, folds[window.name])
+                depth = CUT if node.READS > 1 else fifo_depth(graph, node, wanted, whole=whole)
+                if depth:
+                    at = insert(Fifo(f"{prefix}_fifo", (at,), depth=depth), wanted)
+            sources.append(at)
+        nodes.append(type(node)(**{**node.__dict__, "inputs": tuple(sources)}))
+        name = tip[node.name] = node.name
+        lanes[name] = (lanes[sources[0]] if isinstance(node, Flatten)
+                       else lanes_out(node, folds[name], graph.edges[name]))
+        if (ways := readers[name]) > 1:
+            tip[name] = insert(Fork(f"{name}_fork", (name,), ways=ways), lanes[name])
+    made = graph.with_nodes(nodes)
+    depths = {}
+    for name, least in least_depths(made, lanes).items():
+        depths[name] = folding[name].depth if name in folding else max(least, CUT)
+        if depths[name] < max(least, 1):
+            raise N2uqError(f"{name}: depth must be at least {max(least, 1)} beats, lest the graph "
+                            f"deadlocks, not {depths[name]}")
+    return made.with_nodes(replace(node, depth=depths[node.name]) if isinstance(node, Fifo)
+                           and node.name in depths else node for node in made.nodes), folds
+
+
+def lanes_of(graph: Graph, folding: Folding, name: str) -> int:
+    """Elements per beat on the edge `name` of a hardware graph."""
+    node = graph[name]
+    if isinstance(node, Flatten):
+        return lanes_of(graph, folding, node.inputs[0])
+    return lanes_out(node, folding[name], graph.edges[name])
+
+
+def saturates(graph: Graph) -> bool:
+    """Whether the accelerator has elements to count that Saturate nodes change."""
+    return any(isinstance(node, Saturate) for node in graph.nodes)

@@ -1,0 +1,136 @@
+"""The gateware of each kind of node: one registration each."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+from amaranth.lib import wiring
+
+from ..errors import N2uqError
+from ..ir import (
+    Add,
+    ArgMax,
+    DepthwiseMatVec,
+    Edge,
+    Fifo,
+    Fork,
+    MatVec,
+    MaxPool,
+    Node,
+    Pad,
+    PiecewiseLinear,
+    Saturate,
+    Scale,
+    SlidingWindow,
+    SumPool,
+    Threshold,
+    Unrolled,
+    WidthConvert,
+)
+from ..ir.folding import Fold
+from .add import AddUnit
+from .argmax import ArgMaxUnit
+from .depthwise import DepthwiseMatVecUnit
+from .fifo import FifoUnit
+from .fork import ForkUnit
+from .matvec import MatVecUnit
+from .max_pool import MaxPoolUnit
+from .pad import PadUnit
+from .piecewise_linear import PiecewiseLinearUnit
+from .saturate import SaturateUnit
+from .scale import ScaleUnit
+from .sliding_window import SlidingWindowUnit
+from .stream import Unit, beats, element
+from .sum_pool import SumPoolUnit
+from .threshold import ThresholdUnit
+from .unrolled import UnrolledUnit
+from .width_convert import WidthConverter
+
+__all__ = ["unit"]
+
+
+@singledispatch
+def unit(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Component:
+    """The gateware of `node`, reading edges `reads` and making `edge`, folded as `fold` says."""
+    raise N2uqError(f"no gateware for {type(node).__name__}")
+
+
+@unit.register
+def _(node: Pad, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return PadUnit(node, reads[0], edge, lanes=fold.pe)
+
+
+@unit.register
+def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return SlidingWindowUnit(node, reads[0], lanes=fold.pe)
+
+
+@unit.register
+def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return MatVecUnit(node, reads[0], edge, pe=fold.pe, simd=fold.simd, form=fold.form,
+                      memory=fold.memory)
+
+
+@unit.register
+def _(node: Unrolled, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return UnrolledUnit(node, reads[0], edge, levels=fold.levels, lut=fold.lut)
+
+
+@unit.register
+def _(node: DepthwiseMatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return DepthwiseMatVecUnit(node, reads[0], edge, pe=fold.pe, memory=fold.memory)
+
+
+@unit.register
+def _(node: Threshold, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return ThresholdUnit(node, reads[0], edge, pe=fold.pe, style=fold.style)
+
+
+@unit.register
+def _(node: Scale, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return ScaleUnit(node, reads[0], edge, pe=fold.pe)
+
+
+@unit.register
+def _(node: PiecewiseLinear, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return PiecewiseLinearUnit(node, reads[0], edge, pe=fold.pe)
+
+
+@unit.register
+def _(node: Add, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Component:
+    return AddUnit(node, reads[0], reads[1], edge, pe=fold.pe)
+
+
+@unit.register
+def _(node: Saturate, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return SaturateUnit(node, reads[0], edge, pe=fold.pe)
+
+
+@unit.register
+def _(node: MaxPool, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return MaxPoolUnit(node, reads[0], edge, pe=fold.pe)
+
+
+@unit.register
+def _(node: SumPool, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return SumPoolUnit(node, reads[0], edge, pe=fold.pe)
+
+
+@unit.register
+def _(node: ArgMax, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return ArgMaxUnit(node, reads[0], edge, pe=fold.pe)
+
+
+@unit.register
+def _(node: Fifo, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return FifoUnit(layout=beats(element(edge), fold.pe), depth=node.depth)
+
+
+@unit.register
+def _(node: Fork, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Component:
+    return ForkUnit(layout=beats(element(edge), fold.pe), ways=node.ways)
+
+
+@unit.register
+def _(node: WidthConvert, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return WidthConverter(shape=element(edge), lanes_in=fold.simd, lanes_out=fold.pe)

@@ -1,0 +1,1 @@
+"""Build directories: written, verified, synthesized, measured, reported."""

@@ -1,0 +1,190 @@
+"""How far integers agree with floats: one network in detail, the shipped ones as a table."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import nets
+from ..data import channels_last, images_for
+from ..errors import N2uqError
+from ..ir import Graph, golden
+from ..lowering.formats import Formats
+from ..lowering.lower import Ranges, lower
+from ..model import Conv, FloatConv, FloatLinear, Linear, MaxPool, Net, load_net
+
+__all__ = ["Agreement", "agreement", "calibrate", "classes", "explain", "measure_shipped",
+           "shipped_table", "topology"]
+
+BATCH = 250
+PORTION = 8        # images at a time where every edge is kept
+MARGIN = 2         # what a calibrated range leaves above the largest value seen
+FINE = {"residual stream": {"residual_fraction_bits": 20}, "stem": {"stem_bits": 16},
+        "head": {"head_bits": 16}}
+RTL_IMAGES = 1000  # of MNIST; the digits' test split runs whole
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Golden against the float model.  `worst_logit_error` is None where classes come out."""
+
+    images: int
+    top1_agreement: float
+    worst_logit_error: float | None
+    accuracy: float | None
+    accuracy_float: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def classes(outputs: np.ndarray) -> np.ndarray:
+    """Class indices [N] of outputs [N, ...]: logits, or the index itself."""
+    flat = outputs.reshape(len(outputs), -1)
+    return flat[:, 0] if flat.shape[1] == 1 else flat.argmax(axis=1)
+
+
+def agreement(net: Net, graph: Graph, images: np.ndarray, labels: np.ndarray | None,
+              progress: Progress | None = None, *, logits: np.ndarray | None = None) -> Agreement:
+    """Run golden on `images` [N, C, H, W] and compare with the float model.
+
+    `logits` [N, classes] are those of the float model where they are known; else it runs too.
+    """
+    net.check_images(images)
+    if not len(images):
+        raise N2uqError(f"images of {net.name} must be at least 1, not 0")
+    floats, integers = [], []
+    for start in range(0, len(images), BATCH):
+        part = images[start:start + BATCH]
+        if logits is None:
+            floats.append(net.forward(part))
+        integers.append(golden.run(graph, channels_last(part, graph.input.shape, graph.name)))
+        if progress:
+            progress(f"{net.name} float and golden", (start + len(part)) / len(images))
+    real = np.concatenate(floats) if logits is None else logits
+    whole = np.concatenate(integers).reshape(len(images), -1)
+    theirs, ours = classes(real), classes(whole)
+    is_class = graph.meta.get("output") == "class"
+    if not is_class and whole.shape != real.shape:
+        raise N2uqError(f"logits of {net.name} must be {list(whole.shape)}, "
+                        f"not {list(real.shape)}")
+    error = None if is_class else float(
+        np.abs(whole * graph.meta["output_scale"] - real).max())
+
+    def right(guesses: np.ndarray) -> float | None:
+        return None if labels is None else float((guesses == labels).mean())
+    return Agreement(len(images), float((ours == theirs).mean()), error, right(ours),
+                     right(theirs))
+
+
+def explain(net: Net, formats: Formats, images: np.ndarray, logits: np.ndarray,
+            progress: Progress | None = None) -> list[dict[str, Any]]:
+    """What each choice of format costs: golden against `logits` with the others made fine.
+
+    A row per choice with `top1_agreement` and `worst_logit_error`, and one with all made fine;
+    a choice alone is what remains when only it is as `formats` says.
+    """
+    finest: dict[str, int] = {key: value for bits in FINE.values() for key, value in bits.items()}
+    kept = {"none": finest} | {
+        name: {key: value for key, value in finest.items() if key not in bits}
+        for name, bits in FINE.items()}
+    rows = []
+    for k, (name, bits) in enumerate(kept.items()):
+        if progress:
+            progress("what each format costs", k / len(kept))
+        graph = lower(net, replace(formats, residual_bits=None, **bits))
+        found = agreement(net, graph, images, None, logits=logits)
+        rows.append({"rounded": name, "top1_agreement": found.top1_agreement,
+                     "worst_logit_error": found.worst_logit_error})
+    return rows
+
+
+def calibrate(net: Net, formats: Formats, images: np.ndarray) -> Ranges:
+    """Ranges of the residual stream's tensors that hold `MARGIN` times what `images` reach.
+
+    Images are integers [N, C, H, W]; ranges are those of two's complement, by node name.
+    """
+    graph = lower(net, replace(formats, residual_bits=None))
+    reach: dict[str, int] = {}
+    for start in range(0, len(images), PORTION):
+        values = golden.run_all(graph, channels_last(
+            net.check_images(images[start:start + PORTION]), graph.input.shape, net.name))
+        for name in graph.meta.get("residual", ()):
+            largest = int(np.abs(values[name].astype(np.int64)).max())
+            reach[name] = max(largest, reach.get(name, 0))
+    powers = {name: 1 << (MARGIN * most).bit_length() for name, most in reach.items()}
+    return {name: (-power, power - 1) for name, power in powers.items()}
+
+
+def topology(net: Net) -> str:
+    """Layers in short: ``16c3`` a convolution with its kernel, ``p2`` a max-pool, ``10`` linear."""
+    parts = []
+    for layer in net.layers:
+        if isinstance(layer, Conv | FloatConv):
+            parts.append(f"{layer.out_channels}c{layer.kernel}")
+        elif isinstance(layer, MaxPool):
+            parts.append(f"p{layer.kernel}")
+        elif isinstance(layer, Linear | FloatLinear):
+            parts.append(f"{layer.out_features}")
+    return "-".join(parts)
+
+
+def shipped_table() -> dict[str, dict[str, Any]]:
+    """A row per shipped net: its size, and the accuracies that `measure_shipped` last found."""
+    try:
+        measured = json.loads(nets.ACCURACY.read_text())
+    except FileNotFoundError:
+        measured = {}
+    rows = {}
+    for name, path in nets.shipped().items():
+        net = load_net(path)
+        rows[name] = {"layers": topology(net),
+                      "weights": sum(
+                          net.params[f"{layer.name}.weight"].size for layer in net.layers
+                          if isinstance(layer, Conv | Linear | FloatConv | FloatLinear)),
+                      **measured.get(name, {})}
+    return rows
+
+
+def measure_shipped(source: Path | None, progress: Progress | None = None) -> None:
+    """Measure every shipped net whose data set is at hand, and keep the figures in the package.
+
+    Float and golden run on the whole test split, the Verilog on all of digits and the first
+    1,000 of MNIST.  Nets without data keep their earlier figures.
+    """
+    from ..plan.choice import choose
+    from .emit import emit, load_build
+    from .verify import verify
+
+    rows = {name: {k: v for k, v in row.items() if k not in ("layers", "weights")}
+            for name, row in shipped_table().items()}
+    shipped = [load_net(path) for path in nets.shipped().values()]
+    found = [(net, images_for(net.meta["dataset"], source)) for net in shipped]
+    for net, (images, labels) in [(net, held) for net, held in found if held is not None]:
+        name, graph = net.name, lower(net)
+        agrees = agreement(net, graph, images, labels, progress)
+        few = images[:RTL_IMAGES], None if labels is None else labels[:RTL_IMAGES]
+        with tempfile.TemporaryDirectory(prefix="n2uq-") as folder:
+            emit(graph, choose(graph), Path(folder) / name, images[:1], None)
+            def report(stage: str, done: float, name: str = name) -> None:
+                if progress:
+                    progress(f"{name} {stage}", done)
+            verdict = verify(load_build(Path(folder) / name), *few, stalls=0.3, progress=report)
+        rows[name] = {
+            "images": agrees.images, "float": agrees.accuracy_float, "golden": agrees.accuracy,
+            "rtl": verdict.accuracy, "rtl_images": verdict.images,
+            "mismatches": verdict.mismatches}
+        kept = {name: row for name, row in rows.items() if row}
+        try:
+            nets.ACCURACY.write_text(json.dumps(kept, indent=1) + "\n")
+        except OSError as error:
+            raise N2uqError(f"{nets.ACCURACY}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,236 @@
+"""The build directory: Verilog, IR, folding, test vectors, manifest and report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from .. import __version__
+from ..data import channels_last, from_arrays, images_for
+from ..errors import N2uqError
+from ..hw.accelerator import WRAPPER, Accelerator, module_name
+from ..hw.library import Library
+from ..hw.memory import hex_rows
+from ..hw.passes import hardware_graph, lanes_of, saturates, unroll
+from ..ir import Flatten, Graph, describe, golden, load_graph
+from ..ir.folding import Folding, fold_cycles, style_of
+from ..plan.choice import load_folding, save_folding
+from ..sim.timing.fifos import size_fifos
+from ..templates import render
+from ..tools import rtlil_to_verilog
+
+__all__ = ["Build", "Port", "accelerator_verilog", "emit", "library_verilog", "load_build", "port",
+           "ports", "report", "whole_directory"]
+
+
+@dataclass(frozen=True)
+class Port:
+    """One AXI4-Stream side: `lanes` elements of `width` bits per beat, `beats` per image."""
+
+    shape: tuple[int, int, int]
+    lanes: int
+    width: int
+    signed: bool
+
+    @property
+    def bits(self) -> int:
+        """Payload bits of a beat."""
+        return self.lanes * self.width
+
+    @property
+    def tdata(self) -> int:
+        """Payload bits padded to whole bytes."""
+        return -(-self.bits // 8) * 8
+
+    @property
+    def beats(self) -> int:
+        """Beats per image."""
+        return self.shape[0] * self.shape[1] * self.shape[2] // self.lanes
+
+
+def port(graph: Graph, folding: Folding, name: str) -> Port:
+    """The stream on edge `name` of a hardware graph."""
+    edge = graph.edges[name]
+    return Port(edge.shape, lanes_of(graph, folding, name), edge.width, edge.signed)
+
+
+def ports(graph: Graph, folding: Folding) -> tuple[Port, Port]:
+    """The input and the output side of the accelerator."""
+    hardware, folds = hardware_graph(graph, folding)
+    return port(hardware, folds, hardware.input.name), port(hardware, folds, hardware.output)
+
+
+def library_verilog(library: Library, name: str) -> dict[str, str]:
+    """Texts by file name: `<name>.v` with all modules of `library`, and the files these read."""
+    verilog = rtlil_to_verilog("\n".join(library.rtlil().values()))
+    memories = sorted(library.memories.items())
+    rows = [{"module": module, "file": f"{module}.hex", "depth": len(bits), "width": bits.shape[1],
+             "address": (len(bits) - 1).bit_length(), "attributes": attributes}
+            for module, (bits, attributes) in memories]
+    return {f"{name}.v": render("library.v.j2", verilog=verilog, memories=rows),
+            **{f"{module}.hex": hex_rows(bits).decode() for module, (bits, _) in memories}}
+
+
+def accelerator_verilog(graph: Graph, folding: Folding) -> dict[str, str]:
+    """Texts by file name: `<name>.v`, its memory files, and the AXI4-Stream `<name>_axis.v`."""
+    library = Library()
+    library.signature(module_name(graph), lambda: Accelerator(graph, folding))
+    given, made = ports(graph, folding)
+    files = library_verilog(library, graph.name)
+    wrapper = render("axis.v.j2", name=module_name(graph, WRAPPER),
+                     accelerator=module_name(graph), version=__version__, input=given, output=made,
+                     saturated=saturates(graph))
+    return {**files, f"{module_name(graph, WRAPPER)}.v": wrapper}
+
+
+def report(graph: Graph, folding: Folding) -> dict[str, Any]:
+    """What was built: a row per unit with shape, exact range, width, folding and cycles."""
+    graph, folding = unroll(graph, folding)
+    rows = []
+    for node, row in zip(graph.nodes, describe(graph), strict=True):
+        if isinstance(node, Flatten):
+            continue
+        fold = folding[node.name]
+        rows.append(row | {
+            "pe": fold.pe, "simd": fold.simd, "style": style_of(node, fold),
+            "cycles": fold_cycles(node, graph.reads(node), graph.edges[node.name], fold)})
+    return {"name": graph.name, "version": __version__, "macs": sum(row["macs"] for row in rows),
+            "weight_bits": sum(row["weight_bits"] * row["weights"] for row in rows),
+            "output": graph.meta.get("output", ""),
+            "output_scale": graph.meta.get("output_scale", 1.0), "layers": rows,
+            "slowest": max(rows, key=lambda row: row["cycles"])["name"]}
+
+
+@contextmanager
+def whole_directory(out: Path, mark: str = "manifest.json") -> Iterator[Path]:
+    """A temporary folder that becomes `out` when the block ends well, and vanishes when not.
+
+    An `out` that exists is replaced if it is empty or holds the file `mark`, else refused.
+    """
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / mark).is_file())):
+        raise N2uqError(f"{out}: must be new, empty or an earlier build, and is not")
+    file = next((folder for folder in out.parents if folder.is_file()), None)
+    if file is not None:
+        raise N2uqError(f"{file}: must be a folder, to hold {out}, and is a file")
+    part = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        part.chmod(0o755)
+        yield part
+        if out.exists():
+            shutil.rmtree(out)
+        part.replace(out)
+    except OSError as error:
+        raise N2uqError(f"{out}: cannot be written: {error.strerror or error}") from None
+    except N2uqError as error:
+        raise N2uqError(str(error).replace(str(part), str(out))) from None
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def emit(graph: Graph, folding: Folding, out: Path, images: np.ndarray, labels: np.ndarray | None,
+         progress: Callable[[str], None] = lambda stage: None) -> dict[str, Any]:
+    """Write the build directory `out`, whole or not at all; returns the report.
+
+    Parameters
+    ----------
+    graph, folding: what to build; FIFOs on Adds that `folding` gives no depth are sized.
+    images: integers [N, C, H, W] to keep as test vectors, with golden's results.
+    labels: int64 [N], or None.
+    progress: is told each stage as it begins.
+    """
+    progress("FIFOs")
+    folding = size_fifos(graph, folding).folding
+    progress("Verilog")
+    texts = accelerator_verilog(graph, folding)
+    progress("test vectors")
+    expected = golden.run(graph, channels_last(images, graph.input.shape, graph.name))
+    vectors = {"images": images, "expected": expected}
+    if labels is not None:
+        vectors["labels"] = labels
+    described = report(graph, folding) | {
+        "memories": [name for name in texts if name.endswith(".hex")]}
+    progress("files")
+    with whole_directory(out) as part:
+        (part / "rtl").mkdir()
+        for name, text in texts.items():
+            (part / "rtl" / name).write_text(text)
+        graph.save(part / "graph.safetensors")
+        save_folding(folding, graph, part / "folding.yaml")
+        # safetensors' own file writer makes files that only their owner can read.
+        (part / "vectors.safetensors").write_bytes(
+            save({k: np.ascontiguousarray(v) for k, v in vectors.items()}))
+        (part / "report.json").write_text(json.dumps(described, indent=1) + "\n")
+        (part / "report.md").write_text(render("report.md.j2", **described))
+        files = sorted(p for p in part.rglob("*") if p.is_file())
+        (part / "manifest.json").write_text(json.dumps(
+            {"n2uq-hw": __version__, "name": graph.name,
+             "sha256": {str(p.relative_to(part)): hashlib.sha256(p.read_bytes()).hexdigest()
+                        for p in files}}, indent=1) + "\n")
+    return described
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build directory, read back."""
+
+    path: Path
+    graph: Graph
+    folding: Folding
+    vectors: dict[str, np.ndarray]
+    changed: tuple[str, ...]  # files that are not as they were built
+
+    @property
+    def verilog(self) -> list[Path]:
+        """The Verilog files, and the memory files that they read."""
+        return sorted((self.path / "rtl").glob("*.v")) + sorted((self.path / "rtl").glob("*.hex"))
+
+    def images(self, count: int | None, source: Path | None
+               ) -> tuple[np.ndarray, np.ndarray | None]:
+        """`count` images to run, and labels if known: of `source`, else the data set of the net,
+        else the build's own test vectors; all of the vectors for None.
+        """
+        found = images_for(self.graph.meta.get("dataset", ""), source)
+        if found is None:
+            found = self.vectors["images"], self.vectors.get("labels")
+        images, labels = found
+        count = len(self.vectors["images"]) if count is None and source is None else count
+        if count is not None and not 1 <= count <= len(images):
+            raise N2uqError(f"images must be 1 to the {len(images)} at hand, not {count}"
+                            + ("" if source else " (--data names more)"))
+        return images[:count], None if labels is None else labels[:count]
+
+
+def load_build(path: Path) -> Build:
+    """Read the build directory `path`; raises N2uqError if it is none or not whole."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        changed = tuple(name for name, digest in manifest["sha256"].items()
+                        if hashlib.sha256((path / name).read_bytes()).hexdigest() != digest)
+        graph = load_graph(path / "graph.safetensors")
+        vectors = load_file(path / "vectors.safetensors")
+    except FileNotFoundError as error:
+        raise N2uqError(f"{path}: must be a build directory, but has no "
+                        f"{Path(error.filename).name}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
+            SafetensorError) as error:
+        raise N2uqError(f"{path}: not a whole build directory: {error}") from None
+    from_arrays(path / "vectors.safetensors", vectors)
+    # The streams of the Verilog are as wide as its own folding says.
+    if "folding.yaml" in changed:
+        raise N2uqError(f"{path / 'folding.yaml'}: must be what the Verilog was built with, and "
+                        "was edited; `n2uq-hw build --folding` builds another")
+    return Build(path, graph, load_folding(path / "folding.yaml", graph), vectors, changed)

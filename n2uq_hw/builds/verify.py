@@ -1,0 +1,283 @@
+"""A build's Verilog in simulation against the golden model, every bit of every output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+
+from ..data import channels_last
+from ..errors import N2uqError
+from ..hw.accelerator import WRAPPER, module_name
+from ..hw.passes import hardware_graph, saturates
+from ..hw.saturate import COUNT_BITS
+from ..ir import Flatten, Fork, Graph, Saturate, golden
+from ..sim.rtl.runner import MAX_IDLE, Dut, Run, Sink, Source, Tap, pack, prepare, simulate, unpack
+from ..sim.timing.forecast import cycles_per_image, mac_utilization
+from .emit import Build, Port, port, ports, report
+
+__all__ = ["Verdict", "golden_saturated", "verify"]
+
+ELEMENTS = 2**25  # of all edges, for the images that golden keeps at a time
+BITS = 2**27      # of the beats of a share, a byte each in memory
+
+Progress = Callable[[str, float], None]
+
+# Each value of the counter, for it is no stream that could be read at the end.
+SATURATED = Tap("saturated", valid="saturated_moves", ready="saturated_moves", data="saturated",
+                width=COUNT_BITS)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a simulation showed.  Cycle counts are of this run, stalls included.
+
+    `shares`: how many simulations the images were shared among; cycle counts are of the first.
+    `mismatches`: images of which any output bit differs; 1 if only `saturated` does.
+    `cycles_first_output`: from the first input beat to the first output beat, both counted.
+    `cycles_per_image`: between the last beats of successive images, over the second half of them.
+    `mac_utilization`: of the slowest MatVec, useful share of its PE·SIMD multiplies.
+    `cycles_per_second`: of all simulators together.
+    `saturated`: elements that Saturate nodes changed, by the hardware's counter; None without.
+    """
+
+    images: int
+    mismatches: int
+    cycles_first_output: int
+    cycles_per_image: float
+    mac_utilization: float
+    accuracy: float | None
+    cycles_per_second: float
+    stalls: float
+    seed: int
+    simulator: str
+    layers: dict[str, float] = field(default_factory=dict)
+    first_mismatch: str = ""
+    saturated: int | None = None
+    shares: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return dict(self.__dict__)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """Images first..end of a set in a simulation of their own; `got` and `wrong` are of these."""
+
+    first: int
+    end: int
+    got: np.ndarray
+    wrong: np.ndarray
+    counted: int | None
+    accepted: int
+    ends: np.ndarray
+    first_output: int
+    cycles: int
+    seconds: float
+
+
+def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stalls: float = 0.0,
+           seed: int = 0, simulator: str = "verilator", jobs: int | None = None,
+           progress: Progress | None = None) -> Verdict:
+    """Run `images` [N, C, H, W] through the build's AXI4-Stream ports and compare every bit.
+
+    Parameters
+    ----------
+    stalls: probability of a stalled cycle on either side, 0..0.95.
+    seed: of the stall pattern, which begins anew in each share.
+    jobs: simulators side by side, each with a share of the images, from reset on; at least as many
+        shares, more where one would have over `BITS` bits.  None: one simulation of all images.
+
+    On a mismatch its share is simulated again up to that image with taps on the inner streams, and
+    `first_mismatch` names image, layer, pixel, channel and both values.
+    """
+    if not 0 <= stalls <= 0.95:
+        raise N2uqError(f"stalls must be a probability in 0..0.95, not {stalls}")
+    if jobs is not None and jobs < 1:
+        raise N2uqError(f"jobs must be at least 1, not {jobs}")
+    if len(images) < 1:
+        raise N2uqError("images must be at least 1, not 0")
+    nhwc = channels_last(images, build.graph.input.shape, build.graph.name)
+    expected = golden.run(build.graph, nhwc)
+    given, made = ports(build.graph, build.folding)
+    bits = len(images) * (given.beats * (given.tdata + 1) + made.beats * (made.tdata + 1))
+    count = 1 if jobs is None else min(max(jobs, -(-bits // BITS)), len(images))
+    cuts = [k * len(images) // count for k in range(count + 1)]
+
+    def share(first: int, end: int, told: Progress) -> _Share:
+        run = _simulate(build, nhwc[first:end], stalls, seed, simulator, told)
+        record, truth = run.sinks[build.graph.name][0], expected[first:end]
+        # Every bit of every beat: data, the bits that pad it to bytes, and tlast.
+        wrong = (record.beats != _beats(truth, made)).reshape(end - first, -1).any(axis=1)
+        got = unpack(record.beats[:, :made.bits], made.lanes, made.width, made.signed
+                     ).astype(truth.dtype).reshape(truth.shape)
+        return _Share(
+            first, end, got, wrong, _saturated(build.graph, run),
+            int(run.sources[build.graph.name][0][0]), record.cycles[made.beats - 1::made.beats],
+            int(record.cycles[0]), run.cycles, run.seconds)
+
+    told = progress or (lambda stage, fraction: None)
+    if count > 1:  # the simulator is there when they begin
+        prepare(build.verilog, [_dut(build, nhwc[:0])], work=_work(build) / simulator,
+                simulator=simulator, progress=told)
+    shares = _side_by_side(share, list(pairwise(cuts)), jobs or 1, told)
+    wrong = np.concatenate([each.wrong for each in shares])
+    counted = [each.counted for each in shares]
+    counts = [golden_saturated(build.graph, nhwc[each.first:each.end]) for each in shares]
+    first = "" if counted == counts else (
+        f"the saturation counter differs: {_sum(counted)} in RTL, {_sum(counts)} in golden")
+    if wrong.any():
+        bad = next(each for each in shares if each.wrong.any())
+        first = _locate(build, nhwc, bad, stalls, seed, simulator, expected)
+    head = shares[0]
+    per_image = cycles_per_image(head.ends, head.accepted)
+    layers = mac_utilization(build.graph, build.folding, per_image)
+    guesses = np.concatenate([each.got for each in shares]).reshape(len(images), -1)
+    if guesses.shape[1] > 1:
+        guesses = guesses.argmax(axis=1)[:, None]
+    seconds = sum(each.seconds for each in shares) / min(jobs or 1, count)
+    return Verdict(
+        images=len(images), mismatches=int(wrong.sum()) or int(counted != counts),
+        cycles_first_output=head.first_output - head.accepted + 1,
+        cycles_per_image=per_image, mac_utilization=max(layers.values(), default=0.0),
+        accuracy=None if labels is None else float((guesses[:, 0] == labels).mean()),
+        cycles_per_second=sum(each.cycles for each in shares) / max(seconds, 1e-9), stalls=stalls,
+        seed=seed, simulator=simulator, layers=layers, first_mismatch=first,
+        saturated=_sum(counted), shares=count)
+
+
+def _sum(counts: list[int | None]) -> int | None:
+    """Of what there is; None for nothing."""
+    there = [count for count in counts if count is not None]
+    return sum(there) if there else None
+
+
+def _side_by_side(work: Callable[[int, int, Progress], _Share], cuts: list[tuple[int, int]],
+                  jobs: int, progress: Progress) -> list[_Share]:
+    """What `work` makes of each share of the images, so many at a time.
+
+    The first that fails, or Ctrl-C, ends all others, which their progress tells them.
+    """
+    if len(cuts) == 1:
+        return [work(*cuts[0], progress)]
+    ended, done = Event(), dict.fromkeys(cuts, 0.0)
+
+    def one(cut: tuple[int, int]) -> _Share:
+        def told(stage: str, fraction: float) -> None:
+            if ended.is_set():
+                raise N2uqError("ended with the others")
+            done[cut] = fraction
+            progress(stage, sum(done.values()) / len(cuts))
+        return work(*cut, told)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            futures = {pool.submit(one, cut): cut for cut in cuts}
+            wait(futures, return_when=FIRST_EXCEPTION)
+            for future, (first, end) in futures.items():
+                error = future.done() and future.exception()
+                if isinstance(error, N2uqError):
+                    raise N2uqError(f"images {first} to {end - 1}: {error}") from None
+            return [future.result() for future in futures]
+        finally:
+            ended.set()
+            pool.shutdown(cancel_futures=True)
+
+
+def golden_saturated(graph: Graph, images: np.ndarray) -> int | None:
+    """How many elements the Saturate nodes change in `images` [N, H, W, C]; None without them.
+
+    A count stays at the counters' end, as the hardware's do.
+    """
+    nodes = [node for node in graph.nodes if isinstance(node, Saturate)]
+    if not nodes:
+        return None
+    step = max(1, ELEMENTS // sum(edge.size for edge in graph.edges.values()))
+    counts = dict.fromkeys((node.name for node in nodes), 0)
+    for start in range(0, len(images), step):
+        values = golden.run_all(graph, images[start:start + step])
+        for node in nodes:
+            x = values[node.inputs[0]]
+            counts[node.name] += int(((x < node.lo) | (x > node.hi)).sum())
+    most = 2**COUNT_BITS - 1
+    return min(sum(min(count, most) for count in counts.values()), most)
+
+
+def _saturated(graph: Graph, run: Run) -> int | None:
+    """The accelerator's saturation counter at the end of `run`; None if it has none."""
+    if not saturates(graph):
+        return None
+    last = run.taps[graph.name][SATURATED.name].beats[-1:]
+    return int(unpack(last, 1, COUNT_BITS, False).sum())
+
+
+def _beats(tensor: np.ndarray, port: Port) -> np.ndarray:
+    """The beats of integers [N, H, W, C] on an AXI4-Stream side: tdata, and tlast above it."""
+    bits = pack(tensor.reshape(-1, port.lanes), port.width)
+    fill = bits[:, -1:] if port.signed else np.zeros((len(bits), 1), np.uint8)
+    last = np.arange(1, len(bits) + 1)[:, None] % port.beats == 0
+    return np.hstack([bits, fill.repeat(port.tdata - port.bits, axis=1), last.astype(np.uint8)])
+
+
+def _work(build: Build, taps: tuple[Tap, ...] = ()) -> Path:
+    return build.path / ("simulation_debug" if taps else "simulation")
+
+
+def _dut(build: Build, nhwc: np.ndarray, taps: tuple[Tap, ...] = ()) -> Dut:
+    given, made = ports(build.graph, build.folding)
+    counter = (SATURATED,) if saturates(build.graph) else ()
+    return Dut(
+        name=build.graph.name, module=module_name(build.graph, WRAPPER), taps=counter + taps,
+        clock="aclk", reset="aresetn", reset_active_low=True,
+        sources=(Source("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", given.tdata + 1,
+                        _beats(nhwc, given), last="s_axis_tlast"),),
+        sinks=(Sink("m_axis_tdata", "m_axis_tvalid", "m_axis_tready", made.tdata + 1,
+                    len(nhwc) * made.beats, last="m_axis_tlast"),))
+
+
+def _simulate(build: Build, nhwc: np.ndarray, stalls: float, seed: int, simulator: str,
+              progress: Progress | None, taps: tuple[Tap, ...] = ()) -> Run:
+    # An image that is inside moves no port: it may take every unit's cycles, one after the other.
+    busy = sum(row["cycles"] for row in report(build.graph, build.folding)["layers"])
+    return simulate(build.verilog, [_dut(build, nhwc, taps)], work=_work(build, taps) / simulator,
+                    stalls=(stalls, stalls), seed=seed, simulator=simulator, progress=progress,
+                    max_idle=MAX_IDLE + busy)
+
+
+def _locate(build: Build, nhwc: np.ndarray, share: _Share, stalls: float, seed: int, simulator: str,
+            expected: np.ndarray) -> str:
+    """Where the inner streams first leave golden: image, layer, pixel, channel, both values."""
+    at_image = int(share.wrong.argmax())
+    image = share.first + at_image
+    graph, folding = hardware_graph(build.graph, build.folding)
+    units = [node.name for node in graph.nodes[1:] if not isinstance(node, Flatten | Fork)]
+    taps = tuple(
+        Tap(name, valid=f"accelerator.{name}__o__valid", ready=f"accelerator.{name}__o__ready",
+            data=f"accelerator.{name}__o__payload", width=port(graph, folding, name).bits)
+        for name in units)
+    run = _simulate(build, nhwc[share.first:image + 1], stalls, seed, simulator, None, taps)
+    truth = golden.run_all(graph, nhwc[image:image + 1])
+    for name in units:
+        edge, stream = graph.edges[name], port(graph, folding, name)
+        values = unpack(run.taps[graph.name][name].beats, stream.lanes, stream.width, stream.signed
+                        ).reshape(-1)[at_image * edge.size:(at_image + 1) * edge.size]
+        right = truth[name].reshape(-1)[:len(values)]
+        if (values != right).any():
+            at = int((values != right).argmax())
+            row, column, channel = (int(v) for v in np.unravel_index(at, edge.shape))
+            return (f"image {image}: layer {name} first differs at pixel ({row}, {column}), "
+                    f"channel {channel}: {values[at]} in RTL, {right[at]} in golden")
+    wrong = (share.got[at_image] != expected[image]).reshape(-1)
+    if not wrong.any():
+        return f"image {image}: only bits beside the output differ, tdata padding or tlast"
+    at = int(wrong.argmax())
+    return (f"image {image}: only the output differs, at element {at}: "
+            f"{share.got[at_image].reshape(-1)[at]} in RTL, "
+            f"{expected[image].reshape(-1)[at]} in golden")

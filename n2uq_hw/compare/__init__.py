@@ -1,0 +1,1 @@
+"""N2UQ's arithmetic beside that of nonuniform quantizers, measured."""

@@ -1,0 +1,89 @@
+# amaranth: UnusedElaboratable=no
+"""What a unit will cost on an FPGA, estimated from what it is made of; no tool runs.
+
+A few weights per kind of unit and family, fitted by least squares to synthesized samples
+(`samples.py`), make LUTs and flip-flops of what `parts` counts; memories map as in `memories.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from operator import add
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import N2uqError
+from ..hw.unrolled import UnrolledUnit
+from ..ir import Edge, Node, Unrolled
+from ..ir.folding import Fold
+from .memories import FAMILIES, Memory
+from .parts import Counts, parts
+
+__all__ = ["WEIGHTS", "Cost", "Weights", "estimate", "estimates"]
+
+WEIGHTS = Path(__file__).with_name("weights.json")
+COMPARED = {"xcup": 6, "ecp5": 11}  # LUTs of the comparators behind a sum, unrolled
+Weights = dict[str, dict[str, dict[str, Counts]]]  # by family, key of `Parts`, "lut" or "ff", name
+
+
+class Cost(NamedTuple):
+    """Estimated cells, as `synth.Resources` counts them, without DSP blocks."""
+
+    lut: float = 0
+    ff: float = 0
+    bram: float = 0
+    lutram: float = 0
+
+    def plus(self, other: Cost) -> Cost:
+        """The sum."""
+        return Cost(*map(add, self, other))
+
+
+@cache
+def _weights() -> Weights:
+    found: Weights = json.loads(WEIGHTS.read_text())
+    return found
+
+
+def weighed(counts: Counts, weights: Mapping[str, float]) -> float:
+    """The weighted sum of `counts`."""
+    return sum(count * weights[name] for name, count in counts.items())
+
+
+def estimate(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Cost:
+    """What the unit of `node` costs, reading edges `reads`, making `edge`, folded as `fold` says.
+
+    Without DSP blocks.  Raises N2uqError for a kind or a family that nothing is known of.
+    """
+    return estimates(node, reads, edge, fold, family, (fold.memory,))[0]
+
+
+def estimates(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str,
+              memories: Sequence[str]) -> list[Cost]:
+    """`estimate` with each of the styles `memories` of weight memory, at little more than one."""
+    if family not in FAMILIES:
+        raise N2uqError(f"family: estimates are for {', '.join(FAMILIES)}, "
+                        f"not {family or 'nothing'}")
+    if isinstance(node, Unrolled):
+        unit = UnrolledUnit(node, reads[0], edge, levels=fold.levels, lut=fold.lut)
+        compared = COMPARED[family] * edge.channels * (node.threshold is not None)
+        return [Cost(unit.graph.luts + compared, unit.registers)] * len(memories)
+    made = parts(node, reads, edge, fold, family)
+    if made.key == "Input":
+        return [Cost()] * len(memories)
+    weights = _weights()[family][made.key]
+    lut, ff = weights["lut"], weights["ff"]
+    found = Cost(lut["unit"] + weighed(made.lut, lut), ff["unit"] + weighed(made.ff, ff))
+    for memory in made.memories:
+        found = found.plus(_mapped(memory, lut, ff))
+    return [found.plus(_mapped(made.weights[style], lut, ff)) for style in memories
+            ] if made.weights else [found] * len(memories)
+
+
+def _mapped(memory: Memory, lut: Counts, ff: Counts) -> Cost:
+    """What a memory costs in a unit of these weights."""
+    return Cost(memory.table * lut["table"] + memory.deep * lut["deep"]
+                + memory.select * lut["select"], memory.copy * ff["copy"],
+                memory.bram, memory.lutram)

@@ -1,0 +1,1 @@
+"""What comes in: trained checkpoints become nets."""

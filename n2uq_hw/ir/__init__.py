@@ -1,0 +1,39 @@
+"""The integer dataflow graph, its golden model, and what a folding of it is."""
+
+from .graph import Graph, describe, dump, load_graph
+from .nodes import (
+    Add,
+    ArgMax,
+    DepthwiseMatVec,
+    Edge,
+    Fifo,
+    Flatten,
+    Fork,
+    Input,
+    MatVec,
+    MaxPool,
+    Node,
+    OffsetMatVec,
+    Pad,
+    PiecewiseLinear,
+    Saturate,
+    Scale,
+    SlidingWindow,
+    SumPool,
+    Threshold,
+    Unrolled,
+    WidthConvert,
+    bits_for,
+    dtype_for,
+    infer,
+    lines,
+    threshold_values,
+    weight_bits,
+)
+
+__all__ = [
+    "Add", "ArgMax", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Fork", "Graph", "Input",
+    "MatVec", "MaxPool", "Node", "OffsetMatVec", "Pad", "PiecewiseLinear", "Saturate", "Scale",
+    "SlidingWindow", "SumPool", "Threshold", "Unrolled", "WidthConvert", "bits_for", "describe",
+    "dtype_for", "dump", "infer", "lines", "load_graph", "threshold_values", "weight_bits",
+]

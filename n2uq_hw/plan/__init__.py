@@ -1,0 +1,1 @@
+"""The folding for a rate or a budget, at the least estimated cost."""

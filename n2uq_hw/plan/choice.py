@@ -1,0 +1,225 @@
+"""The folding for a rate or a budget, and the files that hold foldings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..cost.estimate import Cost
+from ..errors import N2uqError
+from ..hw.passes import unroll
+from ..ir import Flatten, Graph, MatVec, describe
+from ..ir.folding import (
+    FIFOS,
+    KEYS,
+    MEMORIES,
+    UNROLLED,
+    Fold,
+    Folding,
+    check,
+    divided,
+    fifo_names,
+    fold_cycles,
+    folds_of,
+    keys_of,
+    lanes_in,
+    lanes_out,
+    slowest_window,
+    style_of,
+)
+from ..ir.nodes import MAX_ELEMENTS
+from ..sim.timing.fifos import WORK, Sizing, size_fifos
+from ..sim.timing.forecast import forecast
+from .problem import Problem, prices
+
+__all__ = ["choose", "described", "fold", "load_folding", "save_folding", "sized", "unrolled"]
+
+
+def fold(problem: Problem, *, cycles: int | None = None, max_luts: int | None = None,
+         budget: float = 0.0, work: float = WORK) -> tuple[Sizing, dict[str, Any]]:
+    """The folding for a rate or for a budget of LUTs, FIFOs included; and what it costs.
+
+    Parameters
+    ----------
+    cycles: per image at most, at the least cost.
+    max_luts: at most, by estimate, at the best rate.  With neither, as `choose` does, all folded.
+    budget, work: as for `size_fifos`.
+
+    Returns what `sized` does; raises N2uqError for what cannot be reached.
+    """
+    want, room = cycles, max_luts
+    while True:
+        if want is not None:
+            folding = problem.within(want)
+        elif room is not None:
+            folding = problem.fastest(room)
+        else:
+            folding = choose(problem.graph, family=problem.family)
+        found, made = sized(problem, folding, budget=budget, work=work)
+        taken, used = made["cycles_per_image"], made["total"]["lut"] + made["total"]["lutram"]
+        # What FIFOs take, of time or of LUTs, shows only when they are sized.
+        if want is not None and cycles is not None and taken > cycles:
+            want -= ceil(taken - cycles)
+        elif room is not None and max_luts is not None and used > max_luts:
+            room -= used - max_luts
+        else:
+            return found, made
+
+
+def sized(problem: Problem, folding: Folding, *, budget: float = 0.0, work: float = WORK
+          ) -> tuple[Sizing, dict[str, Any]]:
+    """The folding with depths for its FIFOs (`size_fifos`), and `described` of that."""
+    found = size_fifos(problem.graph, folding, budget=budget, work=work)
+    taken = forecast(problem.graph, found.folding).cycles_per_image
+    return found, described(problem, found.folding, taken)
+
+
+def described(problem: Problem, folding: Folding, cycles: float) -> dict[str, Any]:
+    """A folding and what it costs, JSON-ready: a row per unit, what joins units, and the whole.
+
+    `cycles` are per image, as measured or predicted.
+    """
+    family, (graph, folding) = problem.family, unroll(problem.graph, folding)
+    priced = prices(graph, folding, family)
+    whole = _counted(*priced.values())
+    rows = []
+    for node in graph.nodes:
+        if isinstance(node, Flatten):
+            continue
+        fold = folding[node.name]
+        macs = fold.pe * fold.simd if isinstance(node, MatVec) else 0
+        rows.append({
+            "name": node.name, "kind": type(node).__name__, "pe": fold.pe, "simd": fold.simd,
+            "style": style_of(node, fold),
+            "multipliers": macs, "cycles": fold_cycles(
+                node, graph.reads(node), graph.edges[node.name], fold),
+            **_counted(priced.pop(node.name))})
+    macs = sum(row["macs"] for row in describe(graph))
+    return {"name": graph.name, "family": family, "cycles_per_image": cycles, "macs": macs,
+            "macs_per_cycle": macs / cycles, "layers": rows,
+            "between": {"units": len(priced), **_counted(*priced.values())},
+            "total": whole}
+
+
+def _counted(*costs: Cost) -> dict[str, int]:
+    """The sum, in whole cells."""
+    return {kind: round(sum(getattr(cost, kind) for cost in costs)) for kind in Cost._fields}
+
+
+_LISTED = f"{', '.join(KEYS[:-1])} or {KEYS[-1]}"
+
+
+def unrolled(graph: Graph, levels: int = 2, lut: int = 6) -> Folding:
+    """Every MatVec unrolled, every other unit with as many lanes as it can have and a reader takes.
+
+    Parameters
+    ----------
+    levels, lut: see `Fold`.
+    """
+    folding: Folding = {}
+    takes: dict[str, int] = {}  # elements per beat, by edge
+    for node in reversed(graph.nodes):
+        reads, edge = graph.reads(node), graph.edges[node.name]
+        wanted = takes.get(node.name, edge.size)
+        if not isinstance(node, Flatten):
+            most = next(fold for fold in reversed(folds_of(node, reads, edge))
+                        if lanes_out(node, fold, edge) <= wanted)
+            folding[node.name] = replace(most, form=UNROLLED, levels=levels, lut=lut) if isinstance(
+                node, MatVec) else most
+        for name, read in zip(node.inputs, reads, strict=True):
+            lanes = (wanted if isinstance(node, Flatten)
+                     else lanes_in(node, folding[node.name], read))
+            takes[name] = max(takes.get(name, 0), lanes)
+    return dict(reversed(folding.items()))
+
+
+def choose(graph: Graph, cycles: int | None = None, family: str = "xcup") -> Folding:
+    """The least estimated cost (see `plan.problem`) at no more than `cycles` per image, all folded.
+
+    Nothing unrolled: to see what that costs takes seconds.
+
+    Parameters
+    ----------
+    graph: lowered graph.
+    cycles: target cycles per image, at least 1; default `slowest_window`.
+    family: what costs are estimated for, xcup or ecp5.
+
+    Raises N2uqError where a layer cannot reach the target at all.
+    """
+    from ..plan.problem import Problem
+
+    target = slowest_window(graph) if cycles is None else cycles
+    if target < 1:
+        raise N2uqError(f"{graph.name}: cycles per image must be at least 1, not {target}")
+    return Problem(graph, family, unrolls=False).solve(target)[1]
+
+
+def save_folding(folding: Folding, graph: Graph, path: Path) -> None:
+    """Write the folding as YAML, one line per unit with all that its kind has to choose.
+
+    The depths of FIFOs come last, under a key of their own.
+    """
+    rows = {node.name: {key: getattr(fold, key) for key in keys_of(node, fold)}
+            for node in graph.nodes if node.name in folding for fold in [folding[node.name]]}
+    text = "".join(f"{name}: {yaml.safe_dump(row, default_flow_style=True, sort_keys=False)}"
+                   for name, row in rows.items())
+    depths = {name: folding[name].depth for name in fifo_names(graph) if name in folding}
+    if depths:
+        text += yaml.safe_dump({FIFOS: depths}, sort_keys=False)
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise N2uqError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def load_folding(path: Path, graph: Graph) -> Folding:
+    """Read a YAML folding for `graph`; units that it does not name keep the chosen folding.
+
+    FIFOs that it does not name have no entry: `sim.sizing` chooses them.
+    """
+    try:
+        rows: Any = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise N2uqError(f"{path}: no such folding file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise N2uqError(f"{path}: cannot be read: {error}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise N2uqError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(rows, dict):
+        raise N2uqError(f"{path}: must map layer names to foldings, not {type(rows).__name__}")
+    depths = rows.pop(FIFOS, {})
+    units = [node.name for node in graph.nodes if not isinstance(node, Flatten)]
+    folding = dict.fromkeys(units, Fold()) if rows.keys() >= set(units) else choose(graph)
+    for name, row in rows.items():
+        if name not in folding:
+            raise N2uqError(f"{path}: {name} must be a unit of {graph.name}: "
+                            f"{', '.join(folding)}")
+        if not isinstance(row, dict):
+            raise N2uqError(f"{path}: {name} must map {_LISTED}, not {row!r}")
+        for key, value in row.items():
+            if key not in KEYS:
+                raise N2uqError(f"{path}: {name}: key must be {_LISTED}, not {key}")
+            if type(value) is not type(getattr(Fold(), key)):
+                raise N2uqError(f"{path}: {name}.{key} must be "
+                                f"{type(getattr(Fold(), key)).__name__}, not {value!r}")
+        node = graph[name]
+        whole = {key: total for key, (_, total) in divided(
+            node, graph.reads(node), graph.edges[name]).items()
+                 } | {"memory": MEMORIES[0]} if row.get("form") == UNROLLED else {}
+        folding[name] = Fold(**{**asdict(folding[name]), **whole, **row})
+    if not isinstance(depths, dict):
+        raise N2uqError(f"{path}: {FIFOS} must map FIFOs to depths, not {depths!r}")
+    for name, depth in depths.items():
+        if name not in (names := fifo_names(graph)):
+            raise N2uqError(f"{path}: {FIFOS}: {name} must be a FIFO on an Add of {graph.name}: "
+                            f"{', '.join(names) or 'it has none'}")
+        if type(depth) is not int or not 1 <= depth <= MAX_ELEMENTS:
+            raise N2uqError(f"{path}: {FIFOS}: {name} must be 1 to {MAX_ELEMENTS} beats, "
+                            f"not {depth!r}")
+        folding[name] = Fold(depth=depth)
+    check(graph, folding)
+    return folding

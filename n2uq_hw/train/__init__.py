@@ -1,0 +1,1 @@
+"""Training: N2UQ's networks, other quantizers', and the study of both."""

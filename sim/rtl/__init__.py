@@ -1,0 +1,1 @@
+"""RTL simulation: harness, runner and bench."""

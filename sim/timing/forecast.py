@@ -1,0 +1,245 @@
+"""What the timing model says of an accelerator: rate, latency, bottleneck, a row per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from n2uq_hw.errors import N2uqError
+from n2uq_hw.hw.passes import hardware_graph, unroll
+from n2uq_hw.ir import (
+    DepthwiseMatVec,
+    Fifo,
+    Flatten,
+    Fork,
+    Graph,
+    Input,
+    MatVec,
+    Node,
+    WidthConvert,
+)
+from n2uq_hw.ir.folding import Folding, fold_cycles
+
+from ..rtl.harness import stall_pattern
+from .cycles import ALWAYS, MODES, Trace, circuit
+
+__all__ = ["PATTERNS", "Forecast", "cycles_per_image", "forecast", "mac_utilization", "pattern",
+           "plot", "stalled"]
+
+PATTERNS = "always, every:N, burst:ON,OFF or a file in .npy or .txt"
+
+
+def pattern(text: str) -> np.ndarray:
+    """Cycles in which a source or sink stalls, uint8, over again when they end.
+
+    "always": none; "every:N": a beat may move in one of N cycles, as at a camera's rate;
+    "burst:ON,OFF": in ON cycles, then not in OFF cycles, as in a camera's lines and blanks; else
+    the name of a file with a 0 for each cycle and a 1 where it stalls, NumPy's .npy or .txt.
+    """
+    if text.endswith((".npy", ".txt")):
+        return _recorded(Path(text))
+    kind, _, rest = text.partition(":")
+    try:
+        numbers = [int(part) for part in rest.split(",")] if rest else []
+    except ValueError:
+        numbers = [0]
+    if kind == "always" and not rest:
+        return ALWAYS
+    if kind == "every" and len(numbers) == 1 and 1 <= numbers[0] <= 2**30:
+        return np.arange(numbers[0]).astype(bool).astype(np.uint8)
+    if kind == "burst" and len(numbers) == 2 and min(numbers) >= 1 and sum(numbers) <= 2**30:
+        return np.repeat(np.array([0, 1], np.uint8), numbers)
+    raise N2uqError(f"pattern must be {PATTERNS}, not {text}")
+
+
+def _recorded(path: Path) -> np.ndarray:
+    try:
+        cycles = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.array(
+            list("".join(path.read_text().split())), "U1").astype(int)
+    except OSError as error:
+        raise N2uqError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError:
+        cycles = np.array(2)
+    if cycles.ndim != 1 or not np.isin(cycles, (0, 1)).all() or cycles.all():
+        raise N2uqError(f"{path}: must be a row of 0 and 1, some of them 0, and is not")
+    return cycles.astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a simulation will show; keys as in `verify.Verdict`, all cycles exact.
+
+    `cycles_first_output`, `cycles_last_output`: from the first input beat to the first output beat
+    of the first image, and to its last, all counted.
+    `cycles`: from reset to the last output beat of the last image.
+    `bottleneck`: the unit of the highest utilization; "source" or "sink" if its pattern asks for a
+        greater share of the cycles per image.
+    `layers`: a row per unit: busy + starved + blocked + idle = cycles, see `Trace`; `utilization`,
+        its `fold_cycles` per `cycles_per_image`; `fifos`, [depth, most beats in it] of those before
+        it, see `Trace.high`.
+    """
+
+    name: str
+    images: int
+    cycles: int
+    cycles_first_output: int
+    cycles_last_output: int
+    cycles_per_image: float
+    mac_utilization: float
+    bottleneck: str
+    layers: tuple[dict[str, Any], ...]
+    trace: Trace
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {key: value for key, value in self.__dict__.items() if key != "trace"}
+
+
+def cycles_per_image(ends: np.ndarray, start: int) -> float:
+    """Between the last beats of successive images, at `ends`, over the second half of them.
+
+    Of one image: from its first input beat, at `start`, to its last output beat, both counted.
+    """
+    half = len(ends) // 2
+    return float(ends[-1] - ends[half - 1]) / (len(ends) - half) if half else float(
+        ends[0] - start + 1)
+
+
+def mac_utilization(graph: Graph, folding: Folding, per_image: float) -> dict[str, float]:
+    """The useful share of each layer's multiplies, at `per_image` cycles per image."""
+    return {node.name: fold_cycles(node, graph.reads(node), graph.edges[node.name],
+                                   folding[node.name]) / per_image
+            for node in graph.nodes if isinstance(node, MatVec | DepthwiseMatVec)}
+
+
+def forecast(graph: Graph, folding: Folding, *, images: int = 4, source: np.ndarray = ALWAYS,
+             sink: np.ndarray = ALWAYS, trace: Trace | None = None) -> Forecast:
+    """Run so many images through the model of what `emit` makes of `graph` and `folding`.
+
+    Parameters
+    ----------
+    source, sink: their patterns, see `Circuit`; a recorded one from `harness.stall_pattern`.
+    trace: of that run, where it is at hand.
+    """
+    if images < 1:
+        raise N2uqError(f"images must be at least 1, not {images}")
+    graph, folding = unroll(graph, folding)
+    hardware, folds = hardware_graph(graph, folding)
+    made = circuit(hardware, folds, images)
+    per_image = made.beats("o") // images
+    trace = trace or made.run({"i": source, "o": sink}, images=images)
+    start, ends = int(trace.ends["i"][0]), trace.ends["o"][per_image - 1::per_image]
+    rate = cycles_per_image(ends, start)
+    rows = _rows(graph, folding, hardware, trace, rate)
+    return Forecast(
+        graph.name, images, trace.cycles, int(trace.ends["o"][0]) - start + 1,
+        int(ends[0]) - start + 1, rate,
+        max(mac_utilization(graph, folding, rate).values(), default=0.0),
+        _bottleneck(rows, {"source": (made.beats("i") // images, source),
+                           "sink": (per_image, sink)}, rate), rows, trace)
+
+
+def stalled(graph: Graph, folding: Folding, images: int, stalls: float, seed: int) -> Forecast:
+    """What `verify` will measure with these stalls: a forecast with its patterns."""
+    if not 0 <= stalls <= 0.95:
+        raise N2uqError(f"stalls must be a probability in 0..0.95, not {stalls}")
+    cycles = 2**16
+    while True:  # until the patterns are long enough
+        source, sink = (stall_pattern(seed, port, stalls, cycles) for port in range(2))
+        found = forecast(graph, folding, images=images, source=source, sink=sink)
+        if found.cycles <= cycles:
+            return found
+        cycles = 2 * found.cycles
+
+
+def _unit(name: str, trace: Trace) -> str:
+    """Of the stages of a unit, the one that works most."""
+    stages = (it for it in (f"{name}.0", name) if it in trace.spent)
+    return max(stages, key=lambda it: int(trace.spent[it][0]))
+
+
+def _units(graph: Graph, trace: Trace) -> dict[str, str]:
+    """The name in `trace` of each unit of a lowered graph."""
+    return {node.name: "i" if isinstance(node, Input) else _unit(node.name, trace)
+            for node in graph.nodes if not isinstance(node, Flatten)}
+
+
+def _bottleneck(rows: Sequence[dict[str, Any]], ends: dict[str, tuple[int, np.ndarray]],
+                rate: float) -> str:
+    """The name of what needs most cycles for an image; of equals that which is busy longest."""
+    slowest = max(rows, key=lambda row: (row["utilization"], row["busy"], row["kind"] == "MatVec"))
+    name, most = slowest["name"], slowest["utilization"]
+    for end, (beats, pattern) in ends.items():
+        share = beats / (1 - pattern.mean()) / rate
+        if pattern.any() and share > most:
+            name, most = end, share
+    return name
+
+
+def _before(hardware: Graph, node: Node) -> Iterator[Node]:
+    """The hardware-only nodes between `node` and those that it reads."""
+    ahead = list(hardware[node.name].inputs)
+    while ahead:
+        at = hardware[ahead.pop(0)]
+        if isinstance(at, Fifo | Fork | WidthConvert):
+            yield at
+            ahead += at.inputs
+
+
+def _rows(graph: Graph, folding: Folding, hardware: Graph, trace: Trace, rate: float
+          ) -> tuple[dict[str, Any], ...]:
+    """A row per unit, at `rate` cycles per image."""
+    rows = []
+    for name, unit in _units(graph, trace).items():
+        node, fold = graph[name], folding[name]
+        needs = fold_cycles(node, graph.reads(node), graph.edges[name], fold)
+        rows.append({
+            "name": name, "kind": type(node).__name__, "pe": fold.pe, "simd": fold.simd,
+            **{mode: int(cycles) for mode, cycles in zip(MODES, trace.spent[unit], strict=True)},
+            "utilization": needs / rate, "fifos": {
+                fifo.name: [fifo.depth, trace.high[fifo.name]] for fifo in _before(hardware, node)
+                if isinstance(fifo, Fifo)}})
+    return tuple(rows)
+
+
+def plot(found: Forecast, path: Path) -> None:
+    """Draw the pipeline over time and what each unit's cycles went into; SVG or PNG by suffix."""
+    if path.suffix not in (".svg", ".png"):
+        raise N2uqError(f"{path}: a plot must be an .svg or .png file")
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise N2uqError("matplotlib: needed for --plot, and not installed "
+                        "(pip install 'n2uq-hw[plot]')") from None
+    from matplotlib.figure import Figure
+
+    rows, y = found.layers, np.arange(len(found.layers))
+    with matplotlib.rc_context({"svg.hashsalt": found.name, "font.size": 8}):
+        figure = Figure(figsize=(13, 2 + 0.16 * len(rows)), layout="constrained")
+        time, spent = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+        for k, row in enumerate(rows):
+            times = found.trace.images["i" if row["kind"] == "Input" else row["name"]]
+            for image, (first, last) in enumerate(times):
+                if last >= 0:
+                    time.barh(k, last - first + 1, left=first, height=0.8,
+                              color=f"C{image % 10}")
+        time.set(xlabel="cycle: from the first beat of an image to its last, a color per image",
+                 yticks=y, yticklabels=[row["name"] for row in rows],
+                 title=f"{found.name}: {found.cycles_per_image:,.2f} cycles per image")
+        left = np.zeros(len(rows))
+        for mode, color in zip(MODES, ("C2", "0.8", "C3", "0.93"), strict=True):
+            values = np.array([row[mode] for row in rows]) / found.cycles
+            spent.barh(y, values, left=left, height=0.8, color=color, label=mode)
+            left += values
+        spent.set(xlabel="share of all cycles", xlim=(0, 1))
+        spent.set_title(f"bottleneck: {found.bottleneck}", loc="left")
+        spent.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(MODES), frameon=False)
+        time.invert_yaxis()
+        try:
+            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        except OSError as error:
+            raise N2uqError(f"{path}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,201 @@
+"""The build directory: complete, repeatable, whole or not there; the AXI4-Stream wrapper."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from n2uq_hw.builds import emit as emit_module
+from n2uq_hw.builds.emit import emit, load_build, ports, whole_directory
+from n2uq_hw.builds.verify import verify
+from n2uq_hw.errors import N2uqError
+from n2uq_hw.ir import golden
+from n2uq_hw.lowering.lower import lower
+from n2uq_hw.model import Net
+from n2uq_hw.plan.choice import choose
+from n2uq_hw.sim.rtl.harness import Dut, Sink, Source, pack
+from n2uq_hw.sim.rtl.runner import simulate
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes()
+            for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_second_build_is_byte_identical(net: Net, images: np.ndarray, tmp_path: Path) -> None:
+    graph = lower(net)
+    for name in ("one", "two"):
+        emit(graph, choose(graph), tmp_path / name, images[:8], np.arange(8))
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert {"rtl/small.v", "rtl/small_axis.v", "graph.safetensors", "folding.yaml", "report.md",
+            "vectors.safetensors", "report.json", "manifest.json"} == set(files(tmp_path / "one"))
+
+
+def test_manifest_has_the_hash_of_every_file(built: Path) -> None:
+    manifest = json.loads((built / "manifest.json").read_text())
+    rest = {name: data for name, data in files(built).items()
+            if name != "manifest.json" and not name.startswith("simulation")}
+    assert manifest["sha256"] == {name: hashlib.sha256(data).hexdigest()
+                                  for name, data in rest.items()}
+
+
+def test_memory_files_are_listed_and_found(net: Net, images: np.ndarray, tmp_path: Path,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("n2uq_hw.hw.memory.FILE_BITS", 50)
+    graph = lower(net)
+    emit(graph, choose(graph), tmp_path / "b", images[:4], None)
+    memories = json.loads((tmp_path / "b" / "report.json").read_text())["memories"]
+    assert "small_conv1.weights.hex" in memories
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())["sha256"]
+    assert {f"rtl/{name}" for name in memories} == {n for n in manifest if n.endswith(".hex")}
+    assert f"reads {len(memories)} memory file(s)" in (tmp_path / "b" / "report.md").read_text()
+    build = load_build(tmp_path / "b")
+    assert {path.name for path in build.verilog} == {*memories, "small.v", "small_axis.v"}
+    assert verify(build, images[:4], None, stalls=0.2).mismatches == 0
+    (tmp_path / "b" / "rtl" / memories[0]).unlink()
+    with pytest.raises(N2uqError, match=f"but has no {memories[0]}"):
+        load_build(tmp_path / "b")
+
+
+def test_vectors_hold_goldens_results(built: Path, net: Net, images: np.ndarray) -> None:
+    build = load_build(built)
+    expected = golden.run(build.graph, images[:8].transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(build.vectors["images"], images[:8])
+    np.testing.assert_array_equal(build.vectors["expected"], expected)
+    np.testing.assert_array_equal(build.graph.edges["fc"].lo, lower(net).edges["fc"].lo)
+
+
+def test_report_counts_by_hand(built: Path) -> None:
+    report = json.loads((built / "report.json").read_text())
+    rows = {row["name"]: row for row in report["layers"]}
+    # 5×5 windows of 18 by 4 channels; 3×3 windows of 4 by 6; one vector of 24 by 5
+    assert rows["conv1"]["macs"] == 25 * 18 * 4 and rows["conv3"]["macs"] == 9 * 4 * 6
+    assert rows["fc"]["macs"] == 24 * 5 and rows["fc"]["weight_bits"] == 3
+    assert rows["dw2"]["kind"] == "DepthwiseMatVec" and rows["dw2"]["macs"] == 9 * 9 * 4
+    assert report["macs"] == 1800 + 324 + 216 + 120
+    assert report["weight_bits"] == 8 * 72 + 4 * 36 + 2 * 24 + 3 * 120
+    text = (built / "report.md").read_text()
+    assert all(f"| {name} |" in text for name in rows)
+
+
+def test_changed_and_missing_files_are_found(net: Net, images: np.ndarray, tmp_path: Path) -> None:
+    graph = lower(net)
+    emit(graph, choose(graph), tmp_path / "b", images[:2], None)
+    (tmp_path / "b" / "rtl" / "small.v").write_text("module small; endmodule\n")
+    assert load_build(tmp_path / "b").changed == ("rtl/small.v",)
+    (tmp_path / "b" / "graph.safetensors").unlink()
+    with pytest.raises(N2uqError, match=r"must be a build directory, but has no graph.safetensors"):
+        load_build(tmp_path / "b")
+    with pytest.raises(N2uqError, match=r"must be a build directory, but has no manifest.json"):
+        load_build(tmp_path)
+
+
+@pytest.mark.parametrize("name,content", [
+    ("manifest.json", b"{"), ("manifest.json", b"[]"), ("manifest.json", b'{"sha256": 3}'),
+    ("manifest.json", b'{"sha256": {"../../etc/passwd": "0"}}'),
+    ("vectors.safetensors", b"abc"), ("graph.safetensors", b""), ("folding.yaml", b"conv1: 3")])
+def test_damaged_builds_are_one_line(net: Net, images: np.ndarray, tmp_path: Path, name: str,
+                                     content: bytes) -> None:
+    graph = lower(net)
+    emit(graph, choose(graph), tmp_path / "b", images[:2], None)
+    (tmp_path / "b" / name).write_bytes(content)
+    with pytest.raises(N2uqError) as error:
+        load_build(tmp_path / "b")
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_nothing_half_written_stays(net: Net, images: np.ndarray, tmp_path: Path, monkeypatch,
+                                    fault: BaseException) -> None:
+    def fail(*_args: object, **_more: object) -> None:
+        raise fault
+
+    graph = lower(net)
+    emit(graph, choose(graph), tmp_path / "b", images[:2], None)
+    before = files(tmp_path)
+    monkeypatch.setattr(emit_module, "render", lambda *a, **k: "text")
+    monkeypatch.setattr(emit_module.json, "dumps", fail)
+    with pytest.raises(N2uqError if isinstance(fault, OSError) else KeyboardInterrupt) as error:
+        emit(graph, choose(graph), tmp_path / "b", images[:2], None)
+    assert files(tmp_path) == before  # the earlier build, and no other file
+    if isinstance(fault, OSError):
+        assert str(error.value).startswith(f"{tmp_path / 'b'}/graph.safetensors: cannot be written")
+        assert "No space left on device" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_only_builds_and_empty_folders_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "precious.txt").write_text("x")
+    with pytest.raises(N2uqError, match="must be new, empty or an earlier build"), \
+            whole_directory(tmp_path / "notes"):
+        pass
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(N2uqError, match="must be new, empty or an earlier build"), \
+            whole_directory(tmp_path / "file"):
+        pass
+    with pytest.raises(N2uqError, match=r"file: must be a folder, to hold .*below, and is"), \
+            whole_directory(tmp_path / "file" / "below"):
+        pass
+    (tmp_path / "empty").mkdir()
+    with whole_directory(tmp_path / "empty") as part:
+        (part / "it").write_text("x")
+    assert (tmp_path / "empty" / "it").read_text() == "x"
+    assert (tmp_path / "notes" / "precious.txt").read_text() == "x"
+
+
+def test_images_must_fit(net: Net, images: np.ndarray, tmp_path: Path) -> None:
+    graph = lower(net)
+    for wrong, message in [
+            (images[:, :1], r"integers \[N, 2, 5, 5\], not int64 \[40, 1, 5, 5\]"),
+            (images / 2, r"integers \[N, 2, 5, 5\], not float64"),
+            (images[0], r"integers \[N, 2, 5, 5\], not int64 \[2, 5, 5\]"),
+            (images + 1, r"must lie in 0..15, not 1..16")]:
+        with pytest.raises(N2uqError, match=message):
+            emit(graph, choose(graph), tmp_path / "b", wrong, None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_verilog_is_plain_2005_and_named_after_the_network(built: Path, tmp_path: Path) -> None:
+    from n2uq_hw.tools import run_yosys
+
+    for name in ("small.v", "small_axis.v"):
+        (tmp_path / name).write_text((built / "rtl" / name).read_text())
+    # Without -sv Yosys reads Verilog-2005 only.
+    run_yosys("read_verilog small.v small_axis.v\nhierarchy -check -top small_axis\nproc\n"
+              "check -assert", tmp_path)
+    text = (built / "rtl" / "small.v").read_text()
+    modules = set(re.findall(r"^module (\w+)", text, re.MULTILINE))
+    assert {"small_accelerator", "small_conv1", "small_quan1", "small_dw2"} <= modules
+    assert not re.search(r"\b(logic|always_ff|always_comb)\b|/work|/tmp|\.py", text)
+
+
+def test_ports_are_bytes(built: Path) -> None:
+    build = load_build(built)
+    for port in ports(build.graph, build.folding):
+        assert port.tdata % 8 == 0 and 0 <= port.tdata - port.bits < 8
+        assert port.beats * port.lanes == np.prod(port.shape)
+
+
+@pytest.mark.parametrize("shift,error", [(0, 0), (1, 1)])
+def test_frame_error_tells_a_misplaced_tlast(built: Path, tmp_path: Path, shift: int, error: int
+                                             ) -> None:
+    build = load_build(built)
+    given, made = ports(build.graph, build.folding)
+    images = build.vectors["images"].transpose(0, 2, 3, 1)
+    bits = pack(images.reshape(-1, given.lanes), given.width)
+    bits = np.pad(bits, ((0, 0), (0, given.tdata + 1 - given.bits)))
+    bits[given.beats - 1 - shift::given.beats, -1] = 1
+    dut = Dut("small", "small_axis",
+              (Source("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", given.tdata + 1, bits,
+                      last="s_axis_tlast"),),
+              (Sink("m_axis_tdata", "m_axis_tvalid", "m_axis_tready", made.tdata + 1,
+                    len(images) * made.beats, last="frame_error"),),
+              clock="aclk", reset="aresetn", reset_active_low=True)
+    run = simulate(build.verilog, [dut], work=tmp_path, stalls=(0.2, 0.2))
+    seen = run.sinks["small"][0].beats[:, -1]
+    assert seen[-1] == error and seen.any() == error

@@ -1,0 +1,290 @@
+"""The verdict: exact builds pass, every kind of wrong bit is found and located, figures by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from n2uq_hw.builds.emit import Build, emit, load_build
+from n2uq_hw.builds.verify import Progress, Verdict, _side_by_side, golden_saturated, verify
+from n2uq_hw.errors import N2uqError
+from n2uq_hw.ir import Add, Graph, Input, MatVec, Node, Saturate, Scale, Threshold, golden
+from n2uq_hw.lowering.lower import lower
+from n2uq_hw.model import Net
+from n2uq_hw.plan.choice import choose
+
+
+@pytest.mark.parametrize("stalls,seed", [(0.0, 0), (0.4, 1), (0.8, 2)])
+def test_exact_under_stalls(built: Path, images: np.ndarray, stalls: float, seed: int) -> None:
+    labels = np.arange(len(images)) % 5
+    build = load_build(built)
+    verdict = verify(build, images, labels, stalls=stalls, seed=seed)
+    assert verdict.mismatches == 0 and verdict.first_mismatch == "" and verdict.images == 40
+    guesses = golden.run(build.graph, images.transpose(0, 2, 3, 1)).reshape(40, -1).argmax(axis=1)
+    assert verdict.accuracy == (guesses == labels).mean()
+    json.dumps(verdict.as_dict(), allow_nan=False)
+
+
+def test_cycles_are_those_of_the_slowest_unit(built: Path, images: np.ndarray) -> None:
+    """Steady state, by the foldings: no unit of this net is slower than its longest fold."""
+    build = load_build(built)
+    verdict = verify(build, images, None)
+    assert verdict.accuracy is None
+    assert verdict.cycles_per_image == int(verdict.cycles_per_image)
+    fold, conv = build.folding["conv1"], build.graph["conv1"]
+    assert isinstance(conv, MatVec)
+    busy = 25 * conv.weights.size / (fold.pe * fold.simd)
+    assert verdict.layers["conv1"] == busy / verdict.cycles_per_image
+    assert verdict.mac_utilization == max(verdict.layers.values()) <= 1
+    again = verify(build, images[:20], None)
+    assert again.cycles_per_image == verdict.cycles_per_image
+    assert again.cycles_first_output == verdict.cycles_first_output
+
+
+def broken(built: Path, folder: Path, net: Net, name: str, **change: np.ndarray) -> Build:
+    """A build whose Verilog has one node changed, and whose graph says otherwise."""
+    right = lower(net)
+
+    def other(node: Node) -> Node:
+        return replace(node, **change) if node.name == name else node
+    wrong = Graph(right.name, tuple(other(node) for node in right.nodes), right.meta).verify()
+    emit(wrong, choose(right), folder / "wrong", np.zeros((1, *net.input.shape), int), None)
+    right.save(folder / "wrong" / "graph.safetensors")
+    return load_build(folder / "wrong")
+
+
+def first_difference(right: Graph, wrong: Graph, images: np.ndarray, name: str) -> str:
+    """The report that golden alone would give, of the first image in which the output differs."""
+    nhwc = images.transpose(0, 2, 3, 1)
+    differs = (golden.run(right, nhwc) != golden.run(wrong, nhwc)).reshape(len(images), -1).any(1)
+    image = int(differs.argmax())
+    ours, theirs = (golden.run_all(graph, nhwc[image:image + 1])[name][0]
+                    for graph in (right, wrong))
+    at = tuple(int(v) for v in np.argwhere(ours != theirs)[0])
+    return (f"image {image}: layer {name} first differs at pixel ({at[0]}, {at[1]}), "
+            f"channel {at[2]}: {theirs[at]} in RTL, {ours[at]} in golden")
+
+
+@pytest.mark.parametrize("layer", ["conv3", "quan2", "logits"])
+def test_wrong_numbers_are_located(built: Path, tmp_path: Path, net: Net, images: np.ndarray,
+                                     layer: str) -> None:
+    right = lower(net)
+    node = right[layer]
+    if isinstance(node, MatVec):
+        weights = node.weights.copy()
+        weights[4, 2] *= -1
+        change = {"weights": weights}
+    elif isinstance(node, Threshold):
+        change = {"thresholds": node.thresholds + 60}
+    else:
+        assert isinstance(node, Scale)
+        offset = node.offset.copy()
+        offset[3] += 1 << node.shift
+        change = {"offset": offset}
+    build = broken(built, tmp_path, net, layer, **change)
+    assert "graph.safetensors" in build.changed
+    verdict = verify(build, images, None, stalls=0.2)
+    wrong = Graph(right.name, tuple(replace(n, **change) if n.name == layer else n
+                                    for n in right.nodes), right.meta)
+    nhwc = images.transpose(0, 2, 3, 1)
+    differs = golden.run(right, nhwc) != golden.run(wrong, nhwc)
+    assert verdict.mismatches == differs.reshape(len(images), -1).any(axis=1).sum() > 0
+    assert verdict.first_mismatch == first_difference(right, wrong, images, layer)
+
+
+def edited(built: Path, folder: Path, old: str, new: str) -> Build:
+    """A copy of the build with one text of its wrapper replaced."""
+    shutil.copytree(built, folder / "edited", ignore=shutil.ignore_patterns("simulation*"))
+    (path,) = (folder / "edited" / "rtl").glob("*_axis.v")
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return load_build(folder / "edited")
+
+
+@pytest.mark.parametrize("old,new", [
+    ("m_axis_tlast = output_beat == OUTPUT_BEATS - 1", "m_axis_tlast = 1'b0"),
+    ("result[", "!result[")], ids=["tlast", "padding"])
+def test_bits_around_the_result_count_too(built: Path, tmp_path: Path, images: np.ndarray,
+                                          old: str, new: str) -> None:
+    build = edited(built, tmp_path, old, new)
+    assert build.changed == ("rtl/small_axis.v",)
+    verdict = verify(build, images[:3], None)
+    assert verdict.mismatches == 3
+    assert "tdata padding or tlast" in verdict.first_mismatch
+
+
+def test_a_deadlock_is_named(built: Path, tmp_path: Path, images: np.ndarray) -> None:
+    build = edited(built, tmp_path, ".i__valid(s_axis_tvalid)",
+                   ".i__valid(s_axis_tvalid && input_beat != 9)")
+    with pytest.raises(N2uqError, match="small: deadlock, output m_axis_tdata gave"):
+        verify(build, images[:3], None)
+
+
+def clamping(lo: int, hi: int) -> Graph:
+    """Pixels and their doubles in lo..hi, summed."""
+    return Graph("clamping", (
+        Input("x", shape=(3, 4, 2), lo=-8, hi=7), Saturate("once", ("x",), lo=lo, hi=hi),
+        Scale("double", ("x",), multiplier=np.array([2])),
+        Saturate("twice", ("double",), lo=lo, hi=hi), Add("sum", ("once", "twice")))).verify()
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(3).integers(-8, 8, (5, 2, 3, 4))
+
+
+@pytest.fixture(scope="module")
+def clamped(tmp_path_factory: pytest.TempPathFactory, pixels: np.ndarray) -> Path:
+    path = tmp_path_factory.mktemp("clamped") / "clamping"
+    emit(clamping(-3, 5), choose(clamping(-3, 5)), path, pixels, None)
+    return path
+
+
+@pytest.mark.parametrize("stalls", [0.0, 0.5])
+def test_saturation_is_counted(clamped: Path, pixels: np.ndarray, stalls: float) -> None:
+    verdict = verify(load_build(clamped), pixels, None, stalls=stalls)
+    assert verdict.saturated == sum(((x < -3) | (x > 5)).sum() for x in (pixels, 2 * pixels)) > 0
+    assert (verdict.mismatches, verdict.first_mismatch) == (0, "")
+    assert verify(load_build(clamped), np.zeros_like(pixels), None).saturated == 0
+    json.dumps(verdict.as_dict(), allow_nan=False)
+
+
+def test_a_wrong_count_is_a_mismatch(clamped: Path, tmp_path: Path, pixels: np.ndarray) -> None:
+    build = edited(clamped, tmp_path, ".saturated(saturated)", ".saturated(saturated[31:1])")
+    verdict = verify(build, pixels, None)
+    truth = golden_saturated(build.graph, pixels.transpose(0, 2, 3, 1))
+    assert truth is not None and verdict.mismatches == 1
+    assert verdict.first_mismatch == (f"the saturation counter differs: {2 * truth} in RTL, "
+                                      f"{truth} in golden")
+
+
+def test_golden_counts_stay_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.full((9, 3, 4, 2), 7)
+    assert golden_saturated(clamping(-8, 6), images) == 2 * images.size
+    assert golden_saturated(clamping(-8, 7), images) == images.size
+    monkeypatch.setattr("n2uq_hw.builds.verify.ELEMENTS", 300)  # some images at a time
+    assert golden_saturated(clamping(-8, 6), images) == 2 * images.size
+    monkeypatch.setattr("n2uq_hw.builds.verify.COUNT_BITS", 8)
+    assert golden_saturated(clamping(-8, 7), images) == 216
+    assert golden_saturated(clamping(-8, 6), images) == 255
+
+
+def test_without_saturation_nothing_is_counted(built: Path, images: np.ndarray) -> None:
+    build = load_build(built)
+    assert verify(build, images[:2], None).saturated is None
+    assert "saturated" not in (built / "rtl" / "small_axis.v").read_text()
+
+
+@pytest.mark.parametrize("change,message", [
+    ({"stalls": 1.0}, r"stalls must be a probability in 0..0.95, not 1.0"),
+    ({"stalls": float("nan")}, "stalls must be a probability"),
+    ({"jobs": 0}, "jobs must be at least 1, not 0"),
+    ({"simulator": "spice"}, "must be verilator or icarus, not spice"),
+    ({"images": np.zeros((0, 2, 5, 5), int)}, "images must be at least 1, not 0"),
+    ({"images": np.zeros((2, 5, 5, 2), int)}, r"\[N, 2, 5, 5\], not int64 \[2, 5, 5, 2\]"),
+    ({"images": np.full((2, 2, 5, 5), 16)}, r"must lie in 0..15, not 16..16")])
+def test_faults(built: Path, images: np.ndarray, change: dict, message: str) -> None:
+    given = {"images": images, **change}
+    with pytest.raises(N2uqError, match=message):
+        verify(load_build(built), given.pop("images"), None, **given)
+
+
+def test_single_image(built: Path, images: np.ndarray) -> None:
+    verdict: Verdict = verify(load_build(built), images[:1], None)
+    assert verdict.cycles_per_image >= verdict.cycles_first_output
+
+
+@pytest.mark.parametrize("stalls,bits", [(0.0, 2**27), (0.4, 3000)])
+def test_shares_are_one_set(built: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch,
+                            stalls: float, bits: int) -> None:
+    """Each share runs as alone; what it shows of cycles is what the first one shows alone."""
+    build, labels = load_build(built), np.arange(40) % 5
+    whole = verify(build, images, labels, stalls=stalls, seed=1)
+    monkeypatch.setattr("n2uq_hw.builds.verify.BITS", bits)
+    told: list[float] = []
+    verdict = verify(build, images, labels, stalls=stalls, seed=1, jobs=3,
+                     progress=lambda stage, done: told.append(done))
+    assert (verdict.images, verdict.mismatches) == (40, 0)
+    assert verdict.accuracy == whole.accuracy and verdict.shares >= 3
+    assert (verdict.shares == 3) == (bits > 3000)
+    alone = verify(build, images[:40 // verdict.shares], None, stalls=stalls, seed=1)
+    for key in ("cycles_first_output", "cycles_per_image", "mac_utilization", "layers"):
+        assert getattr(verdict, key) == getattr(alone, key), key
+    assert set(verdict.as_dict()) == set(whole.as_dict())
+    assert verify(build, images[:2], None, jobs=3).shares == 2  # an image each, at least
+    assert min(told) >= 0 and max(told) == 1
+
+
+def test_a_wrong_image_of_the_last_share_is_named(built: Path, tmp_path: Path, net: Net,
+                                                  images: np.ndarray) -> None:
+    right = lower(net)
+    node = right["conv3"]
+    assert isinstance(node, MatVec)
+    weights = node.weights.copy()
+    weights[4, 2] *= -1
+    build = broken(built, tmp_path, net, "conv3", weights=weights)
+    wrong = Graph(right.name, tuple(replace(n, weights=weights) if n.name == "conv3" else n
+                                    for n in right.nodes), right.meta)
+    nhwc = images.transpose(0, 2, 3, 1)
+    differ = (golden.run(right, nhwc) != golden.run(wrong, nhwc)).reshape(40, -1).any(axis=1)
+    assert not differ.all()
+    chosen = images[[*[int(differ.argmin())] * 8, int(differ.argmax()), int(differ.argmax())]]
+    verdict = verify(build, chosen, None, jobs=3, stalls=0.2)
+    assert (verdict.shares, verdict.mismatches) == (3, 2)
+    assert verdict.first_mismatch == first_difference(right, wrong, chosen, "conv3")
+    assert verdict.first_mismatch.startswith("image 8: ")
+
+
+def test_a_deadlock_names_its_share(built: Path, tmp_path: Path, images: np.ndarray) -> None:
+    build = edited(built, tmp_path, ".i__valid(s_axis_tvalid)",
+                   ".i__valid(s_axis_tvalid && s_axis_tdata == 0)")
+    quiet = np.zeros_like(images[:6])
+    assert verify(build, quiet, None, jobs=2).mismatches == 0
+    quiet[4] = images[4]
+    with pytest.raises(N2uqError, match=r"^images 3 to 5: small: deadlock, output m_axis_tdata"):
+        verify(build, quiet, None, jobs=2)
+
+
+def test_counts_of_shares_add_up(clamped: Path, tmp_path: Path, pixels: np.ndarray) -> None:
+    verdict = verify(load_build(clamped), pixels, None, jobs=2)
+    assert verdict.saturated == sum(((x < -3) | (x > 5)).sum() for x in (pixels, 2 * pixels))
+    assert (verdict.mismatches, verdict.shares) == (0, 2)
+    build = edited(clamped, tmp_path, ".saturated(saturated)", ".saturated(saturated[31:1])")
+    verdict = verify(build, pixels, None, jobs=2)
+    truth = golden_saturated(build.graph, pixels.transpose(0, 2, 3, 1))
+    assert truth is not None and verdict.mismatches == 1
+    assert verdict.first_mismatch == (f"the saturation counter differs: {2 * truth} in RTL, "
+                                      f"{truth} in golden")
+
+
+@pytest.mark.parametrize("fault", [N2uqError, KeyboardInterrupt])
+def test_a_share_that_fails_ends_the_others(fault: type[BaseException]) -> None:
+    began, ended, interrupts = set[int](), set[int](), [signal.SIGINT]
+
+    def work(first: int, end: int, told: Progress) -> Any:
+        began.add(first)
+        try:
+            while first != 2:
+                told("simulate", 0.5)
+                time.sleep(0.01)
+            while not {0, 4} <= began:
+                time.sleep(0.01)
+            if fault is KeyboardInterrupt and interrupts:
+                signal.raise_signal(interrupts.pop())
+            raise N2uqError("broken")
+        finally:
+            ended.add(first)
+
+    message = "images 2 to 3: broken" if fault is N2uqError else None
+    with pytest.raises(fault, match=message):
+        _side_by_side(work, [(0, 2), (2, 4), (4, 6), (6, 8)], 3, lambda stage, done: None)
+    assert ended == began >= {0, 2, 4}

@@ -1,0 +1,630 @@
+"""The command line: exit codes, one line per fault, JSON, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from adverse import adverse
+from safetensors.numpy import save
+
+from n2uq_hw import __version__, cli, nets, tools
+from n2uq_hw.builds import emit, verify
+from n2uq_hw.model import Net, architectures
+
+Cli = Callable[..., tuple[int, str, str]]
+COMMAND = [sys.executable, "-m", "n2uq_hw"]
+ICARUS = pytest.mark.skipif(shutil.which("iverilog") is None or shutil.which("vvp") is None,
+                            reason="Icarus Verilog is not installed")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The command line in this process, in a folder of its own: exit code, both outputs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("N2UQ_MNIST", raising=False)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["n2uq-hw", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code, *capsys.readouterr()
+    return call
+
+
+@pytest.fixture(scope="module")
+def made(net: Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the net in `small.safetensors`, and its build in `b`, already simulated."""
+    folder = tmp_path_factory.mktemp("cli")
+    net.save(folder / "small.safetensors")
+    child(folder, "build", "small.safetensors", "--out", "b")
+    child(folder, "sim", "b")
+    return folder
+
+
+def child(folder: Path, *arguments: str, code: int = 0, **env: str
+          ) -> subprocess.CompletedProcess[str]:
+    """The command line as a process in `folder`."""
+    done = subprocess.run([*COMMAND, *arguments], cwd=folder, env={**os.environ, **env},
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def strict(text: str) -> Any:
+    """JSON without the NaN and the infinities that Python lets pass."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def fault(result: tuple[int, str, str]) -> str:
+    """What follows "error: " of a result that is one printable line and no more."""
+    code, out, err = result
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and err.endswith("\n") and err[:-1].isprintable()
+    return err[len("error: "):-1]
+
+
+# --- Faults -----------------------------------------------------------------------------------
+
+IMAGES = np.zeros((3, 2, 5, 5), np.uint8)
+ARRAYS: dict[str, dict[str, np.ndarray]] = {
+    "ok": {"images": IMAGES}, "shape": {"images": IMAGES[:, :1]}, "flat": {"images": IMAGES[0]},
+    "none": {"images": IMAGES[:0]}, "scalar": {"images": np.uint8(3)},
+    "float": {"images": IMAGES / 2}, "bool": {"images": IMAGES > 0},
+    "range": {"images": IMAGES + 16},
+    "negative": {"images": IMAGES.astype(np.int8) - 1}, "other": {"pictures": IMAGES},
+    "labels": {"images": IMAGES, "labels": np.arange(2)},
+    "halves": {"images": IMAGES, "labels": np.arange(3) / 2}}
+FOLDINGS = {"pe": "conv1: {pe: 3}", "simd": "conv1: {simd: 5}", "broken": "conv1: {pe: ",
+            "list": "[1]", "unit": "convx: {pe: 1}", "word": "conv1: {pe: many}",
+            "form": "conv1: {form: round}"}
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, net: Net) -> None:
+    """Good and bad files of every kind, by the names that the cases below use."""
+    net.save(tmp_path / "net.safetensors")
+    whole = (tmp_path / "net.safetensors").read_bytes()
+    (tmp_path / "short.safetensors").write_bytes(whole[:-9])
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "busy").mkdir()
+    (tmp_path / "busy" / "precious").write_text("x")
+    for name, arrays in ARRAYS.items():
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+    (tmp_path / "short.npz").write_bytes((tmp_path / "ok.npz").read_bytes()[:99])
+    for name, text in FOLDINGS.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+
+
+BUILD = "build net.safetensors --out o"
+
+
+@pytest.mark.parametrize("arguments,message", [
+    ("bogus", "No such command 'bogus'"), ("--bogus", "No such option: --bogus"),
+    ("sim", "Missing argument 'DIR'"), ("nets extra", "unexpected extra argument(s) (extra)"),
+    ("build net.safetensors", "Missing option '--out'"),
+    ("lower nowhere", "net must be a file or one of digits_cnn_w2a2, "),
+    ("lower no.safetensors", "no.safetensors: no such file"),
+    ("lower short.safetensors", "short.safetensors: not a whole safetensors file"),
+    (f"lower {'x' * 300}", "File name too long"),
+    ("lower \x1b[31mred", r"not \x1b[31mred"), ("lower größe", "not größe"),
+    ("lower net.safetensors --data shape.npz", "[N, 2, 5, 5], not [3, 1, 5, 5]"),
+    ("lower net.safetensors --data float.npz", "must be integers, not float64"),
+    ("lower net.safetensors --data bool.npz", "must be integers, not bool"),
+    ("lower net.safetensors --data range.npz", "must lie in 0..15, not 16..16"),
+    ("lower net.safetensors --data negative.npz", "must lie in 0..15, not -1..-1"),
+    ("lower net.safetensors --data none.npz", "N at least 1, not [0, 2, 5, 5]"),
+    ("lower net.safetensors --data labels.npz", "labels must be 3 integers, not int64 [2]"),
+    ("lower net.safetensors --data halves.npz", "labels must be 3 integers, not float64 [3]"),
+    ("lower net.safetensors --data no.npz", "no.npz: no such file or folder"),
+    ("lower mnist_mlp_w2a2 --data busy", "busy/t10k-images-idx3-ubyte: no such file"),
+    ("lower net.safetensors --out file/g", "file/g: cannot be written: Not a directory"),
+    ("lower net.safetensors --out busy", "busy: cannot be written: Is a directory"),
+    (f"lower net.safetensors --out {'x' * 300}", "cannot be written: File name too long"),
+    (f"{BUILD} --data flat.npz", "flat.npz: images must be [N, C, H, W]"),
+    (f"{BUILD} --data scalar.npz", "N at least 1, not []"),
+    (f"{BUILD} --data other.npz", "other.npz: must hold an array named images"),
+    (f"{BUILD} --data short.npz", "short.npz: must be a whole .npz file"),
+    (f"{BUILD} --folding pe.yaml", "conv1: PE must divide the 4 output channels, not 3"),
+    (f"{BUILD} --folding simd.yaml", "conv1: SIMD must divide the 18 inputs, not 5"),
+    (f"{BUILD} --folding broken.yaml", "broken.yaml: not YAML: "),
+    (f"{BUILD} --folding list.yaml", "list.yaml: must map layer names to foldings, not list"),
+    (f"{BUILD} --folding unit.yaml", "unit.yaml: convx must be a unit of small: input, "),
+    (f"{BUILD} --folding word.yaml", "word.yaml: conv1.pe must be int, not 'many'"),
+    (f"{BUILD} --folding form.yaml", "conv1: form must be one of planes, "),
+    (f"{BUILD} --folding no.yaml", "no.yaml: no such folding file"),
+    (f"{BUILD} --folding pe.yaml --cycles 9", "--folding and --cycles exclude each other"),
+    (f"{BUILD} --unroll 2 --cycles 9", "--unroll excludes --folding and --cycles, and is given"),
+    (f"{BUILD} --unroll 0", "conv1: levels must be at least 1, not 0"),
+    (f"{BUILD} --unroll 2 --lut 5", "conv1: lut must be 4 or 6, not 5"),
+    (f"{BUILD} --lut 4", "--lut must come with --unroll, and is given without: 4"),
+    (f"{BUILD} --cycles 0", "cycles per image must be at least 1, not 0"),
+    (f"{BUILD} --cycles 1", "1 cannot be reached"),
+    (f"{BUILD} --cycles x", "'--cycles': Input should be a valid integer"),
+    ("build net.safetensors --out file", "file: must be new, empty or an earlier build"),
+    ("build net.safetensors --out file/o", "file: must be a folder, to hold file/o, and is a file"),
+    ("build net.safetensors --out busy", "busy: must be new, empty or an earlier build"),
+    ("sim busy", "busy: must be a build directory, but has no manifest.json"),
+    ("cost no", "no: must be a build directory, but has no manifest.json"),
+    ("demo --out file", "file: must be a folder, to hold file/digits_cnn_w2a2"),
+    ("train digits rnn --out t.safetensors", "must be one of mlp, cnn, resnet8, resnet18, "),
+    ("train digits --out t.safetensors", "as an argument or with --arch, not never"),
+    ("train digits mlp --arch cnn --out t.safetensors", "not twice: mlp, cnn"),
+    ("train digits --arch rnn --out t.safetensors", "must be one of mlp, cnn, resnet8, resnet18, "),
+    ("train cifar mlp --out t.safetensors", "dataset must be one of digits, mnist, not 'cifar'"),
+    ("train mnist mlp --out t.safetensors --data busy", "busy/train-images-idx3-ubyte: no such"),
+    ("train digits mlp --out t.safetensors --widths x", "widths must be whole numbers"),
+    ("train digits mlp --out t.safetensors --widths 99999", "widths must be at most 4096"),
+    ("train digits mlp --out t.safetensors --weight-bits 9", "less than or equal to 8, not '9'"),
+    ("train digits mlp --out t.safetensors --lr nan", "lr must be above 0 and at most 1, not n"),
+    ("train digits mlp --out t.safetensors --seed -1", "seed must be in 0.."),
+    ("train digits mlp --out no/t.safetensors", "no/t.safetensors: must be a file in a folder"),
+    ("train digits mlp --out größe.safetensors", "net name must be an identifier, not 'größe'"),
+    ("train digits mlp --out /proc/t.safetensors", "/proc/t.safetensors: cannot be written"),
+])
+@pytest.mark.usefixtures("inputs")
+def test_bad_input_is_one_line_and_leaves_nothing(run: Cli, tmp_path: Path, arguments: str,
+                                                  message: str) -> None:
+    if arguments.startswith("train"):
+        pytest.importorskip("torch")
+    before = names(tmp_path)
+    assert message in fault(run(*arguments.split()))
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("arguments,message", [
+    ("--images 0", "images must be 1 to the 8 at hand, not 0"),
+    ("--images -1", "images must be 1 to the 8 at hand, not -1"),
+    ("--images 9", "images must be 1 to the 8 at hand, not 9 (--data names more)"),
+    ("--images 99999999999999999999", "not 99999999999999999999"),
+    ("--stalls nan", "stalls must be a probability in 0..0.95, not nan"),
+    ("--stalls 0.96", "stalls must be a probability in 0..0.95, not 0.96"),
+    ("--stalls -0.1", "stalls must be a probability in 0..0.95, not -0.1"),
+    ("--seed -1", "'--seed': Input should be greater than or equal to 0, not '-1'"),
+    ("--seed=4294967296", "should be less than or equal to 4294967295, not '4294967296'"),
+    ("--simulator vcs", "simulator: must be verilator or icarus, not vcs")])
+def test_bad_options_of_sim(run: Cli, built: Path, arguments: str, message: str) -> None:
+    before = names(built)
+    assert message in fault(run("sim", built, *arguments.split()))
+    assert names(built) == before
+
+
+@pytest.mark.parametrize("arguments,message", [
+    ("--family xc8", "family: must be one of xcup, xc7, ecp5, ice40, not xc8"),
+    ("--pnr", "family: place and route needs one of ecp5, ice40, not xcup"),
+    ("--pnr --family ecp5", "nextpnr-ecp5: needed for place and route, and not installed"),
+    ("--seed -1", "'--seed': Input should be greater than or equal to 0, not '-1'")])
+def test_bad_options_of_cost(run: Cli, built: Path, monkeypatch: pytest.MonkeyPatch,
+                             arguments: str, message: str) -> None:
+    find = tools.importlib.util.find_spec
+    monkeypatch.setattr(tools.importlib.util, "find_spec",
+                        lambda name: None if "nextpnr" in name else find(name))
+    before = names(built)
+    assert message in fault(run("cost", built, *arguments.split()))
+    assert names(built) == before
+
+
+@pytest.mark.parametrize("key,value,message", [
+    ("conv1.weight", np.nan, "conv1.weight must be finite, not nan"),
+    ("bn1.bias", np.inf, "bn1.bias must be finite, not inf"),
+    ("conv1.weight", 0, "conv1.weight must not hold an all-zero filter"),
+    ("conv1.clip_val", 0, "conv1.clip_val must be positive, not 0.0")])
+def test_bad_parameters(run: Cli, net: Net, tmp_path: Path, key: str, value: float, message: str
+                        ) -> None:
+    bad = replace(net)
+    object.__setattr__(bad, "params", {**net.params, key: np.full_like(net.params[key], value)})
+    bad.save(tmp_path / "bad.safetensors")
+    assert message in fault(run("build", "bad.safetensors", "--out", "o"))
+
+
+@pytest.mark.parametrize("name,value,message", [
+    ("größe", 2, "net name must be an identifier, not 'größe'"),
+    ("small", 9, "bits of conv1 must be in 1..8, not 9")])
+def test_bad_description(run: Cli, net: Net, tmp_path: Path, name: str, value: int, message: str
+                         ) -> None:
+    bad = replace(net)
+    object.__setattr__(bad, "name", name)
+    object.__setattr__(bad, "layers", (replace(net.layers[0], bits=value), *net.layers[1:]))
+    bad.save(tmp_path / "bad.safetensors")
+    assert message in fault(run("lower", "bad.safetensors"))
+
+
+@pytest.mark.parametrize("name,content,message", [
+    ("manifest.json", "{}", "not a whole build directory: 'sha256'"),
+    ("manifest.json", "[" * 100_000, "not a whole build directory: maximum recursion"),
+    ("graph.safetensors", "x", "graph.safetensors: not a whole safetensors file"),
+    ("folding.yaml", "conv1: {pe: 2, simd: 2}", "folding.yaml: must be what the Verilog was built"),
+    ("vectors.safetensors", None, "but has no vectors.safetensors"),
+    ("rtl/small.v", None, "but has no small.v")])
+@pytest.mark.parametrize("command", ["sim", "cost"])
+def test_damaged_builds(run: Cli, built: Path, tmp_path: Path, command: str, name: str,
+                        content: str | None, message: str) -> None:
+    shutil.copytree(built, tmp_path / "c")
+    (tmp_path / "c" / name).unlink()
+    if content is not None:
+        (tmp_path / "c" / name).write_text(content)
+    assert message in fault(run(command, "c"))
+
+
+@pytest.mark.parametrize("change,message", [
+    ({"images": IMAGES[0]}, "images must be [N, C, H, W] with N at least 1, not [2, 5, 5]"),
+    ({"labels": np.arange(3)}, "labels must be 8 integers, not int64 [3]"),
+    ({"images": None}, "must hold an array named images")])
+def test_damaged_vectors(run: Cli, built: Path, tmp_path: Path, change: dict, message: str
+                         ) -> None:
+    shutil.copytree(built, tmp_path / "c")
+    path = tmp_path / "c" / "vectors.safetensors"
+    arrays = {key: value for key, value in (emit.load_build(built).vectors | change).items()
+              if value is not None}
+    path.unlink()
+    path.write_bytes(save(arrays))
+    assert f"vectors.safetensors: {message}" in fault(run("sim", "c"))
+
+
+def test_training_without_torch(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "n2uq_hw.train.fit", raising=False)
+    assert fault(run("train", "digits", "mlp", "--out", "t.safetensors")) == \
+        "torch: needed for training, and not installed (pip install 'n2uq-hw[train]')"
+
+
+@pytest.mark.parametrize("error,message", [
+    (PermissionError(13, "Permission denied", "there"), "there: Permission denied"),
+    (MemoryError(), "memory: needed more than there is")])
+def test_what_no_module_foresees(run: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception,
+                                 message: str) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(cli.accuracy, "shipped_table", fail)
+    assert fault(run("nets")) == message
+
+
+# --- Tools and processes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing,there", [("g++", ""), ("make", "g++"), ("perl", "g++ make")])
+def test_missing_tools(made: Path, tmp_path: Path, missing: str, there: str) -> None:
+    for name in there.split():
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    (tmp_path / "t").mkdir()
+    done = child(made, "sim", "b", code=2, PATH=str(tmp_path), TMPDIR=str(tmp_path / "t"))
+    assert done.stderr == f"error: {missing}: needed on PATH for simulation with Verilator, " \
+        "and not found\n"
+    assert not names(tmp_path / "t")
+
+
+@pytest.mark.parametrize("script,message", [
+    ("exit 0", "g++: must make a simulator, and made none without a fault"),
+    ("[ $1 = --version ] || { echo x.cpp:1: error: out of luck >&2; exit 1; }",
+     "g++: x.cpp:1: error: out of luck"), ("exit 1", "g++: no message")])
+def test_a_compiler_that_fails(built: Path, tmp_path: Path, script: str, message: str) -> None:
+    shutil.copytree(built, tmp_path / "b", ignore=lambda folder, _: {"simulation"})
+    (tmp_path / "g++").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "g++").chmod(0o755)
+    before = names(tmp_path)
+    done = child(tmp_path, "sim", "b", code=2, XDG_CACHE_HOME=str(tmp_path / "none"),
+                 PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert done.stderr == f"error: {message}\n"
+    assert names(tmp_path) - before <= {"none", "none/n2uq-hw"} | {
+        name for name in names(tmp_path) if "verilated" in name}
+
+
+@pytest.mark.parametrize("script,message", [
+    ("kill -SEGV $$", "simulation: must end by itself, was ended by SIGSEGV"),
+    ("kill -KILL $$", "simulation: must end by itself, was ended by SIGKILL"),
+    ("exit 0", "simulation: no message")])
+def test_a_simulator_that_crashes(run: Cli, made: Path, tmp_path: Path, script: str, message: str
+                                  ) -> None:
+    shutil.copytree(made / "b", tmp_path / "b")
+    program, = (tmp_path / "b" / "simulation" / "verilator").iterdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    before = names(tmp_path)
+    assert fault(run("sim", "b")) == message
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("arguments,stage,number,times", [
+    ("build small.safetensors --out o", "*/in.il", signal.SIGINT, 1),
+    ("sim b --simulator verilator", "*/Vtop.mk", signal.SIGINT, 2),
+    ("sim b --simulator verilator", "*/Vtop.mk", signal.SIGTERM, 1),
+    ("cost b", "*/small.v", signal.SIGINT, 1)])
+def test_a_signal_leaves_nothing(net: Net, built: Path, tmp_path: Path, arguments: str, stage: str,
+                                 number: int, times: int) -> None:
+    temporary, work = tmp_path / "t", tmp_path / "w"
+    temporary.mkdir()
+    shutil.copytree(built, work / "b", ignore=lambda *_: {"simulation", "synthesis"})
+    net.save(work / "small.safetensors")
+    before = names(work)
+    mark = f"N2UQ_TEST={tmp_path}"
+    key, value = mark.split("=")
+    process = subprocess.Popen(
+        [*COMMAND, *arguments.split()], cwd=work, text=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(temporary), "XDG_CACHE_HOME": str(tmp_path), key: value})
+    while not list(temporary.glob(stage)):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    for _ in range(times):
+        process.send_signal(number)
+        time.sleep(0.02)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (128 + number, "", "interrupted\n")
+    assert names(work) == before and not names(temporary)
+    assert not [path for path in Path("/proc").glob("[0-9]*/environ") if mark in _environ(path)]
+
+
+def _environ(path: Path) -> str:
+    """The environment of a process; "" for one of others, or one that has ended."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def test_a_signal_in_a_destructor_is_not_lost(tmp_path: Path) -> None:
+    code = ("import os, signal, sys, time; from n2uq_hw import cli\n"
+            "class Last:\n"
+            "    def __del__(self): os.kill(os.getpid(), signal.SIGINT); time.sleep(0)\n"
+            "def table():\n"
+            "    last = Last(); del last\n"
+            "    time.sleep(20)\n"
+            "cli.accuracy.shipped_table = table; sys.argv = ['n2uq-hw', 'nets']; cli.main()")
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True,
+                          text=True)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    assert time.monotonic() - began < 15
+
+
+def test_nobody_reads_the_pipe(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*COMMAND, "nets"], cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_a_terminal_that_lacks_signs(tmp_path: Path) -> None:
+    done = child(tmp_path, "nets", PYTHONIOENCODING="ascii")
+    assert r"\u2013" in done.stdout or "99" in done.stdout
+
+
+@pytest.mark.parametrize("folder", ["a b", "a'b"])
+def test_temporary_folder_that_make_cannot_take(made: Path, tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    done = child(made, "build", "small.safetensors", "--out", "never", code=2,
+                 TMPDIR=str(tmp_path / folder))
+    assert done.stderr.startswith("error: TMPDIR must be a path of letters")
+    assert folder in done.stderr and done.stderr.count("\n") == 1
+    assert not (made / "never").exists() and not names(tmp_path / folder)
+
+
+# --- What it prints ---------------------------------------------------------------------------
+
+
+def test_version_and_help(run: Cli) -> None:
+    assert run("--version") == (0, f"n2uq-hw {__version__}\n", "")
+    code, out, err = run()
+    assert code == 2 and "Usage: n2uq-hw [OPTIONS] COMMAND" in out and err == ""
+
+
+@pytest.mark.parametrize("command", ["nets", "train", "lower", "build", "sim", "cost", "demo"])
+def test_every_option_is_explained(command: str) -> None:
+    found = cli.typer.main.get_command(cli.app).commands[command]  # type: ignore[attr-defined]
+    assert found.help
+    assert [p.name for p in found.params if not getattr(p, "help", None)] == []
+
+
+def test_nets_lists_what_is_shipped(run: Cli) -> None:
+    code, out, err = run("nets")
+    assert (code, err) == (0, "") and all(name in out for name in nets.shipped())
+    rows = strict(run("nets", "--json")[1])
+    assert list(rows) == list(nets.shipped()) and rows["digits_mlp_w2a2"]["weights"] == 8832
+
+
+def test_lower_with_and_without_images(run: Cli, net: Net, images: np.ndarray, tmp_path: Path
+                                       ) -> None:
+    net.save(tmp_path / "small.safetensors")
+    np.savez(tmp_path / "i.npz", images=images, labels=np.arange(len(images)) % 5)
+    found = strict(run("lower", "small.safetensors", "--data", "i.npz", "--json")[1])
+    assert {"images", "top1_agreement", "worst_logit_error", "accuracy"} <= set(found)
+    assert found["images"] == 40 and found["top1_agreement"] > 0.9
+    assert strict(run("lower", "small.safetensors", "--json")[1])["images"] == 0
+    code, out, err = run("lower", "small.safetensors", "--out", "g.safetensors")
+    assert (code, err) == (0, "") and "2,460 MACs per image" in out
+    assert "not measured: give images of small with --data" in out
+    assert (tmp_path / "g.safetensors").is_file()
+    code, out, _ = run("lower", "small.safetensors", "--top1", "--data", "i.npz")
+    assert code == 0 and "worst logit error –" in out
+    assert "  conv1 " in run("lower", "small.safetensors", "--text")[1]
+
+
+def test_agreement_with_given_logits_and_what_formats_cost(run: Cli, tmp_path: Path) -> None:
+    net = adverse(architectures.resnet8(1, 2, 10), 12, channels=1)
+    net.save(tmp_path / "r.safetensors")
+    images = np.random.default_rng(0).integers(0, 256, (9, 1, 12, 12), np.uint8)
+    logits = net.forward(images).astype(np.float32)
+    given = {"images": images, "labels": logits.argmax(axis=1), "logits": logits,
+             "mean": np.float32(net.input.mean), "std": np.float32(net.input.std)}
+    np.savez(tmp_path / "i.npz", **given)
+    fine = ("--residual-fraction-bits", "20", "--stem-bits", "16", "--head-bits", "16")
+    code, out, err = run("lower", "r.safetensors", "--agreement", "i.npz", *fine, "--json")
+    found = strict(out)
+    assert (code, err, found["images"], found["residual_fraction_bits"]) == (0, "", 9, 20)
+    assert found["accuracy"] == found["top1_agreement"]  # the labels are the logits' own
+    finest, *others = found["rounding"]
+    assert [row["rounded"] for row in others] == ["residual stream", "stem", "head"]
+    assert finest["worst_logit_error"] == found["worst_logit_error"]
+    # All is as fine as can be asked for already: no choice costs anything.
+    assert all(row["worst_logit_error"] == finest["worst_logit_error"] for row in others)
+    coarse = strict(run("lower", "r.safetensors", "--agreement", "i.npz", "--head-bits", "2",
+                        "--json")[1])
+    head = coarse["rounding"][-1]
+    assert head["worst_logit_error"] > coarse["rounding"][0]["worst_logit_error"]
+    # Logits that are not the net's are compared with all the same; the net does not run.
+    np.savez(tmp_path / "other.npz", **given | {"logits": logits + 100})
+    other = strict(run("lower", "r.safetensors", "--agreement", "other.npz", *fine, "--json")[1])
+    assert other["worst_logit_error"] > 90 and other["top1_agreement"] == found["top1_agreement"]
+    # The file's normalization counts, and is said to be another.
+    np.savez(tmp_path / "mean.npz", **given | {"mean": np.float32([0.1])})
+    code, out, err = run("lower", "r.safetensors", "--agreement", "mean.npz")
+    assert code == 0 and err == ("note: net is lowered for the mean and std in mean.npz, which are "
+                                 "not its own\n")
+    assert "each row with one format as chosen" in out and "fraction bits, " in out
+
+
+@pytest.mark.parametrize("options,message", [
+    ("--agreement i.npz --data i.npz", "--agreement and --data exclude each other"),
+    ("--agreement logits.npz", "logits of net must be [9, 10], not [9, 4]"),
+    ("--agreement mean.npz", "mean.npz: mean must be 1 finite floats, not float64 [3]"),
+    ("--agreement nan.npz", "nan.npz: logits must be 9 finite floats per class, not float64"),
+    ("--residual-bits 6", "residual bits for its range 0.."),
+    ("--residual-fraction-bits 31", "residual-fraction-bits must be in 0..30, not 31"),
+    ("--stem-bits 1", "stem-bits must be in 2..16, not 1"),
+    ("--calibrate no.npz", "no.npz: no such file or folder")])
+def test_bad_formats_and_references(run: Cli, tmp_path: Path, options: str, message: str) -> None:
+    net = adverse(architectures.resnet8(1, 2, 10), 12, channels=1)
+    net.save(tmp_path / "r.safetensors")
+    images = np.zeros((9, 1, 12, 12), np.uint8)
+    for name, more in (("i", {}), ("logits", {"logits": np.zeros((9, 4))}),
+                       ("mean", {"mean": np.zeros(3)}),
+                       ("nan", {"logits": np.full((9, 10), np.nan)})):
+        np.savez(tmp_path / f"{name}.npz", images=images, **more)
+    assert message in fault(run("lower", "r.safetensors", *options.split()))
+
+
+def test_calibrated_lowering_saturates(run: Cli, tmp_path: Path) -> None:
+    adverse(architectures.resnet8(1, 2, 10), 12, channels=1).save(tmp_path / "r.safetensors")
+    images = np.random.default_rng(0).integers(0, 256, (4, 1, 12, 12), np.uint8)
+    np.savez(tmp_path / "i.npz", images=images)
+    plain = run("lower", "r.safetensors", "--text")[1]
+    held = run("lower", "r.safetensors", "--text", "--calibrate", "i.npz")[1]
+    assert "Saturate(" in held and "Saturate(" not in plain
+
+
+def test_graph_is_not_written_where_images_are_wrong(run: Cli, net: Net, tmp_path: Path) -> None:
+    net.save(tmp_path / "small.safetensors")
+    np.savez(tmp_path / "i.npz", images=IMAGES + 16)
+    fault(run("lower", "small.safetensors", "--data", "i.npz", "--out", "g.safetensors"))
+    assert not (tmp_path / "g.safetensors").exists()
+
+
+def test_builds_are_repeatable_and_readable(run: Cli, net: Net, tmp_path: Path) -> None:
+    net.save(tmp_path / "small.safetensors")
+    strange = "a [b] 'c\" é"
+    code, out, err = run("build", "small.safetensors", "--out", strange)
+    assert (code, err) == (0, "") and f"small in {strange}\n" in out
+    strict(run("build", "small.safetensors", "--out", "two", "--json")[1])
+    files = {name for name in names(tmp_path / "two") if (tmp_path / "two" / name).is_file()}
+    assert len(files) == 8
+    for name in files:
+        one, two = tmp_path / strange / name, tmp_path / "two" / name
+        assert one.read_bytes() == two.read_bytes()
+        assert one.stat().st_mode & 0o777 == (tmp_path / "small.safetensors").stat().st_mode & 0o777
+
+
+def test_unrolled(run: Cli, net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net.save(tmp_path / "small.safetensors")
+    run("build", "small.safetensors", "--out", "b", "--unroll", 2)
+    layers = strict((tmp_path / "b" / "report.json").read_text())["layers"]
+    assert "unrolled" in [layer["style"] for layer in layers]
+    found = strict(run("sim", "b", "--json")[1])
+    assert (found["images"], found["mismatches"]) == (64, 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    shared = strict(run("sim", "b", "--bulk", "--json")[1])
+    assert shared.keys() == found.keys() and (found["shares"], shared["shares"]) == (1, 3)
+    for key in ("images", "mismatches", "cycles_first_output", "cycles_per_image"):
+        assert shared[key] == found[key], key
+    assert "3 shares; cycles are those of the first" in run("sim", "b", "--bulk")[1]
+
+
+@pytest.mark.parametrize("stalls", [0.0, 0.3])
+@pytest.mark.parametrize("simulator", ["verilator", pytest.param("icarus", marks=ICARUS)])
+def test_sim(run: Cli, made: Path, stalls: float, simulator: str) -> None:
+    code, out, err = run("sim", made / "b", "--stalls", stalls, "--simulator", simulator, "--json")
+    assert (code, err) == (0, "")
+    found = strict(out)
+    assert {"images", "mismatches", "cycles_first_output", "cycles_per_image", "mac_utilization",
+            "accuracy", "cycles_per_second"} <= set(found)
+    assert (found["images"], found["mismatches"], found["accuracy"]) == (64, 0, None)
+    assert 0 < found["mac_utilization"] <= 1
+
+
+def test_sim_table_and_labels(run: Cli, made: Path, images: np.ndarray, tmp_path: Path) -> None:
+    np.savez(tmp_path / "i.npz", images=images, labels=np.zeros(len(images), int))
+    code, out, err = run("sim", made / "b", "--data", tmp_path / "i.npz", "--images", 7)
+    assert (code, err) == (0, "") and re.search(r"images +7, 0 mismatches", out)
+    assert re.search(r"accuracy +\d+\.\d\d %", out)
+
+
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_a_mismatch_exits_1(run: Cli, made: Path, monkeypatch: pytest.MonkeyPatch,
+                            option: list[str]) -> None:
+    where = "image 3: layer fc first differs at pixel (0, 0), channel 2: 5 in RTL, 6 in golden"
+    verdict = verify.Verdict(4, 1, 10, 9.5, 0.5, None, 1e5, 0.0, 0, "verilator", {}, where)
+    monkeypatch.setattr(verify, "verify", lambda *args, **more: verdict)
+    code, out, err = run("sim", made / "b", *option)
+    assert (code, err) == (1, f"mismatch: {where}\n")
+    assert strict(out)["mismatches"] == 1 if option else "1 mismatches (DIFFERENT)" in out
+
+
+def test_edited_verilog_is_noted(run: Cli, made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "b", tmp_path / "b")
+    with (tmp_path / "b" / "rtl" / "small.v").open("a") as file:
+        file.write("(")
+    code, out, err = run("sim", "b")
+    note, error, end = err.split("\n")
+    assert (code, out, note, end) == (2, "", "note: b/rtl/small.v is not as it was built", "")
+    assert error.startswith("error: verilator: small.v:")
+
+
+def test_cost(run: Cli, made: Path) -> None:
+    found = strict(run("cost", made / "b", "--family", "ice40", "--no-dsp", "--json")[1])
+    assert found["total"]["dsp"] == 0 < found["total"]["lut"]
+    code, out, err = run("cost", made / "b", "--family", "ice40", "--no-dsp")
+    assert (code, err) == (0, "") and "small on ice40, Yosys" in out
+    assert re.search(rf"in all +{found['total']['lut']:,} ", out)
+    assert all(re.search(rf"^{unit} ", out, re.MULTILINE) for unit in found["units"])
+
+
+def test_progress_is_for_terminals_and_on_stderr(made: Path) -> None:
+    done = child(made, "sim", "b", "--json")
+    assert done.stderr == "" and strict(done.stdout)["mismatches"] == 0
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([*COMMAND, "sim", "b", "--json"], cwd=made, stdin=theirs,
+                               stdout=subprocess.PIPE, stderr=theirs,
+                               env={**os.environ, "TERM": "xterm"})
+    os.close(theirs)
+    shown = b""
+    while part := _read(ours):
+        shown += part
+    out, _ = process.communicate()
+    os.close(ours)
+    assert b"\x1b[" in shown and b"simulate" in shown
+    assert strict(out.decode())["mismatches"] == 0
+
+
+def _read(terminal: int) -> bytes:
+    """What was written to the other end; b"" once nobody can write any more."""
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:
+        return b""

@@ -1,0 +1,263 @@
+# amaranth: UnusedElaboratable=no
+"""FIFOs where branches meet: what beats need, and the least depths that flow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from graphs import branch_fifos, convolution, random_folding, random_residual, resnet18, whole
+from units import Bench
+
+from n2uq_hw.errors import N2uqError
+from n2uq_hw.hw.accelerator import Accelerator
+from n2uq_hw.hw.depths import least_depth, needed
+from n2uq_hw.hw.passes import hardware_graph, lanes_of
+from n2uq_hw.ir import (
+    Add,
+    ArgMax,
+    DepthwiseMatVec,
+    Edge,
+    Fifo,
+    Flatten,
+    Fork,
+    Graph,
+    Input,
+    MatVec,
+    MaxPool,
+    Node,
+    Pad,
+    Scale,
+    SlidingWindow,
+    SumPool,
+    WidthConvert,
+    golden,
+    infer,
+)
+from n2uq_hw.ir.folding import Fold
+from n2uq_hw.plan.choice import choose
+
+SAME = [Fifo, Fork, Flatten]
+
+
+def edge_of(shape: tuple[int, int, int]) -> Edge:
+    """An edge on which golden can carry the number of each element, from 1 on."""
+    size = shape[0] * shape[1] * shape[2]
+    return Edge(shape, np.zeros(shape[2], np.int64), np.full(shape[2], size))
+
+
+def last_element(node: Node, edge: Edge) -> np.ndarray:
+    """The last element of the image that each element of the result depends on, by golden."""
+    numbers = np.arange(1, edge.size + 1).reshape(1, *edge.shape)
+    if isinstance(node, MatVec | ArgMax):  # of a whole pixel
+        outputs = infer(node, edge).channels
+        return numbers[..., -1:].repeat(outputs, axis=3).reshape(-1)
+    if isinstance(node, SumPool | DepthwiseMatVec):
+        node = MaxPool("max", positions=edge.channels // infer(node, edge).channels)
+    return golden.evaluate(node, (edge,), numbers).reshape(-1)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_needs_are_those_of_golden(seed: int) -> None:
+    """A beat needs what any of its elements, or of an earlier beat's, depends on."""
+    rng = np.random.default_rng(seed)
+    height, width, channels = (int(v) for v in rng.integers(1, (6, 6, 5)))
+    kernel = int(rng.integers(1, min(height, 3) + 1)), int(rng.integers(1, min(width, 3) + 1))
+    read, positions = edge_of((height, width, channels)), kernel[0] * kernel[1]
+    windows = edge_of((height, width, positions * channels))
+    nodes = [
+        (Pad("pad", frame=tuple(int(v) for v in rng.integers(0, 3, 4))), read),
+        (SlidingWindow("window", kernel=kernel,
+                       stride=tuple(int(v) for v in rng.integers(1, 4, 2))), read),
+        (MatVec("matvec", weights=np.ones((int(rng.integers(1, 7)), channels), np.int8)), read),
+        (ArgMax("argmax"), edge_of((1, 1, channels))),
+        (WidthConvert("width"), read),
+        (MaxPool("max", positions=positions), windows),
+        (SumPool("sum", positions=positions), windows),
+        (DepthwiseMatVec("depth", weights=np.ones((positions, channels), np.int8)), windows),
+        *((kind("same"), read) for kind in SAME)]
+    for node, edge in nodes:
+        made = infer(node, edge)
+        takes, gives = (int(rng.choice([d for d in range(1, n + 1) if n % d == 0]))
+                        for n in (edge.channels, made.channels))
+        if not isinstance(node, MatVec | ArgMax | WidthConvert):  # which alone change lanes
+            gives = takes = int(rng.choice([d for d in range(1, channels + 1)
+                                            if channels % d == 0]))
+        if isinstance(node, SlidingWindow) and seed % 3:  # a whole row of the kernel, or all of it
+            takes, gives = channels, kernel[1] * channels * (kernel[0] if seed % 3 == 2 else 1)
+        if isinstance(node, MaxPool | SumPool) and seed % 3 == 2:
+            takes, gives = positions * channels, channels
+        elements = np.maximum.accumulate(last_element(node, edge))[gives - 1::gives]
+        expected = np.maximum(-(-elements // takes), 1)  # a frame waits for its image
+        counts = np.arange(1, made.size // gives + 1)
+        np.testing.assert_array_equal(
+            needed(node, counts, edge, made, takes, gives), expected, str(node))
+
+
+class Flow:
+    """A hardware graph at work without a clock, every unit with as little room as it can have.
+
+    A unit takes what its next beat needs and no more; a Fork's readers take each beat once; an Add
+    takes both of its beats when both are there, straight from its FIFOs.
+    """
+
+    def __init__(self, graph: Graph, lanes: dict[str, int], images: int = 3) -> None:
+        self.nodes = {node.name: node for node in graph.nodes}
+        beats = {name: graph.edges[name].size // lanes[name] for name in self.nodes}
+        self.total = {name: images * beats[name] for name in beats}
+        self.readers: dict[str, list[tuple[str, int]]] = {name: [] for name in beats}
+        self.needs = {}
+        for node in graph.nodes:
+            counts = np.arange(1, beats[node.name] + 1)
+            for k, name in enumerate(node.inputs):
+                self.readers[name].append((node.name, k))
+                needs = needed(node, counts, graph.edges[name], graph.edges[node.name],
+                               lanes[name], lanes[node.name])
+                self.needs[node.name, k] = np.concatenate(
+                    [needs + image * beats[name] for image in range(images)])
+        self.taken = {key: 0 for key in self.needs}
+        self.handed = {(name, way): 0 for name, readers in self.readers.items()
+                       for way in range(max(len(readers), 1))}
+        self.output = graph.output
+
+    def made(self, name: str) -> int:
+        """Beats that all readers have."""
+        return min(self.handed[name, way] for way in range(max(len(self.readers[name]), 1)))
+
+    def ready(self, name: str) -> bool:
+        """Whether the next beat is there to be handed over."""
+        node, made = self.nodes[name], self.made(name)
+        return made < self.total[name] and all(
+            self.taken[name, k] >= self.needs[name, k][made] for k in range(len(node.inputs)))
+
+    def accepts(self, name: str, k: int) -> bool:
+        """Whether `name` takes one more beat of its input `k`."""
+        node, made = self.nodes[name], self.made(name)
+        if isinstance(node, Fifo):
+            (reader, _), = self.readers[name]
+            left = self.made(reader) if isinstance(self.nodes[reader], Add) else made
+            return self.taken[name, k] < left + node.depth
+        return made == self.total[name] or self.taken[name, k] < self.needs[name, k][made]
+
+    def step(self, name: str) -> bool:
+        """Hand the next beat to all readers that take it; whether any did."""
+        moved = False
+        if self.ready(name):
+            made = self.made(name)
+            for way, (reader, k) in enumerate(self.readers[name] or [("", 0)]):
+                if self.handed[name, way] == made and (not reader or self.accepts(reader, k)):
+                    self.handed[name, way] += 1
+                    if reader:
+                        self.taken[reader, k] += 1
+                    moved = True
+        return moved
+
+    def ends(self) -> bool:
+        """Whether all of the output leaves."""
+        while any([self.step(name) for name in self.nodes]):
+            continue
+        return self.made(self.output) == self.total[self.output]
+
+
+def least(graph: Graph, folding: dict[str, Fold]) -> tuple[Graph, dict[str, int]]:
+    """The hardware graph with least depths, and the lanes of its edges."""
+    hardware, folds = hardware_graph(graph, folding)
+    return hardware, {node.name: lanes_of(hardware, folds, node.name) for node in hardware.nodes}
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_least_depths_flow_in_random_graphs(seed: int) -> None:
+    graph = random_residual("g", seed)
+    assert Flow(*least(graph, random_folding(graph, seed))).ends()
+
+
+def skip(*branch: Node, shape: tuple[int, int, int] = (4, 5, 2)) -> Graph:
+    """A branch of nodes that starts at the Input, added to the identity."""
+    nodes = (Input("x", shape=shape, hi=3), *branch, Add("sum", (branch[-1].name, "x")))
+    return Graph("skip", nodes).verify()
+
+
+def conv(name: str, x: str) -> list[Node]:
+    """3 × 3, padded."""
+    return convolution(name, x, 2, 2, np.random.default_rng(0))
+
+
+def depths(graph: Graph, lanes: int = 1) -> tuple[int, int]:
+    """Least depths on the inputs of the Add."""
+    hardware, _ = least(graph, {node.name: Fold(lanes, lanes) for node in graph.nodes})
+    first, second = branch_fifos(hardware).values()
+    return first, second
+
+
+def test_depths_by_hand() -> None:
+    """Images of 4 × 5 pixels, 2 beats a pixel; the Fork holds the last beat that is needed."""
+    once, twice = conv("a", "x"), conv("a", "x") + conv("b", "a")
+    assert depths(skip(*once)) == (2, (5 + 2) * 2 - 1)        # the first row and 2 pixels
+    assert depths(skip(*twice)) == (2, (2 * 5 + 3) * 2 - 1)   # two rows and 3 pixels
+    assert depths(skip(*once), lanes=2) == (2, 5 + 2 - 1)
+    # Within the branch, the longer of two ways counts, in whichever order they are read.
+    nested = [*conv("a", "x"), Scale("s", ("a",)), *conv("b", "a"), Add("inner", ("s", "b"))]
+    hardware, _ = least(skip(*nested), {node.name: Fold() for node in skip(*nested).nodes})
+    assert list(branch_fifos(hardware).values()) == [(5 + 2) * 2, 2, 2, (2 * 5 + 3) * 2 - 1]
+    # The Fork serves the Add's identity first if that reads it first.
+    turned = Graph("g", (Input("x", shape=(4, 5, 2), hi=3), Add("early", ("x", "x")), *once,
+                         Add("sum", ("early", "a"))))
+    hardware, _ = least(turned, {node.name: Fold() for node in turned.nodes})
+    assert list(branch_fifos(hardware).values())[2:] == [(5 + 2) * 2, 2]
+    # No beat of the mean comes before the last pixel; by then all of the corner is there.
+    mean = [SlidingWindow("window", ("x",), kernel=(4, 5)),
+            SumPool("mean", ("window",), positions=20),
+            SlidingWindow("corner", ("x",), stride=(4, 5))]
+    graph = Graph("g", (Input("x", shape=(4, 5, 6), hi=3), *mean, Add("sum", ("mean", "corner"))))
+    hardware, _ = least(graph, {node.name: Fold() for node in graph.nodes})
+    assert list(branch_fifos(hardware).values()) == [2, 6]
+
+
+def test_beats_that_wait_by_hand() -> None:
+    needs, late = np.array([1, 2, 3, 4]), np.array([4, 4, 4, 4])
+    assert least_depth(needs, late, 4, -1) == 3
+    assert least_depth(needs, late, 4, 0) == 4  # the next image's first beat comes after the sum
+    assert least_depth(late, needs, 4, 0) == 1
+
+
+def test_nodes_without_an_order_are_named() -> None:
+    edge = edge_of((1, 1, 1))
+    with pytest.raises(N2uqError, match="no order of beats for Input"):
+        needed(Input("x"), np.ones(1, int), edge, edge, 1, 1)
+
+
+def test_every_node_has_an_order() -> None:
+    for kind in Node.KINDS.values():
+        assert (needed.dispatch(kind) is not needed.dispatch(Node)) == (kind is not Input), kind
+
+
+def test_queues_of_resnet18() -> None:
+    """At most 1.2 Mbit in all, and none deeper than its image and a row."""
+    graph = resnet18()
+    hardware, folds = hardware_graph(graph, choose(graph))
+    queues = branch_fifos(hardware)
+    assert len(queues) == 16
+    assert sum(depth * folds[name].pe * hardware.edges[name].width
+               for name, depth in queues.items()) < 1.2e6
+
+
+@pytest.fixture(scope="module")
+def tight(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """The least depths, and one of them less 1."""
+    graph = skip(*conv("a", "x"), *conv("b", "a"))
+    folding = {node.name: Fold() for node in graph.nodes}
+    cases = []
+    for less, name in enumerate(["enough", "short"]):
+        accelerator = Accelerator(replace(graph, name=name), folding)
+        accelerator.graph = accelerator.graph.with_nodes(
+            replace(node, depth=node.depth - less) if node.name == "sum_i1_fifo" else node
+            for node in accelerator.graph.nodes)
+        assert branch_fifos(accelerator.graph)["sum_i1_fifo"] == 25 - less
+        cases.append(whole(accelerator, graph, 2))
+    return Bench(cases, tmp_path_factory)
+
+
+def test_one_beat_less_deadlocks(tight: Bench) -> None:
+    with pytest.raises(N2uqError, match=r"^short: deadlock, output o__payload gave 0 of 80 "):
+        tight.run()
