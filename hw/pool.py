@@ -8,7 +8,7 @@ from amaranth.hdl import Value as HdlValue
 from amaranth.lib import memory
 
 from ..ir import Edge, MaxPool, SumPool
-from .stream import Unit, beats, divides, element, shape_for, wraps
+from .stream import Unit, beats, divides, element, shape_for, tree, wraps
 
 __all__ = ["PoolUnit"]
 
@@ -43,16 +43,6 @@ class PoolUnit(Unit):
         """The pool's operation on two values."""
         raise TypeError(f"{type(self).__name__} combines nothing")
 
-    def _combined(self, m: Module, name: str, values: list[HdlValue]) -> HdlValue:
-        """Of all values, in pairs, and pairs of those."""
-        while len(values) > 1:
-            pairs = [self.combine(a, b) for a, b in zip(values[::2], values[1::2], strict=False)]
-            made = [Signal(pair.shape(), name=f"{name}_{len(values)}_{k}")
-                    for k, pair in enumerate(pairs)]
-            m.d.comb += [signal.eq(pair) for signal, pair in zip(made, pairs, strict=True)]
-            values = [*made, *values[2 * len(made):]]
-        return values[0]
-
     def elaborate(self, platform):
         m = Module()
         enable, moved, result = Signal(), Signal(), Signal(self.partial)
@@ -67,8 +57,8 @@ class PoolUnit(Unit):
         m.d.comb += [read.addr.eq(group), write.addr.eq(group), write.en.eq(moved),
                      write.data.eq(result)]
         for lane in range(self.pe):
-            x = self._combined(m, f"lane{lane}", [self.i.payload[position * self.pe + lane]
-                                                  for position in range(self.at_once)])
+            x = tree(m, f"lane{lane}", [self.i.payload[position * self.pe + lane]
+                                        for position in range(self.at_once)], self.combine)
             m.d.comb += result[lane].eq(Mux(position == 0, x, self.combine(read.data[lane], x)))
         with m.If(enable):
             m.d.sync += self.o.valid.eq(self.i.valid & last)

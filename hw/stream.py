@@ -6,6 +6,7 @@ the low bits (`amaranth.lib.stream`: a beat moves when valid and ready are both 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from amaranth.hdl import Format, Module, Mux, Shape, Signal
@@ -16,7 +17,7 @@ from amaranth.lib.wiring import In, Out
 from ..errors import N2uqError
 from ..ir import Edge, bits_for
 
-__all__ = ["Unit", "beats", "divides", "element", "shape_for", "wraps"]
+__all__ = ["Unit", "beats", "divides", "element", "shape_for", "tree", "wraps"]
 
 
 def shape_for(lo: int, hi: int) -> Shape:
@@ -59,6 +60,22 @@ def wraps(m: Module, counter: Signal, length: int, advance: HdlValue) -> HdlValu
     with m.If(advance):
         m.d.sync += counter.eq(Mux(last, 0, counter + 1))
     return last
+
+
+def tree(m: Module, name: str, values: Sequence[Any], join: Callable[[Any, Any], Any]) -> Any:
+    """All `values` joined in pairs, and pairs of those: ``⌈log2(n)⌉`` levels of logic, no register.
+
+    `join` takes and gives one value, or a view of several.  Each result is a signal of its own,
+    ``<name>_<values left>_<k>``, for Amaranth writes an expression out at each of its uses: nested
+    in each other, those that use a value twice would double the text with every level.
+    """
+    while len(values) > 1:
+        joined = [join(a, b) for a, b in zip(values[::2], values[1::2], strict=False)]
+        signals = [Signal(each.shape(), name=f"{name}_{len(values)}_{k}")
+                   for k, each in enumerate(joined)]
+        m.d.comb += [signal.eq(each) for signal, each in zip(signals, joined, strict=True)]
+        values = [*signals, *values[2 * len(signals):]]
+    return values[0]
 
 
 class Unit(wiring.Component):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from ..errors import N2uqError
 from ..ir import Edge, Threshold, threshold_values
 from ..ir.folding import STYLES
 from .memory import bits_of, rom
-from .stream import Unit, beats, divides, element, shape_for, wraps
+from .stream import Unit, beats, divides, element, shape_for, tree, wraps
 
 __all__ = ["ThresholdUnit", "comparator_table", "search_table", "threshold_latency"]
+
+TERMS = 64  # bits that one expression counts; Amaranth recurses into each term
 
 
 def _steps(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -160,8 +163,9 @@ class ThresholdUnit(Unit):
         with m.If(enable):
             m.d.sync += self.o.valid.eq(valid)
             for lane in range(self.pe):
-                m.d.sync += self.o.payload[lane].eq(sum((held[lane][i] for i in range(size)),
-                                                        Const(base)))
+                counts = [sum((held[lane][i] for i in range(at, min(at + TERMS, size))),
+                              Const(0 if at else base)) for at in range(0, max(size, 1), TERMS)]
+                m.d.sync += self.o.payload[lane].eq(tree(m, f"count{lane}", counts, add))
 
     def _search(self, m: Module, enable: Signal, platform: Any) -> None:
         t, values = search_table(self.node, self.edge)

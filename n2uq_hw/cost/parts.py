@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import N2uqError
 from ..hw.mac import LUT, digit_bits
 from ..hw.sliding_window import line_buffer, stages
+from ..hw.threshold import comparator_table
 from ..ir import (
     Add,
     ArgMax,
@@ -474,9 +475,10 @@ def _compares(x: int, t: int, varying: float, words: int, family: str, *, late: 
 
 
 def _tables(node: Threshold, edge: Edge, pe: int) -> np.ndarray:
-    """Thresholds by channel group, lane, step."""
-    t = np.clip(node.thresholds, edge.lo.min(), edge.hi.max() + 1)
-    return np.broadcast_to(t, (edge.channels, t.shape[1])).reshape(-1, pe, t.shape[1])
+    """Thresholds of the comparators by channel group, lane, step."""
+    t, _, _ = comparator_table(node, edge)
+    return np.broadcast_to(t, (edge.channels, t.shape[1])).reshape(
+        edge.channels // pe, pe, t.shape[1])
 
 
 @lru_cache(2**12)

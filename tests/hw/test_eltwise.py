@@ -11,9 +11,11 @@ from amaranth.sim import Simulator
 from numpy.typing import ArrayLike
 from units import SCENARIOS, Bench, Case, case, edge_of
 
+from n2uq_hw.builds.emit import library_verilog
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.add import AddUnit
 from n2uq_hw.hw.argmax import ArgMaxUnit
+from n2uq_hw.hw.library import Library
 from n2uq_hw.hw.piecewise_linear import PiecewiseLinearUnit
 from n2uq_hw.hw.saturate import SaturateUnit
 from n2uq_hw.hw.scale import ScaleUnit
@@ -233,7 +235,22 @@ def argmaxes() -> list[Case]:
         argmax("two", 2, 1, 0, 1), argmax("negative", 6, 3, -9, -2),
         argmax("unsigned", 12, 4, 0, 2), argmax("wide", 7, 7, -10**9, 10**9),
         argmax("many", 100, 5, -3, 3), argmax("equal", 6, 2, 4, 4),
+        argmax("many_lanes", 100, 50, -3, 3), argmax("all_lanes", 37, 37, -2, 2),
+        argmax("odd_lanes", 15, 5, 0, 1), argmax("tie_of_all", 26, 26, -1, -1),
         argmax("ranges", 6, 2, [-9, -5, 0, 3, -1, -7], [-5, 2, 3, 9, 0, 9])]
+
+
+def test_argmax_grows_with_its_lanes_and_no_faster() -> None:
+    """One comparator a lane: nested expressions would double the text with every lane."""
+    edge = edge_of((1, 1, 128), -9, 9)
+    texts = []
+    for pe in (16, 32, 64):
+        node, library = ArgMax(f"argmax{pe}"), Library()
+        library.signature("unit", lambda node=node, pe=pe: ArgMaxUnit(
+            node, edge, infer(node, edge), pe=pe))
+        texts.append(library_verilog(library, "unit")["unit.v"])
+    assert [text.count(" > ") for text in texts] == [16, 32, 64]
+    assert len(texts[2]) < 2.2 * len(texts[1]) < 2.2**2 * len(texts[0])
 
 
 @pytest.fixture(scope="module")
