@@ -1,8 +1,8 @@
 """The bytes of Verilog of every shipped net at four foldings: the same before and after a change?
 
-``python -m bench.verilog_bytes FILE`` builds them and writes their SHA-256, or, where FILE is there,
-compares with it: exit code 1 where any differs.  Only the command line is used, so that FILE may
-come from another layout of the sources: ``--sources FOLDER`` runs those in FOLDER.
+``python -m bench.verilog_bytes FILE`` builds them and writes their SHA-256; where FILE is there, it
+compares with it, and exit code 1 says that some differ.  Only the command line is used, so that
+FILE may come from another layout of the sources: ``--sources FOLDER`` runs those in FOLDER.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Dead channels, dead layers, thresholds without steps: every command takes them, every bit right."""
+"""Dead channels, dead layers, thresholds without steps: every command, every bit."""
 
 from __future__ import annotations
 
