@@ -397,6 +397,7 @@ def build(
                  else unrolled(graph, unroll, 6 if lut is None else lut))
         sized = size_fifos(graph, folds, **_sizing(fifo_budget, least_fifos))
         made = _build(given, graph, out, sized.folding, data_path, progress)
+        _report(given, out, data_path, progress)
     if as_json:
         return _print_json(made | _fifos(sized))
     table = _table("unit", "kind", "shape", "bits", "PE", "SIMD",
@@ -458,6 +459,29 @@ def _build(net: Net, graph: Graph, out: Path, folding: Folding, source: Path | N
                 lambda stage: progress(f"build: {stage}", 0.0))
 
 
+def _trained(net: Net) -> float | None:
+    """Test accuracy of the float model that a net file tells."""
+    known = net.meta.get("accuracy")
+    found = known.get("float") if isinstance(known, dict) else None
+    return found if isinstance(found, float) else None
+
+
+def _report(net: Net, out: Path, source: Path | None, progress: Callable[[str, float], None]
+            ) -> None:
+    """Write report.html of a new build, and how its test vectors agree with the float model."""
+    from .builds.emit import load_build
+    from .builds.measured import keep_agreement
+    from .builds.report import write_report
+
+    progress("build: report", 0.0)
+    made = load_build(out)
+    labels = made.vectors.get("labels")
+    if labels is not None:
+        keep_agreement(made, accuracy.agreement(net, made.graph, made.vectors["images"], labels),
+                       _trained(net))
+    write_report(made)
+
+
 @app.command()
 def sim(
         folder: BuildDir,
@@ -477,15 +501,18 @@ def sim(
     Exit code 1 if a bit differs.
     """
     from .builds.emit import load_build
+    from .builds.measured import keep_verdict, verilog_hash
     from .builds.verify import verify
 
     made = load_build(folder)
     for name in made.changed:
         _say(f"note: {folder / name} is not as it was built")
     given, labels = made.images(images, data_path)
+    of = verilog_hash(made)
     with _progress() as progress:
         verdict = verify(made, given, labels, stalls=stalls, seed=seed, simulator=simulator,
                          jobs=len(os.sched_getaffinity(0)) if bulk else None, progress=progress)
+    keep_verdict(made, verdict, of)
     if as_json:
         _print_json(verdict.as_dict())
     else:
@@ -687,6 +714,7 @@ def cost(
     """Synthesize a build with Yosys: LUTs, flip-flops and memories per unit and in all."""
     from .builds import synth
     from .builds.emit import load_build
+    from .builds.measured import keep_costs, keep_verdict, verilog_hash
     from .builds.verify import verify
     from .cost.estimate import Cost
     from .cost.memories import FAMILIES
@@ -694,6 +722,7 @@ def cost(
     from .plan.problem import prices
 
     made = load_build(folder)
+    of = verilog_hash(made)
     with _progress() as progress:
         placed = None
         if pnr:  # first: it asks for more
@@ -701,8 +730,10 @@ def cost(
             placed = synth.place_and_route(made.verilog, module_name(made.graph), family, seed=seed,
                                            dsp=dsp, work=folder / "synthesis")
             verdict = verify(made, *made.images(8, None), progress=progress)
+            keep_verdict(made, verdict, of)
         progress(f"yosys {family}", 0.0)
         found = synth.synthesize_build(made, family, dsp=dsp)
+    keep_costs(made, found, dsp, placed, of)
     result = found.as_dict()
     # Beside what was counted, where there are estimates: the families that they are fitted to.
     guessed = {} if dsp or family not in FAMILIES else prices(made.graph, made.folding, family)
@@ -729,6 +760,28 @@ def cost(
         _print(f"nextpnr-{family} {placed.version}, {placed.device}, seed {seed}: "
                f"{placed.fmax_mhz:.1f} MHz; {row['cycles_per_image']:,.2f} cycles per image, "
                f"{row['images_per_second']:,.0f} images/s")
+
+
+@app.command("report")
+def report_command(
+        folder: BuildDir,
+        images: Annotated[int | None, typer.Option(
+            help="How many images to draw histograms of; default all of --data, else the build's "
+            "test vectors.")] = None,
+        clock: Annotated[float, typer.Option(help="MHz.")] = 200.0,
+        data_path: DataPath = None) -> None:
+    """Write DIR/report.html: verdicts, network, thresholds, time, cells and accuracy on one page.
+
+    It shows what `sim` and `cost` have found of this Verilog, and needs no network.
+    """
+    from .builds.emit import load_build
+    from .builds.report import write_report
+
+    if not 0 < clock < inf:
+        raise N2uqError(f"clock must be above 0 MHz, not {clock}")
+    made = load_build(folder)
+    given = (None, None) if images is None and data_path is None else made.images(images, data_path)
+    _print(str(write_report(made, *given, clock=clock)))
 
 
 @app.command()
@@ -831,8 +884,9 @@ def _cache_folder() -> Path:
 def demo(out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("n2uq-demo")
          ) -> None:
     """The whole way on real data: a shipped digits CNN becomes Verilog, proven and costed."""
-    from .builds import synth
+    from .builds import measured, synth
     from .builds.emit import load_build
+    from .builds.report import write_report
     from .builds.verify import verify
     from .plan.choice import choose
 
@@ -849,6 +903,12 @@ def demo(out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("n
         stalled = verify(made, *found, stalls=0.3, seed=1, progress=progress)
         progress(f"yosys {family}", 0.0)
         costs = synth.synthesize_build(made, family)
+        of = measured.verilog_hash(made)
+        measured.keep_agreement(made, agrees, _trained(net))
+        measured.keep_verdict(made, stalled, of)
+        measured.keep_verdict(made, verdict, of)
+        measured.keep_costs(made, costs, True, None, of)
+        page = write_report(made)
     total = costs.total
     table = _table("", "", left=2)
     for key, value in [
@@ -859,7 +919,7 @@ def demo(out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("n
              f"mismatches, {stalled.cycles_per_image:,.2f} cycles per image"),
             (f"cost on {family}, Yosys {costs.version}", f"{total.lut:,} LUT, {total.ff:,} FF, "
              f"{total.bram} BRAM18, {total.lutram:,} LUTRAM, {total.dsp} DSP"),
-            ("Verilog", str(folder / "rtl")), ("report", str(folder / "report.md")),
+            ("Verilog", str(folder / "rtl")), ("report", str(page)),
             ("IR, folding, test vectors", str(folder))]:
         table.add_row(key, value)
     _print(f"{net.name}: {accuracy.topology(net)} on the digits test split", table)

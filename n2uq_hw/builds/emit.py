@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,7 @@ def emit(graph: Graph, folding: Folding, out: Path, images: np.ndarray, labels: 
         files = sorted(p for p in part.rglob("*") if p.is_file())
         (part / "manifest.json").write_text(json.dumps(
             {"n2uq-hw": __version__, "name": graph.name,
+             "tools": {name: version(name) for name in ("amaranth", "pyosys")},
              "sha256": {str(p.relative_to(part)): hashlib.sha256(p.read_bytes()).hexdigest()
                         for p in files}}, indent=1) + "\n")
     return described

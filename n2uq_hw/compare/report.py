@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .. import __version__
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from .. import __version__, charts
 from ..builds.emit import whole_directory
 from ..builds.synth import FAMILIES
 from ..templates import render
@@ -32,6 +35,7 @@ METRICS = {
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 HATCHES = ("", "///", "...", "xxx", "---")
+TINTS = ("faint", "line", "muted")
 MARKERS = "os^Dv*Px<>"
 PUBLISHED = "ResNet-18 top-1, % (published)"
 OWN = "test accuracy, %, mean and standard deviation over seeds"
@@ -240,16 +244,15 @@ def described(found: Comparison, settings: Settings) -> dict[str, Any]:
 
 
 def write(found: Comparison, settings: Settings, out: Path) -> dict[str, Any]:
-    """Write the folder `out`, whole or not at all; returns what its compare.json holds.
-
-    Plots are there if matplotlib is.
-    """
+    """Write the folder `out`, whole or not at all; returns what its compare.json holds."""
     made = described(found, settings)
     with whole_directory(out, MARK) as part:
         (part / "compare.csv").write_text(_csv(found.rows))
         (part / MARK).write_text(json.dumps(made, indent=1) + "\n")
         pictures = _plots(found.rows, made, part)
-        (part / "report.md").write_text(_report(found, settings, made, pictures))
+        text = _report(found, settings, made, list(pictures))
+        (part / "report.md").write_text(text)
+        (part / "report.html").write_text(_page(text, pictures), encoding="utf-8")
     return made
 
 
@@ -287,17 +290,26 @@ def _report(found: Comparison, settings: Settings, made: Mapping[str, Any],
         toggled_by=", ".join(sorted({row.toggled_by for row in found.rows if row.toggled_by})))
 
 
-def _plots(rows: Sequence[Row], made: Mapping[str, Any], folder: Path) -> list[str]:
-    """Plots as SVG and PNG in `folder`; the names of the SVG files.  None without matplotlib."""
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        return []
+def _page(text: str, pictures: Mapping[str, Markup]) -> str:
+    """The report `text`, in Markdown, as an HTML page, its pictures in front."""
+    for name in pictures:
+        text = text.replace(f"![{name}]({name})\n", "")
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    body = body.replace("<table>", '<div class="scroll" tabindex="0" role="region" '
+                        'aria-label="Table"><table>').replace("</table>", "</table></div>")
+    title, _, body = body.partition("</h1>")
+    return render("compare.html.j2", theme=charts.THEME, version=__version__,
+                  title=Markup(title.removeprefix("<h1>")), body=Markup(body),
+                  pictures=list(pictures.values()))
+
+
+def _plots(rows: Sequence[Row], made: Mapping[str, Any], folder: Path) -> dict[str, Markup]:
+    """Plots as SVG and PNG in `folder`; by the names of the SVG files, the same for a page."""
     from matplotlib.figure import Figure
 
-    drawn = []
-    with matplotlib.rc_context({"svg.hashsalt": "n2uq-hw", "font.size": 8}):
-        for name, figure in (
+    drawn = {}
+    with charts.style("n2uq-hw"):
+        for name, figure, label in (
                 *_bars(rows, Figure),
                 *_curves(made["imagenet"], "imagenet", "top1", PUBLISHED, Figure),
                 *(curve for net, group in _by(made["trained"], lambda row: row["net"]).items()
@@ -306,12 +318,15 @@ def _plots(rows: Sequence[Row], made: Mapping[str, Any], folder: Path) -> list[s
             for suffix in ("svg", "png"):
                 figure.savefig(folder / f"{name}.{suffix}", dpi=150,
                                metadata={"Date": None} if suffix == "svg" else None)
-            drawn.append(f"{name}.svg")
+            drawn[f"{name}.svg"] = charts.inline(figure, name, label)
     return drawn
 
 
-def _bars(rows: Sequence[Row], figure_type: Any) -> Iterator[tuple[str, Any]]:
-    """Per family, the least size of each method: a panel per number of lanes, a bar per bits."""
+def _bars(rows: Sequence[Row], figure_type: Any) -> Iterator[tuple[str, Any, str]]:
+    """Per family, the least size of each method: a panel per number of lanes, a bar per bits.
+
+    Name, figure, and what it shows as text.
+    """
     for (family, dsp), group in _by(rows, lambda row: (row.family, row.dsp_blocks)).items():
         lanes = sorted({row.lanes for row in group})
         methods = list(dict.fromkeys(row.method for row in group))
@@ -319,14 +334,17 @@ def _bars(rows: Sequence[Row], figure_type: Any) -> Iterator[tuple[str, Any]]:
         figure = figure_type(figsize=(3.2 + 2.6 * len(lanes), 1.2 + 0.2 * len(methods) * len(bits)),
                              layout="constrained")
         panels = figure.subplots(1, len(lanes), sharey=True, squeeze=False)[0]
+        label = []
         for panel, width in zip(panels, lanes, strict=True):
             for place, each in enumerate(bits):
                 best = [_best(row for row in group if (row.lanes, row.act_bits, row.method)
                               == (width, each, method)) for method in methods]
                 sizes = [0 if row is None else size(row) for row in best]
+                label += [f"{method}, {each} bits, {width} lanes: {n:,}"
+                          for method, n in zip(methods, sizes, strict=True) if n]
                 at = [k + (place + 0.5) * 0.8 / len(bits) - 0.4 for k in range(len(methods))]
-                bars = panel.barh(at, sizes, height=0.8 / len(bits), edgecolor="black",
-                                  color=str(0.95 - 0.3 * place / len(bits)),
+                bars = panel.barh(at, sizes, height=0.8 / len(bits), edgecolor=charts.color("ink"),
+                                  color=charts.color(TINTS[place % len(TINTS)]),
                                   hatch=HATCHES[place % len(HATCHES)], label=f"{each} bits")
                 panel.bar_label(bars, [f"{n:,}" if n else "–" for n in sizes], padding=2)
             panel.set(title=f"{width} lanes",
@@ -334,17 +352,18 @@ def _bars(rows: Sequence[Row], figure_type: Any) -> Iterator[tuple[str, Any]]:
             panel.margins(x=0.2)
         panels[0].set(yticks=range(len(methods)), yticklabels=methods)
         panels[0].invert_yaxis()
-        figure.suptitle(f"{family}{', DSP blocks' * dsp}: best form of each method")
+        title = f"{family}{', DSP blocks' * dsp}: best form of each method"
+        figure.suptitle(title)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center",
                       ncols=len(bits), frameon=False)
-        yield f"size_{family}{'_dsp' * dsp}", figure
+        yield f"size_{family}{'_dsp' * dsp}", figure, f"{title}: {'; '.join(label)}"
 
 
 def _curves(accuracy: Sequence[Mapping[str, Any]], name: str, key: str, title: str,
-            figure_type: Any) -> Iterator[tuple[str, Any]]:
+            figure_type: Any) -> Iterator[tuple[str, Any, str]]:
     """Per family, accuracy `key` over size: a line with a marker of its own per method.
 
-    Bars show one standard deviation where rows have it.
+    Bars show one standard deviation where rows have it.  Name, figure, and what it shows as text.
     """
     for (family, dsp), group in _by(accuracy, lambda row: (row["family"], row["dsp_blocks"])
                                     ).items():
@@ -367,4 +386,6 @@ def _curves(accuracy: Sequence[Mapping[str, Any]], name: str, key: str, title: s
         for axis in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
             axis("{x:,.0f}")
         panel.legend(frameon=False)
-        yield f"{name}_{family}{'_dsp' * dsp}", figure
+        yield f"{name}_{family}{'_dsp' * dsp}", figure, f"{title} over size on {family}: " + (
+            "; ".join(f"{row['method']}, {row['bits']} bits: {row['size']:,}, {row[key]:.2f}"
+                      for row in group))

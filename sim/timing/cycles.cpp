@@ -67,6 +67,8 @@ struct Simulation : State {
     int64_t *log, *images;
     const int64_t *due = nullptr;  // by when the beats in log must have moved, if at all
     int64_t work = 0;              // evaluations of units
+    int64_t *over = nullptr, span = 0;  // what units spent in each `span` cycles, if asked for
+    int32_t spans = 0;
     int32_t image_count;
     bool dense, late = false;
 
@@ -180,6 +182,12 @@ struct Simulation : State {
     void account(Unit &u) {
         const int64_t n = now - u.since;
         u.spent[u.mode] += n;
+        for (int64_t at = u.since; over && at < now;) {
+            const int64_t k = std::min<int64_t>(at / span, spans - 1);
+            const int64_t end = k == spans - 1 ? now : std::min(now, (k + 1) * span);
+            over[((&u - units.data()) * spans + k) * 4 + u.mode] += end - at;
+            at = end;
+        }
         if (u.giving) {
             if (u.kind >= SOURCE && u.end.log >= 0)
                 for (int64_t k = 0; k < n && u.given + k < u.end.count; k++) {
@@ -684,14 +692,19 @@ int64_t report(const State &end, bool whole, int64_t *spent, int32_t *high, int6
 // spent: [count][4], cycles in each Mode.
 // high: [count], the most beats in a FIFO, one that comes as another leaves counted too.
 // moved: [count], beats that left.
+// over: [count][spans][4], cycles in each Mode in each `span` cycles, the rest in the last; or null.
 // Returns the cycles until every sink has its beats; -1 - cycles if nothing moves any more or
 // `limit` is reached.
 extern "C" int64_t n2uq_cycles(
     int32_t count, const int32_t *rows, int32_t streams, const uint8_t *const *stalls,
     const int64_t *lengths, int64_t *log, int32_t image_count, int64_t *images, int64_t limit,
-    int64_t *spent, int32_t *high, int64_t *moved, int32_t dense) {
+    int64_t *spent, int32_t *high, int64_t *moved, int32_t dense, int64_t *over, int64_t span,
+    int32_t spans) {
     Simulation s;
     set_up(s, count, rows, streams, stalls, lengths, log, image_count, images, dense);
+    s.over = over;
+    s.span = span;
+    s.spans = spans;
     const bool whole = s.run(limit) == DONE;
     s.settle();
     return report(s, whole, spent, high, moved);

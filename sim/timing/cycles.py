@@ -14,7 +14,7 @@ import hashlib
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cache, singledispatch
 from pathlib import Path
@@ -218,6 +218,7 @@ class Trace:
         for one; else "idle", as a source after its last beat.
     high: the most beats in a Fifo at a time, one that came as another left counted too, by its
         name: with that depth it never refused one.
+    over: int64 [spans, 4], `spent` span by span, by the unit's name; empty if not asked for.
     """
 
     cycles: int
@@ -225,6 +226,7 @@ class Trace:
     images: dict[str, np.ndarray]
     spent: dict[str, np.ndarray]
     high: dict[str, int]
+    over: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Circuit:
@@ -275,7 +277,7 @@ class Circuit:
         return self._ends[end]
 
     def run(self, patterns: dict[str, np.ndarray] | None = None, *, images: int,
-            dense: bool = False, limit: int = LIMIT) -> Trace:
+            dense: bool = False, limit: int = LIMIT, span: int = 1, spans: int = 0) -> Trace:
         """Clock the circuit until all sinks have their images.
 
         Parameters
@@ -284,13 +286,17 @@ class Circuit:
         images: how many of them to watch.
         dense: evaluate every unit in every cycle; the result is the same, and late.
         limit: cycles after which the run has failed.
+        span, spans: watch what units spend in each of so many spans of `span` cycles; the last
+            has the rest.
 
         Raises N2uqError, naming the sinks and how far they came, if nothing moves any more.
         """
         tables = _Tables(self._rows, self._names, self._ends, patterns or {}, images)
-        return tables.trace(lambda *results: _library().n2uq_cycles(
+        over = np.zeros((tables.count, spans, len(MODES)), np.int64)
+        trace = tables.trace(lambda *results: _library().n2uq_cycles(
             *tables.circuit(self._streams), _at(tables.log), images, _at(tables.images), limit,
-            *results, dense))
+            *results, dense, _at(over) if spans else None, span, spans))
+        return replace(trace, over=dict(zip(self._names, over, strict=True)) if spans else {})
 
     def trials(self, fifos: dict[str, bool], images: int) -> Trials:
         """A run with room for any number of beats in `fifos`, to try others from.
@@ -451,7 +457,7 @@ def _entry(path: Path) -> ctypes.CDLL:
     pointer, i32, i64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
     circuit, results = [i32, pointer, i32, pointer, pointer], [pointer] * 3
     functions: Sequence[tuple[str, Any, list[Any]]] = (
-        ("cycles", i64, [*circuit, pointer, i32, pointer, i64, *results, i32]),
+        ("cycles", i64, [*circuit, pointer, i32, pointer, i64, *results, i32, pointer, i64, i32]),
         ("search", pointer, [*circuit, pointer, i64, i32, pointer, i64]),
         ("attempt", i32, [pointer, i32, pointer, pointer]), ("keep", None, [pointer]),
         ("kept", i64, [pointer, *results]), ("work", i64, [pointer]), ("close", None, [pointer]))

@@ -98,6 +98,10 @@ class Forecast:
         """JSON-ready."""
         return {key: value for key, value in self.__dict__.items() if key != "trace"}
 
+    def over_time(self) -> dict[str, np.ndarray]:
+        """Cycles of each unit in each of MODES, int64 [spans, 4], of a forecast with `spans`."""
+        return {row["name"]: self.trace.over[_stage(row, self.trace)] for row in self.layers}
+
 
 def cycles_per_image(ends: np.ndarray, start: int) -> float:
     """Between the last beats of successive images, at `ends`, over the second half of them.
@@ -117,13 +121,14 @@ def mac_utilization(graph: Graph, folding: Folding, per_image: float) -> dict[st
 
 
 def forecast(graph: Graph, folding: Folding, *, images: int = 4, source: np.ndarray = ALWAYS,
-             sink: np.ndarray = ALWAYS, trace: Trace | None = None) -> Forecast:
+             sink: np.ndarray = ALWAYS, trace: Trace | None = None, spans: int = 0) -> Forecast:
     """Run so many images through the model of what `emit` makes of `graph` and `folding`.
 
     Parameters
     ----------
     source, sink: their patterns, see `Circuit`; a recorded one from `harness.stall_pattern`.
     trace: of that run, where it is at hand.
+    spans: watch the units in so many spans of time of one length, see `Forecast.over_time`.
     """
     if images < 1:
         raise N2uqError(f"images must be at least 1, not {images}")
@@ -131,13 +136,16 @@ def forecast(graph: Graph, folding: Folding, *, images: int = 4, source: np.ndar
     hardware, folds = hardware_graph(graph, folding)
     made = circuit(hardware, folds, images)
     per_image = made.beats("o") // images
-    trace = trace or made.run({"i": source, "o": sink}, images=images)
-    start, ends = int(trace.ends["i"][0]), trace.ends["o"][per_image - 1::per_image]
-    rate = cycles_per_image(ends, start)
+    ends = {"i": source, "o": sink}
+    trace = trace or made.run(ends, images=images)
+    if spans:
+        trace = made.run(ends, images=images, span=-(-trace.cycles // spans), spans=spans)
+    start, last = int(trace.ends["i"][0]), trace.ends["o"][per_image - 1::per_image]
+    rate = cycles_per_image(last, start)
     rows = _rows(graph, folding, hardware, trace, rate)
     return Forecast(
         graph.name, images, trace.cycles, int(trace.ends["o"][0]) - start + 1,
-        int(ends[0]) - start + 1, rate,
+        int(last[0]) - start + 1, rate,
         max(mac_utilization(graph, folding, rate).values(), default=0.0),
         _bottleneck(rows, {"source": (made.beats("i") // images, source),
                            "sink": (per_image, sink)}, rate), rows, trace)
@@ -160,6 +168,11 @@ def _unit(name: str, trace: Trace) -> str:
     """Of the stages of a unit, the one that works most."""
     stages = (it for it in (f"{name}.0", name) if it in trace.spent)
     return max(stages, key=lambda it: int(trace.spent[it][0]))
+
+
+def _stage(row: dict[str, Any], trace: Trace) -> str:
+    """The name in `trace` of the unit of a row."""
+    return "i" if row["kind"] == "Input" else _unit(row["name"], trace)
 
 
 def _units(graph: Graph, trace: Trace) -> dict[str, str]:
@@ -208,38 +221,40 @@ def _rows(graph: Graph, folding: Folding, hardware: Graph, trace: Trace, rate: f
 
 def plot(found: Forecast, path: Path) -> None:
     """Draw the pipeline over time and what each unit's cycles went into; SVG or PNG by suffix."""
+    from n2uq_hw import charts
+
     if path.suffix not in (".svg", ".png"):
         raise N2uqError(f"{path}: a plot must be an .svg or .png file")
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        raise N2uqError("matplotlib: needed for --plot, and not installed "
-                        "(pip install 'n2uq-hw[plot]')") from None
-    from matplotlib.figure import Figure
-
-    rows, y = found.layers, np.arange(len(found.layers))
-    with matplotlib.rc_context({"svg.hashsalt": found.name, "font.size": 8}):
-        figure = Figure(figsize=(13, 2 + 0.16 * len(rows)), layout="constrained")
-        time, spent = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-        for k, row in enumerate(rows):
-            times = found.trace.images["i" if row["kind"] == "Input" else row["name"]]
-            for image, (first, last) in enumerate(times):
-                if last >= 0:
-                    time.barh(k, last - first + 1, left=first, height=0.8,
-                              color=f"C{image % 10}")
-        time.set(xlabel="cycle: from the first beat of an image to its last, a color per image",
-                 yticks=y, yticklabels=[row["name"] for row in rows],
-                 title=f"{found.name}: {found.cycles_per_image:,.2f} cycles per image")
-        left = np.zeros(len(rows))
-        for mode, color in zip(MODES, ("C2", "0.8", "C3", "0.93"), strict=True):
-            values = np.array([row[mode] for row in rows]) / found.cycles
-            spent.barh(y, values, left=left, height=0.8, color=color, label=mode)
-            left += values
-        spent.set(xlabel="share of all cycles", xlim=(0, 1))
-        spent.set_title(f"bottleneck: {found.bottleneck}", loc="left")
-        spent.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(MODES), frameon=False)
-        time.invert_yaxis()
+    with charts.style(found.name):
+        figure = drawn(found)
         try:
             figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
         except OSError as error:
             raise N2uqError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def drawn(found: Forecast) -> Any:
+    """The Figure of `plot`."""
+    from matplotlib.figure import Figure
+
+    rows, y = found.layers, np.arange(len(found.layers))
+    figure = Figure(figsize=(13, 2 + 0.16 * len(rows)), layout="constrained")
+    time, spent = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    for k, row in enumerate(rows):
+        times = found.trace.images["i" if row["kind"] == "Input" else row["name"]]
+        for image, (first, last) in enumerate(times):
+            if last >= 0:
+                time.barh(k, last - first + 1, left=first, height=0.8, color=f"C{image % 10}")
+    time.set(xlabel="cycle: from the first beat of an image to its last, a color per image",
+             yticks=y, yticklabels=[row["name"] for row in rows],
+             title=f"{found.name}: {found.cycles_per_image:,.2f} cycles per image")
+    left = np.zeros(len(rows))
+    for mode, color in zip(MODES, ("C2", "0.8", "C3", "0.93"), strict=True):
+        values = np.array([row[mode] for row in rows]) / found.cycles
+        spent.barh(y, values, left=left, height=0.8, color=color, label=mode)
+        left += values
+    spent.set(xlabel="share of all cycles", xlim=(0, 1), title=f"bottleneck: {found.bottleneck}")
+    figure.legend(*spent.get_legend_handles_labels(), loc="outside lower right",
+                  ncols=len(MODES), frameon=False)
+    time.invert_yaxis()
+    return figure

@@ -534,11 +534,18 @@ def test_builds_are_repeatable_and_readable(run: Cli, net: Net, tmp_path: Path) 
     assert (code, err) == (0, "") and f"small in {strange}\n" in out
     strict(run("build", "small.safetensors", "--out", "two", "--json")[1])
     files = {name for name in names(tmp_path / "two") if (tmp_path / "two" / name).is_file()}
-    assert len(files) == 8
+    assert len(files) == 9 and "report.html" in files
     for name in files:
         one, two = tmp_path / strange / name, tmp_path / "two" / name
         assert one.read_bytes() == two.read_bytes()
         assert one.stat().st_mode & 0o777 == (tmp_path / "small.safetensors").stat().st_mode & 0o777
+
+
+def test_reports_show_what_was_simulated(run: Cli, made: Path) -> None:
+    code, out, err = run("report", made / "b")
+    assert (code, out, err) == (0, f"{made / 'b' / 'report.html'}\n", "")
+    text = Path(out.strip()).read_text(encoding="utf-8")
+    assert "✔ Bit-exact on" in text and "Cycles measured are the cycles predicted." in text
 
 
 def test_unrolled(run: Cli, net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

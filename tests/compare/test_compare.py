@@ -289,6 +289,22 @@ def test_a_report_names_winners_and_losses(tmp_path: Path) -> None:
     assert "| uniform b | 80 at 100 |" in text and "| failed |" not in text
 
 
+def test_the_page_holds_the_report_and_its_pictures(tmp_path: Path) -> None:
+    rows = [*ROWS, replace(ROWS[0], design="<b> & co", method="<i>")]
+    report.write(Comparison(rows, {}, [], [], False), SMALL, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    lines = (tmp_path / "out" / "report.md").read_text().splitlines()
+    for line in lines:
+        if line.startswith("| written |"):
+            cells = line.strip("| ").split(" | ")
+            assert "".join(f"<td>{cell}</td>\n" for cell in cells) in page
+    pictures = [path.stem for path in (tmp_path / "out").glob("*.svg")]
+    assert pictures and page.count("<svg") == len(pictures) == page.count("<figure>")
+    assert "&lt;b&gt; &amp; co" in page and "<b>" not in page and "<i>" not in page
+    assert "uniform b" in page and "N2UQ, 2 bits, 8 lanes: 80" in page
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page) and '<html lang="en">' in page
+
+
 def test_published_accuracy_stands_beside_its_own_design() -> None:
     rows = [replace(row(name, luts, method=method), weight_bits=3, act_bits=3)
             for name, luts, method in (("uniform x", 50, "N2UQ"), ("lq", 70, "LQ-Nets"),
@@ -387,7 +403,7 @@ def test_a_second_run_runs_no_tool_and_gives_the_same_bytes(
     found = measure(settings, cache)
     report.write(found, settings, tmp_path / "b")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert {"compare.csv", "compare.json", "report.md"} <= set(names)
+    assert {"compare.csv", "compare.json", "report.html", "report.md"} <= set(names)
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     rows = list(csv.DictReader((tmp_path / "a" / "compare.csv").open()))

@@ -30,7 +30,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from units import Bench, case, edge_of
 
-from n2uq_hw import nets
+from n2uq_hw import charts, nets
 from n2uq_hw.builds.emit import load_build
 from n2uq_hw.builds.verify import verify
 from n2uq_hw.errors import N2uqError
@@ -67,7 +67,7 @@ from n2uq_hw.plan.choice import choose, unrolled
 from n2uq_hw.sim.rtl.runner import Run, stall_pattern
 from n2uq_hw.sim.timing.cycles import ALWAYS, MODES, Circuit, Trace, circuit, timing
 from n2uq_hw.sim.timing.fifos import size_fifos
-from n2uq_hw.sim.timing.forecast import forecast, pattern, plot, stalled
+from n2uq_hw.sim.timing.forecast import drawn, forecast, pattern, plot, stalled
 
 # Shares of stalled cycles of sources and sinks.
 STALLS = [(0, 0), (0.6, 0), (0, 0.6), (0.3, 0.4), (0.9, 0.1), (0.05, 0.9)]
@@ -477,7 +477,6 @@ def test_stalls_are_those_of_the_simulation(built: Path, images: np.ndarray, see
 
 @pytest.mark.parametrize("suffix", ["svg", "png"])
 def test_plots(suffix: str, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     graph, texts = small(), []
     for k in range(2):
         plot(forecast(graph, choose(graph)), path := tmp_path / f"{k}.{suffix}")
@@ -487,6 +486,43 @@ def test_plots(suffix: str, tmp_path: Path) -> None:
         assert all(name.encode() in texts[0] for name in ("fc1", "cycles per image", "starved"))
     with pytest.raises(N2uqError, match=r"must be an \.svg or \.png file"):
         plot(forecast(graph, choose(graph)), tmp_path / "plot.pdf")
+
+
+@pytest.mark.parametrize("name", ["short", "a_network_with_a_name_of_quite_some_letters" * 3])
+def test_nothing_of_a_plot_lies_on_its_titles(name: str) -> None:
+    found = replace(forecast(graph := small(), choose(graph)), name=name, bottleneck=name)
+    with charts.style(name):
+        figure = drawn(found)
+        figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    for panel in figure.axes:
+        assert not panel.title.get_window_extent().overlaps(box)
+        assert not panel.xaxis.label.get_window_extent().overlaps(box)
+
+
+def test_spans_of_time_add_up(built: Path) -> None:
+    build = load_build(built)
+    whole = forecast(build.graph, build.folding)
+    for spans in (1, 7, 10**5):  # one, some, more than there are cycles
+        found = forecast(build.graph, build.folding, spans=spans)
+        assert found.as_dict() == whole.as_dict()
+        length = -(-whole.cycles // spans)
+        for row in found.layers:
+            over = found.over_time()[row["name"]]
+            assert over.sum(axis=0).tolist() == [row[mode] for mode in MODES]
+            lengths = over.sum(axis=1)
+            full, rest = divmod(whole.cycles, length)
+            assert lengths[:full].tolist() == [length] * full and lengths[full:].sum() == rest
+
+
+def test_spans_are_where_they_say() -> None:
+    """Sixteen pixels enter one after the other, so the rest of the time is behind them."""
+    graph = Graph("g", (Input("input", shape=(4, 4, 1)), Scale("scale", ("input",))))
+    found = forecast(graph, choose(graph), images=1, spans=2)
+    busy = found.over_time()["input"][:, MODES.index("busy")]
+    cycles = -(-found.cycles // 2)
+    assert busy.tolist() == [cycles, 16 - cycles]
 
 
 def test_the_command_line(tmp_path: Path) -> None:
