@@ -5,6 +5,7 @@ Results go to standard output, all else (progress, notes, faults) to standard er
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import os
@@ -50,6 +51,8 @@ app = typer.Typer(
 VECTORS = 64         # test vectors that a build keeps
 DEMO_CYCLES = 2304   # per image: a small design, which Yosys maps in half a minute
 UNLIMITED = 10_000  # columns, where no terminal bounds them
+NEAREST = {"×": "x", "–": "-", "µ": "u", "·": ".", "σ": "sigma", "α": "alpha", "→": "->",
+           "…": "...", "✔": "ok"}
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 NetName = Annotated[str, typer.Argument(metavar="NET", help="A shipped net's name, or a net file.")]
@@ -1005,6 +1008,16 @@ def _run() -> int:
     return 2
 
 
+def _nearest(error: UnicodeError) -> tuple[str, int]:
+    """What a terminal shows that lacks a character: the nearest in ASCII, or its escape."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(NEAREST.get(c) or ascii(c)[1:-1]
+                   for c in error.object[error.start:error.end]), error.end
+
+
+codecs.register_error("nearest", _nearest)
+
+
 def main() -> None:
     """Run the command line.
 
@@ -1012,7 +1025,7 @@ def main() -> None:
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="nearest")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # such as for gateware that an error left unused
     with _stoppable():

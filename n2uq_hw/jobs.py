@@ -62,7 +62,7 @@ def run_jobs(jobs: Sequence[Job], cache: Path, *, workers: int, limit: float,
         cache.mkdir(parents=True, exist_ok=True)
         for k, job in enumerate(jobs):
             if job.key and (cache / f"{job.key}.json").is_file():
-                results[k] = json.loads((cache / f"{job.key}.json").read_text())
+                results[k] = json.loads((cache / f"{job.key}.json").read_text(encoding="utf-8"))
     except OSError as error:
         raise N2uqError(f"{error.filename or cache}: {error.strerror}") from None
     waiting = [k for k in range(len(jobs)) if k not in results]
@@ -158,7 +158,7 @@ def _work(pipe: connection.Connection, job: Job, cache: Path) -> None:
         text = json.dumps(job.call(*job.args))
         result = json.loads(text)  # as it will be read
         if job.key:
-            part.write_text(text)
+            part.write_text(text, encoding="utf-8")
             part.replace(cache / f"{job.key}.json")
     except Exception as error:  # of a user's class, for instance: any
         text = " ".join(str(error).split())

@@ -14,6 +14,7 @@ import numpy as np
 from .. import nets
 from ..data import channels_last, images_for
 from ..errors import N2uqError
+from ..files import write_file
 from ..ir import Graph, golden
 from ..lowering.formats import Formats
 from ..lowering.lower import Ranges, lower
@@ -141,7 +142,7 @@ def topology(net: Net) -> str:
 def shipped_table() -> dict[str, dict[str, Any]]:
     """A row per shipped net: its size, and the accuracies that `measure_shipped` last found."""
     try:
-        measured = json.loads(nets.ACCURACY.read_text())
+        measured = json.loads(nets.ACCURACY.read_text(encoding="utf-8"))
     except FileNotFoundError:
         measured = {}
     rows = {}
@@ -184,7 +185,4 @@ def measure_shipped(source: Path | None, progress: Progress | None = None) -> No
             "rtl": verdict.accuracy, "rtl_images": verdict.images,
             "mismatches": verdict.mismatches}
         kept = {name: row for name, row in rows.items() if row}
-        try:
-            nets.ACCURACY.write_text(json.dumps(kept, indent=1) + "\n")
-        except OSError as error:
-            raise N2uqError(f"{nets.ACCURACY}: cannot be written: {error.strerror}") from None
+        write_file(nets.ACCURACY, json.dumps(kept, indent=1) + "\n")

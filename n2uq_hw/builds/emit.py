@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +16,7 @@ from safetensors.numpy import load_file, save
 from .. import __version__
 from ..data import channels_last, from_arrays, images_for
 from ..errors import N2uqError
+from ..files import changed_files, readable, whole_directory, write_file
 from ..hw.accelerator import WRAPPER, Accelerator, module_name
 from ..hw.library import Library
 from ..hw.memory import hex_rows
@@ -32,7 +29,7 @@ from ..templates import render
 from ..tools import rtlil_to_verilog
 
 __all__ = ["Build", "Port", "accelerator_verilog", "emit", "library_verilog", "load_build", "port",
-           "ports", "report", "whole_directory"]
+           "ports", "report"]
 
 
 @dataclass(frozen=True)
@@ -113,35 +110,6 @@ def report(graph: Graph, folding: Folding) -> dict[str, Any]:
             "slowest": max(rows, key=lambda row: row["cycles"])["name"]}
 
 
-@contextmanager
-def whole_directory(out: Path, mark: str = "manifest.json") -> Iterator[Path]:
-    """A temporary folder that becomes `out` when the block ends well, and vanishes when not.
-
-    An `out` that exists is replaced if it is empty or holds the file `mark`, else refused.
-    """
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / mark).is_file())):
-        raise N2uqError(f"{out}: must be new, empty or an earlier build, and is not")
-    file = next((folder for folder in out.parents if folder.is_file()), None)
-    if file is not None:
-        raise N2uqError(f"{file}: must be a folder, to hold {out}, and is a file")
-    part = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        part.chmod(0o755)
-        yield part
-        if out.exists():
-            shutil.rmtree(out)
-        part.replace(out)
-    except OSError as error:
-        raise N2uqError(f"{out}: cannot be written: {error.strerror or error}") from None
-    except N2uqError as error:
-        raise N2uqError(str(error).replace(str(part), str(out))) from None
-    finally:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
-
-
 def emit(graph: Graph, folding: Folding, out: Path, images: np.ndarray, labels: np.ndarray | None,
          progress: Callable[[str], None] = lambda stage: None) -> dict[str, Any]:
     """Write the build directory `out`, whole or not at all; returns the report.
@@ -165,23 +133,18 @@ def emit(graph: Graph, folding: Folding, out: Path, images: np.ndarray, labels: 
     described = report(graph, folding) | {
         "memories": [name for name in texts if name.endswith(".hex")]}
     progress("files")
-    with whole_directory(out) as part:
+    tools = {name: version(name) for name in ("amaranth", "pyosys")}
+    with whole_directory(out, **{"n2uq-hw": __version__}, name=graph.name, tools=tools) as part:
         (part / "rtl").mkdir()
         for name, text in texts.items():
-            (part / "rtl" / name).write_text(text)
+            write_file(part / "rtl" / name, text)
         graph.save(part / "graph.safetensors")
         save_folding(folding, graph, part / "folding.yaml")
         # safetensors' own file writer makes files that only their owner can read.
-        (part / "vectors.safetensors").write_bytes(
-            save({k: np.ascontiguousarray(v) for k, v in vectors.items()}))
-        (part / "report.json").write_text(json.dumps(described, indent=1) + "\n")
-        (part / "report.md").write_text(render("report.md.j2", **described))
-        files = sorted(p for p in part.rglob("*") if p.is_file())
-        (part / "manifest.json").write_text(json.dumps(
-            {"n2uq-hw": __version__, "name": graph.name,
-             "tools": {name: version(name) for name in ("amaranth", "pyosys")},
-             "sha256": {str(p.relative_to(part)): hashlib.sha256(p.read_bytes()).hexdigest()
-                        for p in files}}, indent=1) + "\n")
+        write_file(part / "vectors.safetensors",
+                   save({k: np.ascontiguousarray(v) for k, v in vectors.items()}))
+        write_file(part / "report.json", json.dumps(described, indent=1) + "\n")
+        write_file(part / "report.md", render("report.md.j2", **described))
     return described
 
 
@@ -218,17 +181,11 @@ class Build:
 
 def load_build(path: Path) -> Build:
     """Read the build directory `path`; raises N2uqError if it is none or not whole."""
+    changed = changed_files(path)
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        changed = tuple(name for name, digest in manifest["sha256"].items()
-                        if hashlib.sha256((path / name).read_bytes()).hexdigest() != digest)
         graph = load_graph(path / "graph.safetensors")
-        vectors = load_file(path / "vectors.safetensors")
-    except FileNotFoundError as error:
-        raise N2uqError(f"{path}: must be a build directory, but has no "
-                        f"{Path(error.filename).name}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
-            SafetensorError) as error:
+        vectors = load_file(readable(path / "vectors.safetensors"))
+    except (OSError, SafetensorError) as error:
         raise N2uqError(f"{path}: not a whole build directory: {error}") from None
     from_arrays(path / "vectors.safetensors", vectors)
     # The streams of the Verilog are as wide as its own folding says.

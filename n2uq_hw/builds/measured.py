@@ -12,19 +12,18 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from .. import tools
 from ..errors import N2uqError
+from ..files import write_file
 from ..sim.timing.forecast import forecast, stalled
 from .accuracy import Agreement
 from .emit import Build
 from .synth import Pnr, Synthesis
 from .verify import Verdict
 
-__all__ = ["FILE", "keep_agreement", "keep_costs", "keep_verdict", "load_measured", "verilog_hash",
-           "write_text"]
+__all__ = ["FILE", "keep_agreement", "keep_costs", "keep_verdict", "load_measured", "verilog_hash"]
 
 FILE = "measured.json"
 Results = dict[str, Any]  # verdicts: a list of rows; costs: rows by what they are of; agreement
@@ -34,19 +33,6 @@ def verilog_hash(build: Build) -> str:
     """SHA-256 of the names and contents of the Verilog and its memory files, as they are now."""
     names = [[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in build.verilog]
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file, whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise N2uqError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def load_measured(build: Build) -> Results:
@@ -124,7 +110,7 @@ def _changed(build: Build, of: str) -> Iterator[Results]:
         yield results
         if of != verilog_hash(build):
             return
-        write_text(build.path / FILE, json.dumps(
+        write_file(build.path / FILE, json.dumps(
             {"verilog": of, "results": results, "sha256": _digest(of, results)}, indent=1) + "\n")
     finally:
         os.close(lock)

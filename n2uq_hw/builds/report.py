@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from .. import charts
 from ..data import channels_last
+from ..files import write_file
 from ..hw.accelerator import WRAPPER, module_name
 from ..hw.passes import hardware_graph, lanes_of, unroll
 from ..ir import Fifo, Flatten, Fork, Graph, Threshold, WidthConvert, golden
@@ -25,7 +26,7 @@ from . import pictures
 from .accuracy import classes
 from .diagram import Box, Line, diagram
 from .emit import Build, report
-from .measured import load_measured, verilog_hash, write_text
+from .measured import load_measured, verilog_hash
 from .synth import FAMILIES
 
 __all__ = ["PAGE", "write_report"]
@@ -73,7 +74,7 @@ def write_report(build: Build, images: np.ndarray | None = None,
             cells=_cells_picture(measured, units), quantizers=_quantizers(build, images),
             images=len(images), of_vectors=of_vectors, theme=charts.THEME, changed=build.changed,
             saturation=_saturation(measured))
-    write_text(path := build.path / PAGE, page)
+    write_file(path := build.path / PAGE, page)
     return path
 
 

@@ -198,7 +198,7 @@ def _cached(verilog: Sequence[Path], work: Path, name: str, key: Sequence[object
         digest = hashlib.sha256(json.dumps([names, texts, key]).encode()).hexdigest()
         result = work / f"{name}-{digest[:16]}.json"
         if result.is_file():
-            found: dict[str, Any] = json.loads(result.read_text())
+            found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
             return found
         with tools.scratch() as scratch:
             for path in verilog:
@@ -207,7 +207,7 @@ def _cached(verilog: Sequence[Path], work: Path, name: str, key: Sequence[object
         work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="synth-", dir=work) as folder:
             whole = Path(folder) / result.name
-            whole.write_text(json.dumps(made, indent=1) + "\n")
+            whole.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
             whole.replace(result)
         return made
     except OSError as error:
@@ -236,7 +236,7 @@ def synthesize(verilog: Sequence[Path], top: str, family: str, *, units: Sequenc
 
     def compute(folder: Path) -> dict[str, Any]:
         tools.run_yosys(script, folder)
-        stat = json.loads((folder / "stat.json").read_text())["modules"]
+        stat = json.loads((folder / "stat.json").read_text(encoding="utf-8"))["modules"]
         modules = {name.removeprefix("\\"): row["num_cells_by_type"] for name, row in stat.items()}
         missing = [name for name in units if name not in modules]
         if missing:
@@ -309,7 +309,7 @@ def place_and_route(verilog: Sequence[Path], top: str, family: str, *, seed: int
     def compute(folder: Path) -> dict[str, Any]:
         tools.run_yosys(script, folder)
         tools.run_nextpnr(family, options, folder)
-        report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+        report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         return report
 
     version = tools.versions()[f"yowasp-nextpnr-{family}"]

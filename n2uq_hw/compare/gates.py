@@ -160,6 +160,6 @@ def map_gates(verilog: Sequence[Path], top: str) -> Netlist:
             (folder / path.name).write_bytes(path.read_bytes())
         read = [f"read_verilog -sv {path.name}" for path in verilog if path.suffix != ".hex"]
         tools.run_yosys("\n".join([*read, SCRIPT.format(top=top)]), folder)
-        stat = json.loads((folder / "stat.json").read_text())["modules"][f"\\{top}"]
-        module = json.loads((folder / "gates.json").read_text())["modules"][top]
+        stat = json.loads((folder / "stat.json").read_text(encoding="utf-8"))["modules"][f"\\{top}"]
+        module = json.loads((folder / "gates.json").read_text(encoding="utf-8"))["modules"][top]
     return Netlist(module, int(stat["estimated_num_transistors"]))

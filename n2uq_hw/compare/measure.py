@@ -237,7 +237,7 @@ def _make(subject: Subject, codes: Codes | None, folder: Path) -> dict[str, Any]
             whole = Path(part) / "whole"
             whole.mkdir()
             for name, text in texts.items():
-                (whole / name).write_text(text)
+                (whole / name).write_text(text, encoding="utf-8")
             if not path.exists():
                 whole.replace(path)
     return {"verilog": path.name, "digest": digest,
@@ -257,7 +257,7 @@ def _synthesize(members: Sequence[Module], family: str, dsp: bool, work: Path) -
     text = (f"module together (input clk, input [{inputs - 1}:0] given, "
             f"output [{outputs - 1}:0] made);\n{''.join(pins)}endmodule\n")
     with tools.scratch() as scratch:
-        (scratch / "together.v").write_text(text)
+        (scratch / "together.v").write_text(text, encoding="utf-8")
         found = synth.synthesize(
             [*(file for folder, _, _ in members for file in sorted(folder.iterdir())),
              scratch / "together.v"], "together", family, dsp=dsp, work=work,
@@ -272,7 +272,7 @@ def _route(members: Sequence[Module], family: str, dsp: bool, seed: int, work: P
     files = sorted(folder.iterdir())
     with tools.scratch() as scratch:
         if family == "ice40":  # where each port would take a pad
-            (scratch / "pads.v").write_text(_few_pads(top, ports))
+            (scratch / "pads.v").write_text(_few_pads(top, ports), encoding="utf-8")
             files, top = [*files, scratch / "pads.v"], "few_pads"
         found = synth.place_and_route(files, top, family, dsp=dsp, seed=seed, work=work)
     return {"fmax_mhz": round(found.fmax_mhz, 2), "device": found.device}

@@ -14,8 +14,8 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from .. import __version__, charts
-from ..builds.emit import whole_directory
 from ..builds.synth import FAMILIES
+from ..files import whole_directory
 from ..templates import render
 from ..train.study import LEARNED, STUDIES, Study, load_rows, studies, summaries
 from .gates import STREAMS
@@ -150,7 +150,7 @@ def _accuracy(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """
     if rows[0].level not in ("lane", "mvu"):
         return []
-    table = json.loads(LITERATURE.read_text())["imagenet"]
+    table = json.loads(LITERATURE.read_text(encoding="utf-8"))["imagenet"]
     widest = max(row.lanes for row in rows)
     found = []
     for point, group in _points(row for row in rows if row.lanes == widest).items():
@@ -195,7 +195,7 @@ def _of_study(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _references(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Figures that were known before, beside the measured ones of the same designs."""
-    known = json.loads(LITERATURE.read_text())["reference_points"]
+    known = json.loads(LITERATURE.read_text(encoding="utf-8"))["reference_points"]
     found = []
     for title, entry in known["designs"].items():
         for bits, luts in zip(known["bits"], entry["luts"], strict=True):
@@ -246,12 +246,12 @@ def described(found: Comparison, settings: Settings) -> dict[str, Any]:
 def write(found: Comparison, settings: Settings, out: Path) -> dict[str, Any]:
     """Write the folder `out`, whole or not at all; returns what its compare.json holds."""
     made = described(found, settings)
-    with whole_directory(out, MARK) as part:
-        (part / "compare.csv").write_text(_csv(found.rows))
-        (part / MARK).write_text(json.dumps(made, indent=1) + "\n")
+    with whole_directory(out, **{"n2uq-hw": __version__}) as part:
+        (part / "compare.csv").write_text(_csv(found.rows), encoding="utf-8")
+        (part / MARK).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
         pictures = _plots(found.rows, made, part)
         text = _report(found, settings, made, list(pictures))
-        (part / "report.md").write_text(text)
+        (part / "report.md").write_text(text, encoding="utf-8")
         (part / "report.html").write_text(_page(text, pictures), encoding="utf-8")
     return made
 
@@ -259,7 +259,7 @@ def write(found: Comparison, settings: Settings, out: Path) -> dict[str, Any]:
 def _report(found: Comparison, settings: Settings, made: Mapping[str, Any],
             pictures: Sequence[str]) -> str:
     """report.md."""
-    literature = json.loads(LITERATURE.read_text())
+    literature = json.loads(LITERATURE.read_text(encoding="utf-8"))
     tables: dict[str, dict[str, dict[int, Row]]] = {}
     notes: dict[str, list[str]] = {}
     for row in found.rows:

@@ -295,7 +295,7 @@ class Streamed(Subject):
                 for name, (edge, lanes, values) in beats.items()}
         runs = []
         with tools.scratch() as folder:
-            (folder / "loaded.v").write_text(_loaded(self.whole, ports))
+            (folder / "loaded.v").write_text(_loaded(self.whole, ports), encoding="utf-8")
             dut = Dut(graph.name, "loaded", (Source(
                 "i__payload", "i__valid", "i__ready", bits["i"].shape[1], bits["i"]),), (Sink(
                     "o__payload", "o__valid", "o__ready", bits["o"].shape[1], len(bits["o"])),))

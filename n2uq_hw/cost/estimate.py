@@ -43,7 +43,7 @@ class Cost(NamedTuple):
 
 @cache
 def _weights() -> Weights:
-    found: Weights = json.loads(WEIGHTS.read_text())
+    found: Weights = json.loads(WEIGHTS.read_text(encoding="utf-8"))
     return found
 
 

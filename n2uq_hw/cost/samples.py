@@ -61,19 +61,19 @@ class Sample:
 
 def load_samples() -> tuple[str, list[Sample]]:
     """Yosys's version and the stored set."""
-    stored = json.loads(STORE.read_text())
+    stored = json.loads(STORE.read_text(encoding="utf-8"))
     return stored["yosys"], [Sample(**row) for row in stored["units"]]
 
 
 def save_samples(yosys: str, samples: Iterable[Sample]) -> None:
     """Write the stored set, a line for each unit."""
     rows = ",\n".join(json.dumps(asdict(sample)) for sample in samples)
-    STORE.write_text(f'{{"yosys": {json.dumps(yosys)}, "units": [\n{rows}\n]}}\n')
+    STORE.write_text(f'{{"yosys": {json.dumps(yosys)}, "units": [\n{rows}\n]}}\n', encoding="utf-8")
 
 
 def save_weights(weights: Weights) -> None:
     """Write what `cost.estimate` reads."""
-    WEIGHTS.write_text(json.dumps(weights, indent=1) + "\n")
+    WEIGHTS.write_text(json.dumps(weights, indent=1) + "\n", encoding="utf-8")
 
 
 def fit(samples: Iterable[Sample]) -> Weights:

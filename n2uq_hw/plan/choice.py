@@ -11,6 +11,7 @@ import yaml
 
 from ..cost.estimate import Cost
 from ..errors import N2uqError
+from ..files import read_text, write_file
 from ..hw.passes import unroll
 from ..ir import Flatten, Graph, MatVec, describe
 from ..ir.folding import (
@@ -170,10 +171,7 @@ def save_folding(folding: Folding, graph: Graph, path: Path) -> None:
     depths = {name: folding[name].depth for name in fifo_names(graph) if name in folding}
     if depths:
         text += yaml.safe_dump({FIFOS: depths}, sort_keys=False)
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise N2uqError(f"{path}: cannot be written: {error.strerror}") from None
+    write_file(path, text)
 
 
 def load_folding(path: Path, graph: Graph) -> Folding:
@@ -182,11 +180,7 @@ def load_folding(path: Path, graph: Graph) -> Folding:
     FIFOs that it does not name have no entry: `sim.sizing` chooses them.
     """
     try:
-        rows: Any = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise N2uqError(f"{path}: no such folding file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise N2uqError(f"{path}: cannot be read: {error}") from None
+        rows: Any = yaml.safe_load(read_text(path))
     except (yaml.YAMLError, RecursionError) as error:
         raise N2uqError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(rows, dict):

@@ -19,6 +19,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from ..errors import N2uqError
+from ..files import read_text, write_file
 from ..hw.designs import Trained
 from ..jobs import Failure, Job, run_jobs
 
@@ -142,9 +143,7 @@ def run(method: str, chosen: Recipe, folder: Path | None = None) -> Row:
 def load_rows(path: Path) -> list[Row]:
     """The rows of a file of results; N2uqError if it is none."""
     try:
-        return list(json.loads(path.read_text())["rows"])
-    except OSError as error:
-        raise N2uqError(f"{path}: cannot be read: {error.strerror}") from None
+        return list(json.loads(read_text(path))["rows"])
     except (ValueError, KeyError, TypeError):
         raise N2uqError(f"{path}: must be a file of results of a study, and is not") from None
 
@@ -169,7 +168,7 @@ def study(asked: Study, path: Path, methods: Sequence[str], *, seeds: Sequence[i
         raise N2uqError(f"{path}: must be a file in a folder that exists")
     if path.exists():
         rows = load_rows(path)
-        if json.loads(path.read_text()).get("recipe") != shared:
+        if json.loads(read_text(path)).get("recipe") != shared:
             raise N2uqError(f"{path}: must hold results of this recipe, not of another")
     wanted = [(method, each, seed) for seed, each, method in product(seeds, asked.bits, methods)
               if each <= getattr(METHODS[method], "most_bits", each)]
@@ -183,13 +182,8 @@ def study(asked: Study, path: Path, methods: Sequence[str], *, seeds: Sequence[i
         there.add(_point(row))
         rows.append(row)
         rows.sort(key=lambda row: wanted.index(_point(row)) if _point(row) in wanted else -1)
-        part = path.with_name(f"{path.name}.part")
         lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-        try:
-            part.write_text(f'{{"recipe": {json.dumps(shared)},\n"rows": [\n{lines}\n]}}\n')
-            part.replace(path)
-        except OSError as error:
-            raise N2uqError(f"{path}: cannot be written: {error.strerror}") from None
+        write_file(path, f'{{"recipe": {json.dumps(shared)},\n"rows": [\n{lines}\n]}}\n')
         progress(len(there & {*wanted}), len(wanted), row)
 
     run_jobs([Job("", run, (method, asked.recipe(each, seed), folder))

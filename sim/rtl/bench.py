@@ -22,7 +22,7 @@ async def run(dut: Any) -> None:
 
     Of `period` ns each, as the harness has its clock.
     """
-    plan = json.loads(Path("plan.json").read_text())
+    plan = json.loads(Path("plan.json").read_text(encoding="utf-8"))
     dut.last.value = 0
     dut.rst.value = 1
     began = time.perf_counter()
@@ -38,4 +38,5 @@ async def run(dut: Any) -> None:
     await RisingEdge(dut.stop)
     await ReadOnly()
     Path("outcome.json").write_text(json.dumps({
-        "stalled": bool(dut.stalled.value), "seconds": time.perf_counter() - began}))
+        "stalled": bool(dut.stalled.value), "seconds": time.perf_counter() - began}),
+        encoding="utf-8")

@@ -218,11 +218,12 @@ def write_inputs(folder: Path, duts: Sequence[Dut], stalls: tuple[float, float],
             # $fread fills a register from its most significant byte on.
             packed = np.packbits(stream.beats, axis=1, bitorder="little")[:, ::-1]
             (folder / f"port{port}.bin").write_bytes(packed.tobytes())
-    (folder / "params.hex").write_text("".join(f"{value:016x}\n" for value in params))
+    (folder / "params.hex").write_text("".join(f"{value:016x}\n" for value in params),
+                                       encoding="utf-8")
 
 
 def _read_log(path: Path, width: int, what: str) -> tuple[np.ndarray, np.ndarray]:
-    text, size = path.read_text(), 2 * (_CYCLE + -(-width // 8)) + 1
+    text, size = path.read_text(encoding="utf-8"), 2 * (_CYCLE + -(-width // 8)) + 1
     if len(text) % size:
         raise N2uqError(f"{what}: {path} was cut short; is the disk full?")
     unknown = re.search("[xXzZ]", text)

@@ -86,7 +86,7 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
             run = Path(folder)
             write_inputs(run, duts, stalls, seed, max_idle)
             (run / "plan.json").write_text(json.dumps(
-                {"period": PERIOD, "resets": [int(cycles) for cycles in resets]}))
+                {"period": PERIOD, "resets": [int(cycles) for cycles in resets]}), encoding="utf-8")
             for path in _memories(verilog):
                 shutil.copy(path, run)
             outcome = _execute(program, run, simulator, duts, report)
@@ -158,7 +158,7 @@ def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str,
         return program, False
     # Not in `work`: make refuses folders with a space in their names.
     with tools.scratch() as build:
-        (build / "harness.sv").write_text(harness)
+        (build / "harness.sv").write_text(harness, encoding="utf-8")
         for path in verilog:
             shutil.copy(path, build)
         translate = _compile_icarus if icarus else partial(_verilate, level=0 if short else 1)
@@ -245,7 +245,7 @@ def _keep_runtime(build: Path, runtime: Path) -> None:
 def _compile_icarus(sources: Sequence[str], build: Path, report: Progress) -> None:
     """Compile `sources` in the folder `build` to `simulator`, with Icarus Verilog."""
     report("compile", 0.0)
-    (build / "options").write_text("+timescale+{}/{}\n".format(*_TIMESCALE))
+    (build / "options").write_text("+timescale+{}/{}\n".format(*_TIMESCALE), encoding="utf-8")
     tools.run([tools.need("iverilog", "simulation with Icarus"), "-g2012", "-s", "harness",
                "-f", "options", "-o", "simulator", *sources], cwd=build, name="iverilog")
     report("compile", 1.0)
@@ -286,7 +286,7 @@ def _execute(program: Path, run: Path, simulator: str, duts: Sequence[Dut],
     log = tools.run(command, cwd=run, env=_environment(simulator), name="simulation", poll=poll)
     report("simulate", 1.0)
     try:
-        outcome: dict[str, float] = json.loads((run / "outcome.json").read_text())
+        outcome: dict[str, float] = json.loads((run / "outcome.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         raise N2uqError(f"simulation: {tools.fault(log)}") from None
     return outcome

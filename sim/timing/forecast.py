@@ -59,7 +59,7 @@ def pattern(text: str) -> np.ndarray:
 def _recorded(path: Path) -> np.ndarray:
     try:
         cycles = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.array(
-            list("".join(path.read_text().split())), "U1").astype(int)
+            list("".join(path.read_text(encoding="utf-8").split())), "U1").astype(int)
     except OSError as error:
         raise N2uqError(f"{path}: cannot be read: {error.strerror or error}") from None
     except ValueError:
