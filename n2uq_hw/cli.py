@@ -55,6 +55,18 @@ NEAREST = {"×": "x", "–": "-", "µ": "u", "·": ".", "σ": "sigma", "α": "al
            "…": "...", "✔": "ok"}
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+
+
+def _within(least: float, most: float, unit: str = "") -> Callable[[typer.CallbackParam, Any], Any]:
+    """A callback for an option that is a number in such a range: neither NaN nor infinite."""
+    def check(param: typer.CallbackParam, value: Any) -> Any:
+        if value is not None and not least <= value <= most:
+            raise N2uqError(f"{param.opts[0]} must be in {least:,.15g}..{most:,.15g}"
+                            f"{' ' * bool(unit)}{unit}, not {value:.15g}")
+        return value
+    return check
+
+
 NetName = Annotated[str, typer.Argument(metavar="NET", help="A shipped net's name, or a net file.")]
 BuildDir = Annotated[Path, typer.Argument(metavar="DIR", help="What `n2uq-hw build` made.")]
 DataPath = Annotated[Path | None, typer.Option(
@@ -78,11 +90,15 @@ StemBits = Annotated[int, typer.Option(
 HeadBits = Annotated[int, typer.Option(
     "--head-bits", help="Of full-precision linear layers' weights.")]
 FifoBudget = Annotated[float, typer.Option(
-    "--fifo-budget", help="Percent by which outputs and images may come later than with FIFOs that "
+    "--fifo-budget", callback=_within(0, 1000, "percent"),
+    help="Percent by which outputs and images may come later than with FIFOs that "
     "never fill: what that spares of the FIFOs where branches meet.")]
 LeastFifos = Annotated[bool, typer.Option(
     "--least-fifos", help="Search for the least FIFOs however long it takes; without it, those of "
     "a large network are near them.")]
+Clock = Annotated[float, typer.Option(
+    "--clock", callback=_within(0.001, 100_000, "MHz"), help="MHz.")]
+Cycles = _within(1, 10**12)
 Simulator = Annotated[str, typer.Option(help="verilator or icarus.")]
 
 
@@ -368,9 +384,11 @@ def build(
         folding: Annotated[Path | None, typer.Option(
             help="A YAML folding, such as an edited folding.yaml of another build.")] = None,
         cycles: Annotated[int | None, typer.Option(
+            callback=Cycles,
             help="Choose the least estimated cost that takes at most so many cycles per image; "
             "default: as many cycles as the slowest sliding window.")] = None,
         unroll: Annotated[int | None, typer.Option(
+            callback=_within(1, 1000),
             metavar="LEVELS", help="Every MatVec in logic, all other units with all the lanes that "
             "they can have; a register after so many levels of carry chains.")] = None,
         lut: Annotated[int | None, typer.Option(
@@ -427,8 +445,6 @@ def _sizing(percent: float, least: bool = False) -> dict[str, float]:
     """What `size_fifos` takes for --fifo-budget and --least-fifos."""
     from .sim.timing.fifos import WORK
 
-    if not 0 <= percent <= 1000:
-        raise N2uqError(f"--fifo-budget must be 0 to 1000 percent, not {percent:g}")
     return {"budget": percent / 100, "work": inf if least else WORK}
 
 
@@ -547,9 +563,12 @@ def simulate(
         folding: Annotated[Path | None, typer.Option(
             help="A YAML folding; default: as `build` chooses.")] = None,
         cycles: Annotated[int | None, typer.Option(
+            callback=Cycles,
             help="Choose a folding for at most so many cycles per image, as `build` does.")] = None,
-        images: Annotated[int, typer.Option(help="How many images, without a gap.")] = 4,
-        clock: Annotated[float, typer.Option(help="MHz.")] = 200.0,
+        images: Annotated[int, typer.Option(
+            callback=_within(1, 1_000_000),
+            help="How many images, without a gap.")] = 4,
+        clock: Clock = 200.0,
         source: Annotated[str, typer.Option(
             help="When a beat of pixels may come: always, every:N (one in N cycles), burst:ON,OFF "
             "or a file (.npy, or .txt) with a 0 per cycle, 1 where none may.")] = "always",
@@ -569,8 +588,6 @@ def simulate(
     from .sim.timing.fifos import size_fifos
     from .sim.timing.forecast import forecast, pattern, plot, stalled
 
-    if clock <= 0:
-        raise N2uqError(f"clock must be above 0 MHz, not {clock}")
     if stalls and (source, sink) != ("always", "always"):
         raise N2uqError("--stalls and --source or --sink exclude each other")
     formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits)
@@ -610,13 +627,16 @@ def simulate(
 def fold(
         net: NetName,
         fps: Annotated[float | None, typer.Option(
+            callback=_within(1e-6, 1e12, "images/s"),
             help="Reach so many images per second at --clock.")] = None,
         cycles: Annotated[int | None, typer.Option(
+            callback=Cycles,
             help="Take at most so many cycles per image.")] = None,
         max_luts: Annotated[int | None, typer.Option(
+            callback=_within(1, 10**12),
             help="The best rate with at most so many LUTs, those that are memory included.")
             ] = None,
-        clock: Annotated[float, typer.Option(help="MHz.")] = 200.0,
+        clock: Clock = 200.0,
         family: Annotated[str, typer.Option(help="xcup or ecp5.")] = "xcup",
         out: Annotated[Path | None, typer.Option(
             help="Write the folding in this YAML file, which `build --folding` takes.")] = None,
@@ -638,9 +658,6 @@ def fold(
     named = [f"{name} {value:g}" for name, value in given.items() if value is not None]
     if len(named) > 1:
         raise N2uqError(f"{' and '.join(named)} exclude each other")
-    for name, value in [*given.items(), ("--clock", clock)]:
-        if value is not None and value <= 0:
-            raise N2uqError(f"{name} must be above 0, not {value:g}")
     formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits)
     whole = nets.find_net(net)
     graph = lower_net(whole, formats, top1=top1, ranges=_ranges(whole, formats, calibrate))
@@ -771,7 +788,7 @@ def report_command(
         images: Annotated[int | None, typer.Option(
             help="How many images to draw histograms of; default all of --data, else the build's "
             "test vectors.")] = None,
-        clock: Annotated[float, typer.Option(help="MHz.")] = 200.0,
+        clock: Clock = 200.0,
         data_path: DataPath = None) -> None:
     """Write DIR/report.html: verdicts, network, thresholds, time, cells and accuracy on one page.
 
@@ -780,8 +797,6 @@ def report_command(
     from .builds.emit import load_build
     from .builds.report import write_report
 
-    if not 0 < clock < inf:
-        raise N2uqError(f"clock must be above 0 MHz, not {clock}")
     made = load_build(folder)
     given = (None, None) if images is None and data_path is None else made.images(images, data_path)
     _print(str(write_report(made, *given, clock=clock)))
@@ -821,7 +836,9 @@ def compare(
             "--trained/--no-trained", help="Designs with levels that nets were trained with, "
             "too, to stand beside their accuracy; by default not with --quick.")] = None,
         jobs: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 2,
-        limit: Annotated[float, typer.Option(help="Seconds for one step of one design.")] = 1800.0,
+        limit: Annotated[float, typer.Option(
+            callback=_within(0.001, 10_000_000, "seconds"),
+            help="Seconds for one step of one design.")] = 1800.0,
         cache: Annotated[Path | None, typer.Option(
             envvar="N2UQ_CACHE", help="Folder of what was measured before; default "
             "~/.cache/n2uq-hw.")] = None,

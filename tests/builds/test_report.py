@@ -388,8 +388,8 @@ def test_the_command_line(small: Build, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     for options, fault in (
             (["none"], "none: must be a build directory, but has no manifest.json"),
-            (["small", "--clock", "0"], "clock must be above 0 MHz, not 0.0"),
-            (["small", "--clock", "nan"], "clock must be above 0 MHz, not nan"),
+            (["small", "--clock", "0"], "--clock must be in 0.001..100,000 MHz, not 0"),
+            (["small", "--clock", "nan"], "--clock must be in 0.001..100,000 MHz, not nan"),
             (["small", "--images", "9"], "images must be 1 to the 8 at hand, not 9")):
         failed = command(*options)
         assert (failed.returncode, failed.stdout) == (2, "") and fault in failed.stderr

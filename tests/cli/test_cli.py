@@ -149,13 +149,13 @@ BUILD = "build net.safetensors --out o"
     (f"{BUILD} --folding unit.yaml", "unit.yaml: convx must be a unit of small: input, "),
     (f"{BUILD} --folding word.yaml", "word.yaml: conv1.pe must be int, not 'many'"),
     (f"{BUILD} --folding form.yaml", "conv1: form must be one of planes, "),
-    (f"{BUILD} --folding no.yaml", "no.yaml: no such folding file"),
+    (f"{BUILD} --folding no.yaml", "no.yaml: no such file"),
     (f"{BUILD} --folding pe.yaml --cycles 9", "--folding and --cycles exclude each other"),
     (f"{BUILD} --unroll 2 --cycles 9", "--unroll excludes --folding and --cycles, and is given"),
-    (f"{BUILD} --unroll 0", "conv1: levels must be at least 1, not 0"),
+    (f"{BUILD} --unroll 0", "--unroll must be in 1..1,000, not 0"),
     (f"{BUILD} --unroll 2 --lut 5", "conv1: lut must be 4 or 6, not 5"),
     (f"{BUILD} --lut 4", "--lut must come with --unroll, and is given without: 4"),
-    (f"{BUILD} --cycles 0", "cycles per image must be at least 1, not 0"),
+    (f"{BUILD} --cycles 0", "--cycles must be in 1..1,000,000,000,000, not 0"),
     (f"{BUILD} --cycles 1", "1 cannot be reached"),
     (f"{BUILD} --cycles x", "'--cycles': Input should be a valid integer"),
     ("build net.safetensors --out file", "file: must be new, empty or an earlier build"),
@@ -252,7 +252,7 @@ def test_bad_description(run: Cli, net: Net, tmp_path: Path, name: str, value: i
     ("graph.safetensors", "x", "graph.safetensors: not a whole safetensors file"),
     ("folding.yaml", "conv1: {pe: 2, simd: 2}", "folding.yaml: must be what the Verilog was built"),
     ("vectors.safetensors", None, "but has no vectors.safetensors"),
-    ("rtl/small.v", None, "but has no small.v")])
+    ("rtl/small.v", None, "but has no rtl/small.v")])
 @pytest.mark.parametrize("command", ["sim", "cost"])
 def test_damaged_builds(run: Cli, built: Path, tmp_path: Path, command: str, name: str,
                         content: str | None, message: str) -> None:

@@ -246,5 +246,5 @@ def test_faulty_files(graph: Graph, tmp_path: Path, text: str, message: str) -> 
 
 
 def test_missing_file(graph: Graph, tmp_path: Path) -> None:
-    with pytest.raises(N2uqError, match="no such folding file"):
+    with pytest.raises(N2uqError, match="no such file"):
         load_folding(tmp_path / "none.yaml", graph)

@@ -406,7 +406,7 @@ def test_malformed_json(text: str, message: str, tmp_path: Path) -> None:
 def test_foreign_and_truncated_files(tmp_path: Path) -> None:
     path = tmp_path / "graph.safetensors"
     check_fault(path, "no such file")
-    check_fault(tmp_path, "not a whole safetensors file")
+    check_fault(tmp_path, "must be a file, and is a folder")
     EVERY.save(path)
     whole = path.read_bytes()
     for size in (0, 7, 8, 100, len(whole) // 2, len(whole) - 1):

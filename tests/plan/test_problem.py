@@ -353,7 +353,16 @@ def test_fold_within_a_budget(run) -> None:
     (("--fps", "3e6"), "error: conv1_pad: takes 100 cycles per image at its fastest, "
      "2,000,000.0 images/s at 200 MHz; 3e+06 images/s cannot be reached"),
     (("--cycles", "5", "--max-luts", "7"), "error: --cycles 5 and --max-luts 7 exclude each other"),
-    (("--clock", "0"), "error: --clock must be above 0, not 0"),
+    *(((option, value), f"error: {option} must be in {range}, not {shown}")
+      for option, range, values in (
+          ("--clock", "0.001..100,000 MHz", (
+              ("nan", "nan"), ("inf", "inf"), ("0", "0"), ("-1", "-1"), ("1e9", "1000000000"))),
+          ("--fps", "1e-06..1,000,000,000,000 images/s", (
+              ("nan", "nan"), ("1e-300", "1e-300"), ("-inf", "-inf"), ("0", "0"))),
+          ("--cycles", "1..1,000,000,000,000", (("0", "0"), ("9" * 30, "1e+30"))),
+          ("--max-luts", "1..1,000,000,000,000", (("0", "0"),)),
+          ("--fifo-budget", "0..1,000 percent", (("nan", "nan"), ("-1", "-1"))))
+      for value, shown in values),
     (("--family", "vax"), "error: family: estimates are for xcup, ecp5, not vax")])
 def test_faults_of_fold(run, options: tuple[str, ...], message: str) -> None:
     assert run("fold", "digits_cnn_w2a2", *options) == (2, "", message + "\n")

@@ -350,4 +350,4 @@ def test_the_command_line(run: Callable[..., tuple[int, str, str]], tmp_path: Pa
         "cycles_per_image"]
     assert spared["fifo_sizing"]["fifo_bits"] < found["fifo_sizing"]["fifo_bits"]
     assert run("simulate", NET, "--fifo-budget", "-1") == (
-        2, "", "error: --fifo-budget must be 0 to 1000 percent, not -1\n")
+        2, "", "error: --fifo-budget must be in 0..1,000 percent, not -1\n")

@@ -540,7 +540,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     stalls = json.loads(command("--json", "--stalls", "0.3", "--seed", "7").stdout)
     assert stalls["cycles"] == stalled(small(), choose(small()), 4, 0.3, 7).cycles
     for options, fault in ((["--images", "0"], "images must be at least 1, not 0"),
-                           (["--clock", "0"], "clock must be above 0 MHz, not 0.0"),
+                           (["--clock", "0"], "--clock must be in 0.001..100,000 MHz, not 0"),
                            (["--source", "x"], "pattern must be always, every:N, burst:ON,OFF"),
                            (["--source", "every:2", "--stalls", "0.1"],
                             "--stalls and --source or --sink exclude each other"),
