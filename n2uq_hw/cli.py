@@ -247,6 +247,8 @@ def import_command(
             help="Whether shortcuts are quantized; default: as the file says.")] = None,
         num_classes: Annotated[int | None, typer.Option(
             help="Default: as the file says.")] = None,
+        key: Annotated[str | None, typer.Option(
+            help="The dictionary in the file, such as ema, where it holds several.")] = None,
         size: Annotated[int, typer.Option(
             "--input", help="Height and width of the images, 32 to 224.")] = 224,
         mean: Annotated[str, typer.Option(
@@ -260,7 +262,10 @@ def import_command(
                         "(pip install 'n2uq-hw[train]')") from None
     net = import_checkpoint(
         checkpoint, arch, bits=bits, quantize_downsample=quantize_downsample, classes=num_classes,
-        size=size, mean=_floats("mean", mean), std=_floats("std", std), name=out.stem)
+        size=size, mean=_floats("mean", mean), std=_floats("std", std), name=out.stem,
+        key=key)
+    for note in net.meta.get("notes", ()):
+        _say(f"note: {checkpoint}: {note}")
     net.save(out)
     shortcuts = {True: ", quantized downsampling", False: ", full-precision downsampling", None: ""}
     _print(f"{out}: {arch}, {net.meta['bits']} bits"

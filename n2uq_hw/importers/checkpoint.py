@@ -6,7 +6,7 @@ What the file tells (bits, shortcuts, classes) is read from it, and what contrad
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import N2uqError
+from ..files import readable
 from ..model import LTQ, BatchNorm, Conv, InputSpec, Layer, Net, Shapes
 from ..model.architectures import mobilenetv2, resnet
 from ..nn import settle_codes
@@ -29,6 +30,12 @@ SIZES = (32, 224)  # pixels of a side
 BITS = range(2, 9)
 CONSTANTS = {"two": 2.0, "one": 1.0, "zero": 0.0, "minusone": -1.0, "eps": 1e-3}
 COUNTER = "num_batches_tracked"  # of batch normalization; older versions of torch have none
+# What training code keeps a network under, what wrappers put before its names, what profilers add.
+KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "ema", "model_ema",
+        "ema_state_dict", "state_dict_ema")
+PREFIXES = ("module.", "model.", "net.", "network.", "backbone.")
+COMPILED = "_orig_mod."
+PROFILED = {"total_ops", "total_params"}
 # What the authors' modules hold beside the parameters of a `Net`.
 BESIDE: dict[type[Layer], Shapes] = {
     LTQ: dict.fromkeys(CONSTANTS, (1,)), Conv: {"zero": (1,)}, BatchNorm: {COUNTER: ()}}
@@ -38,18 +45,20 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 def import_checkpoint(path: Path, arch: str, *, bits: int | None = None,
                       quantize_downsample: bool | None = None, classes: int | None = None,
                       size: int = 224, mean: tuple[float, ...] = IMAGENET_MEAN,
-                      std: tuple[float, ...] = IMAGENET_STD, name: str | None = None) -> Net:
+                      std: tuple[float, ...] = IMAGENET_STD, name: str | None = None,
+                      key: str | None = None) -> Net:
     """The net in a checkpoint of the authors' training code.
 
     Parameters
     ----------
-    path: a file of `torch.save` (a state_dict, or a dict that holds it as "state_dict"), or a
-        .safetensors file; names may all begin with "module.".
+    path: a file of `torch.save` or a .safetensors file; see `read_state` for what may be around
+        the network.  ``meta["notes"]`` says what was taken off.
     arch: one of `ARCHITECTURES`.
     bits, quantize_downsample, classes: what the file is taken to hold; None: as it says.
     size: height and width of the images, 32..224.
     mean, std: of the three channels, for pixels in 0..1.
     name: of the net; None: `arch`.
+    key: of the dictionary in the file, where it holds several.
 
     Returns
     -------
@@ -65,7 +74,8 @@ def import_checkpoint(path: Path, arch: str, *, bits: int | None = None,
         raise N2uqError(f"input size must be in {SIZES[0]}..{SIZES[1]}, not {size!r}")
     spec = InputSpec((3, size, size), 255, 1 / 255, tuple(mean), tuple(std))
     Net(name or arch, spec, (), {})  # what is wrong with these, before the file is read
-    state = read_state(path)
+    notes: list[str] = []
+    state = read_state(path, key, notes)
     try:
         bits = _bits(state, bits)
         quantize_downsample = _quantize_downsample(state, arch, quantize_downsample)
@@ -74,6 +84,8 @@ def import_checkpoint(path: Path, arch: str, *, bits: int | None = None,
         _check_names(state, arch, layers, bits, classes)
         params = _params(state, layers)
         meta: dict[str, Any] = {"arch": arch, "bits": bits, "classes": classes}
+        if notes:
+            meta["notes"] = notes
         if arch.startswith("resnet"):
             meta["quantize_downsample"] = quantize_downsample
         net = Net(name or arch, spec, layers, params, meta)
@@ -86,34 +98,97 @@ def import_checkpoint(path: Path, arch: str, *, bits: int | None = None,
         raise N2uqError(f"{path}: {error}") from None
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors in a checkpoint file by their names, without "module."; runs no code in it."""
+def read_state(path: Path, key: str | None = None, notes: list[str] | None = None
+               ) -> dict[str, Tensor]:
+    """The tensors in a checkpoint file by the names of the network; runs no code in it.
+
+    What training code wraps around a network is taken off where that is unambiguous: a dictionary
+    under one of `KEYS`, prefixes that all names have (`PREFIXES`), torch.compile's ``_orig_mod.``
+    anywhere, profilers' counters.  `notes` gets a line for each.
+
+    Parameters
+    ----------
+    key: of the dictionary, where the file holds several.
+    """
+    said = [] if notes is None else notes
     try:
         if path.suffix == ".safetensors":
-            held: Any = load_file(path)
+            held: Any = load_file(readable(path))
         else:
-            held = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise N2uqError(f"{path}: no such file") from None
+            held = torch.load(readable(path), map_location="cpu", weights_only=True)
+    except N2uqError:
+        raise
     except OSError as error:
         raise N2uqError(f"{path}: cannot be read: {error.strerror or error}") from None
     except SafetensorError as error:
         raise N2uqError(f"{path}: not a whole safetensors file: {error}") from None
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
         raise N2uqError(f"{path}: {_reason(error)}") from None
-    if isinstance(held, Mapping) and isinstance(held.get("state_dict"), Mapping):
-        held = held["state_dict"]
+    try:
+        return _unwrapped(_chosen(held, key, said), said)
+    except N2uqError as error:
+        raise N2uqError(f"{path}: {error}") from None
+
+
+def _chosen(held: Any, key: str | None, said: list[str]) -> Mapping[str, Any]:
+    """The dictionary of tensors: `held` itself, or the only one under one of `KEYS`."""
     if not isinstance(held, Mapping):
-        raise N2uqError(f"{path}: must hold tensors by their names, not a {type(held).__name__}")
+        raise N2uqError(f"must hold tensors by their names, not a {type(held).__name__}")
     if not held:
-        raise N2uqError(f"{path}: must hold tensors by their names, not nothing")
-    for key, value in held.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise N2uqError(f"{path}: {key} must be a tensor, not a {type(value).__name__}")
-    state = dict(held)
-    while all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+        raise N2uqError("must hold tensors by their names, not nothing")
+    if key is not None and not isinstance(held.get(key), Mapping):
+        raise N2uqError(f"--key must be one of the dictionaries {_some(_inner(held))}, not {key}")
+    names = [name for name in KEYS if isinstance(held.get(name), Mapping)]
+    if key is None and any(isinstance(value, Tensor) for value in held.values()):
+        names = []
+    if key is None and len(names) > 1 and all(_equal(held[names[0]], held[name])
+                                              for name in names[1:]):
+        names = names[:1]
+    if key is None and len(names) > 1:
+        raise N2uqError(f"holds several networks, under {', '.join(names)}: choose one with --key")
+    if (name := key or (names[0] if names else None)) is None:
+        return held
+    if name != KEYS[0]:
+        said.append(f"the tensors under {name!r} are taken")
+    return _chosen(held[name], None, said)
+
+
+def _inner(held: Mapping[str, Any]) -> list[str]:
+    return [str(name) for name, value in held.items() if isinstance(value, Mapping)]
+
+
+def _equal(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    return one.keys() == two.keys() and all(
+        isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
+        for a, b in ((value, two[name]) for name, value in one.items()))
+
+
+def _unwrapped(held: Mapping[str, Any], said: list[str]) -> dict[str, Tensor]:
+    """The tensors by names without what wrappers put before them."""
+    for name, value in held.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise N2uqError(f"{name} must be a tensor, not a {type(value).__name__}")
+    state = {name: value for name, value in held.items()
+             if name.rpartition(".")[2] not in PROFILED}
+    if dropped := len(held) - len(state):
+        said.append(f"{dropped} counters of a profiler are left out "
+                    f"({', '.join(sorted({name.rpartition('.')[2] for name in held} & PROFILED))})")
+    plain = {name.replace(COMPILED, ""): value for name, value in state.items()}
+    if len(plain) == len(state) and plain.keys() != state.keys():
+        said.append(f"{COMPILED!r} is taken off the names")
+        state = plain
+    while prefix := next((prefix for prefix in PREFIXES if state and all(
+            name.startswith(prefix) and name != prefix for name in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+        if prefix != PREFIXES[0]:  # DataParallel's, which the authors' own files have
+            said.append(f"{prefix!r} is taken off the names")
     return state
+
+
+def _some(names: Iterable[str], most: int = 4) -> str:
+    """The first few of the different `names`."""
+    found = list(dict.fromkeys(names))
+    return ", ".join(found[:most]) + ", …" * (len(found) > most)
 
 
 def _reason(error: Exception) -> str:
@@ -201,7 +276,9 @@ def _check_names(state: dict[str, Tensor], arch: str, layers: tuple[Layer, ...],
                     raise N2uqError(f"looks like {other}, not {arch}")
     counts = f"{len(missing)} missing, {len(surplus)} surplus"
     if missing:
-        raise N2uqError(f"{missing[0]} of {arch} is missing ({counts})")
+        begin = "" if wanted.keys() & state.keys() else (
+            f"; its names begin with {_some(key.split('.')[0] for key in state)}")
+        raise N2uqError(f"{missing[0]} of {arch} is missing ({counts}){begin}")
     if surplus:
         raise N2uqError(f"{surplus[0]} is no part of {arch} ({counts})")
     for key, shape in wanted.items():

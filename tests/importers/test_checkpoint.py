@@ -47,7 +47,7 @@ def small() -> State:
 
 def fails(state: State, arch: str, message: str, monkeypatch: pytest.MonkeyPatch, **options: object
           ) -> None:
-    monkeypatch.setattr(checkpoint, "read_state", lambda path: state)
+    monkeypatch.setattr(checkpoint, "read_state", lambda *_: state)
     with pytest.raises(N2uqError, match=message) as caught:
         import_checkpoint(Path("file.pth"), arch, **options)
     assert str(caught.value).startswith("file.pth: ") and "\n" not in str(caught.value)
@@ -62,7 +62,7 @@ def fails(state: State, arch: str, message: str, monkeypatch: pytest.MonkeyPatch
 def test_parameters_arrive_bit_for_bit(arch: str, layers: tuple[model.Layer, ...],
                                        quantized: bool | None, monkeypatch) -> None:
     state = made(layers)
-    monkeypatch.setattr(checkpoint, "read_state", lambda path: state)
+    monkeypatch.setattr(checkpoint, "read_state", lambda *_: state)
     net = import_checkpoint(Path("x"), arch, size=48)
     assert net.layers == layers and net.name == arch
     assert net.input == model.InputSpec((3, 48, 48), 255, 1 / 255, IMAGENET_MEAN, IMAGENET_STD)
@@ -98,7 +98,7 @@ def test_files_of_either_kind(small: State, suffix: str, prefix: str, tmp_path: 
 def test_other_floats_become_float32(small: State, dtype: torch.dtype, monkeypatch) -> None:
     state = {key: value.to(dtype) if value.is_floating_point() else value
              for key, value in small.items()}
-    monkeypatch.setattr(checkpoint, "read_state", lambda path: state)
+    monkeypatch.setattr(checkpoint, "read_state", lambda *_: state)
     net = import_checkpoint(Path("x"), "mobilenetv2")
     key = "feature.3.bn1.running_mean"
     assert net.params[key].dtype == np.float32
@@ -115,7 +115,7 @@ def test_names_are_those_of_the_modules(resnet18: State, small: State) -> None:
 
 def test_counters_may_be_missing(small: State, monkeypatch) -> None:
     state = {key: value for key, value in small.items() if not key.endswith("tracked")}
-    monkeypatch.setattr(checkpoint, "read_state", lambda path: state)
+    monkeypatch.setattr(checkpoint, "read_state", lambda *_: state)
     assert import_checkpoint(Path("x"), "mobilenetv2").meta["classes"] == 6
 
 
@@ -136,7 +136,7 @@ def test_moved_weights_keep_the_codes_of_torch(small: State, monkeypatch) -> Non
         return k, delta
 
     monkeypatch.setattr(model, "weight_codes", apart)
-    monkeypatch.setattr(checkpoint, "read_state", lambda path: state)
+    monkeypatch.setattr(checkpoint, "read_state", lambda *_: state)
     net = import_checkpoint(Path("x"), "mobilenetv2")
     assert net.meta["moved_weights"] >= 2 * 1280
     after = net.params[key]
@@ -367,7 +367,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 
 def test_import_command(small: State, tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(checkpoint, "read_state", lambda path: small)
+    monkeypatch.setattr(checkpoint, "read_state", lambda *_: small)
     out = tmp_path / "net.safetensors"
     assert command(monkeypatch, "some.pth", "--arch", "mobilenetv2", "--bits", "4", "--input", "33",
                    "--num-classes", "6", "--mean", "0.5,0,0.5", "--std", "1,.5,1",
@@ -394,3 +394,69 @@ def test_faults_of_the_import_command(arguments: str, message: str, tmp_path: Pa
     error = capsys.readouterr().err
     assert error.startswith(f"error: {message}") and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+# --- What is wrapped around -----------------------------------------------------------------------
+
+
+def wrapped(prefix: str, state: State) -> State:
+    return {prefix + key: value for key, value in state.items()}
+
+
+PLAIN = {"conv1.weight": torch.arange(12.0).reshape(3, 4), "bn1.bias": torch.ones(2)}
+OTHER = {key: value + 1 for key, value in PLAIN.items()}
+COUNTS = {"total_ops": torch.zeros(1), "bn1.total_params": torch.zeros(1)}
+
+
+@pytest.mark.parametrize("held,notes", [
+    (PLAIN, []), ({"state_dict": PLAIN, "epoch": 3}, []),
+    *(({name: PLAIN, "epoch": 3}, [f"the tensors under {name!r} are taken"])
+      for name in ("model", "model_state_dict", "ema", "net")),
+    ({"ema": {"module": {}, "state_dict": wrapped("module.", PLAIN)}},
+     ["the tensors under 'ema' are taken"]),
+    ({"model": PLAIN, "ema": dict(PLAIN)}, ["the tensors under 'model' are taken"]),
+    *((wrapped(prefix, PLAIN), ["'_orig_mod.' is taken off the names"])
+      for prefix in ("_orig_mod.", "module._orig_mod.", "_orig_mod.module.")),
+    (wrapped("_orig_mod.model.", PLAIN), ["'_orig_mod.' is taken off the names",
+                                          "'model.' is taken off the names"]),
+    ({"conv1._orig_mod.weight": PLAIN["conv1.weight"], "bn1.bias": PLAIN["bn1.bias"]},
+     ["'_orig_mod.' is taken off the names"]),
+    ({"state_dict": wrapped("model.", PLAIN)}, ["'model.' is taken off the names"]),
+    ({**PLAIN, **COUNTS}, ["2 counters of a profiler are left out (total_ops, total_params)"]),
+    (wrapped("module.", {**PLAIN, **COUNTS}),
+     ["2 counters of a profiler are left out (total_ops, total_params)"]),
+])
+def test_wrappings_come_off_and_are_said(held: dict, notes: list[str], tmp_path: Path) -> None:
+    torch.save(held, tmp_path / "c.pth")
+    said: list[str] = []
+    state = read_state(tmp_path / "c.pth", notes=said)
+    assert state.keys() == PLAIN.keys() and said == notes
+    assert all(torch.equal(value, PLAIN[key]) for key, value in state.items())
+
+
+@pytest.mark.parametrize("held,message", [
+    ({"model": PLAIN, "ema": OTHER}, "several networks, under model, ema: choose one with --key"),
+    ({"epoch": 3, "optimizer": {}}, "epoch must be a tensor, not a int"),
+    ({"state_dict": {}}, "must hold tensors by their names, not nothing"),
+])
+def test_what_is_not_clear_is_refused(held: dict, message: str, tmp_path: Path) -> None:
+    torch.save(held, tmp_path / "c.pth")
+    with pytest.raises(N2uqError, match=message):
+        read_state(tmp_path / "c.pth")
+
+
+def test_a_key_chooses(tmp_path: Path) -> None:
+    torch.save({"model": PLAIN, "ema": OTHER, "epoch": 3}, tmp_path / "c.pth")
+    assert torch.equal(read_state(tmp_path / "c.pth", "ema")["bn1.bias"], OTHER["bn1.bias"])
+    with pytest.raises(N2uqError, match="--key must be one of the dictionaries model, ema, not em"):
+        read_state(tmp_path / "c.pth", "em")
+
+
+def test_other_names_are_shown(small: State, tmp_path: Path, capsys) -> None:
+    torch.save(wrapped("student.", small) | wrapped("teacher.", small), tmp_path / "c.pth")
+    with pytest.raises(N2uqError, match=r"missing .*; its names begin with student, teacher$"):
+        import_checkpoint(tmp_path / "c.pth", "mobilenetv2")
+    torch.save({"ema": wrapped("_orig_mod.module.", small)}, tmp_path / "d.pth")
+    net = import_checkpoint(tmp_path / "d.pth", "mobilenetv2", size=32)
+    assert net.meta["notes"] == ["the tensors under 'ema' are taken",
+                                 "'_orig_mod.' is taken off the names"]
