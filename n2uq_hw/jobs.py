@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +22,7 @@ from .errors import N2uqError
 
 __all__ = ["Failure", "Job", "run_jobs"]
 
+GRACE = 5.0  # seconds for a job to clean up
 _CONTEXT = get_context("forkserver")
 
 
@@ -47,7 +50,7 @@ def run_jobs(jobs: Sequence[Job], cache: Path, *, workers: int, limit: float,
     """The results of all jobs, in their order; those that are kept already run no more.
 
     Each job is a process of its own: what it raises, and how it dies, is its own result.  The
-    processes end with this call.
+    processes end with this call, or with this process even if that is killed.
 
     Parameters
     ----------
@@ -152,6 +155,7 @@ def _work(pipe: connection.Connection, job: Job, cache: Path) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGALRM, stop)
     sys.unraisablehook = astray
+    threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     result: dict[str, Any] | Failure
     part = cache / f".{job.key}.{os.getpid()}"
     try:
@@ -169,3 +173,13 @@ def _work(pipe: connection.Connection, job: Job, cache: Path) -> None:
             part.unlink()
     with suppress(BrokenPipeError):  # of who no longer waits for it
         pipe.send(result)
+
+
+def _end_with(pipe: connection.Connection) -> None:
+    """End this process once nobody can read `pipe` any more: who wanted its result was killed."""
+    gone = select.poll()
+    gone.register(pipe.fileno(), 0)  # of what may happen to it, only its faults
+    gone.poll()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)  # for what it started, and its files
+    os.kill(os.getpid(), signal.SIGKILL)

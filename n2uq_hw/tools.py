@@ -86,12 +86,19 @@ def _uninterrupted() -> Iterator[None]:
             signal.raise_signal(signalled)
 
 
+# Runs "$@" beside a watch over standard input, a pipe that nobody writes to: it is at its end when
+# this process is, even if that was killed, and then the whole process group is killed.  The watch
+# is no child of the tool, which may wait for all that it has.
+_WATCHED = 'exec 3<&0; ({ read -r _; kill -9 0; } <&3 &); exec "$@" </dev/null 3<&-'
+
+
 def run(command: Sequence[str | Path], *, cwd: Path, name: str,
         env: Mapping[str, str] | None = None, poll: Callable[[], None] | None = None) -> str:
     """Run `command` in the folder `cwd` and return what it printed, standard error included.
 
-    The child leads a process group of its own, which ends with this call, and its temporary files
-    lie in a folder that does too: no compiler, simulator or file of theirs outlives Ctrl-C.
+    The child leads a process group of its own, which ends with this call, or with this process even
+    if that is killed, and its temporary files lie in a folder that ends with this call too: no
+    compiler, simulator or file of theirs outlives Ctrl-C.
 
     Parameters
     ----------
@@ -99,19 +106,25 @@ def run(command: Sequence[str | Path], *, cwd: Path, name: str,
     env: the whole environment, else this process's.
     poll: called about four times a second while the tool runs.
     """
+    program = shutil.which(command[0], path=None if env is None else env.get("PATH"))
+    if program is None:
+        raise N2uqError(f"{name}: cannot be started: No such file, or no program: {command[0]}")
     # A file, not a pipe: a tool that prints a lot never waits for a reader.
     with scratch() as folder, (folder / "log").open("w+b") as log:
         child: subprocess.Popen[bytes] | None = None
+        watch, alive = os.pipe()
         try:
             try:
                 with _uninterrupted():  # Ctrl-C waits until there is something to end
                     child = subprocess.Popen(
-                        command, cwd=cwd,
+                        ["/bin/sh", "-c", _WATCHED, "sh", program, *command[1:]], cwd=cwd,
                         env={**(os.environ if env is None else env), "TMPDIR": str(folder)},
-                        stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                        stdin=watch, stdout=log, stderr=subprocess.STDOUT,
                         start_new_session=True)
             except OSError as error:
                 raise N2uqError(f"{name}: cannot be started: {error.strerror}") from None
+            finally:
+                os.close(watch)
             while True:
                 try:
                     code = child.wait(timeout=0.25)
@@ -124,6 +137,7 @@ def run(command: Sequence[str | Path], *, cwd: Path, name: str,
                 with suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
+            os.close(alive)
         log.seek(0)
         text = log.read().decode(errors="replace")
     if code < 0:

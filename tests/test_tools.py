@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from amaranth.back import rtlil, verilog
 from amaranth.hdl import Module, Signal
+from processes import left, marked
 
 from n2uq_hw import tools
 from n2uq_hw.errors import N2uqError
@@ -121,6 +122,36 @@ def test_interrupt_ends_grandchildren(tmp_path: Path) -> None:
     time.sleep(0.1)
     status = Path(f"/proc/{pid.read_text().strip()}/status")
     assert not status.exists() or "State:\tZ" in status.read_text()
+
+
+TOOL = "tools.run(['sh', '-c', 'sleep 60 & echo > begun; wait'], cwd=Path('.'), name='x')"
+PARENTS = {
+    "alone": TOOL,
+    "in threads": "with ThreadPoolExecutor(2) as pool: [pool.submit(lambda: " + TOOL
+                  + ") for _ in range(2)]",
+    "in a job": "run_jobs([Job('', tool, ())], Path('cache'), workers=2, limit=99.0)",
+    "a job alone": "run_jobs([Job('', waits, ())], Path('cache'), workers=2, limit=99.0)"}
+
+
+@pytest.mark.parametrize("code", PARENTS.values(), ids=PARENTS)
+def test_nothing_outlives_a_killed_parent(tmp_path: Path, code: str) -> None:
+    (tmp_path / "jobs_of_a_test.py").write_text(
+        "import time\nfrom pathlib import Path\nfrom n2uq_hw import tools\n"
+        f"def tool(): {TOOL}\n"
+        "def waits():\n    Path('begun').touch()\n    while True: time.sleep(0.1)\n")
+    mark = f"N2UQ_TEST={tmp_path}"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", "from concurrent.futures import ThreadPoolExecutor\n"
+         "from pathlib import Path\nfrom jobs_of_a_test import tool, waits\n"
+         f"from n2uq_hw import tools\nfrom n2uq_hw.jobs import Job, run_jobs\n{code}"],
+        cwd=tmp_path, env={**os.environ, "N2UQ_TEST": str(tmp_path)})
+    while not (tmp_path / "begun").exists():
+        assert parent.poll() is None
+        time.sleep(0.05)
+    assert len(marked(mark)) > 1
+    parent.kill()
+    parent.wait(10)
+    assert not left(mark, 10.0)
 
 
 def test_ctrl_c_while_a_tool_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

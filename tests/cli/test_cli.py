@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from adverse import adverse
+from processes import left, marked
 from safetensors.numpy import save
 
 from n2uq_hw import __version__, cli, nets, tools
@@ -368,15 +369,30 @@ def test_a_signal_leaves_nothing(net: Net, built: Path, tmp_path: Path, argument
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (128 + number, "", "interrupted\n")
     assert names(work) == before and not names(temporary)
-    assert not [path for path in Path("/proc").glob("[0-9]*/environ") if mark in _environ(path)]
+    assert not marked(mark)
 
 
-def _environ(path: Path) -> str:
-    """The environment of a process; "" for one of others, or one that has ended."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
+@pytest.mark.parametrize("arguments,stage,tool", [
+    ("sim b", "t/*/Vtop.mk", "cc1plus"), ("cost b", "t/*/small.v", "pyosys"),
+    pytest.param("sim b --bulk --data i.npz --simulator icarus", "b/simulation/icarus/run-*/*.log",
+                 "vvp", marks=ICARUS)])
+def test_kill_9_ends_the_tools_too(built: Path, images: np.ndarray, tmp_path: Path, arguments: str,
+                                   stage: str, tool: str) -> None:
+    """Those of minutes: the compiler that make started, Yosys, the simulators side by side."""
+    (tmp_path / "t").mkdir()
+    shutil.copytree(built, tmp_path / "b", ignore=lambda *_: {"simulation", "synthesis"})
+    np.savez(tmp_path / "i.npz", images=images.repeat(100, axis=0))
+    mark = f"N2UQ_TEST={tmp_path}"
+    process = subprocess.Popen(
+        [*COMMAND, *arguments.split()], cwd=tmp_path, stdin=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(tmp_path / "t"), "XDG_CACHE_HOME": str(tmp_path),
+             "N2UQ_TEST": str(tmp_path)})
+    while not (list(tmp_path.glob(stage)) and any(tool in line for line in marked(mark))):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not left(mark, 2.0)
 
 
 def test_a_signal_in_a_destructor_is_not_lost(tmp_path: Path) -> None:
@@ -591,6 +607,16 @@ def test_a_mismatch_exits_1(run: Cli, made: Path, monkeypatch: pytest.MonkeyPatc
     code, out, err = run("sim", made / "b", *option)
     assert (code, err) == (1, f"mismatch: {where}\n")
     assert strict(out)["mismatches"] == 1 if option else "1 mismatches (DIFFERENT)" in out
+
+
+@pytest.mark.parametrize("exact,text", [(True, "as in golden"), (False, "DIFFERENT")])
+def test_the_table_says_of_the_counter_what_the_verdict_does(
+        run: Cli, made: Path, monkeypatch: pytest.MonkeyPatch, exact: bool, text: str) -> None:
+    verdict = verify.Verdict(4, int(not exact), 10, 9.5, 0.5, None, 1e5, 0.0, 0, "verilator",
+                             saturated=1234, saturated_exact=exact)
+    monkeypatch.setattr(verify, "verify", lambda *args, **more: verdict)
+    code, out, _ = run("sim", made / "b")
+    assert (code, f"1,234 ({text})" in out) == (int(not exact), True)
 
 
 def test_edited_verilog_is_noted(run: Cli, made: Path, tmp_path: Path) -> None:
