@@ -312,7 +312,7 @@ def check(path: Path, message: str) -> None:
 def test_files_that_are_not_whole(tmp_path: Path) -> None:
     check(tmp_path / "none.pth", "no such file")
     check(tmp_path / "none.safetensors", "no such file")
-    check(tmp_path, "Is a directory")
+    check(tmp_path, "must be a file, and is a folder")
     for new in (True, False):
         path = tmp_path / "file.pth"
         torch.save(TINY, path, _use_new_zipfile_serialization=new)
