@@ -336,16 +336,23 @@ class Network(nn.Module):
     def to_net(self, name: str, input: InputSpec, meta: dict[str, Any]) -> Net:
         """The trained network as data, without the constants that no `Net` holds.
 
-        Weights on a rounding boundary are moved (see `settle_codes`).
+        Weights on a rounding boundary are moved (see `settle_codes`).  Raises N2uqError for
+        parameters that are missing, not float32, not finite, or that no `Net` may hold.
         """
         state = self.state_dict()
         names = [f"{layer.name}.{key}" for layer in self.layers for key in layer.shapes()]
-        params = {key: state[key].cpu().numpy().copy() for key in names}
+        for key in names:
+            if key in state and state[key].dtype != torch.float32:
+                raise N2uqError(f"{name}: {key} must be float32, not "
+                                f"{str(state[key].dtype).removeprefix('torch.')}; "
+                                "Network.float() makes it so")
+        params = {key: state[key].cpu().numpy().copy() for key in names if key in state}
+        net = Net(name, input, self.layers, params, meta)  # says what is wrong with its values
         for layer in self.layers:
             if isinstance(layer, model.Conv | model.Linear):
                 settle_codes(f"{name}: {layer.name}.weight", params[f"{layer.name}.weight"],
                              params[f"{layer.name}.clip_val"], layer.bits)
-        return Net(name, input, self.layers, params, meta)
+        return net
 
 
 def settle_codes(what: str, weight: np.ndarray, clip_val: np.ndarray, bits: int) -> int:

@@ -297,6 +297,37 @@ def test_weights_that_all_lie_on_boundaries_move_until_torch_and_numpy_agree(mon
         export()
 
 
+DIVERGED = {
+    "nan": (lambda net: net.c.weight[1, 0, 0, 2:].fill_(torch.nan),
+            r"n: c.weight must be finite, not nan \(1 of 36 values\)"),
+    "infinite": (lambda net: net.q.a[1:].fill_(-torch.inf),
+                 r"n: q.a must be finite, not -inf \(2 of 3 values\)"),
+    "zero": (lambda net: net.fc.weight[2].zero_(),
+             r"n: fc.weight must not hold an all-zero filter \(its scale is 0\): channel 2"),
+    "clip": (lambda net: net.c.clip_val.fill_(-0.5),
+             r"n: c.clip_val must be positive, not -0\.5"),
+    "bfloat16": (lambda net: net.bfloat16(), "n: c.weight must be float32, not bfloat16; .*"),
+    "float16": (lambda net: net.fc.half(), "n: fc.weight must be float32, not float16; .*"),
+    "double": (lambda net: net.q.double(), "n: q.start must be float32, not float64; .*"),
+    "missing": (lambda net: net.add_module("c", torch.nn.Identity()),
+                "n: parameter c.clip_val is missing"),
+    "shape": (lambda net: net.add_module("q", nn.LTQ(3)),
+              r"n: q.a must be float32 \[3\], not float32 \[7\]"),
+}
+
+
+@pytest.mark.parametrize("change", DIVERGED)
+def test_to_net_names_the_parameter_and_what_is_wrong_with_it(change: str) -> None:
+    network = nn.Network((model.Conv("c", 1, 4, 3, 1, 1), model.LTQ("q", 2), model.Flatten("f"),
+                          model.Linear("fc", 64, 3)))
+    spoil, message = DIVERGED[change]
+    with torch.no_grad():
+        spoil(network)
+    with pytest.raises(N2uqError, match=f"^{message}$") as caught:
+        network.to_net("n", InputSpec((1, 4, 4)), {})
+    assert "\n" not in str(caught.value)
+
+
 def test_a_layer_without_a_module_is_an_error() -> None:
     with pytest.raises(N2uqError, match="no torch module for Layer odd"):
         nn.Network((model.Layer("odd"),))
