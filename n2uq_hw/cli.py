@@ -553,7 +553,8 @@ def sim(
 def _verdict_rows(verdict: Any) -> list[tuple[str, str]]:
     exact = "every output bit as in golden" if not verdict.mismatches else "DIFFERENT"
     counted = [] if verdict.saturated is None else [
-        ("saturated elements", f"{verdict.saturated:,} (as in golden)")]
+        ("saturated elements", f"{verdict.saturated:,} "
+         f"({'as in golden' if verdict.saturated_exact else 'DIFFERENT'})")]
     return [("images", f"{verdict.images}, {verdict.mismatches} mismatches ({exact})"),
             ("accuracy", _percent(verdict.accuracy)), *counted,
             ("cycles to the first output", f"{verdict.cycles_first_output:,}"),

@@ -45,6 +45,7 @@ class Verdict:
     `mac_utilization`: of the slowest MatVec, useful share of its PE·SIMD multiplies.
     `cycles_per_second`: of all simulators together.
     `saturated`: elements that Saturate nodes changed, by the hardware's counter; None without.
+    `saturated_exact`: whether golden counts as many in every share; None without.
     """
 
     images: int
@@ -60,6 +61,7 @@ class Verdict:
     layers: dict[str, float] = field(default_factory=dict)
     first_mismatch: str = ""
     saturated: int | None = None
+    saturated_exact: bool | None = None
     shares: int = 1
 
     def as_dict(self) -> dict[str, Any]:
@@ -150,7 +152,8 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
         accuracy=None if labels is None else float((guesses[:, 0] == labels).mean()),
         cycles_per_second=sum(each.cycles for each in shares) / max(seconds, 1e-9), stalls=stalls,
         seed=seed, simulator=simulator, layers=layers, first_mismatch=first,
-        saturated=_sum(counted), shares=count)
+        saturated=_sum(counted),
+        saturated_exact=None if counted[0] is None else counted == counts, shares=count)
 
 
 def _sum(counts: list[int | None]) -> int | None:

@@ -153,7 +153,7 @@ def clamped(tmp_path_factory: pytest.TempPathFactory, pixels: np.ndarray) -> Pat
 def test_saturation_is_counted(clamped: Path, pixels: np.ndarray, stalls: float) -> None:
     verdict = verify(load_build(clamped), pixels, None, stalls=stalls)
     assert verdict.saturated == sum(((x < -3) | (x > 5)).sum() for x in (pixels, 2 * pixels)) > 0
-    assert (verdict.mismatches, verdict.first_mismatch) == (0, "")
+    assert (verdict.mismatches, verdict.first_mismatch, verdict.saturated_exact) == (0, "", True)
     assert verify(load_build(clamped), np.zeros_like(pixels), None).saturated == 0
     json.dumps(verdict.as_dict(), allow_nan=False)
 
@@ -162,7 +162,7 @@ def test_a_wrong_count_is_a_mismatch(clamped: Path, tmp_path: Path, pixels: np.n
     build = edited(clamped, tmp_path, ".saturated(saturated)", ".saturated(saturated[31:1])")
     verdict = verify(build, pixels, None)
     truth = golden_saturated(build.graph, pixels.transpose(0, 2, 3, 1))
-    assert truth is not None and verdict.mismatches == 1
+    assert truth is not None and (verdict.mismatches, verdict.saturated_exact) == (1, False)
     assert verdict.first_mismatch == (f"the saturation counter differs: {2 * truth} in RTL, "
                                       f"{truth} in golden")
 
@@ -180,7 +180,8 @@ def test_golden_counts_stay_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_saturation_nothing_is_counted(built: Path, images: np.ndarray) -> None:
     build = load_build(built)
-    assert verify(build, images[:2], None).saturated is None
+    verdict = verify(build, images[:2], None)
+    assert (verdict.saturated, verdict.saturated_exact) == (None, None)
     assert "saturated" not in (built / "rtl" / "small_axis.v").read_text()
 
 
@@ -261,7 +262,7 @@ def test_counts_of_shares_add_up(clamped: Path, tmp_path: Path, pixels: np.ndarr
     build = edited(clamped, tmp_path, ".saturated(saturated)", ".saturated(saturated[31:1])")
     verdict = verify(build, pixels, None, jobs=2)
     truth = golden_saturated(build.graph, pixels.transpose(0, 2, 3, 1))
-    assert truth is not None and verdict.mismatches == 1
+    assert truth is not None and (verdict.mismatches, verdict.saturated_exact) == (1, False)
     assert verdict.first_mismatch == (f"the saturation counter differs: {2 * truth} in RTL, "
                                       f"{truth} in golden")
 

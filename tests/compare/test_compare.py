@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyosys
 import pytest
+from calls import dies, faulty, lingers, number, raises
 
 from n2uq_hw import cli, jobs
 from n2uq_hw.builds import synth
@@ -176,23 +177,6 @@ def test_a_combinational_loop_is_a_fault(tmp_path: Path) -> None:
 # Jobs.
 
 
-def number(value: int) -> dict[str, Any]:
-    return {"value": value, "pair": (value, value)}
-
-
-def dies() -> dict[str, Any]:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return {}
-
-
-def raises() -> dict[str, Any]:
-    raise ZeroDivisionError("all\ngone")
-
-
-def faulty() -> dict[str, Any]:
-    raise N2uqError("x must be 1, not 2")
-
-
 def test_jobs_fail_one_by_one_and_results_are_kept(tmp_path: Path) -> None:
     given = [Job("", dies, ()), Job("one", number, (1,)), Job("r", raises, ()),
              Job("n", faulty, ()), Job("two", number, (2,))]
@@ -211,17 +195,6 @@ def test_jobs_fail_one_by_one_and_results_are_kept(tmp_path: Path) -> None:
 def test_a_job_has_a_limit(tmp_path: Path) -> None:
     found = run_jobs([Job("s", time.sleep, (600,))], tmp_path, workers=1, limit=0.5)
     assert found == [Failure("took longer than 0.5 s")] and not list(tmp_path.iterdir())
-
-
-class Lingers:
-    def __del__(self) -> None:
-        time.sleep(20)
-
-
-def lingers() -> dict[str, Any]:
-    Lingers()
-    time.sleep(20)
-    return {}
 
 
 def test_a_job_ends_though_a_finalizer_swallows_it(tmp_path: Path) -> None:

@@ -539,7 +539,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert "bottleneck: fc" in table and (tmp_path / "plot.svg").is_file()
     stalls = json.loads(command("--json", "--stalls", "0.3", "--seed", "7").stdout)
     assert stalls["cycles"] == stalled(small(), choose(small()), 4, 0.3, 7).cycles
-    for options, fault in ((["--images", "0"], "images must be at least 1, not 0"),
+    for options, fault in ((["--images", "0"], "--images must be in 1..1,000,000, not 0"),
                            (["--clock", "0"], "--clock must be in 0.001..100,000 MHz, not 0"),
                            (["--source", "x"], "pattern must be always, every:N, burst:ON,OFF"),
                            (["--source", "every:2", "--stalls", "0.1"],
