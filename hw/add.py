@@ -33,7 +33,8 @@ class AddUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        enable, both = Signal(), Signal()
+        enable = Signal()
+        both = Signal()
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready),
                      both.eq(self.i0.valid & self.i1.valid),
                      self.i0.ready.eq(enable & self.i1.valid),

@@ -27,7 +27,9 @@ class ArgMaxUnit(Unit):
 
     def elaborate(self, platform):
         m = Module()
-        enable, moved, beat = Signal(), Signal(), Signal(range(self.beats))
+        enable = Signal()
+        moved = Signal()
+        beat = Signal(range(self.beats))
         best = Signal(self.i.payload[0].shape())
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
                      moved.eq(enable & self.i.valid)]

@@ -35,7 +35,9 @@ class ProductUnit(Unit):
         m = Module()
         codes, bits, step, least = weight_codes_of(self.weights)
         length, pe = codes.shape
-        enable, x, valid = Signal(), Signal.like(self.i.payload), Signal()
+        enable = Signal()
+        x = Signal.like(self.i.payload)
+        valid = Signal()
         weights = rom(m, "weights", bits_of(codes, bits), platform, self.memory)
         wraps(m, weights.addr, length, enable & self.i.valid)
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),

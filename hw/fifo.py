@@ -34,8 +34,10 @@ class FifoUnit(Unit):
         m.submodules.store = store = memory.Memory(
             shape=self.i.payload.shape().size, depth=self.depth, init=[])
         block = self.depth > LUT_DEPTH
-        write, read = store.write_port(), store.read_port(domain="sync" if block else "comb")
-        level, first = Signal(range(self.depth + 1)), Signal(range(self.depth))
+        write = store.write_port()
+        read = store.read_port(domain="sync" if block else "comb")
+        level = Signal(range(self.depth + 1))
+        first = Signal(range(self.depth))
         push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
         wraps(m, write.addr, self.depth, push)
         last = wraps(m, first, self.depth, pop)

@@ -31,7 +31,8 @@ class ForkUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        done, takes = Signal(self.ways), Signal(self.ways)
+        done = Signal(self.ways)
+        takes = Signal(self.ways)
         m.d.comb += self.i.ready.eq((done | takes).all())
         for k in range(self.ways):
             o = getattr(self, f"o{k}")

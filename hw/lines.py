@@ -194,7 +194,8 @@ class LinesUnit(Unit):
 
     def elaborate(self, platform):
         m = Module()
-        enable, group = Signal(), Signal(range(self.groups))
+        enable = Signal()
+        group = Signal(range(self.groups))
         wraps(m, group, self.groups, enable & self.i.valid)
         p = Pipeline(m, enable, platform, valid=self.i.valid, x=self.i.payload, group=group)
         above, operands, last = self.schedule()

@@ -88,8 +88,12 @@ class FoldedUnit(Unit):
         is the last; the beat and the read port of its PE·SIMD codes, a cycle later, or two of the
         codes if `late`.
         """
-        enable, issue, last, replay = Signal(), Signal(), Signal(), Signal()
-        beat, fold = Signal(range(self.beats)), Signal(range(self.folds))
+        enable = Signal()
+        issue = Signal()
+        last = Signal()
+        replay = Signal()
+        beat = Signal(range(self.beats))
+        fold = Signal(range(self.folds))
         m.d.comb += [
             enable.eq(~self.o.valid | self.o.ready),
             replay.eq(fold != 0),
@@ -112,13 +116,15 @@ class FoldedUnit(Unit):
         return enable, issue, beat, last, self._vector(m, enable, beat, replay), weights
 
     def _vector(self, m, enable, beat, replay):
-        direct, replayed = Signal(len(self.i.p.as_value()), reset_less=True), Signal()
+        direct = Signal(len(self.i.p.as_value()), reset_less=True)
+        replayed = Signal()
         with m.If(enable):
             m.d.sync += [direct.eq(self.i.p.as_value()), replayed.eq(replay)]
         if self.folds == 1:
             return direct
         m.submodules.vector = vector = memory.Memory(shape=len(direct), depth=self.beats, init=[])
-        write, read = vector.write_port(), vector.read_port()
+        write = vector.write_port()
+        read = vector.read_port()
         m.d.comb += [
             write.addr.eq(beat), write.data.eq(self.i.p.as_value()),
             write.en.eq(self.i.valid & self.i.ready),

@@ -63,7 +63,8 @@ def rom(m: Module, name: str, bits: np.ndarray, platform: Any, style: str = "aut
         m.submodules[name] = table = memory.Memory(
             shape=width, depth=depth, init=words(bits),
             attrs=ATTRIBUTES[style] if depth > 1 else {})
-        return table.read_port()
+        port = table.read_port()  # is named as this variable
+        return port
     port = wiring.Signature({"addr": In(range(depth)), "en": In(1), "data": Out(width)}
                             ).create(path=(name,))
     m.submodules[name] = Instance(platform.memory(name, bits, ATTRIBUTES[style]),

@@ -28,7 +28,8 @@ class PadUnit(Unit):
         m = Module()
         (height, width, channels), (top, _, left, _) = self.edge.shape, self.node.frame
         rows, columns = self.out.shape[:2]
-        row, column = Signal(range(rows)), Signal(range(columns))
+        row = Signal(range(rows))
+        column = Signal(range(columns))
         group = Signal(range(self.groups))
         moved = self.o.valid & self.o.ready
         pixel_done = wraps(m, group, self.groups, moved)

@@ -45,15 +45,19 @@ class PoolUnit(Unit):
 
     def elaborate(self, platform):
         m = Module()
-        enable, moved, result = Signal(), Signal(), Signal(self.partial)
-        group, position = Signal(range(self.groups)), Signal(range(self.positions))
+        enable = Signal()
+        moved = Signal()
+        result = Signal(self.partial)
+        group = Signal(range(self.groups))
+        position = Signal(range(self.positions))
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
                      moved.eq(enable & self.i.valid)]
         round_done = wraps(m, group, self.groups, moved)
         last = wraps(m, position, self.positions, moved & round_done)
         m.submodules.partial = partial = memory.Memory(
             shape=self.partial, depth=self.groups, init=[])
-        write, read = partial.write_port(), partial.read_port(domain="comb")
+        write = partial.write_port()
+        read = partial.read_port(domain="comb")
         m.d.comb += [read.addr.eq(group), write.addr.eq(group), write.en.eq(moved),
                      write.data.eq(result)]
         for lane in range(self.pe):

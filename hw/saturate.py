@@ -32,7 +32,8 @@ class SaturateUnit(Unit):
 
     def elaborate(self, platform):
         m = Module()
-        enable, count = Signal(), Signal(range(self.pe + 1))
+        enable = Signal()
+        count = Signal(range(self.pe + 1))
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable)]
         reach = int(self.edge.lo.min()), int(self.edge.hi.max())
         held = [_clamp(self.i.payload[lane], (self.node.lo, self.node.hi), reach)

@@ -93,11 +93,13 @@ class KernelUnit(Unit):
         m = Module()
         (height, width, _), (kh, kw), (sh, sw) = (
             self.edge.shape, self.node.kernel, self.node.stride)
-        enable, moved = Signal(), Signal()
+        enable = Signal()
+        moved = Signal()
         pixel, window = (port.p.as_value() for port in (self.i, self.o))
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
                      moved.eq(enable & self.i.valid)]
-        column, row = Signal(range(width)), Signal(range(height))
+        column = Signal(range(width))
+        row = Signal(range(height))
         row_end = wraps(m, column, width, moved)
         image_end = wraps(m, row, height, moved & row_end) & row_end
         whole = (_counts_down(m, "across", kw, sw, moved, row_end)
@@ -183,12 +185,16 @@ class SlidingWindowUnit(Unit):
         kh, plan, depth = self.node.kernel[0], self.plan, self.plan.depth
         m.submodules.lines = lines = memory.Memory(
             shape=len(i.p.as_value()), depth=depth, init=[])
-        write, read = lines.write_port(), lines.read_port()
+        write = lines.write_port()
+        read = lines.read_port()
 
         # Where the window is, and which of its words is read: all counters end together.
-        word, ky = Signal(range(plan.run)), Signal(range(kh))
-        column, row = Signal(range(plan.columns)), Signal(range(plan.rows))
-        issue, enable = Signal(), Signal()
+        word = Signal(range(plan.run))
+        ky = Signal(range(kh))
+        column = Signal(range(plan.columns))
+        row = Signal(range(plan.rows))
+        issue = Signal()
+        enable = Signal()
         run_end = wraps(m, word, plan.run, issue)
         window_end = wraps(m, ky, kh, issue & run_end) & run_end
         row_end = wraps(m, column, plan.columns, issue & window_end) & window_end

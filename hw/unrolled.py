@@ -67,7 +67,8 @@ class UnrolledUnit(Unit):
 
     def elaborate(self, platform):
         m = Module()
-        graph, enable = self.graph, Signal()
+        graph = self.graph
+        enable = Signal()
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable)]
         until = self._until()
         values: dict[int, HdlValue] = {

@@ -59,6 +59,20 @@ def test_register_with_enable_is_one_statement() -> None:
     assert text.count("always") == 1
 
 
+def test_no_name_begins_with_a_dollar() -> None:
+    """Icarus takes even an escaped one for a system function."""
+    m, choice, unnamed = Module(), Signal(2, name="choice"), Signal(4, name="$signal")
+    word, keyword = Signal(4, name="word"), Signal(4, name="table")
+    with m.Switch(choice):  # becomes a function
+        for k in range(3):
+            with m.Case(k):
+                m.d.comb += unnamed.eq(word + 5 * k)
+    m.d.sync += keyword.eq(unnamed)
+    text = tools.rtlil_to_verilog(rtlil.convert(m, name="top", ports=[choice, word, keyword]))
+    assert text.count("function ") == 1 and "\\" not in text.replace("\\table ", "")
+    assert "$" not in text.replace("$signed", "")
+
+
 def test_yosys_error_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(N2uqError, match=r"^yosys: .*no.v.* not found") as error:
         tools.run_yosys("read_verilog no.v", tmp_path)

@@ -244,7 +244,8 @@ class FinishUnit(Unit):
         return self.design.finish(self.design.scratch(), terms).cycle
 
     def elaborate(self, platform):
-        m, enable = Module(), Signal()
+        m = Module()
+        enable = Signal()
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable)]
         d = datapath(self.design, self, m, enable)
         for k, sums in enumerate(self.sums.split(self.i.p.as_value(), self.pe)):
