@@ -100,14 +100,14 @@ def simulators(console: Console, folder: Path) -> None:
 
 def timing(console: Console, folder: Path) -> None:
     """What the timing model takes for whole networks, FIFO sizing and all, as a command."""
-    console.print("n2uq-hw simulate, FIFO sizing included (aim: ResNet-18 ≤ 5 s, ResNet-50 ≤ 20 s, "
+    console.print("n2uq-hw cycles, FIFO sizing included (aim: ResNet-18 ≤ 5 s, ResNet-50 ≤ 20 s, "
                   "≤ 2 GB)")
     rows = table("net, 224 × 224", "seconds", "GB", "first output", "cycles/image", "images/s")
     for name in ("resnet18", "resnet50"):  # in the order of memory, which only grows
         plausible(name, 224).save(path := folder / f"{name}.safetensors")
         begin = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-c", "from n2uq_hw.cli import main; main()", "simulate", path,
+            [sys.executable, "-c", "from n2uq_hw.cli import main; main()", "cycles", path,
              "--clock", str(CLOCK), "--json"], stdout=subprocess.PIPE, check=True)
         seconds, found = time.perf_counter() - begin, json.loads(done.stdout)
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6

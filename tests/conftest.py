@@ -1,18 +1,21 @@
-"""Fixtures that several tests share: a small net of every chain layer, and its build."""
+"""Fixtures that several tests share: the command line, a small net of every layer, its build."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from n2uq_hw import model
+from n2uq_hw import cli, model
 from n2uq_hw.builds.emit import emit, load_build
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import InputSpec, Net
 from n2uq_hw.plan.choice import choose
 
+Cli = Callable[..., tuple[int, str, str]]
 LAYERS = (
     model.Conv("conv1", 2, 4, 3, 1, 1, bits=8), model.BatchNorm("bn1", 4), model.PReLU("prelu1", 4),
     model.LTQ("quan1", 2), model.Conv("dw2", 4, 4, 3, 2, 1, groups=4, bits=4),
@@ -57,3 +60,17 @@ def built(net: Net, images: np.ndarray, tmp_path_factory: pytest.TempPathFactory
     emit(graph, choose(graph), folder, images[:8], np.arange(8) % 5)
     assert load_build(folder).changed == ()
     return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The command line in this process, in a folder of its own: exit code, both outputs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("N2UQ_MNIST", raising=False)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["n2uq-hw", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code, *capsys.readouterr()
+    return call

@@ -69,7 +69,8 @@ def test_a_wheel_holds_all_that_runs(tmp_path: Path) -> None:
     for path in ["hw/matvec.py", "hw/designs/mvu.py", "sim/rtl/harness.py", "sim/timing/cycles.cpp",
                  "templates/axis.v.j2", "templates/harness.sv.j2", "cost/weights.json",
                  "compare/literature.json", "train/study_mnist_mlp.json", "ir/golden.py",
-                 "nets/digits_cnn_w2a2.safetensors", "nets/accuracy.json", "cli.py"]:
+                 "nets/digits_cnn_w2a2.safetensors", "nets/accuracy.json",
+                 "cli/__init__.py", "cli/build.py"]:
         assert f"n2uq_hw/{path}" in names, path
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"n2uq_hw"}
 

@@ -11,14 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from adverse import adverse
+from conftest import Cli
 from processes import left, marked
 from safetensors.numpy import save
 
@@ -26,24 +27,9 @@ from n2uq_hw import __version__, cli, nets, tools
 from n2uq_hw.builds import emit, verify
 from n2uq_hw.model import Net, architectures
 
-Cli = Callable[..., tuple[int, str, str]]
 COMMAND = [sys.executable, "-m", "n2uq_hw"]
 ICARUS = pytest.mark.skipif(shutil.which("iverilog") is None or shutil.which("vvp") is None,
                             reason="Icarus Verilog is not installed")
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """The command line in this process, in a folder of its own: exit code, both outputs."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("N2UQ_MNIST", raising=False)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["n2uq-hw", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code, *capsys.readouterr()
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +38,7 @@ def made(net: Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     net.save(folder / "small.safetensors")
     child(folder, "build", "small.safetensors", "--out", "b")
-    child(folder, "sim", "b")
+    child(folder, "verify", "b")
     return folder
 
 
@@ -119,7 +105,7 @@ BUILD = "build net.safetensors --out o"
 
 @pytest.mark.parametrize("arguments,message", [
     ("bogus", "No such command 'bogus'"), ("--bogus", "No such option: --bogus"),
-    ("sim", "Missing argument 'DIR'"), ("nets extra", "unexpected extra argument(s) (extra)"),
+    ("verify", "Missing argument 'DIR'"), ("nets extra", "unexpected extra argument(s) (extra)"),
     ("build net.safetensors", "Missing option '--out'"),
     ("lower nowhere", "net must be a file or one of digits_cnn_w2a2, "),
     ("lower no.safetensors", "no.safetensors: no such file"),
@@ -162,7 +148,7 @@ BUILD = "build net.safetensors --out o"
     ("build net.safetensors --out file", "file: must be new, empty or an earlier build"),
     ("build net.safetensors --out file/o", "file: must be a folder, to hold file/o, and is a file"),
     ("build net.safetensors --out busy", "busy: must be new, empty or an earlier build"),
-    ("sim busy", "busy: must be a build directory, but has no manifest.json"),
+    ("verify busy", "busy: must be a build directory, but has no manifest.json"),
     ("cost no", "no: must be a build directory, but has no manifest.json"),
     ("demo --out file", "file: must be a folder, to hold file/digits_cnn_w2a2"),
     ("train digits rnn --out t.safetensors", "must be one of mlp, cnn, resnet8, resnet18, "),
@@ -203,7 +189,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(run: Cli, tmp_path: Path, argu
     ("--simulator vcs", "simulator: must be verilator or icarus, not vcs")])
 def test_bad_options_of_sim(run: Cli, built: Path, arguments: str, message: str) -> None:
     before = names(built)
-    assert message in fault(run("sim", built, *arguments.split()))
+    assert message in fault(run("verify", built, *arguments.split()))
     assert names(built) == before
 
 
@@ -254,7 +240,7 @@ def test_bad_description(run: Cli, net: Net, tmp_path: Path, name: str, value: i
     ("folding.yaml", "conv1: {pe: 2, simd: 2}", "folding.yaml: must be what the Verilog was built"),
     ("vectors.safetensors", None, "but has no vectors.safetensors"),
     ("rtl/small.v", None, "but has no rtl/small.v")])
-@pytest.mark.parametrize("command", ["sim", "cost"])
+@pytest.mark.parametrize("command", ["verify", "cost"])
 def test_damaged_builds(run: Cli, built: Path, tmp_path: Path, command: str, name: str,
                         content: str | None, message: str) -> None:
     shutil.copytree(built, tmp_path / "c")
@@ -276,7 +262,7 @@ def test_damaged_vectors(run: Cli, built: Path, tmp_path: Path, change: dict, me
               if value is not None}
     path.unlink()
     path.write_bytes(save(arrays))
-    assert f"vectors.safetensors: {message}" in fault(run("sim", "c"))
+    assert f"vectors.safetensors: {message}" in fault(run("verify", "c"))
 
 
 def test_training_without_torch(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +280,7 @@ def test_what_no_module_foresees(run: Cli, monkeypatch: pytest.MonkeyPatch, erro
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(cli.accuracy, "shipped_table", fail)
+    monkeypatch.setattr(cli.nets.accuracy, "shipped_table", fail)
     assert fault(run("nets")) == message
 
 
@@ -306,7 +292,7 @@ def test_missing_tools(made: Path, tmp_path: Path, missing: str, there: str) -> 
     for name in there.split():
         (tmp_path / name).symlink_to(str(shutil.which(name)))
     (tmp_path / "t").mkdir()
-    done = child(made, "sim", "b", code=2, PATH=str(tmp_path), TMPDIR=str(tmp_path / "t"))
+    done = child(made, "verify", "b", code=2, PATH=str(tmp_path), TMPDIR=str(tmp_path / "t"))
     assert done.stderr == f"error: {missing}: needed on PATH for simulation with Verilator, " \
         "and not found\n"
     assert not names(tmp_path / "t")
@@ -321,7 +307,7 @@ def test_a_compiler_that_fails(built: Path, tmp_path: Path, script: str, message
     (tmp_path / "g++").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "g++").chmod(0o755)
     before = names(tmp_path)
-    done = child(tmp_path, "sim", "b", code=2, XDG_CACHE_HOME=str(tmp_path / "none"),
+    done = child(tmp_path, "verify", "b", code=2, XDG_CACHE_HOME=str(tmp_path / "none"),
                  PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert done.stderr == f"error: {message}\n"
     assert names(tmp_path) - before <= {"none", "none/n2uq-hw"} | {
@@ -338,14 +324,14 @@ def test_a_simulator_that_crashes(run: Cli, made: Path, tmp_path: Path, script: 
     program, = (tmp_path / "b" / "simulation" / "verilator").iterdir()
     program.write_text(f"#!/bin/sh\n{script}\n")
     before = names(tmp_path)
-    assert fault(run("sim", "b")) == message
+    assert fault(run("verify", "b")) == message
     assert names(tmp_path) == before
 
 
 @pytest.mark.parametrize("arguments,stage,number,times", [
     ("build small.safetensors --out o", "*/in.il", signal.SIGINT, 1),
-    ("sim b --simulator verilator", "*/Vtop.mk", signal.SIGINT, 2),
-    ("sim b --simulator verilator", "*/Vtop.mk", signal.SIGTERM, 1),
+    ("verify b --simulator verilator", "*/Vtop.mk", signal.SIGINT, 2),
+    ("verify b --simulator verilator", "*/Vtop.mk", signal.SIGTERM, 1),
     ("cost b", "*/small.v", signal.SIGINT, 1)])
 def test_a_signal_leaves_nothing(net: Net, built: Path, tmp_path: Path, arguments: str, stage: str,
                                  number: int, times: int) -> None:
@@ -373,9 +359,9 @@ def test_a_signal_leaves_nothing(net: Net, built: Path, tmp_path: Path, argument
 
 
 @pytest.mark.parametrize("arguments,stage,tool", [
-    ("sim b", "t/*/Vtop.mk", "cc1plus"), ("cost b", "t/*/small.v", "pyosys"),
-    pytest.param("sim b --bulk --data i.npz --simulator icarus", "b/simulation/icarus/run-*/*.log",
-                 "vvp", marks=ICARUS)])
+    ("verify b", "t/*/Vtop.mk", "cc1plus"), ("cost b", "t/*/small.v", "pyosys"),
+    pytest.param("verify b --bulk --data i.npz --simulator icarus",
+                 "b/simulation/icarus/run-*/*.log", "vvp", marks=ICARUS)])
 def test_kill_9_ends_the_tools_too(built: Path, images: np.ndarray, tmp_path: Path, arguments: str,
                                    stage: str, tool: str) -> None:
     """Those of minutes: the compiler that make started, Yosys, the simulators side by side."""
@@ -402,7 +388,7 @@ def test_a_signal_in_a_destructor_is_not_lost(tmp_path: Path) -> None:
             "def table():\n"
             "    last = Last(); del last\n"
             "    time.sleep(20)\n"
-            "cli.accuracy.shipped_table = table; sys.argv = ['n2uq-hw', 'nets']; cli.main()")
+            "cli.nets.accuracy.shipped_table = table; sys.argv = ['n2uq-hw', 'nets']; cli.main()")
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True,
                           text=True)
@@ -442,9 +428,9 @@ def test_version_and_help(run: Cli) -> None:
     assert code == 2 and "Usage: n2uq-hw [OPTIONS] COMMAND" in out and err == ""
 
 
-@pytest.mark.parametrize("command", ["nets", "train", "lower", "build", "sim", "cost", "demo"])
+@pytest.mark.parametrize("command", ["nets", "train", "lower", "build", "verify", "cost", "demo"])
 def test_every_option_is_explained(command: str) -> None:
-    found = cli.typer.main.get_command(cli.app).commands[command]  # type: ignore[attr-defined]
+    found = typer.main.get_command(cli.app).commands[command]
     assert found.help
     assert [p.name for p in found.params if not getattr(p, "help", None)] == []
 
@@ -569,20 +555,21 @@ def test_unrolled(run: Cli, net: Net, tmp_path: Path, monkeypatch: pytest.Monkey
     run("build", "small.safetensors", "--out", "b", "--unroll", 2)
     layers = strict((tmp_path / "b" / "report.json").read_text())["layers"]
     assert "unrolled" in [layer["style"] for layer in layers]
-    found = strict(run("sim", "b", "--json")[1])
+    found = strict(run("verify", "b", "--json")[1])
     assert (found["images"], found["mismatches"]) == (64, 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
-    shared = strict(run("sim", "b", "--bulk", "--json")[1])
+    shared = strict(run("verify", "b", "--bulk", "--json")[1])
     assert shared.keys() == found.keys() and (found["shares"], shared["shares"]) == (1, 3)
     for key in ("images", "mismatches", "cycles_first_output", "cycles_per_image"):
         assert shared[key] == found[key], key
-    assert "3 shares; cycles are those of the first" in run("sim", "b", "--bulk")[1]
+    assert "3 shares; cycles are those of the first" in run("verify", "b", "--bulk")[1]
 
 
 @pytest.mark.parametrize("stalls", [0.0, 0.3])
 @pytest.mark.parametrize("simulator", ["verilator", pytest.param("icarus", marks=ICARUS)])
 def test_sim(run: Cli, made: Path, stalls: float, simulator: str) -> None:
-    code, out, err = run("sim", made / "b", "--stalls", stalls, "--simulator", simulator, "--json")
+    code, out, err = run("verify", made / "b", "--stalls", stalls, "--simulator", simulator,
+                         "--json")
     assert (code, err) == (0, "")
     found = strict(out)
     assert {"images", "mismatches", "cycles_first_output", "cycles_per_image", "mac_utilization",
@@ -593,7 +580,7 @@ def test_sim(run: Cli, made: Path, stalls: float, simulator: str) -> None:
 
 def test_sim_table_and_labels(run: Cli, made: Path, images: np.ndarray, tmp_path: Path) -> None:
     np.savez(tmp_path / "i.npz", images=images, labels=np.zeros(len(images), int))
-    code, out, err = run("sim", made / "b", "--data", tmp_path / "i.npz", "--images", 7)
+    code, out, err = run("verify", made / "b", "--data", tmp_path / "i.npz", "--images", 7)
     assert (code, err) == (0, "") and re.search(r"images +7, 0 mismatches", out)
     assert re.search(r"accuracy +\d+\.\d\d %", out)
 
@@ -604,7 +591,7 @@ def test_a_mismatch_exits_1(run: Cli, made: Path, monkeypatch: pytest.MonkeyPatc
     where = "image 3: layer fc first differs at pixel (0, 0), channel 2: 5 in RTL, 6 in golden"
     verdict = verify.Verdict(4, 1, 10, 9.5, 0.5, None, 1e5, 0.0, 0, "verilator", {}, where)
     monkeypatch.setattr(verify, "verify", lambda *args, **more: verdict)
-    code, out, err = run("sim", made / "b", *option)
+    code, out, err = run("verify", made / "b", *option)
     assert (code, err) == (1, f"mismatch: {where}\n")
     assert strict(out)["mismatches"] == 1 if option else "1 mismatches (DIFFERENT)" in out
 
@@ -615,7 +602,7 @@ def test_the_table_says_of_the_counter_what_the_verdict_does(
     verdict = verify.Verdict(4, int(not exact), 10, 9.5, 0.5, None, 1e5, 0.0, 0, "verilator",
                              saturated=1234, saturated_exact=exact)
     monkeypatch.setattr(verify, "verify", lambda *args, **more: verdict)
-    code, out, _ = run("sim", made / "b")
+    code, out, _ = run("verify", made / "b")
     assert (code, f"1,234 ({text})" in out) == (int(not exact), True)
 
 
@@ -623,7 +610,7 @@ def test_edited_verilog_is_noted(run: Cli, made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "b", tmp_path / "b")
     with (tmp_path / "b" / "rtl" / "small.v").open("a") as file:
         file.write("(")
-    code, out, err = run("sim", "b")
+    code, out, err = run("verify", "b")
     note, error, end = err.split("\n")
     assert (code, out, note, end) == (2, "", "note: b/rtl/small.v is not as it was built", "")
     assert error.startswith("error: verilator: small.v:")
@@ -639,10 +626,10 @@ def test_cost(run: Cli, made: Path) -> None:
 
 
 def test_progress_is_for_terminals_and_on_stderr(made: Path) -> None:
-    done = child(made, "sim", "b", "--json")
+    done = child(made, "verify", "b", "--json")
     assert done.stderr == "" and strict(done.stdout)["mismatches"] == 0
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([*COMMAND, "sim", "b", "--json"], cwd=made, stdin=theirs,
+    process = subprocess.Popen([*COMMAND, "verify", "b", "--json"], cwd=made, stdin=theirs,
                                stdout=subprocess.PIPE, stderr=theirs,
                                env={**os.environ, "TERM": "xterm"})
     os.close(theirs)

@@ -19,8 +19,9 @@ import numpy as np
 import pyosys
 import pytest
 from calls import dies, faulty, lingers, number, raises
+from conftest import Cli
 
-from n2uq_hw import cli, jobs
+from n2uq_hw import jobs
 from n2uq_hw.builds import synth
 from n2uq_hw.compare import gates, report
 from n2uq_hw.compare import measure as compare
@@ -500,29 +501,21 @@ def test_exit_codes(mine: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options,given", [
     ([], True), (["--quick"], False), (["--quick", "--trained"], True), (["--no-trained"], False)])
-def test_trained_levels_are_asked_for(options: list[str], given: bool, tmp_path: Path,
+def test_trained_levels_are_asked_for(run: Cli, options: list[str], given: bool,
                                       monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(compare, "measure", lambda settings, *_, **__: asked.append(settings)
                         or Comparison([row("uniform", 1)], {}, [], [], False))
-    monkeypatch.setattr(sys, "argv", ["n2uq-hw", "compare", "--out", str(tmp_path / "out"),
-                                      *options])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 0
+    assert run("compare", "--out", "out", *options)[0] == 0
     assert {each["conv2"].method for each in asked[0].trained} == (
         set(study.LEARNED) if given else set())
 
 
-def test_levels_of_each_net_are_for_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-                                            ) -> None:
+def test_levels_of_each_net_are_for_its_own(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(compare, "measure", lambda settings, *_, **__: asked.append(settings)
                         or Comparison([row("uniform", 1)], {}, [], [], False))
-    monkeypatch.setattr(sys, "argv", ["n2uq-hw", "compare", "--out", str(tmp_path / "out"),
-                                      "--level", "network"])
-    with pytest.raises(SystemExit):
-        cli.main()
+    assert run("compare", "--out", "out", "--level", "network")[0] == 0
     assert [{*each} for each in asked[0].trained] == [{"conv2", "conv3"}] * 14 + [
         {"fc1", "fc2", "fc3", "fc"}] * 5
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +11,12 @@ import numpy as np
 import pytest
 import reference
 import torch
+from conftest import Cli
 from safetensors.torch import save_file
 from shared import CHECKPOINT, needs_checkpoint
 from torch import Tensor
 
-from n2uq_hw import cli, model, nn
+from n2uq_hw import model, nn
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.importers import checkpoint
 from n2uq_hw.importers.checkpoint import IMAGENET_MEAN, IMAGENET_STD, import_checkpoint, read_state
@@ -359,20 +359,13 @@ def test_names_lose_their_prefix(tmp_path: Path) -> None:
 # --- The command line -----------------------------------------------------------------------------
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["n2uq-hw", "import", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return end.value.code
-
-
-def test_import_command(small: State, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_import_command(run: Cli, small: State, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(checkpoint, "read_state", lambda *_: small)
     out = tmp_path / "net.safetensors"
-    assert command(monkeypatch, "some.pth", "--arch", "mobilenetv2", "--bits", "4", "--input", "33",
-                   "--num-classes", "6", "--mean", "0.5,0,0.5", "--std", "1,.5,1",
-                   "--out", out) == 0
-    printed = capsys.readouterr().out
+    code, printed, _ = run("import", "some.pth", "--arch", "mobilenetv2", "--bits", 4, "--input",
+                           33, "--num-classes", 6, "--mean", "0.5,0,0.5", "--std", "1,.5,1",
+                           "--out", out)
+    assert code == 0
     assert re.fullmatch(rf"{out}: mobilenetv2, 4 bits, 6 classes, [\d,]+ parameters, input 3×33×33,"
                         r" \d+ weights moved off a boundary\n", printed)
     net: Net = load_net(out)
@@ -387,12 +380,10 @@ def test_import_command(small: State, tmp_path: Path, monkeypatch, capsys) -> No
      " between, not '1,x,2'"),
     ("none.pth --arch resnet18 --input 16 --out n.safetensors", "input size must be in 32..224"),
     ("none.pth --arch resnet18 --out n-1.safetensors", "net name must be an identifier")])
-def test_faults_of_the_import_command(arguments: str, message: str, tmp_path: Path, monkeypatch,
-                                      capsys) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert command(monkeypatch, *arguments.split()) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {message}") and error.count("\n") == 1
+def test_faults_of_the_import_command(run: Cli, arguments: str, message: str, tmp_path: Path
+                                      ) -> None:
+    code, _, error = run("import", *arguments.split())
+    assert code == 2 and error.startswith(f"error: {message}") and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

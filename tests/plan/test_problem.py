@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from graphs import random_chain, random_residual, resnet18
 
-from n2uq_hw import cli
 from n2uq_hw.cost.estimate import Cost, estimate
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.passes import absorb, unroll
@@ -309,20 +308,6 @@ def test_a_rate_holds_with_fifos_that_cost_time() -> None:
 def test_unknown_family() -> None:
     with pytest.raises(N2uqError, match=r"^family: estimates are for xcup, ecp5, not vax$"):
         choose(lower(find_net("digits_cnn_w2a2")), family="vax")
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-        ) -> Callable[..., tuple[int, str, str]]:
-    """The command line in this process, in a folder of its own: exit code, both outputs."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["n2uq-hw", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code, *capsys.readouterr()
-    return call
 
 
 def test_fold_meets_a_rate_that_the_cycle_model_confirms(run) -> None:

@@ -15,7 +15,7 @@ from adverse import adverse_params, cut
 from graphs import n2uq_block, random_folding, random_residual, whole
 from units import Bench
 
-from n2uq_hw import cli, nets
+from n2uq_hw import nets
 from n2uq_hw.builds.emit import emit
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.accelerator import Accelerator
@@ -291,20 +291,6 @@ def test_builds_are_identical(tmp_path: Path) -> None:
     assert "fifos:\n  add_i0_fifo: " in (tmp_path / "a" / "folding.yaml").read_text()
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-        ) -> Callable[..., tuple[int, str, str]]:
-    """The command line in this process, in a folder of its own: exit code, both outputs."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["n2uq-hw", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code, *capsys.readouterr()
-    return call
-
-
 NET = "mnist_resnet8_w2a2"
 
 
@@ -316,15 +302,15 @@ def test_the_command_line(run: Callable[..., tuple[int, str, str]], tmp_path: Pa
     graph = lower(nets.find_net(NET))
     folding = load_folding(tmp_path / "f.yaml", graph)
     assert {name: folding[name].depth for name in fifo_names(graph)} == depths
-    # `simulate` shows what `build` would make: with the file, and with FIFOs sized anew.
+    # `cycles` shows what `build` would make: with the file, and with FIFOs sized anew.
     expected = forecast(graph, folding).as_dict()
     for options in (("--folding", "f.yaml"), ()):
-        code, out, _ = run("simulate", NET, "--json", *options)
+        code, out, _ = run("cycles", NET, "--json", *options)
         found = json.loads(out)
         assert code == 0 and expected.items() <= {**found, "layers": tuple(found["layers"])}.items()
     held = {name: pair for row in found["layers"] for name, pair in row["fifos"].items()}
     assert all(held[name][0] == depth >= held[name][1] > 0 for name, depth in depths.items())
-    code, table, _ = run("simulate", NET)
+    code, table, _ = run("cycles", NET)
     name, depth = max(depths.items(), key=lambda pair: pair[1])
     assert code == 0 and f"{name}    {depth}" in table
     # A deep one is legal, and so is the least, which costs cycles.
@@ -334,20 +320,20 @@ def test_the_command_line(run: Callable[..., tuple[int, str, str]], tmp_path: Pa
     assert f"  {name}: {depths[name]}\n" in text and least < depths[name]
     slow = text.replace(f"{name}: {depths[name]}", f"{name}: {least}")
     (tmp_path / "slow.yaml").write_text(slow)
-    code, out, _ = run("simulate", NET, "--json", "--folding", "slow.yaml")
+    code, out, _ = run("cycles", NET, "--json", "--folding", "slow.yaml")
     assert code == 0 and json.loads(out)["cycles_per_image"] > found["cycles_per_image"]
     # What might deadlock is refused before anything is written.
     (tmp_path / "short.yaml").write_text(text.replace(f"{name}: {depths[name]}",
                                                       f"{name}: {least - 1}"))
-    for command in (("build", "--out", "b"), ("simulate",)):
+    for command in (("build", "--out", "b"), ("cycles",)):
         assert run(command[0], NET, *command[1:], "--folding", "short.yaml") == (
             2, "", f"error: {name}: depth must be at least {least} beats, lest the graph "
             f"deadlocks, not {least - 1}\n")
     assert not (tmp_path / "b").exists()
-    code, out, _ = run("simulate", NET, "--json", "--fifo-budget", "5")
+    code, out, _ = run("cycles", NET, "--json", "--fifo-budget", "5")
     spared = json.loads(out)
     assert found["cycles_per_image"] < spared["cycles_per_image"] <= 1.05 * found[
         "cycles_per_image"]
     assert spared["fifo_sizing"]["fifo_bits"] < found["fifo_sizing"]["fifo_bits"]
-    assert run("simulate", NET, "--fifo-budget", "-1") == (
+    assert run("cycles", NET, "--fifo-budget", "-1") == (
         2, "", "error: --fifo-budget must be in 0..1,000 percent, not -1\n")

@@ -527,7 +527,7 @@ def test_spans_are_where_they_say() -> None:
 
 def test_the_command_line(tmp_path: Path) -> None:
     def command(*options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "n2uq_hw", "simulate", "digits_mlp_w2a2",
+        return subprocess.run([sys.executable, "-m", "n2uq_hw", "cycles", "digits_mlp_w2a2",
                                *options], cwd=tmp_path, capture_output=True, text=True)
 
     found = json.loads(command("--json", "--clock", "100", "--images", "6").stdout)

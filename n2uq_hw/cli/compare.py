@@ -1,0 +1,111 @@
+"""`n2uq-hw compare`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import N2uqError
+from ..tables import Table
+from .options import AsJson, numbers, within
+from .output import bars, say, show, show_json
+
+
+def compare(
+        out: Annotated[Path, typer.Option(help="The folder of results to make.")],
+        quick: Annotated[bool, typer.Option(
+            "--quick", help="In minutes: unless said otherwise 8 lanes, xcup and cmos, no DSP "
+            "blocks, no place and route; small designs are synthesized several at a time, which "
+            "moves their LUTs by about 1 %.")] = False,
+        level: Annotated[str, typer.Option(
+            help="What is compared: lane, an array of lanes; mvu, one with weight memory and "
+            "quantizer; quantizer; network, a shipped net.")] = "lane",
+        bits: Annotated[str, typer.Option(help="Of weights and activations.")] = "2,3,4",
+        lanes: Annotated[str | None, typer.Option(
+            help="Products per cycle; default 8,16,64,256, of an MVU 64,256, of a quantizer "
+            "1,8.")] = None,
+        families: Annotated[str | None, typer.Option(
+            help="Of xcup, xc7, ecp5, ice40, and cmos for gates and transistors; default "
+            "all.")] = None,
+        dsp: Annotated[str | None, typer.Option(
+            help="Whether multiplier blocks may be used: off, on, or off,on (default).")] = None,
+        pnr: Annotated[str | None, typer.Option(
+            help="What to place and route on ecp5 and ice40: all, none, or best (default): of each "
+            "method the design with the fewest LUTs.")] = None,
+        seeds: Annotated[str, typer.Option(help="Of the placer; Fmax is the median.")] = "1,2,3",
+        design: Annotated[list[str] | None, typer.Option(
+            help="A design of your own, module:Class, beside the others; once for each.")] = None,
+        methods: Annotated[str | None, typer.Option(
+            help="Compare designs of these methods only, such as N2UQ,APoT.")] = None,
+        net: Annotated[list[str] | None, typer.Option(
+            help="Count toggles on the codes of this net, at its bits; once for each. Default: "
+            "random codes, all as likely.")] = None,
+        levels: Annotated[bool | None, typer.Option(
+            "--trained/--no-trained", help="Designs with levels that nets were trained with, "
+            "too, to stand beside their accuracy; by default not with --quick.")] = None,
+        jobs: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 2,
+        limit: Annotated[float, typer.Option(
+            callback=within(0.001, 10_000_000, "seconds"),
+            help="Seconds for one step of one design.")] = 1800.0,
+        cache: Annotated[Path | None, typer.Option(
+            envvar="N2UQ_CACHE", help="Folder of what was measured before; default "
+            "~/.cache/n2uq-hw.")] = None,
+        as_json: AsJson = False) -> None:
+    """Measure what N2UQ's arithmetic costs beside that of nonuniform quantizers.
+
+    Exit code 1 if a design is not its golden model; 2 if a row could not be measured.
+    """
+    from ..compare import report
+    from ..compare.measure import FAMILIES, Settings, find_design, measure
+    from ..compare.subjects import LEVELS, layer_codes
+    from ..hw.designs import DESIGNS
+    from ..train.study import load_rows, studies
+
+    classes = (*DESIGNS, *map(find_design, design or ()))
+    if methods is not None:
+        known = list(dict.fromkeys(cls.method for cls in classes))
+        for name in methods.split(","):
+            if name not in known:
+                raise N2uqError(f"--methods must be of {', '.join(known)}, not {name or 'nothing'}")
+        classes = tuple(cls for cls in classes if cls.method in methods.split(","))
+    default = LEVELS[level].lanes if level in LEVELS else ()
+    settings = Settings(
+        classes=classes, level=level,
+        bits=numbers("--bits", bits),
+        lanes=numbers("--lanes", lanes) if lanes else default[:1] if quick else default,
+        families=tuple((families or ("xcup,cmos" if quick else ",".join(FAMILIES))
+                        ).split(",")),
+        dsps=tuple((dsp or ("off" if quick else "off,on")).split(",")),
+        routed=pnr or ("none" if quick else "best"), seeds=numbers("--seeds", seeds),
+        codes=tuple(map(layer_codes, net or ())), together=quick,
+        trained=() if (quick if levels is None else not levels) else tuple(
+            given for study in studies(level)
+            for given in study.levels(load_rows(study.results))))
+    with bars() as progress:
+        found = measure(settings, cache or _cache_folder(), workers=jobs, limit=limit,
+                        progress=progress)
+    made = report.write(found, settings, out)
+    if as_json:
+        show_json(made)
+    else:
+        table = Table("bits", "lanes", "family", "N2UQ", "size", "best nonuniform", "size",
+                  "ratio", left=1)
+        for contest in report.contests(found.rows):
+            table.add_row(*report.cells(contest))
+        show(table, "size: LUTs, transistors on cmos; of the best form of each side",
+               f"{len(found.rows):,} rows and {len(made['losses']):,} cases that N2UQ loses in "
+               f"{out / 'report.md'}")
+    for line in found.notes:
+        say(f"note: {line}")
+    for line in found.failures:
+        say(f"failed: {line}")
+    if found.failures:
+        raise typer.Exit(1 if found.mismatch else 2)
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "n2uq-hw"

@@ -1,0 +1,104 @@
+"""`n2uq-hw lower`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import data, nets
+from ..builds import accuracy
+from ..errors import N2uqError
+from ..ir import describe, dump
+from ..lowering.formats import Formats
+from ..lowering.lower import lower as lower_net
+from ..tables import Table
+from .options import (
+    AsJson,
+    Calibrate,
+    DataPath,
+    FractionBits,
+    HeadBits,
+    NetName,
+    ResidualBits,
+    StemBits,
+)
+from .output import bars, percent, show, show_json
+from .policy import normalized, ranges
+
+
+def lower(
+        net: NetName, data_path: DataPath = None, top1: Annotated[bool, typer.Option(
+            help="End in the class index instead of the logits.")] = False,
+        reference: Annotated[Path | None, typer.Option(
+            "--agreement", help="An .npz with `images` uint8 [N, C, H, W] and, if known, `labels`, "
+            "the float model's `logits`, and the `mean` and `std` of its images: measure the "
+            "agreement, and what each choice of format costs.")] = None,
+        calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
+        residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
+        out: Annotated[Path | None, typer.Option(help="Save the graph in this file.")] = None,
+        text: Annotated[bool, typer.Option("--text", help="Print the graph as text.")] = False,
+        as_json: AsJson = False) -> None:
+    """Lower a network to integers: layers, ranges, widths, and agreement with the float model."""
+    given, formats = nets.find_net(net), Formats(residual_fraction_bits, residual_bits, stem_bits,
+                                                 head_bits)
+    if reference is not None and data_path is not None:
+        raise N2uqError("--agreement and --data exclude each other, and both are given: "
+                        f"{reference}, {data_path}")
+    samples = None
+    if reference is not None:
+        samples = data.read_npz(reference)
+        given = normalized(given, samples, reference)
+    elif (found := data.images_for(given.meta.get("dataset", ""), data_path)) is not None:
+        samples = data.Samples(*found)
+    graph = lower_net(given, formats, top1=top1, ranges=ranges(given, formats, calibrate))
+    agrees, costs = None, []
+    if samples is not None:
+        with bars() as progress:
+            agrees = accuracy.agreement(given, graph, samples.images, samples.labels, progress,
+                                        logits=samples.logits)
+            if reference is not None and "residual" in graph.meta and samples.logits is not None:
+                costs = accuracy.explain(given, formats, samples.images, samples.logits, progress)
+    if out is not None:
+        graph.save(out)
+    rows = describe(graph)
+    if as_json:
+        return show_json({
+            "name": graph.name, "layers": rows,
+            **{key: graph.meta[key] for key in ("residual_fraction_bits",) if key in graph.meta},
+            **({"rounding": costs} if costs else {}),
+            **(agrees.as_dict() if agrees else {"images": 0})})
+    if text:
+        show(dump(graph).rstrip())
+    else:
+        table = Table("layer", "kind", "shape", "range", "bits", "weights",
+                  "weight bits", "thresholds", "MACs", left=2)
+        for row in rows:
+            table.add_row(row["name"], row["kind"], "×".join(map(str, row["shape"])),
+                          f"{row['range'][0]}..{row['range'][1]}", str(row["bits"]),
+                          *(f"{row[key]:,}" if row[key] else "" for key in
+                            ("weights", "weight_bits", "thresholds", "macs")))
+        show(graph.name, table, f"{sum(row['macs'] for row in rows):,} MACs per image")
+    if residual := graph.meta.get("residual"):
+        widths = [graph.edges[name].width for name in residual]
+        show(f"residual stream: {graph.meta['residual_fraction_bits']} fraction bits, "
+               f"{min(widths)} to {max(widths)} bits; stem weights {stem_bits} bits, "
+               f"head weights {head_bits} bits")
+    if costs:
+        table = Table("rounded", "same class", "worst logit error")
+        for row in costs:
+            table.add_row(row["rounded"], percent(row["top1_agreement"]),
+                          f"{row['worst_logit_error']:.4f}")
+        show(table, "each row with one format as chosen and the others fine: 20 fraction bits, "
+               "16-bit stem and head")
+    if agrees is None:
+        show("agreement with the float model not measured: give images of "
+               f"{given.name} with --data")
+    else:
+        show(
+            f"{agrees.images} images: the integers give the float model's class on "
+            f"{percent(agrees.top1_agreement)}, worst logit error "
+            + ("–" if agrees.worst_logit_error is None else f"{agrees.worst_logit_error:.4f}")
+            + ("" if agrees.accuracy is None else
+               f"; accuracy {percent(agrees.accuracy)} (float {percent(agrees.accuracy_float)})"))

@@ -1,0 +1,29 @@
+"""`n2uq-hw report`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .options import BuildDir, Clock, DataPath
+from .output import show
+
+
+def report(
+        folder: BuildDir,
+        images: Annotated[int | None, typer.Option(
+            help="How many images to draw histograms of; default all of --data, else the build's "
+            "test vectors.")] = None,
+        clock: Clock = 200.0,
+        data_path: DataPath = None) -> None:
+    """Write DIR/report.html: verdicts, network, thresholds, time, cells and accuracy on one page.
+
+    It shows what `verify` and `cost` have found of this Verilog, and needs no network.
+    """
+    from ..builds.emit import load_build
+    from ..builds.report import write_report
+
+    made = load_build(folder)
+    given = (None, None) if images is None and data_path is None else made.images(images, data_path)
+    show(str(write_report(made, *given, clock=clock)))

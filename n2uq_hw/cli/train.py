@@ -1,0 +1,61 @@
+"""`n2uq-hw train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import N2uqError
+from .options import MnistPath, numbers
+from .output import percent, show
+
+
+def train(
+        dataset: Annotated[str, typer.Argument(help="digits or mnist.")],
+        out: Annotated[Path, typer.Option(
+            help="The net file to write; its name without the ending is the net's.")],
+        architecture: Annotated[str | None, typer.Argument(
+            help="mlp, cnn, resnet8, resnet18 or mobilenetv2.")] = None,
+        arch: Annotated[str | None, typer.Option(help="The same, as an option.")] = None,
+        widths: Annotated[str | None, typer.Option(
+            help="Features (mlp) or channels (cnn, resnet8) of the hidden layers; default 64,64, "
+            "or the architecture's own.")] = None,
+        weight_bits: Annotated[int, typer.Option(
+            min=1, max=8, help="Bits of the weights.")] = 2,
+        act_bits: Annotated[int, typer.Option(
+            min=1, max=8, help="Bits of the activations.")] = 2,
+        first_last_bits: Annotated[int, typer.Option(
+            min=1, max=8, help="Weight bits of the first and the last layer.")] = 8,
+        input_bits: Annotated[int, typer.Option(
+            min=0, max=8, help="Quantize the pixels to so many bits; 0: take them whole.")] = 0,
+        epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 60,
+        batch: Annotated[int, typer.Option(help="Images per step.")] = 64,
+        lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+        seed: Annotated[int, typer.Option(help="The same seed trains the same net.")] = 0,
+        pools: Annotated[str | None, typer.Option(
+            help="Convolutions that end in a max-pool, such as 1,2; default the last two.")] = None,
+        shift: Annotated[int, typer.Option(
+            help="Move training images by up to so many pixels each way.")] = 0,
+        data_path: MnistPath = None) -> None:
+    """Train a network with N2UQ quantizers (needs torch)."""
+    try:
+        from ..train.fit import run_training
+    except ModuleNotFoundError as error:
+        raise N2uqError(f"{error.name}: needed for training, and not installed "
+                        "(pip install 'n2uq-hw[train]')") from None
+    if (architecture is None) == (arch is None):
+        raise N2uqError("architecture must be given once, as an argument or with --arch, not "
+                        + ("never" if arch is None else f"twice: {architecture}, {arch}"))
+    architecture = architecture or arch or ""
+    if widths is None and architecture in ("mlp", "cnn"):
+        widths = "64,64"
+    net = run_training(
+        dataset, architecture, widths=numbers("widths", widths) if widths else (),
+        weight_bits=weight_bits,
+        act_bits=act_bits, first_last_bits=first_last_bits, input_bits=input_bits, epochs=epochs,
+        lr=lr, seed=seed, batch=batch, data_folder=data_path, out=out, name=out.stem,
+        pools=numbers("pools", pools) if pools else None, shift=shift)
+    show(f"{out}: float accuracy {percent(net.meta['accuracy']['float'])} on the test split, "
+           f"{percent(net.meta['validation'])} in validation")
