@@ -63,7 +63,7 @@ def load(name: str, folder: Path | None = None, split: str = "test") -> Dataset:
 
 
 def images_for(dataset: str, source: Path | None) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """Test images [N, C, H, W] and labels [N] to run a net on; None if there are none at hand.
+    """Test images [N, C, H, W] and labels [N, ...] for a net; None if there are none at hand.
 
     Parameters
     ----------
@@ -83,8 +83,9 @@ def images_for(dataset: str, source: Path | None) -> tuple[np.ndarray, np.ndarra
 class Samples:
     """Images [N, C, H, W] and what is known of them.
 
-    `labels` int64 [N]; `logits` float [N, classes] of the reference model; `mean` and `std` float
-    [C], by which that model's images were normalized, pixels of 0..1.
+    `labels` [N, ...], integers of classes or floats of values; `logits` float [N, C] or, of a map,
+    [N, C, H, W], of the reference model; `mean` and `std` float [C], by which that model's images
+    were normalized, pixels of 0..1.
     """
 
     images: np.ndarray
@@ -106,12 +107,11 @@ def read_npz(path: Path) -> Samples:
         raise N2uqError(f"{path}: no such file or folder") from None
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise N2uqError(f"{path}: must be an .npz file of plain arrays: {error}") from None
-    for key, shape in (("logits", (len(images), -1)), ("mean", images.shape[1:2]),
-                       ("std", images.shape[1:2])):
-        if key in given and (given[key].dtype.kind != "f" or given[key].ndim != len(shape)
-                             or len(given[key]) != shape[0]
-                             or not np.isfinite(given[key]).all()):
-            raise N2uqError(f"{path}: {key} must be {shape[0]} finite floats"
+    for key, count, axes in (("logits", len(images), (2, 4)), ("mean", images.shape[1], (1,)),
+                             ("std", images.shape[1], (1,))):
+        if key in given and (given[key].dtype.kind != "f" or given[key].ndim not in axes
+                             or len(given[key]) != count or not np.isfinite(given[key]).all()):
+            raise N2uqError(f"{path}: {key} must be {count} finite floats"
                             f"{' per class' if key == 'logits' else ''}, not {given[key].dtype} "
                             f"{list(given[key].shape)}")
     return Samples(images, labels, **given)
@@ -126,9 +126,16 @@ def from_arrays(path: Path, arrays: Mapping[str, np.ndarray]
     if images.ndim != 4 or not len(images):
         raise N2uqError(f"{path}: images must be [N, C, H, W] with N at least 1, "
                         f"not {list(images.shape)}")
-    if labels is not None and (labels.dtype.kind not in "ui" or labels.shape != images.shape[:1]):
-        raise N2uqError(f"{path}: labels must be {len(images)} integers, "
+    if labels is None:
+        return images, None
+    if labels.dtype == bool:
+        labels = labels.astype(np.uint8)
+    if labels.dtype.kind not in "uif" or labels.shape[:1] != images.shape[:1]:
+        kind = "floats" if labels.dtype.kind == "f" else "integers"
+        raise N2uqError(f"{path}: labels must be {len(images)} {kind}, "
                         f"not {labels.dtype} {list(labels.shape)}")
+    if not (finite := np.isfinite(labels)).all():
+        raise N2uqError(f"{path}: labels must be finite, not {labels[~finite][0]}")
     return images, labels
 
 

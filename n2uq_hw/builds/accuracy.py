@@ -19,9 +19,10 @@ from ..ir import Graph, golden
 from ..lowering.formats import Formats
 from ..lowering.lower import Ranges, lower
 from ..model import Conv, FloatConv, FloatLinear, Linear, MaxPool, Net, load_net
+from .task import Task, classes
 
-__all__ = ["Agreement", "agreement", "calibrate", "classes", "explain", "measure_shipped",
-           "shipped_table", "topology"]
+__all__ = ["Agreement", "agreement", "calibrate", "explain", "measure_shipped", "shipped_table",
+           "topology"]
 
 BATCH = 250
 PORTION = 8        # images at a time where every edge is kept
@@ -35,32 +36,40 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Agreement:
-    """Golden against the float model.  `worst_logit_error` is None where classes come out."""
+    """Golden against the float model, in terms of a `Task`.
+
+    `top1_agreement`: share of the `count` images or pixels that get the same class; None of values.
+    `worst_logit_error`: of the real values; None where classes come out.
+    `accuracy`, `accuracy_float`: against labels of classes; `mean_error`, `mean_error_float`: mean
+    absolute errors against labels that are values.
+    `counted`, `rule`: as in `Task`.
+    """
 
     images: int
-    top1_agreement: float
+    top1_agreement: float | None
     worst_logit_error: float | None
     accuracy: float | None
     accuracy_float: float | None
+    mean_error: float | None
+    mean_error_float: float | None
+    counted: str
+    count: int
+    rule: str
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
 
 
-def classes(outputs: np.ndarray) -> np.ndarray:
-    """Class indices [N] of outputs [N, ...]: logits, or the index itself."""
-    flat = outputs.reshape(len(outputs), -1)
-    return flat[:, 0] if flat.shape[1] == 1 else flat.argmax(axis=1)
-
-
 def agreement(net: Net, graph: Graph, images: np.ndarray, labels: np.ndarray | None,
               progress: Progress | None = None, *, logits: np.ndarray | None = None) -> Agreement:
     """Run golden on `images` [N, C, H, W] and compare with the float model.
 
-    `logits` [N, classes] are those of the float model where they are known; else it runs too.
+    `labels` are those of a `Task`.  `logits`, [N, C] or [N, C, H, W], are those of the float model
+    where they are known; else it runs too.
     """
     net.check_images(images)
+    task = Task(graph, labels)
     if not len(images):
         raise N2uqError(f"images of {net.name} must be at least 1, not 0")
     floats, integers = [], []
@@ -72,19 +81,22 @@ def agreement(net: Net, graph: Graph, images: np.ndarray, labels: np.ndarray | N
         if progress:
             progress(f"{net.name} float and golden", (start + len(part)) / len(images))
     real = np.concatenate(floats) if logits is None else logits
-    whole = np.concatenate(integers).reshape(len(images), -1)
-    theirs, ours = classes(real), classes(whole)
-    is_class = graph.meta.get("output") == "class"
-    if not is_class and whole.shape != real.shape:
-        raise N2uqError(f"logits of {net.name} must be {list(whole.shape)}, "
-                        f"not {list(real.shape)}")
-    error = None if is_class else float(
-        np.abs(whole * graph.meta["output_scale"] - real).max())
-
-    def right(guesses: np.ndarray) -> float | None:
-        return None if labels is None else float((guesses == labels).mean())
-    return Agreement(len(images), float((ours == theirs).mean()), error, right(ours),
-                     right(theirs))
+    outputs = np.concatenate(integers)
+    if task.is_class:
+        real, error = real.reshape(len(real), 1, 1, -1), None
+    else:
+        shape = [len(outputs), *(outputs.shape[at] for at in (3, 1, 2))]
+        if list(real.shape) not in (shape, [shape[0], outputs[0].size]):
+            raise N2uqError(f"logits of {net.name} must be "
+                            f"{shape if shape[2:] != [1, 1] else shape[:2]}, "
+                            f"not {list(real.shape)}")
+        real = real.reshape(shape).transpose(0, 2, 3, 1)
+        error = float(np.abs(outputs * task.scale - real).max())
+    ours, theirs = task.predictions(outputs), real if task.is_values else classes(real)
+    return Agreement(
+        len(images), None if task.is_values else float((ours == theirs).mean()), error,
+        task.accuracy(ours), task.accuracy(theirs), task.mean_error(ours), task.mean_error(theirs),
+        task.counted, ours.size, task.rule)
 
 
 def explain(net: Net, formats: Formats, images: np.ndarray, logits: np.ndarray,

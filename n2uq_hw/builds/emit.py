@@ -27,6 +27,7 @@ from ..plan.choice import load_folding, save_folding
 from ..sim.timing.fifos import size_fifos
 from ..templates import render
 from ..tools import rtlil_to_verilog
+from .task import Task
 
 __all__ = ["Build", "Port", "accelerator_verilog", "emit", "library_verilog", "load_build", "port",
            "ports", "report"]
@@ -118,9 +119,10 @@ def emit(graph: Graph, folding: Folding, out: Path, images: np.ndarray, labels: 
     ----------
     graph, folding: what to build; FIFOs on Adds that `folding` gives no depth are sized.
     images: integers [N, C, H, W] to keep as test vectors, with golden's results.
-    labels: int64 [N], or None.
+    labels: those of a `Task`.
     progress: is told each stage as it begins.
     """
+    Task(graph, labels)  # says what is wrong with them
     progress("FIFOs")
     folding = size_fifos(graph, folding).folding
     progress("Verilog")

@@ -23,11 +23,11 @@ from ..sim.timing.cycles import MODES
 from ..sim.timing.forecast import Forecast, forecast
 from ..templates import render
 from . import pictures
-from .accuracy import classes
 from .diagram import Box, Line, diagram
 from .emit import Build, report
 from .measured import load_measured, verilog_hash
 from .synth import FAMILIES
+from .task import Task, measure
 
 __all__ = ["PAGE", "write_report"]
 
@@ -46,8 +46,8 @@ def write_report(build: Build, images: np.ndarray | None = None,
 
     Parameters
     ----------
-    images, labels: [N, C, H, W] and [N], for golden's accuracy and the histograms of sums; the
-        test vectors of the build if left out.
+    images, labels: [N, C, H, W] and those of a `Task`, for golden's accuracy and the histograms of
+        sums; the test vectors of the build if left out.
     clock: MHz, for images per second.
 
     What was simulated and synthesized comes from `measured.json`.  The same build and results give
@@ -56,6 +56,7 @@ def write_report(build: Build, images: np.ndarray | None = None,
     of_vectors = images is None
     if images is None:
         images, labels = build.vectors["images"], build.vectors.get("labels")
+    task = Task(build.graph, labels)
     count = len(unroll(build.graph, build.folding)[0].nodes)
     found = forecast(build.graph, build.folding, spans=SPANS if count <= 60 else SPANS // 2)
     measured = load_measured(build)
@@ -65,7 +66,8 @@ def write_report(build: Build, images: np.ndarray | None = None,
             "report.html.j2", name=build.graph.name, units=units, forecast=found, clock=clock,
             graph=build.graph, report=report(build.graph, build.folding), modes=MODES,
             verdicts=_verdicts(measured), costs=_costs(measured),
-            accuracy=_accuracy(build, measured, images, labels, of_vectors),
+            accuracy=_accuracy(build, measured, images, task, of_vectors),
+            measure=measure(task.counted, task.rule), are_values=task.is_values,
             network=_network(build, found, units), provenance=_provenance(build),
             over_time=charts.inline(pictures.over_time(found), "time", _time_label(found)),
             cycles=charts.inline(pictures.cycle_bars(
@@ -276,30 +278,32 @@ def _sums(graph: Graph, nodes: list[Threshold], images: np.ndarray) -> dict[str,
     return {name: np.concatenate(part) for name, part in parts.items() if part}
 
 
-def _accuracy(build: Build, measured: Mapping[str, Any], images: np.ndarray,
-              labels: np.ndarray | None, of_vectors: bool) -> list[tuple[str, float, int | None]]:
-    """Rows of name, accuracy, images: of the float model, golden and RTL, where they are known.
+def _accuracy(build: Build, measured: Mapping[str, Any], images: np.ndarray, task: Task,
+              of_vectors: bool) -> list[tuple[str, float, int | None]]:
+    """Rows of name, figure, images: of the float model, golden and RTL, where they are known.
 
-    None stands for the images of the test split.
+    The figure is the accuracy, or the mean absolute error of values.  None stands for the images of
+    the test split.
     """
-    rows: list[tuple[str, float, int | None]] = []
+    key = "mean_error" if task.is_values else "accuracy"
+    rows: list[tuple[str, float | None, int | None]] = []
     agrees = measured.get("agreement", {})
-    if agrees.get("trained") is not None:
+    if agrees and not task.is_values:
         rows.append(("float model, as trained", agrees["trained"], None))
     if agrees:
-        rows.append(("float model", agrees["accuracy_float"], agrees["images"]))
+        rows.append(("float model", agrees.get(f"{key}_float"), agrees["images"]))
     if agrees and agrees["images"] >= len(images):
-        rows.append(("golden (integers)", agrees["accuracy"], agrees["images"]))
-    elif labels is not None and len(labels):
-        outputs = build.vectors["expected"] if of_vectors else golden.run(
-            build.graph, channels_last(images, build.graph.input.shape, build.graph.name))
-        rows.append(("golden (integers)", float((classes(outputs) == labels).mean()),
-                     len(images)))
-    best = max((row for row in measured.get("verdicts", ()) if row["accuracy"] is not None),
+        rows.append(("golden (integers)", agrees.get(key), agrees["images"]))
+    elif task.labels is not None and len(task.labels):
+        outputs = task.predictions(build.vectors["expected"] if of_vectors else golden.run(
+            build.graph, channels_last(images, build.graph.input.shape, build.graph.name)))
+        rows.append(("golden (integers)", (
+            task.mean_error if task.is_values else task.accuracy)(outputs), len(images)))
+    best = max((row for row in measured.get("verdicts", ()) if row.get(key) is not None),
                key=lambda row: row["images"], default=None)
     if best is not None:
-        rows.append(("Verilog in simulation", best["accuracy"], best["images"]))
-    return rows
+        rows.append(("Verilog in simulation", best[key], best["images"]))
+    return [(title, figure, count) for title, figure, count in rows if figure is not None]
 
 
 def _saturation(measured: Mapping[str, Any]) -> list[tuple[int, int]]:

@@ -21,6 +21,7 @@ from ..ir import Flatten, Fork, Graph, Saturate, golden
 from ..sim.rtl.runner import MAX_IDLE, Dut, Run, Sink, Source, Tap, pack, prepare, simulate, unpack
 from ..sim.timing.forecast import cycles_per_image, mac_utilization
 from .emit import Build, Port, port, ports, report
+from .task import Task
 
 __all__ = ["Verdict", "golden_saturated", "verify"]
 
@@ -44,6 +45,8 @@ class Verdict:
     `cycles_per_image`: between the last beats of successive images, over the second half of them.
     `mac_utilization`: of the slowest MatVec, useful share of its PE·SIMD multiplies.
     `cycles_per_second`: of all simulators together.
+    `accuracy`, `mean_error`: against labels of classes or of values, None without; `counted`,
+    `rule`: as in `Task`.
     `saturated`: elements that Saturate nodes changed, by the hardware's counter; None without.
     `saturated_exact`: whether golden counts as many in every share; None without.
     """
@@ -63,6 +66,9 @@ class Verdict:
     saturated: int | None = None
     saturated_exact: bool | None = None
     shares: int = 1
+    mean_error: float | None = None
+    counted: str = "images"
+    rule: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -92,6 +98,7 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
 
     Parameters
     ----------
+    labels: those of a `Task`.
     stalls: probability of a stalled cycle on either side, 0..0.95.
     seed: of the stall pattern, which begins anew in each share.
     jobs: simulators side by side, each with a share of the images, from reset on; at least as many
@@ -106,6 +113,7 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
         raise N2uqError(f"jobs must be at least 1, not {jobs}")
     if len(images) < 1:
         raise N2uqError("images must be at least 1, not 0")
+    task = Task(build.graph, labels)
     nhwc = channels_last(images, build.graph.input.shape, build.graph.name)
     expected = golden.run(build.graph, nhwc)
     given, made = ports(build.graph, build.folding)
@@ -141,15 +149,14 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
     head = shares[0]
     per_image = cycles_per_image(head.ends, head.accepted)
     layers = mac_utilization(build.graph, build.folding, per_image)
-    guesses = np.concatenate([each.got for each in shares]).reshape(len(images), -1)
-    if guesses.shape[1] > 1:
-        guesses = guesses.argmax(axis=1)[:, None]
+    predictions = task.predictions(np.concatenate([each.got for each in shares]))
     seconds = sum(each.seconds for each in shares) / min(jobs or 1, count)
     return Verdict(
         images=len(images), mismatches=int(wrong.sum()) or int(counted != counts),
         cycles_first_output=head.first_output - head.accepted + 1,
         cycles_per_image=per_image, mac_utilization=max(layers.values(), default=0.0),
-        accuracy=None if labels is None else float((guesses[:, 0] == labels).mean()),
+        accuracy=task.accuracy(predictions), mean_error=task.mean_error(predictions),
+        counted=task.counted, rule=task.rule,
         cycles_per_second=sum(each.cycles for each in shares) / max(seconds, 1e-9), stalls=stalls,
         seed=seed, simulator=simulator, layers=layers, first_mismatch=first,
         saturated=_sum(counted),

@@ -9,6 +9,7 @@ import typer
 
 from .. import data, nets
 from ..builds import accuracy
+from ..builds.task import measure
 from ..errors import N2uqError
 from ..ir import describe, dump
 from ..lowering.formats import Formats
@@ -24,7 +25,7 @@ from .options import (
     ResidualBits,
     StemBits,
 )
-from .output import bars, percent, show, show_json
+from .output import bars, figure, percent, show, show_json
 from .policy import normalized, ranges
 
 
@@ -96,9 +97,19 @@ def lower(
         show("agreement with the float model not measured: give images of "
                f"{given.name} with --data")
     else:
-        show(
-            f"{agrees.images} images: the integers give the float model's class on "
-            f"{percent(agrees.top1_agreement)}, worst logit error "
-            + ("–" if agrees.worst_logit_error is None else f"{agrees.worst_logit_error:.4f}")
-            + ("" if agrees.accuracy is None else
-               f"; accuracy {percent(agrees.accuracy)} (float {percent(agrees.accuracy_float)})"))
+        show(_agreement(agrees))
+
+
+def _agreement(agrees: accuracy.Agreement) -> str:
+    """What was found, and what it means, in one line."""
+    values, error = agrees.counted == "values", agrees.worst_logit_error
+    what = ", ".join([f"{agrees.images} images",
+                      *[f"{agrees.count:,} pixels"] * (agrees.counted == "pixels"),
+                      *[agrees.rule] * bool(agrees.rule)])
+    same = "" if values else (f"the integers give the float model's class on "
+                              f"{percent(agrees.top1_agreement)}, ")
+    line = (f"{what}: {same}worst {'error' if values else 'logit error'} "
+            + ("–" if error is None else f"{error:.4f}"))
+    ours = figure(agrees.counted, agrees.accuracy, agrees.mean_error)
+    theirs = figure(agrees.counted, agrees.accuracy_float, agrees.mean_error_float)
+    return line + (f"; {measure(agrees.counted, '')} {ours} (float {theirs})" if ours else "")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich.table
 
+from ..builds.task import measure
 from ..progress import bars, console
 from ..tables import Table
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from ..builds.verify import Verdict
     from ..sim.timing.fifos import Sizing
 
-__all__ = ["bars", "fifo_parts", "fifos", "percent", "say", "show", "show_json", "verdict_rows"]
+__all__ = ["bars", "fifo_parts", "fifos", "figure", "percent", "say", "show", "show_json",
+           "verdict_rows"]
 
 
 def show(*parts: str | Table) -> None:
@@ -46,6 +48,13 @@ def show_json(value: Any) -> None:
 def percent(share: float | None) -> str:
     """A share in percent; a dash for None."""
     return "–" if share is None else f"{100 * share:.2f} %"
+
+
+def figure(counted: str, accuracy: float | None, mean_error: float | None) -> str:
+    """The one that a `Task` has, which counts `counted`; "" if it is not known."""
+    if counted == "values":
+        return "" if mean_error is None else f"{mean_error:.4f}"
+    return "" if accuracy is None else percent(accuracy)
 
 
 def say(text: str) -> None:
@@ -79,7 +88,8 @@ def verdict_rows(verdict: Verdict) -> list[tuple[str, str]]:
         ("saturated elements", f"{verdict.saturated:,} "
          f"({'as in golden' if verdict.saturated_exact else 'DIFFERENT'})")]
     return [("images", f"{verdict.images}, {verdict.mismatches} mismatches ({exact})"),
-            ("accuracy", percent(verdict.accuracy)), *counted,
+            (measure(verdict.counted, verdict.rule),
+             figure(verdict.counted, verdict.accuracy, verdict.mean_error) or "–"), *counted,
             ("cycles to the first output", f"{verdict.cycles_first_output:,}"),
             ("cycles per image", f"{verdict.cycles_per_image:,.2f}"),
             ("MAC utilization of the slowest layer", f"{verdict.mac_utilization:.4f}"),

@@ -85,7 +85,8 @@ def lower(net: Net, formats: Formats | None = None, *, top1: bool = False,
     -------
     A verified graph.  Its output holds the logits in fixed point with `LOGIT_FRACTION_BITS`
     fraction bits, each less than one step from the real value of its accumulator
-    (`meta["output_scale"]` is the step), or the class index.  Raises N2uqError for layers that
+    (`meta["output_scale"]` is the step), or the class index.  `meta["output"]` is "class" or
+    "logits", or "values" if the net's own ``meta["output"]`` is.  Raises N2uqError for layers that
     have no integer form and for a residual stream that does not fit, naming the layer.
     """
     lowering = _Lowering(net, formats or Formats(), ranges or {})
@@ -453,12 +454,18 @@ class _Lowering:
                             f"not by the output")
         if any(isinstance(layer, PReLU | ReLU | ReLU6) for layer in x.waiting):
             x = self.fixed(x)
+        values = self.net.meta.get("output") == "values"
+        if top1 and (values or x.edge.channels == 1):
+            raise N2uqError(f"{self.net.name}: top1 must choose among classes, not "
+                            + ("values" if values else f"one: the class is 1 where {x.node} is "
+                               "above 0"))
         unit = 2.0**-LOGIT_FRACTION_BITS
         x = self.append(self.straight("logits", *self.line(x, x.waiting, unit)), x)
         if top1:
             self.append(ArgMax("top1"), x)
         meta = {"net": self.net.name, "dataset": self.net.meta.get("dataset", ""),
-                "output": "class" if top1 else "logits", "output_scale": 1.0 if top1 else unit}
+                "output": "class" if top1 else "values" if values else "logits",
+                "output_scale": 1.0 if top1 else unit}
         if self.residual:
             meta |= {"residual": self.residual, "residual_fraction_bits": self.fraction_bits}
         return Graph(self.net.name, tuple(self.nodes), meta).verify()

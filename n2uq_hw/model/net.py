@@ -234,7 +234,8 @@ class InputSpec:
 class Net:
     """A trained network: input, layers, float32 parameters and free-form notes (JSON).
 
-    The layers are a graph in topological order; the last one is the only output.
+    The layers are a graph in topological order; the last one is the only output.  Its values are
+    logits of classes, unless ``meta["output"]`` is "values", as of a regression.
     """
 
     name: str
@@ -251,7 +252,7 @@ class Net:
         return {key: self.params[f"{layer.name}.{key}"] for key in layer.shapes()}
 
     def forward(self, images: np.ndarray) -> np.ndarray:
-        """Float64 logits [N, classes] of integer images [N, C, H, W]."""
+        """Float64 logits [N, classes], of a map [N, C·H·W], of integer images [N, C, H, W]."""
         x = self.check_images(images).astype(np.float64)
         x = x * _per_channel(self.input.factor, x) + _per_channel(self.input.offset, x)
         x = walk(self.layers, x, lambda layer, *x: layer_float(layer, self.of(layer), *x))

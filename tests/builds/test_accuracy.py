@@ -9,17 +9,12 @@ import pytest
 
 from n2uq_hw import data, nets
 from n2uq_hw.builds import accuracy
-from n2uq_hw.builds.accuracy import agreement, classes, shipped_table, topology
+from n2uq_hw.builds.accuracy import agreement, shipped_table, topology
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.ir import golden
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import Net
 from n2uq_hw.nets import find_net
-
-
-def test_classes_of_logits_and_of_indices() -> None:
-    assert classes(np.array([[[[1, 5, 5]]], [[[9, 0, 2]]]])).tolist() == [1, 0]
-    assert classes(np.array([[[[4]]], [[[7]]]])).tolist() == [4, 7]
 
 
 def test_agreement_is_what_both_models_say(net: Net, images: np.ndarray) -> None:

@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 import typer
 from adverse import adverse
-from conftest import Cli
+from conftest import Cli, random_net
 from processes import left, marked
 from safetensors.numpy import save
 
-from n2uq_hw import __version__, cli, nets, tools
+from n2uq_hw import __version__, cli, model, nets, tools
 from n2uq_hw.builds import emit, verify
 from n2uq_hw.model import Net, architectures
 
@@ -119,7 +119,8 @@ BUILD = "build net.safetensors --out o"
     ("lower net.safetensors --data negative.npz", "must lie in 0..15, not -1..-1"),
     ("lower net.safetensors --data none.npz", "N at least 1, not [0, 2, 5, 5]"),
     ("lower net.safetensors --data labels.npz", "labels must be 3 integers, not int64 [2]"),
-    ("lower net.safetensors --data halves.npz", "labels must be 3 integers, not float64 [3]"),
+    ("lower net.safetensors --data halves.npz",
+     "labels of small must be floats [N, 5], not float64 [3]"),
     ("lower net.safetensors --data no.npz", "no.npz: no such file or folder"),
     ("lower mnist_mlp_w2a2 --data busy", "busy/t10k-images-idx3-ubyte: no such file"),
     ("lower net.safetensors --out file/g", "file/g: cannot be written: Not a directory"),
@@ -457,6 +458,34 @@ def test_lower_with_and_without_images(run: Cli, net: Net, images: np.ndarray, t
     code, out, _ = run("lower", "small.safetensors", "--top1", "--data", "i.npz")
     assert code == 0 and "worst logit error –" in out
     assert "  conv1 " in run("lower", "small.safetensors", "--text")[1]
+
+
+def test_lower_says_what_is_compared(run: Cli, tmp_path: Path) -> None:
+    """One logit, a map, and values, on images that all have the label 1 or the value 1."""
+    body = (model.Conv("conv", 1, 4, 3, bits=3), model.LTQ("quan", 2))
+    layers_of = {"one": (*body, model.Flatten("flat"), model.Linear("fc", 32, 1, 4)),
+                 "map": (*body, model.Conv("fc", 4, 3, 1, bits=4))}
+    images = np.random.default_rng(0).integers(0, 16, (12, 1, 4, 6))
+    for name, layers in layers_of.items():
+        random_net(name, layers, (1, 4, 6)).save(tmp_path / f"{name}.safetensors")
+    np.savez(tmp_path / "one.npz", images=images, labels=np.ones(12, bool))
+    np.savez(tmp_path / "map.npz", images=images, labels=np.ones((12, 2, 4), int))
+    np.savez(tmp_path / "values.npz", images=images, labels=np.ones(12))
+    share = r"\d+\.\d\d %"
+    for net, given, begins, ends in (
+            ("one", "one", "12 images, class 1 where the logit is above 0", f"accuracy {share}"),
+            ("map", "map", "12 images, 96 pixels", f"accuracy of pixels {share}"),
+            ("one", "values", "12 images, no classes", r"mean absolute error \d\.\d{4}")):
+        code, out, err = run("lower", f"{net}.safetensors", "--data", f"{given}.npz")
+        assert (code, err) == (0, "")
+        same = "" if given == "values" else (
+            f"the integers give the float model's class on {share}, ")
+        error = "worst error" if given == "values" else "worst logit error"
+        assert re.fullmatch(rf"{begins}: {same}{error} 0\.\d{{4}}; {ends} \(float .*\)",
+                            out.splitlines()[-1])
+        found = strict(run("lower", f"{net}.safetensors", "--data", f"{given}.npz", "--json")[1])
+        assert (found["counted"], found["count"]) == {
+            "one": ("images", 12), "map": ("pixels", 96), "values": ("values", 12)}[given]
 
 
 def test_agreement_with_given_logits_and_what_formats_cost(run: Cli, tmp_path: Path) -> None:
