@@ -18,7 +18,20 @@ from ..hw.accelerator import WRAPPER, module_name
 from ..hw.passes import hardware_graph, saturates
 from ..hw.saturate import COUNT_BITS
 from ..ir import Flatten, Fork, Graph, Saturate, golden
-from ..sim.rtl.runner import MAX_IDLE, Dut, Run, Sink, Source, Tap, pack, prepare, simulate, unpack
+from ..sim.rtl.runner import (
+    MAX_IDLE,
+    Await,
+    Dut,
+    Probe,
+    Run,
+    Sink,
+    Source,
+    Tap,
+    pack,
+    prepare,
+    simulate,
+    unpack,
+)
 from ..sim.timing.forecast import cycles_per_image, mac_utilization
 from .emit import Build, Port, port, ports, report
 from .task import Task
@@ -30,9 +43,7 @@ BITS = 2**27      # of the beats of a share, a byte each in memory
 
 Progress = Callable[[str, float], None]
 
-# Each value of the counter, for it is no stream that could be read at the end.
-SATURATED = Tap("saturated", valid="saturated_moves", ready="saturated_moves", data="saturated",
-                width=COUNT_BITS)
+SATURATED = Probe("saturated", COUNT_BITS)
 
 
 @dataclass(frozen=True)
@@ -141,8 +152,9 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
     wrong = np.concatenate([each.wrong for each in shares])
     counted = [each.counted for each in shares]
     counts = [golden_saturated(build.graph, nhwc[each.first:each.end]) for each in shares]
-    first = "" if counted == counts else (
-        f"the saturation counter differs: {_sum(counted)} in RTL, {_sum(counts)} in golden")
+    first = next((f"the saturation counter differs in images {each.first} to {each.end - 1}: "
+                  f"{each.counted} in RTL, {right} in golden"
+                  for each, right in zip(shares, counts, strict=True) if each.counted != right), "")
     if wrong.any():
         bad = next(each for each in shares if each.wrong.any())
         first = _locate(build, nhwc, bad, stalls, seed, simulator, expected)
@@ -224,8 +236,7 @@ def _saturated(graph: Graph, run: Run) -> int | None:
     """The accelerator's saturation counter at the end of `run`; None if it has none."""
     if not saturates(graph):
         return None
-    last = run.taps[graph.name][SATURATED.name].beats[-1:]
-    return int(unpack(last, 1, COUNT_BITS, False).sum())
+    return int(unpack(run.probes[graph.name][SATURATED.name][None], 1, COUNT_BITS, False)[0, 0])
 
 
 def _beats(tensor: np.ndarray, port: Port) -> np.ndarray:
@@ -242,9 +253,14 @@ def _work(build: Build, taps: tuple[Tap, ...] = ()) -> Path:
 
 def _dut(build: Build, nhwc: np.ndarray, taps: tuple[Tap, ...] = ()) -> Dut:
     given, made = ports(build.graph, build.folding)
-    counter = (SATURATED,) if saturates(build.graph) else ()
+    # What no output needs is counted too: the rest of an image that strides leave out.
+    counted = tuple(
+        Await(node.name, f"accelerator.{node.name}__o__valid", f"accelerator.{node.name}__o__ready",
+              len(nhwc) * port(build.graph, build.folding, node.name).beats)
+        for node in build.graph.nodes if isinstance(node, Saturate))
     return Dut(
-        name=build.graph.name, module=module_name(build.graph, WRAPPER), taps=counter + taps,
+        name=build.graph.name, module=module_name(build.graph, WRAPPER),
+        taps=taps, awaits=counted, probes=(SATURATED,) if counted else (),
         clock="aclk", reset="aresetn", reset_active_low=True,
         sources=(Source("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", given.tdata + 1,
                         _beats(nhwc, given), last="s_axis_tlast"),),

@@ -13,10 +13,11 @@ import numpy as np
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.templates import render
 
-__all__ = ["PERIOD", "Dut", "Record", "Run", "Sink", "Source", "Tap", "harness_verilog", "pack",
-           "read_cycles", "read_record", "stall_pattern", "streams", "unpack", "write_inputs"]
+__all__ = ["DRAIN", "PERIOD", "Await", "Dut", "Probe", "Record", "Run", "Sink", "Source", "Tap",
+           "harness_verilog", "pack", "read_cycles", "read_record", "stall_pattern", "streams",
+           "unpack", "write_inputs"]
 
-DRAIN = 16  # cycles the harness listens after the last expected beat, for one too many
+DRAIN = 16  # cycles the harness listens after the last expected beat, and beats too many it takes
 PERIOD = 10  # ns; the first rising edge comes after half of it
 _CYCLE = 5  # bytes of a cycle number in the logs
 
@@ -61,6 +62,24 @@ class Tap:
 
 
 @dataclass(frozen=True)
+class Await:
+    """A stream inside the device that must move `count` beats before the run ends."""
+
+    name: str
+    valid: str
+    ready: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A signal of the device, by its dotted `name`, that is read when the run ends."""
+
+    name: str
+    width: int
+
+
+@dataclass(frozen=True)
 class Dut:
     """A device under test: the Verilog `module` and its streams, under a `name` for messages."""
 
@@ -69,6 +88,8 @@ class Dut:
     sources: tuple[Source, ...]
     sinks: tuple[Sink, ...]
     taps: tuple[Tap, ...] = ()
+    awaits: tuple[Await, ...] = ()
+    probes: tuple[Probe, ...] = ()
     clock: str = "clk"
     reset: str = "rst"
     reset_active_low: bool = False
@@ -95,6 +116,7 @@ class Run:
     sinks: the transfers of each output.
     sources: int64 [n], the cycle in which each beat of an input was taken.
     taps: the transfers of each tap by its name.
+    probes: uint8 bits [width], what each probe read, by its name.
     cycles: from reset to the last expected beat.
     seconds: wall time in the simulator, without compile and start-up.
     compile_seconds: wall time of the compile, 0.0 if the simulator was there.
@@ -103,6 +125,7 @@ class Run:
     sinks: dict[str, tuple[Record, ...]]
     sources: dict[str, tuple[np.ndarray, ...]]
     taps: dict[str, dict[str, Record]]
+    probes: dict[str, dict[str, np.ndarray]]
     cycles: int
     seconds: float
     compile_seconds: float
@@ -195,16 +218,18 @@ def streams(duts: Sequence[Dut]) -> Iterator[tuple[int, Dut, Source | Sink]]:
 
 def harness_verilog(duts: Sequence[Dut]) -> str:
     """The harness around `duts`; independent of beats, counts, stalls and seed."""
-    rows, port, tap = [], 0, 0
+    port, inner = count(), {kind: count() for kind in ("taps", "awaits", "probes")}
+    rows = []
     for number, dut in enumerate(duts):
-        middle = port + len(dut.sources)
         rows.append({
             "name": dut.name, "module": dut.module, "instance": f"dut{number}",
             "clock": dut.clock, "reset": dut.reset, "reset_active_low": dut.reset_active_low,
-            "sources": list(enumerate(dut.sources, port)),
-            "sinks": list(enumerate(dut.sinks, middle)), "taps": list(enumerate(dut.taps, tap))})
-        port, tap = middle + len(dut.sinks), tap + len(dut.taps)
-    return render("harness.sv.j2", duts=rows, ports=port, drain=DRAIN, period=PERIOD)
+            "sources": [(next(port), it) for it in dut.sources],
+            "sinks": [(next(port), it) for it in dut.sinks],
+            **{kind: [(next(numbers), it) for it in getattr(dut, kind)]
+               for kind, numbers in inner.items()}})
+    return render("harness.sv.j2", duts=rows, ports=next(port), awaits=next(inner["awaits"]),
+                  drain=DRAIN, period=PERIOD)
 
 
 def write_inputs(folder: Path, duts: Sequence[Dut], stalls: tuple[float, float], seed: int,
@@ -218,13 +243,15 @@ def write_inputs(folder: Path, duts: Sequence[Dut], stalls: tuple[float, float],
             # $fread fills a register from its most significant byte on.
             packed = np.packbits(stream.beats, axis=1, bitorder="little")[:, ::-1]
             (folder / f"port{port}.bin").write_bytes(packed.tobytes())
+    params += [it.count for dut in duts for it in dut.awaits]
     (folder / "params.hex").write_text("".join(f"{value:016x}\n" for value in params),
                                        encoding="utf-8")
 
 
-def _read_log(path: Path, width: int, what: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_log(path: Path, width: int, what: str, least: int = 0
+              ) -> tuple[np.ndarray, np.ndarray]:
     text, size = path.read_text(encoding="utf-8"), 2 * (_CYCLE + -(-width // 8)) + 1
-    if len(text) % size:
+    if len(text) % size or len(text) < least * size:
         raise N2uqError(f"{what}: {path} was cut short; is the disk full?")
     unknown = re.search("[xXzZ]", text)
     if unknown:
@@ -239,7 +266,7 @@ def read_cycles(path: Path, what: str) -> np.ndarray:
     return _read_log(path, 0, what)[0]
 
 
-def read_record(path: Path, width: int, what: str) -> Record:
-    """The log of a sink or tap; `what` names it in errors."""
-    cycles, data = _read_log(path, width, what)
+def read_record(path: Path, width: int, what: str, least: int = 0) -> Record:
+    """The log of a sink, tap or probe, of `least` lines; `what` names it in errors."""
+    cycles, data = _read_log(path, width, what, least)
     return Record(cycles, np.unpackbits(data[:, ::-1], axis=1, count=width, bitorder="little"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -15,14 +16,18 @@ from functools import partial
 from pathlib import Path
 
 import find_libpython
+import numpy as np
 from cocotb_tools import config
 
 from n2uq_hw import tools
 from n2uq_hw.errors import N2uqError
 
 from .harness import (
+    DRAIN,
     PERIOD,
+    Await,
     Dut,
+    Probe,
     Record,
     Run,
     Sink,
@@ -38,8 +43,8 @@ from .harness import (
     write_inputs,
 )
 
-__all__ = ["MAX_IDLE", "Dut", "Record", "Run", "Sink", "Source", "Tap", "pack", "prepare",
-           "simulate", "stall_pattern", "unpack"]
+__all__ = ["MAX_IDLE", "Await", "Dut", "Probe", "Record", "Run", "Sink", "Source", "Tap", "pack",
+           "prepare", "simulate", "stall_pattern", "unpack"]
 
 MAX_IDLE = 10_000
 _TIMESCALE = ("1ns", "1ps")
@@ -53,7 +58,7 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
              stalls: tuple[float, float] = (0, 0), seed: int = 0, simulator: str = "verilator",
              resets: Sequence[int] = (), max_idle: int = MAX_IDLE, short: bool = False,
              progress: Progress | None = None) -> Run:
-    """Run all `duts` side by side, until each output gave its beats.
+    """Run all `duts` side by side, until each output gave its beats and each input took its own.
 
     Parameters
     ----------
@@ -65,14 +70,14 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
     simulator: "verilator" or "icarus".
     resets: cycles to run before each extra reset, counted from the reset before; the run that
         counts begins after the last.
-    max_idle: the run has failed when no stream moved for so many cycles.
+    max_idle: the run has failed when no expected beat moved for so many cycles.
     short: compile in half of the time what then takes up to five times as long: for few cycles.
     progress: is told the stage, "verilate", "compile" or "simulate", and the fraction done, 0 to 1.
 
     Raises
     ------
     N2uqError: tools missing or failing, Verilog that does not compile, a device that gives no
-        more beats before its count or a beat after it.
+        more beats before its count or a beat after it, or does not take all of its beats.
     """
     _check(verilog, duts, stalls, resets, simulator)
     report = progress or (lambda stage, fraction: None)
@@ -295,32 +300,44 @@ def _execute(program: Path, run: Path, simulator: str, duts: Sequence[Dut],
 def _result(run: Path, duts: Sequence[Dut], outcome: Mapping[str, float], max_idle: int,
             compile_seconds: float) -> Run:
     """Read the logs in `run` and judge whether the run is complete."""
-    sinks: dict[str, list] = {dut.name: [] for dut in duts}
-    sources: dict[str, list] = {dut.name: [] for dut in duts}
-    taps: dict[str, dict] = {}
-    end = 0
+    sinks: dict[str, list[Record]] = {dut.name: [] for dut in duts}
+    sources: dict[str, list[np.ndarray]] = {dut.name: [] for dut in duts}
+    faults: list[tuple[int, str]] = []  # the lowest is behind the others
+    end, idle = 0, f"then nothing for {max_idle} cycles"
     for port, dut, stream in streams(duts):
         log, what = run / f"port{port}.log", f"{dut.name}: {stream.data}"
         if isinstance(stream, Source):
-            sources[dut.name].append(read_cycles(log, what))
-            continue
-        record = read_record(log, stream.width, what)
-        given = len(record.cycles)
-        if given < stream.count:
-            if not outcome["stalled"]:
-                raise N2uqError(f"{what}: {log} was cut short; is the disk full?")
-            raise N2uqError(f"{dut.name}: deadlock, output {stream.data} gave {given} of "
-                            f"{stream.count} beats, then nothing for {max_idle} cycles")
-        if given > stream.count:
-            raise N2uqError(f"{what} must give {stream.count} beats, not {given}")
-        if stream.count:
-            end = max(end, int(record.cycles[stream.count - 1]) + 1)
-        sinks[dut.name].append(record)
-    numbers = iter(range(sum(len(dut.taps) for dut in duts)))
-    for dut in duts:
-        taps[dut.name] = {
-            tap.name: read_record(run / f"tap{next(numbers)}.log", tap.width,
-                                  f"{dut.name}: {tap.name}") for tap in dut.taps}
+            cycles, count = read_cycles(log, what), len(stream.beats)
+            sources[dut.name].append(cycles)
+            lack = 2, f"{dut.name}: deadlock, input {stream.data} took"
+        else:
+            record, count = read_record(log, stream.width, what), stream.count
+            sinks[dut.name].append(record)
+            cycles = record.cycles
+            end = max([end, *cycles[:count][-1:] + 1])
+            lack = 1, f"{dut.name}: deadlock, output {stream.data} gave"
+        if len(cycles) > count:
+            more = " or more" if len(cycles) == count + DRAIN else ""
+            faults.append((0, f"{what} must give {count} beats, not {len(cycles)}{more}"))
+        elif len(cycles) < count and not outcome["stalled"]:
+            raise N2uqError(f"{what}: {log} was cut short; is the disk full?")
+        elif len(cycles) < count:
+            faults.append((lack[0], f"{lack[1]} {len(cycles)} of {count} beats, {idle}"))
+    if outcome["stalled"]:
+        faults += [(3, f"{dut.name}: deadlock, {it.name} moved fewer than {it.count} beats, {idle}")
+                   for dut in duts for it in dut.awaits]
+    if faults:
+        raise N2uqError(min(faults, key=lambda fault: fault[0])[1])
+
+    def read(kind: str, least: int) -> dict[str, dict[str, Record]]:
+        numbers = itertools.count()
+        return {dut.name: {
+            it.name: read_record(run / f"{kind}{next(numbers)}.log", it.width,
+                                 f"{dut.name}: {it.name}", least)
+            for it in getattr(dut, f"{kind}s")} for dut in duts}
+
     return Run({name: tuple(records) for name, records in sinks.items()},
-               {name: tuple(cycles) for name, cycles in sources.items()}, taps, end,
-               outcome["seconds"], compile_seconds)
+               {name: tuple(cycles) for name, cycles in sources.items()}, read("tap", 0),
+               {name: {probe: record.beats[0] for probe, record in found.items()}
+                for name, found in read("probe", 1).items()},
+               int(end), outcome["seconds"], compile_seconds)

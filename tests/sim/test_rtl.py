@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.sim.rtl.harness import Dut, Record, Run, Sink, Source, Tap, pack, stall_pattern, unpack
+from n2uq_hw.sim.rtl.harness import (
+    Await,
+    Dut,
+    Probe,
+    Record,
+    Run,
+    Sink,
+    Source,
+    Tap,
+    pack,
+    read_record,
+    stall_pattern,
+    unpack,
+)
 from n2uq_hw.sim.rtl.runner import simulate
 
 HANDSHAKE = "(input clk, input rst, input [W-1:0] i, input i_valid, output i_ready, "
@@ -86,10 +101,58 @@ DEVICES = {
                 output [15:0] o, output o_valid, input o_ready);
             faulty #(3) f (clk, rst, i, i_valid, i_ready, o, o_valid, o_ready);
         endmodule""",
+    # gives the first 100 beats, then takes one every 50 cycles, and of all so many
+    "slows": """
+        module slows #(parameter TAKES = 200) """ + HANDSHAKE.replace("W-1", "15") + """
+                output [15:0] o, output o_valid, input o_ready);
+            reg [15:0] n; reg [5:0] wait_;
+            assign o = i, o_valid = i_valid && n < 100;
+            assign i_ready = n < 100 ? o_ready : wait_ == 49 && n < TAKES;
+            always @(posedge clk)
+                if (rst) begin n <= 0; wait_ <= 0; end
+                else begin
+                    if (i_valid && i_ready) n <= n + 1;
+                    wait_ <= wait_ == 49 ? 0 : wait_ + 1;
+                end
+        endmodule
+        module stops """ + HANDSHAKE.replace("W-1", "15") + """
+                output [15:0] o, output o_valid, input o_ready);
+            slows #(150) s (clk, rst, i, i_valid, i_ready, o, o_valid, o_ready);
+        endmodule""",
+    # one output gives the time for ever, one `GIVES` beats in a while, or its valid is unknown
+    "spins": """
+        module spins #(parameter GIVES = 3, parameter UNKNOWN = 0) """
+            + HANDSHAKE.replace("W-1", "15") + """
+                output reg [15:0] t, output t_valid, input t_ready,
+                output [15:0] o, output o_valid, input o_ready);
+            reg [15:0] n;
+            assign t_valid = 1;
+            assign o = i, o_valid = n == GIVES ? UNKNOWN ? 1'bx : 0 : i_valid && t[6:0] == 0;
+            assign i_ready = o_valid && o_ready;
+            always @(posedge clk)
+                if (rst) begin t <= 0; n <= 0; end
+                else begin
+                    t <= t + 1;
+                    if (o_valid && o_ready) n <= n + 1;
+                end
+        endmodule
+        module spins_on """ + HANDSHAKE.replace("W-1", "15") + """
+                output [15:0] t, output t_valid, input t_ready,
+                output [15:0] o, output o_valid, input o_ready);
+            spins #(200) s (clk, rst, i, i_valid, i_ready, t, t_valid, t_ready,
+                            o, o_valid, o_ready);
+        endmodule
+        module unknown """ + HANDSHAKE.replace("W-1", "15") + """
+                output [15:0] t, output t_valid, input t_ready,
+                output [15:0] o, output o_valid, input o_ready);
+            spins #(3, 1) s (clk, rst, i, i_valid, i_ready, t, t_valid, t_ready,
+                             o, o_valid, o_ready);
+        endmodule""",
 }
 VALUES = np.random.default_rng(1).integers(0, 1 << 16, (200, 1))
-SIMULATORS = ["verilator", pytest.param("icarus", marks=pytest.mark.skipif(
-    shutil.which("iverilog") is None, reason="Icarus Verilog is not installed"))]
+ICARUS = pytest.mark.skipif(shutil.which("iverilog") is None,
+                            reason="Icarus Verilog is not installed")
+SIMULATORS = ["verilator", pytest.param("icarus", marks=ICARUS)]
 
 
 @pytest.fixture(scope="module")
@@ -255,6 +318,57 @@ def test_deadlock_is_named(faulty, module: str, given: int) -> None:
     message = f"{module}: deadlock, output o gave {given} of 200 beats, then nothing for 500 cycles"
     with pytest.raises(N2uqError, match=message):
         faulty(module)
+
+
+@pytest.fixture(scope="module")
+def ends(files: list[Path], work: Path):
+    """A run of devices that take beats after their last output."""
+    def run(simulator: str = "verilator", taken: int = 150, awaited: int = 200) -> Run:
+        slows = replace(device("slows", count=100), probes=(Probe("n", 16),),
+                        awaits=(Await("inner", "i_valid", "i_ready", awaited),))
+        return simulate(files, [device("stops", pack(VALUES[:taken], 16), count=100), slows],
+                        work=work, simulator=simulator, resets=(30, 200), max_idle=500)
+    return run
+
+
+@pytest.mark.parametrize("simulator", SIMULATORS)
+def test_a_run_ends_when_all_was_taken(ends, simulator: str) -> None:
+    """What comes after the last output is awaited, and a probe reads what it left."""
+    run = ends(simulator)
+    assert run.cycles == 100
+    for name, taken in ("stops", 150), ("slows", 200):
+        assert len(run.sources[name][0]) == taken
+        assert np.array_equal(values(run.sinks[name][0]), VALUES[:100])
+    assert np.array_equal(run.probes["slows"]["n"], pack(np.array([[200]]), 16)[0])
+
+
+@pytest.mark.parametrize("change,message", [
+    ({"taken": 151}, "stops: deadlock, input i took 150 of 151 beats, then nothing for 500 cycles"),
+    ({"awaited": 201}, "slows: deadlock, inner moved fewer than 201 beats, then nothing")])
+def test_what_does_not_move_is_named(ends, change: dict, message: str) -> None:
+    with pytest.raises(N2uqError, match=message):
+        ends(**change)
+
+
+@pytest.mark.parametrize("module,moved,simulator", [
+    ("spins", 3, SIMULATORS[0]), *(pytest.param(module, moved, "icarus", marks=ICARUS)
+                                   for module, moved in [("spins_on", 200), ("unknown", 3)])])
+def test_beats_for_ever_are_no_movement(
+        files: list[Path], work: Path, module: str, moved: int, simulator: str,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run ends, though another output lacks some, and its logs are short."""
+    sizes = {}
+
+    def record(path: Path, *args: Any) -> Record:
+        sizes[path.name] = path.stat().st_size
+        return read_record(path, *args)
+    monkeypatch.setattr("n2uq_hw.sim.rtl.runner.read_record", record)
+    both = replace(device(module), sinks=(Sink("t", "t_valid", "t_ready", 16, 7),
+                                          Sink("o", "o_valid", "o_ready", 16, 200)))
+    with pytest.raises(N2uqError, match=f"^{module}: t must give 7 beats, not 23 or more$"):
+        simulate(files, [both], work=work, simulator=simulator, max_idle=500)
+    line = 2 * (5 + 2) + 1
+    assert sizes == {"port1.log": 23 * line, "port2.log": moved * line}
 
 
 def test_verilog_that_does_not_compile(tmp_path: Path) -> None:
