@@ -32,6 +32,7 @@ from n2uq_hw.lowering.lower import lower
 from n2uq_hw.nets import find_net, shipped
 from n2uq_hw.plan.choice import choose, fold, sized
 from n2uq_hw.plan.problem import Problem
+from n2uq_hw.sim.timing.fifos import size_fifos
 from n2uq_hw.train import study
 
 from . import golden_speed
@@ -55,7 +56,7 @@ def built(name: str, folder: Path, cycles: int | None = None) -> tuple[Build, np
     found = data.images_for(net.meta["dataset"], MNIST if MNIST.is_dir() else None)
     images = found[0] if found else np.random.default_rng(0).integers(
         0, net.input.max + 1, (64, *net.input.shape))
-    emit(graph, choose(graph, cycles), folder / name, images[:8], None)
+    emit(graph, size_fifos(graph, choose(graph, cycles)), folder / name, images[:8], None)
     return load_build(folder / name), images, "real" if found else "random"
 
 

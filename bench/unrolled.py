@@ -37,6 +37,7 @@ from n2uq_hw.ir import Graph, Input, MatVec, Node, Threshold
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.nets import find_net
 from n2uq_hw.plan.choice import unrolled
+from n2uq_hw.sim.timing.fifos import size_fifos
 from n2uq_hw.sim.timing.forecast import forecast
 
 from .__main__ import MNIST
@@ -106,7 +107,7 @@ def proven(graph: Graph, levels: int, family: str, folder: Path, images: np.ndar
            ) -> tuple[Build, Verdict, float]:
     """The build, what its simulation showed, as predicted, and the seconds that it was made in."""
     begin = time.perf_counter()
-    emit(graph, unrolled(graph, levels, LUTS[family]), folder, images[:8], None)
+    emit(graph, size_fifos(graph, unrolled(graph, levels, LUTS[family])), folder, images[:8], None)
     seconds = time.perf_counter() - begin
     build = load_build(folder)
     verdict = verify(build, images, labels, jobs=jobs)

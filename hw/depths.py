@@ -1,4 +1,8 @@
-"""How deep the FIFOs must be where branches meet, so that no graph can deadlock.
+"""How deep every FIFO is.
+
+Before a unit with one input: what it needs so as never to wait, `fifo_depth`.  Where branches meet:
+what the folding says, or the least with which no graph can deadlock, `join_depths`.  Between that
+least and a FIFO that never fills, `sim.timing.fifos` finds what costs no cycle.
 
 Branches leave a Fork and meet in a node with several inputs, an Add, which has a Fifo on each.  If
 the Add waits for one branch, a, the Fork goes on only while the other, b, has room for its beats.
@@ -28,6 +32,7 @@ first beat, so that the maximum over one image is that over all.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 
@@ -58,10 +63,11 @@ from ..ir import (
     WidthConvert,
 )
 from ..ir.folding import Fold
-from .fifo import LUT_DEPTH
+from .fifo import in_block
 from .sliding_window import stages
 
-__all__ = ["CUT", "fifo_depth", "gives_whole", "least_depth", "least_depths", "needed", "window_of"]
+__all__ = ["CUT", "fifo_depth", "gives_whole", "join_depths", "least_depth", "least_depths",
+           "needed", "window_of"]
 
 CUT = 2  # beats of a Fifo that only cuts the ready path
 
@@ -189,6 +195,24 @@ def least_depths(graph: Graph, lanes: dict[str, int]) -> dict[str, int]:
     return depths
 
 
+def join_depths(graph: Graph, lanes: dict[str, int], chosen: Mapping[str, int]) -> dict[str, int]:
+    """The depth of each Fifo on an Add, by name: as `chosen`, else the least that is of use.
+
+    Parameters
+    ----------
+    graph, lanes: as for `least_depths`.
+
+    Raises N2uqError for a depth with which the graph could deadlock.
+    """
+    depths = {}
+    for name, least in least_depths(graph, lanes).items():
+        depths[name] = chosen.get(name, max(least, CUT))
+        if depths[name] < max(least, 1):
+            raise N2uqError(f"{name}: depth must be at least {max(least, 1)} beats, lest the graph "
+                            f"deadlocks, not {depths[name]}")
+    return depths
+
+
 def _dominators(graph: Graph) -> dict[str, str]:
     """For each node the last that all ways to it pass through."""
     above: dict[str, str] = {}
@@ -249,16 +273,24 @@ def gives_whole(graph: Graph, window: SlidingWindow, fold: Fold) -> bool:
     return stages(window, graph.reads(window)[0], fold.pe)[1] is None
 
 
-def fifo_depth(graph: Graph, node: Node, lanes: int, *, whole: bool = False) -> int:
+def fifo_depth(graph: Graph, node: Node, lanes: int, *, whole: bool = False,
+               source: Node | None = None) -> int:
     """Beats of `lanes` elements to queue before `node`, so that it never waits; 0 for no Fifo.
+
+    Where branches meet there is always one, as deep as `join_depths` says.
 
     A MatVec takes its vector in the first of its folds; in the others the next vector piles up,
     unless it comes from a window, which makes it in no time.  A line buffer is full until an
     image's last window is read; the pixels pile up that the next image's first window needs beyond
     the rows that a stride leaves to spare.  If windows come `whole`, nothing is ever full: pixels
     pile up while a Pad gives its frame's first rows, and while the Fifo gives the first of them.
+
+    `source` gives the beats, if not the node that the graph says.
     """
-    source, (read,) = graph[node.inputs[0]], graph.reads(node)
+    read, *others = graph.reads(node)
+    if others:
+        return CUT
+    source = source or graph[node.inputs[0]]
     if isinstance(node, Unrolled):  # the path of ready through many registers is long
         return CUT if isinstance(source, Unrolled) else 0
     if isinstance(node, MatVec):
@@ -273,4 +305,4 @@ def fifo_depth(graph: Graph, node: Node, lanes: int, *, whole: bool = False) -> 
     top, _, left, _ = node.frame if isinstance(node, Pad) else (0, 0, 0, 0)
     rows, pixels = (top, left + 2) if whole else (max(kh - sh - top, 0), max(kw - left, 0))
     depth = (rows * read.shape[1] + pixels) * read.channels // lanes
-    return max(depth + (whole and depth > LUT_DEPTH), CUT)
+    return max(depth + (whole and in_block(depth)), CUT)

@@ -7,9 +7,14 @@ from amaranth.lib import data, memory
 
 from .stream import Unit, wraps
 
-__all__ = ["LUT_DEPTH", "FifoUnit"]
+__all__ = ["LUT_DEPTH", "FifoUnit", "in_block"]
 
 LUT_DEPTH = 64  # beats that a FifoUnit keeps in LUTs: one LUT6 is a memory of so many bits
+
+
+def in_block(depth: int) -> bool:
+    """Whether a queue of `depth` beats sits in block RAM, and so answers a cycle later."""
+    return depth > LUT_DEPTH
 
 
 class FifoUnit(Unit):
@@ -33,7 +38,7 @@ class FifoUnit(Unit):
         m = Module()
         m.submodules.store = store = memory.Memory(
             shape=self.i.payload.shape().size, depth=self.depth, init=[])
-        block = self.depth > LUT_DEPTH
+        block = in_block(self.depth)
         write = store.write_port()
         read = store.read_port(domain="sync" if block else "comb")
         level = Signal(range(self.depth + 1))

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import N2uqError
 from ..ir import (
     Fifo,
     Flatten,
@@ -21,8 +20,8 @@ from ..ir import (
     Unrolled,
     WidthConvert,
 )
-from ..ir.folding import UNROLLED, Fold, Folding, check, lanes_in, lanes_out
-from .depths import CUT, fifo_depth, gives_whole, least_depths, window_of
+from ..ir.folding import UNROLLED, Fold, Folding, check, fifo_names, lanes_in, lanes_out
+from .depths import fifo_depth, gives_whole, join_depths, window_of
 from .mac import pairs_offset
 from .stream import element
 from .width_convert import convert_width
@@ -94,9 +93,9 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
     """Insert what only hardware needs, and return the graph and the folding with it.
 
     A Fork where several nodes read an edge, its outputs in the order of its readers; width
-    converters where lanes differ; a Fifo where `fifo_depth` asks, and on each input of an Add, as
-    deep as `folding` says, else as it must be (`depths.py`).  A Flatten has no unit: the stream
-    passes through.  See `unroll` for what is unrolled.
+    converters where lanes differ; a Fifo where `depths.py` asks for one, on an Add as deep as
+    `folding` says.  A Flatten has no unit: the stream passes through.  See `unroll` for what is
+    unrolled.
 
     Raises N2uqError for a Fifo with which the graph could deadlock.
     """
@@ -124,8 +123,7 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
                                 width)
                 window = window_of(graph, node)
                 whole = window is not None and gives_whole(graph, window, folds[window.name])
-                depth = CUT if node.READS > 1 else fifo_depth(graph, node, wanted, whole=whole)
-                if depth:
+                if depth := fifo_depth(graph, node, wanted, whole=whole):
                     at = insert(Fifo(f"{prefix}_fifo", (at,), depth=depth), wanted)
             sources.append(at)
         nodes.append(type(node)(**{**node.__dict__, "inputs": tuple(sources)}))
@@ -135,12 +133,8 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
         if (ways := readers[name]) > 1:
             tip[name] = insert(Fork(f"{name}_fork", (name,), ways=ways), lanes[name])
     made = graph.with_nodes(nodes)
-    depths = {}
-    for name, least in least_depths(made, lanes).items():
-        depths[name] = folding[name].depth if name in folding else max(least, CUT)
-        if depths[name] < max(least, 1):
-            raise N2uqError(f"{name}: depth must be at least {max(least, 1)} beats, lest the graph "
-                            f"deadlocks, not {depths[name]}")
+    depths = join_depths(made, lanes, {name: folding[name].depth for name in fifo_names(graph)
+                                       if name in folding})
     return made.with_nodes(replace(node, depth=depths[node.name]) if isinstance(node, Fifo)
                            and node.name in depths else node for node in made.nodes), folds
 

@@ -14,6 +14,7 @@ from n2uq_hw.builds.emit import emit, load_build
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import InputSpec, Net
 from n2uq_hw.plan.choice import choose
+from n2uq_hw.sim.timing.fifos import size_fifos
 
 Cli = Callable[..., tuple[int, str, str]]
 LAYERS = (
@@ -57,7 +58,7 @@ def built(net: Net, images: np.ndarray, tmp_path_factory: pytest.TempPathFactory
     """The build directory of `net`."""
     graph = lower(net)
     folder = tmp_path_factory.mktemp("built") / "small"
-    emit(graph, choose(graph), folder, images[:8], np.arange(8) % 5)
+    emit(graph, size_fifos(graph, choose(graph)), folder, images[:8], np.arange(8) % 5)
     assert load_build(folder).changed == ()
     return folder
 

@@ -20,22 +20,21 @@ from n2uq_hw.data import read_npz
 from n2uq_hw.hw.accelerator import Accelerator
 from n2uq_hw.importers.checkpoint import import_checkpoint
 from n2uq_hw.ir import Graph
-from n2uq_hw.ir.folding import Folding
 from n2uq_hw.lowering.formats import Formats
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import InputSpec, Net, architectures
 from n2uq_hw.nets import find_net
 from n2uq_hw.plan.choice import choose
-from n2uq_hw.sim.timing.fifos import size_fifos
+from n2uq_hw.sim.timing.fifos import Sizing, size_fifos
 from n2uq_hw.sim.timing.forecast import stalled
 
 RESNET18 = architectures.resnet(18, 2, True, 10)
 MOBILENETV2 = architectures.mobilenetv2(4, 10)
 
 
-def folded(net: Net, formats: Formats | None, cycles: int | None) -> tuple[Graph, Folding]:
+def folded(net: Net, formats: Formats | None, cycles: int | None) -> tuple[Graph, Sizing]:
     graph = lower(net, formats)
-    return graph, size_fifos(graph, choose(graph, cycles)).folding
+    return graph, size_fifos(graph, choose(graph, cycles))
 
 
 def in_rtl(net: Net, folder: Path, images: np.ndarray, labels: np.ndarray | None = None, *,
@@ -43,14 +42,14 @@ def in_rtl(net: Net, folder: Path, images: np.ndarray, labels: np.ndarray | None
            stalls: tuple[float, ...] = (0.0, 0.3)) -> list[Verdict]:
     """Build and run with each share of stalls; every bit is as in golden, every cycle as predicted.
     """
-    graph, folding = folded(net, formats, cycles)
-    emit(graph, folding, folder / net.name, images[:1], None)
+    graph, sized = folded(net, formats, cycles)
+    emit(graph, sized, folder / net.name, images[:1], None)
     build = load_build(folder / net.name)
     verdicts = [verify(build, images, labels, stalls=share, seed=5) for share in stalls]
     for share, verdict in zip(stalls, verdicts, strict=True):
         assert verdict.mismatches == 0, verdict.first_mismatch
         assert verdict.images == len(images)
-        predicted = stalled(graph, folding, len(images), share, 5)
+        predicted = stalled(graph, sized.folding, len(images), share, 5)
         assert verdict.cycles_first_output == predicted.cycles_first_output
         assert verdict.cycles_per_image == predicted.cycles_per_image
     return verdicts
@@ -105,10 +104,10 @@ def test_pieces_at_paper_widths(name: str, tmp_path: Path) -> None:
 def pieces(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     cases = []
     for name, (layers, channels, size, cycles) in PIECES.items():
-        graph, folding = folded(piece(layers, channels, size, seed=len(name)),
-                                Formats(10, stem_bits=8), cycles)
+        graph, sized = folded(piece(layers, channels, size, seed=len(name)),
+                              Formats(10, stem_bits=8), cycles)
         graph = replace(graph, name=name)
-        cases.append(whole(Accelerator(graph, folding), graph, 3))
+        cases.append(whole(Accelerator(graph, sized.folding), graph, 3))
     return Bench(cases, tmp_path_factory)
 
 

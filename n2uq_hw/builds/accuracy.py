@@ -175,6 +175,7 @@ def measure_shipped(source: Path | None, progress: Progress | None = None) -> No
     1,000 of MNIST.  Nets without data keep their earlier figures.
     """
     from ..plan.choice import choose
+    from ..sim.timing.fifos import size_fifos
     from .emit import emit, load_build
     from .verify import verify
 
@@ -187,7 +188,7 @@ def measure_shipped(source: Path | None, progress: Progress | None = None) -> No
         agrees = agreement(net, graph, images, labels, progress)
         few = images[:RTL_IMAGES], None if labels is None else labels[:RTL_IMAGES]
         with tempfile.TemporaryDirectory(prefix="n2uq-") as folder:
-            emit(graph, choose(graph), Path(folder) / name, images[:1], None)
+            emit(graph, size_fifos(graph, choose(graph)), Path(folder) / name, images[:1], None)
             def report(stage: str, done: float, name: str = name) -> None:
                 if progress:
                     progress(f"{name} {stage}", done)

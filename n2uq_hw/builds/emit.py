@@ -24,7 +24,7 @@ from ..hw.passes import hardware_graph, lanes_of, saturates, unroll
 from ..ir import Flatten, Graph, describe, golden, load_graph
 from ..ir.folding import Folding, fold_cycles, style_of
 from ..plan.choice import load_folding, save_folding
-from ..sim.timing.fifos import size_fifos
+from ..sim.timing.fifos import Sizing
 from ..templates import render
 from ..tools import rtlil_to_verilog
 from .task import Task
@@ -111,20 +111,20 @@ def report(graph: Graph, folding: Folding) -> dict[str, Any]:
             "slowest": max(rows, key=lambda row: row["cycles"])["name"]}
 
 
-def emit(graph: Graph, folding: Folding, out: Path, images: np.ndarray, labels: np.ndarray | None,
+def emit(graph: Graph, sized: Sizing, out: Path, images: np.ndarray, labels: np.ndarray | None,
          progress: Callable[[str], None] = lambda stage: None) -> dict[str, Any]:
     """Write the build directory `out`, whole or not at all; returns the report.
 
     Parameters
     ----------
-    graph, folding: what to build; FIFOs on Adds that `folding` gives no depth are sized.
+    graph, sized: what to build, and its folding with a depth for every FIFO on an Add, as
+        `size_fifos` returns it.
     images: integers [N, C, H, W] to keep as test vectors, with golden's results.
     labels: those of a `Task`.
     progress: is told each stage as it begins.
     """
     Task(graph, labels)  # says what is wrong with them
-    progress("FIFOs")
-    folding = size_fifos(graph, folding).folding
+    folding = sized.folding
     progress("Verilog")
     texts = accelerator_verilog(graph, folding)
     progress("test vectors")

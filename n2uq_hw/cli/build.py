@@ -68,7 +68,7 @@ def build(
         folds = (folding_of(graph, folding, cycles) if unroll is None
                  else unrolled(graph, unroll, 6 if lut is None else lut))
         sized = size_fifos(graph, folds, **sizing(fifo_budget, least_fifos))
-        made = emit_build(given, graph, out, sized.folding, data_path, progress)
+        made = emit_build(given, graph, out, sized, data_path, progress)
         report_build(given, out, data_path, progress)
     if as_json:
         return show_json(made | fifos(sized))

@@ -25,6 +25,7 @@ def demo(out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("n
     from ..builds.report import write_report
     from ..builds.verify import verify
     from ..plan.choice import choose
+    from ..sim.timing.fifos import size_fifos
 
     net, family = nets.find_net("digits_cnn_w2a2"), "xcup"
     folder = out / net.name
@@ -33,7 +34,7 @@ def demo(out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("n
     with bars() as progress:
         agrees = accuracy.agreement(net, lower_net(net), *found, progress)
         graph = lower_net(net)
-        emit_build(net, graph, folder, choose(graph, CYCLES), None, progress)
+        emit_build(net, graph, folder, size_fifos(graph, choose(graph, CYCLES)), None, progress)
         made = load_build(folder)
         verdict = verify(made, *found, progress=progress)
         stalled = verify(made, *found, stalls=0.3, seed=1, progress=progress)

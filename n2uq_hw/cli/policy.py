@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from ..lowering.formats import Formats
 from ..lowering.lower import Ranges
 from ..model import Net
 from .output import say
+
+if TYPE_CHECKING:
+    from ..sim.timing.fifos import Sizing
 
 VECTORS = 64  # test vectors that a build keeps
 
@@ -58,15 +61,15 @@ def sizing(percent: float, least: bool = False) -> dict[str, float]:
     return {"budget": percent / 100, "work": inf if least else WORK}
 
 
-def emit_build(net: Net, graph: Graph, out: Path, folding: Folding, source: Path | None,
-           progress: Callable[[str, float], None]) -> dict[str, Any]:
+def emit_build(net: Net, graph: Graph, out: Path, sized: Sizing, source: Path | None,
+               progress: Callable[[str, float], None]) -> dict[str, Any]:
     """Emit; test vectors are real images where there are any, else random."""
     from ..builds.emit import emit
 
     found = data.images_for(net.meta.get("dataset", ""), source)
     images, labels = found or (np.random.default_rng(0).integers(
         0, net.input.max + 1, (VECTORS, *net.input.shape)), None)
-    return emit(graph, folding, out, images[:VECTORS], None if labels is None else labels[:VECTORS],
+    return emit(graph, sized, out, images[:VECTORS], None if labels is None else labels[:VECTORS],
                 lambda stage: progress(f"build: {stage}", 0.0))
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import N2uqError
+from ..hw.fifo import in_block
 from ..hw.mac import LUT, digit_bits
 from ..hw.sliding_window import line_buffer, stages
 from ..hw.threshold import comparator_table
@@ -122,8 +123,7 @@ def _(node: WidthConvert, reads: tuple[Edge, ...], edge: Edge, fold: Fold, famil
 
 @parts.register
 def _(node: Fifo, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
-    # hw/fifo.py: what is deeper than 64 beats is read a cycle ahead.
-    width, count, block = _bits(edge) * fold.pe, _count(node.depth), node.depth > 64
+    width, count, block = _bits(edge) * fold.pe, _count(node.depth), in_block(node.depth)
     return Parts("Fifo", {"count": count, "ahead": count * block, "wraps": _wraps(node.depth)},
                  {"count": 3 * count, "ahead": block},
                  (ram(node.depth, width, family, block=block),))

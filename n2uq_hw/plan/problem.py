@@ -22,7 +22,7 @@ import numpy as np
 
 from ..cost.estimate import Cost, estimate, estimates
 from ..errors import N2uqError
-from ..hw.depths import CUT, fifo_depth, gives_whole
+from ..hw.depths import fifo_depth, gives_whole
 from ..hw.passes import absorb, hardware_graph, in_logic
 from ..hw.sliding_window import line_buffer
 from ..hw.width_convert import convert_width
@@ -186,7 +186,8 @@ class Problem:
         self.logic = {node.name: in_logic(graph, node) for node in self.nodes
                       if unrolls and type(node) is MatVec and node.weights.size * weight_bits(
                           node.weights) * graph.reads(node)[0].width <= UNROLLED_BITS}
-        self.behind = {node.name for node in self.logic.values() if node.threshold is not None}
+        self.inside = {node.name: node for node in self.logic.values()}  # by what they make
+        self.behind = {name for name, node in self.inside.items() if node.threshold is not None}
         # With pairs wherever their offset can be taken; it is the same for each even SIMD.
         self.paired = absorb(graph, {node.name: Fold(simd=2, form=PAIRS) if isinstance(
             node, MatVec) and node.weights.shape[1] % 2 == 0 else Fold() for node in graph.nodes})
@@ -295,8 +296,10 @@ class Problem:
                 for a, width in zip(gives, widths, strict=True)], float)
             if unit.logic:
                 costs[:, -1] = [_between(bits, a, unit.takes[-1], 0, self.family) for a in gives]
-                if isinstance(node, MatVec) and read == source and self.units[source].logic:
-                    costs[-1, -1] = _between(bits, gives[-1], unit.takes[-1], CUT, self.family)
+                if isinstance(node, MatVec) and read in self.inside:
+                    depth = fifo_depth(self.graph, self.logic[node.name], unit.takes[-1],
+                                       source=self.inside[read])
+                    costs[-1, -1] = _between(bits, gives[-1], unit.takes[-1], depth, self.family)
             if isinstance(pad := self.graph[source], Pad) and any(whole):
                 costs[:, whole] += self._queued(pad, gives, True) - self._queued(pad, gives, False)
             links.append((source, node.name, costs))

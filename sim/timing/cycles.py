@@ -24,7 +24,7 @@ import numpy as np
 
 from n2uq_hw import tools
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.hw.fifo import LUT_DEPTH
+from n2uq_hw.hw.fifo import in_block
 from n2uq_hw.hw.mac import mac_latency
 from n2uq_hw.hw.passes import lanes_of
 from n2uq_hw.hw.piecewise_linear import PiecewiseLinearUnit
@@ -193,7 +193,7 @@ def _(node: Fork, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stag
 
 @timing.register
 def _(node: Fifo, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage, ...]:
-    return (Stage(Kind.FIFO, (node.depth, node.depth > LUT_DEPTH)),)
+    return (Stage(Kind.FIFO, (node.depth, in_block(node.depth))),)
 
 
 @timing.register
@@ -384,7 +384,7 @@ class Trials:
 
         `due` is not before the kept run; without it, all that is asked for is an end.
         """
-        changes = np.array([(self._places[name], depth, depth > LUT_DEPTH)
+        changes = np.array([(self._places[name], depth, in_block(depth))
                             for name, depth in depths.items()], np.int32)
         late = np.full(len(self._tables.log), LIMIT)
         if due is not None:

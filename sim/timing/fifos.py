@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.hw.fifo import LUT_DEPTH
+from n2uq_hw.hw.fifo import in_block
 from n2uq_hw.hw.passes import hardware_graph
 from n2uq_hw.ir import Fifo, Graph
 from n2uq_hw.ir.folding import Fold, Folding, fifo_names
@@ -86,13 +86,13 @@ def size_fifos(graph: Graph, folding: Folding, *, budget: float = 0.0, work: flo
     hardware, folds = hardware_graph(graph, folding)
     least = {node.name: node.depth for node in hardware.nodes
              if isinstance(node, Fifo) and node.name in names}
-    # Those of more than LUT_DEPTH beats answer a cycle later: a short run shows which they are.
-    deep = {name for name, depth in least.items() if depth > LUT_DEPTH}
+    # Those in block RAM answer a cycle later: a short run shows which they are.
+    deep = {name for name, depth in least.items() if in_block(depth)}
     images, enough = 2, IMAGES
     while True:
         search = _Search(circuit(hardware, folds, images), images, least, deep, budget, work)
         high = search.trials.kept.high
-        more = {name for name in least if high[name] > LUT_DEPTH} - deep
+        more = {name for name in least if in_block(high[name])} - deep
         enough = max(enough, ceil((search.ends[0] + 1) / search.rate) + 1)
         if images >= enough and not more:
             break
@@ -146,7 +146,7 @@ class _Search:
         begin = RUNS * self.trials.work <= self.work
         self.settle()
         if self.budget:
-            self.scale([name for name, depth in self.least.items() if depth <= LUT_DEPTH])
+            self.scale([name for name, depth in self.least.items() if not in_block(depth)])
             self.scale(list(self.least))
         before: dict[str, int] = {}
         while begin and before != self.depths:

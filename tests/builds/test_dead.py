@@ -16,6 +16,7 @@ from n2uq_hw.ir import DepthwiseMatVec, Graph, Input, MatVec, SlidingWindow, Thr
 from n2uq_hw.ir.folding import STYLES, Folding
 from n2uq_hw.plan.choice import choose, load_folding, save_folding, unrolled
 from n2uq_hw.plan.problem import Problem, prices
+from n2uq_hw.sim.timing.fifos import size_fifos
 from n2uq_hw.sim.timing.forecast import forecast
 
 RNG = np.random.default_rng(5)
@@ -93,7 +94,7 @@ SIMULATED = [*((graph, folding) for graph in (GRAPHS[1], GRAPHS[3], GRAPHS[5])
 def test_it_is_bit_exact(graph: Graph, folding: str, tmp_path: Path) -> None:
     node = graph.input
     images = np.random.default_rng(1).integers(node.lo, node.hi + 1, (30, 2, 3, 4))
-    emit(graph, FOLDINGS[folding](graph), tmp_path / "b", images[:4], None)
+    emit(graph, size_fifos(graph, FOLDINGS[folding](graph)), tmp_path / "b", images[:4], None)
     build = load_build(tmp_path / "b")
     assert np.array_equal(build.vectors["expected"],
                           golden.run(graph, images[:4].transpose(0, 2, 3, 1)))

@@ -22,6 +22,7 @@ from n2uq_hw.model import Net
 from n2uq_hw.plan.choice import choose
 from n2uq_hw.sim.rtl.harness import Dut, Sink, Source, pack
 from n2uq_hw.sim.rtl.runner import simulate
+from n2uq_hw.sim.timing.fifos import size_fifos
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -32,7 +33,8 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_second_build_is_byte_identical(net: Net, images: np.ndarray, tmp_path: Path) -> None:
     graph = lower(net)
     for name in ("one", "two"):
-        emit(graph, choose(graph), tmp_path / name, images[:8], np.arange(8) % 5)
+        emit(graph, size_fifos(graph, choose(graph)), tmp_path / name, images[:8],
+             np.arange(8) % 5)
     assert files(tmp_path / "one") == files(tmp_path / "two")
     assert {"rtl/small.v", "rtl/small_axis.v", "graph.safetensors", "folding.yaml", "report.md",
             "vectors.safetensors", "report.json", "manifest.json"} == set(files(tmp_path / "one"))
@@ -50,7 +52,7 @@ def test_memory_files_are_listed_and_found(net: Net, images: np.ndarray, tmp_pat
                                            monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("n2uq_hw.hw.memory.FILE_BITS", 50)
     graph = lower(net)
-    emit(graph, choose(graph), tmp_path / "b", images[:4], None)
+    emit(graph, size_fifos(graph, choose(graph)), tmp_path / "b", images[:4], None)
     memories = json.loads((tmp_path / "b" / "report.json").read_text())["memories"]
     assert "small_conv1.weights.hex" in memories
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())["sha256"]
@@ -87,7 +89,7 @@ def test_report_counts_by_hand(built: Path) -> None:
 
 def test_changed_and_missing_files_are_found(net: Net, images: np.ndarray, tmp_path: Path) -> None:
     graph = lower(net)
-    emit(graph, choose(graph), tmp_path / "b", images[:2], None)
+    emit(graph, size_fifos(graph, choose(graph)), tmp_path / "b", images[:2], None)
     (tmp_path / "b" / "rtl" / "small.v").write_text("module small; endmodule\n")
     assert load_build(tmp_path / "b").changed == ("rtl/small.v",)
     (tmp_path / "b" / "graph.safetensors").unlink()
@@ -104,7 +106,7 @@ def test_changed_and_missing_files_are_found(net: Net, images: np.ndarray, tmp_p
 def test_damaged_builds_are_one_line(net: Net, images: np.ndarray, tmp_path: Path, name: str,
                                      content: bytes) -> None:
     graph = lower(net)
-    emit(graph, choose(graph), tmp_path / "b", images[:2], None)
+    emit(graph, size_fifos(graph, choose(graph)), tmp_path / "b", images[:2], None)
     (tmp_path / "b" / name).write_bytes(content)
     with pytest.raises(N2uqError) as error:
         load_build(tmp_path / "b")
@@ -135,7 +137,7 @@ def test_images_must_fit(net: Net, images: np.ndarray, tmp_path: Path) -> None:
             (images[0], r"integers \[N, 2, 5, 5\], not int64 \[2, 5, 5\]"),
             (images + 1, r"must lie in 0..15, not 1..16")]:
         with pytest.raises(N2uqError, match=message):
-            emit(graph, choose(graph), tmp_path / "b", wrong, None)
+            emit(graph, size_fifos(graph, choose(graph)), tmp_path / "b", wrong, None)
     assert not list(tmp_path.iterdir())
 
 

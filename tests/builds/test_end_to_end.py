@@ -16,6 +16,7 @@ from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import Conv
 from n2uq_hw.nets import find_net
 from n2uq_hw.plan.choice import choose
+from n2uq_hw.sim.timing.fifos import size_fifos
 
 NETS = ["digits_mlp_w2a2", "digits_cnn_w2a2", "digits_cnn_w3a3", "digits_cnn_w4a4",
         pytest.param("mnist_mlp_w2a2", marks=needs_mnist),
@@ -30,7 +31,7 @@ def test_verilog_is_bit_exact_and_busy(name: str, tmp_path: Path) -> None:
     assert found is not None and found[1] is not None
     images, labels = found[0][:IMAGES], found[1][:IMAGES]
     graph = lower(net)
-    emit(graph, choose(graph), tmp_path / name, images[:8], labels[:8])
+    emit(graph, size_fifos(graph, choose(graph)), tmp_path / name, images[:8], labels[:8])
     build = load_build(tmp_path / name)
     right = np.mean(net.forward(images).argmax(axis=1) == labels)
     for stalls in (0.0, 0.3):
@@ -50,6 +51,6 @@ def test_class_index_comes_out_too(name: str, tmp_path: Path) -> None:
     agrees = agreement(net, graph, test.images, test.labels)
     assert agrees.worst_logit_error is None and agrees.top1_agreement == 1
     if "mlp" in name:
-        emit(graph, choose(graph, 512), tmp_path / name, test.images[:8], None)
+        emit(graph, size_fifos(graph, choose(graph, 512)), tmp_path / name, test.images[:8], None)
         verdict = verify(load_build(tmp_path / name), test.images, test.labels, stalls=0.5)
         assert verdict.mismatches == 0 and verdict.accuracy == agrees.accuracy

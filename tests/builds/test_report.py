@@ -40,6 +40,7 @@ from n2uq_hw.errors import N2uqError
 from n2uq_hw.ir import Edge, Graph, Input, MatVec, Scale, Threshold, golden
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.plan.choice import choose, unrolled
+from n2uq_hw.sim.timing.fifos import size_fifos
 from n2uq_hw.sim.timing.forecast import forecast, stalled
 
 CHROMIUM = shutil.which("chromium")
@@ -368,7 +369,7 @@ def test_builds_of_other_kinds(kind: str, tmp_path: Path) -> None:
     if kind == "one unit":
         graph = Graph("tiny", (Input("input", shape=(2, 2, 3), hi=15), Scale("scale", ("input",))))
     folding = unrolled(graph) if kind == "unrolled" else choose(graph)
-    emit(graph, folding, tmp_path / "b", images, None)
+    emit(graph, size_fifos(graph, folding), tmp_path / "b", images, None)
     build = load_build(tmp_path / "b")
     found = page(build, images[:0], np.zeros(0, np.int64)) if kind == "no images" else page(build)
     assert ("No images are at hand" in found.text) == (kind == "no images")

@@ -20,6 +20,7 @@ from n2uq_hw.ir import ArgMax, Graph, Input, Scale, golden
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import Net
 from n2uq_hw.plan.choice import choose
+from n2uq_hw.sim.timing.fifos import size_fifos
 
 BODY = (model.Conv("conv", 2, 4, 3, 1, 1, bits=3), model.BatchNorm("bn", 4), model.LTQ("quan1", 2))
 MAP = random_net("map", (*BODY, model.Conv("head", 4, 3, 1, bits=4)),
@@ -161,9 +162,9 @@ def test_the_verilog_of_a_map_and_its_page(tmp_path: Path) -> None:
     labels[::2, 0] = -1
     graph = lower(MAP)
     with pytest.raises(N2uqError, match=r"labels of map must be integers \[N, 4, 6\], not .*"):
-        emit(graph, choose(graph), tmp_path / "map", IMAGES, labels[:, 0])
+        emit(graph, size_fifos(graph, choose(graph)), tmp_path / "map", IMAGES, labels[:, 0])
     assert not (tmp_path / "map").exists()
-    emit(graph, choose(graph), tmp_path / "map", IMAGES, labels)
+    emit(graph, size_fifos(graph, choose(graph)), tmp_path / "map", IMAGES, labels)
     build = load_build(tmp_path / "map")
     verdict = verify(build, *build.images(None, None))
     outputs = build.vectors["expected"].argmax(axis=3)

@@ -32,6 +32,7 @@ from n2uq_hw.ir.folding import Fold
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import Net
 from n2uq_hw.plan.choice import choose
+from n2uq_hw.sim.timing.fifos import size_fifos
 
 SIMULATORS = ["verilator", pytest.param("icarus", marks=pytest.mark.skipif(
     shutil.which("iverilog") is None, reason="Icarus Verilog is not installed"))]
@@ -71,7 +72,8 @@ def broken(built: Path, folder: Path, net: Net, name: str, **change: np.ndarray)
     def other(node: Node) -> Node:
         return replace(node, **change) if node.name == name else node
     wrong = Graph(right.name, tuple(other(node) for node in right.nodes), right.meta).verify()
-    emit(wrong, choose(right), folder / "wrong", np.zeros((1, *net.input.shape), int), None)
+    emit(wrong, size_fifos(wrong, choose(right)), folder / "wrong",
+         np.zeros((1, *net.input.shape), int), None)
     right.save(folder / "wrong" / "graph.safetensors")
     return load_build(folder / "wrong")
 
@@ -160,7 +162,8 @@ def pixels() -> np.ndarray:
 @pytest.fixture(scope="module")
 def clamped(tmp_path_factory: pytest.TempPathFactory, pixels: np.ndarray) -> Path:
     path = tmp_path_factory.mktemp("clamped") / "clamping"
-    emit(clamping(-3, 5), choose(clamping(-3, 5)), path, pixels, None)
+    graph = clamping(-3, 5)
+    emit(graph, size_fifos(graph, choose(graph)), path, pixels, None)
     return path
 
 

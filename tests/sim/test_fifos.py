@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -283,57 +282,19 @@ def test_builds_are_identical(tmp_path: Path) -> None:
     graph = n2uq_block("g", (4, 4, 2), 2)
     folding, edge = choose(graph), graph.edges["input"]
     images = np.random.default_rng(0).integers(edge.lo[0], edge.hi[0], (2, 2, 4, 4))
-    emit(graph, folding, tmp_path / "a", images, None)
-    emit(graph, folding, tmp_path / "b", images, None)
-    emit(graph, load_folding(tmp_path / "a" / "folding.yaml", graph), tmp_path / "c", images, None)
+    for name in "abc":
+        given = folding if name != "c" else load_folding(tmp_path / "a" / "folding.yaml", graph)
+        emit(graph, size_fifos(graph, given), tmp_path / name, images, None)
     manifests = [(tmp_path / name / "manifest.json").read_text() for name in "abc"]
     assert manifests[0] == manifests[1] == manifests[2]
     assert "fifos:\n  add_i0_fifo: " in (tmp_path / "a" / "folding.yaml").read_text()
 
 
-NET = "mnist_resnet8_w2a2"
-
-
-def test_the_command_line(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
-    code, out, _ = run("fold", NET, "--json", "--out", "f.yaml")
-    folded = json.loads(out)
-    assert code == 0
-    depths = {name: row["depth"] for name, row in folded["fifo_sizing"]["fifos"].items()}
-    graph = lower(nets.find_net(NET))
-    folding = load_folding(tmp_path / "f.yaml", graph)
-    assert {name: folding[name].depth for name in fifo_names(graph)} == depths
-    # `cycles` shows what `build` would make: with the file, and with FIFOs sized anew.
-    expected = forecast(graph, folding).as_dict()
-    for options in (("--folding", "f.yaml"), ()):
-        code, out, _ = run("cycles", NET, "--json", *options)
-        found = json.loads(out)
-        assert code == 0 and expected.items() <= {**found, "layers": tuple(found["layers"])}.items()
-    held = {name: pair for row in found["layers"] for name, pair in row["fifos"].items()}
-    assert all(held[name][0] == depth >= held[name][1] > 0 for name, depth in depths.items())
-    code, table, _ = run("cycles", NET)
-    name, depth = max(depths.items(), key=lambda pair: pair[1])
-    assert code == 0 and f"{name}    {depth}" in table
-    # A deep one is legal, and so is the least, which costs cycles.
-    text = (tmp_path / "f.yaml").read_text()
-    name = "layer1_0_add_i1_fifo"
-    least = folded["fifo_sizing"]["fifos"][name]["least"]
-    assert f"  {name}: {depths[name]}\n" in text and least < depths[name]
-    slow = text.replace(f"{name}: {depths[name]}", f"{name}: {least}")
-    (tmp_path / "slow.yaml").write_text(slow)
-    code, out, _ = run("cycles", NET, "--json", "--folding", "slow.yaml")
-    assert code == 0 and json.loads(out)["cycles_per_image"] > found["cycles_per_image"]
-    # What might deadlock is refused before anything is written.
-    (tmp_path / "short.yaml").write_text(text.replace(f"{name}: {depths[name]}",
-                                                      f"{name}: {least - 1}"))
-    for command in (("build", "--out", "b"), ("cycles",)):
-        assert run(command[0], NET, *command[1:], "--folding", "short.yaml") == (
-            2, "", f"error: {name}: depth must be at least {least} beats, lest the graph "
-            f"deadlocks, not {least - 1}\n")
-    assert not (tmp_path / "b").exists()
-    code, out, _ = run("cycles", NET, "--json", "--fifo-budget", "5")
-    spared = json.loads(out)
-    assert found["cycles_per_image"] < spared["cycles_per_image"] <= 1.05 * found[
-        "cycles_per_image"]
-    assert spared["fifo_sizing"]["fifo_bits"] < found["fifo_sizing"]["fifo_bits"]
-    assert run("cycles", NET, "--fifo-budget", "-1") == (
-        2, "", "error: --fifo-budget must be in 0..1,000 percent, not -1\n")
+def test_a_build_has_the_depths_that_it_is_given(tmp_path: Path) -> None:
+    graph = n2uq_block("g", (4, 4, 2), 2)
+    sized = size_fifos(graph, choose(graph))
+    deeper = {name: depth + 100 for name, depth in sized.depths.items()}
+    given = replace(sized, folding=with_fifos(sized.folding, deeper))
+    emit(graph, given, tmp_path / "b", np.zeros((1, 2, 4, 4), int), None)
+    found = load_folding(tmp_path / "b" / "folding.yaml", graph)
+    assert {name: found[name].depth for name in fifo_names(graph)} == deeper
