@@ -194,7 +194,8 @@ def leftover() -> Graph:
 def slow_end(tmp_path_factory: pytest.TempPathFactory) -> Path:
     graph = leftover()
     path = tmp_path_factory.mktemp("leftover") / "leftover"
-    emit(graph, choose(graph) | {"layer": Fold(1, 1)}, path, np.zeros((1, 4, 8, 5), int), None)
+    emit(graph, size_fifos(graph, choose(graph) | {"layer": Fold(1, 1)}), path,
+         np.zeros((1, 4, 8, 5), int), None)
     return path
 
 
