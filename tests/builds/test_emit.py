@@ -13,16 +13,39 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from n2uq_hw.builds.emit import emit, load_build, ports
+from n2uq_hw.builds.emit import Build, emit, load_build, ports
 from n2uq_hw.builds.verify import verify
+from n2uq_hw.data import images_for
 from n2uq_hw.errors import N2uqError
+from n2uq_hw.hw.accelerator import WRAPPER, module_name
 from n2uq_hw.ir import golden
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import Net
+from n2uq_hw.nets import find_net
 from n2uq_hw.plan.choice import choose
-from n2uq_hw.sim.rtl.harness import Dut, Sink, Source, pack
+from n2uq_hw.sim.rtl.harness import Dut, Probe, Sink, Source, pack, unpack
 from n2uq_hw.sim.rtl.runner import simulate
 from n2uq_hw.sim.timing.fifos import size_fifos
+
+
+@pytest.fixture(scope="module")
+def cnn(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """A shipped net's build, and beside it `RESTARTED` around its wrapper."""
+    graph = lower(find_net("digits_cnn_w2a2"))
+    folder = tmp_path_factory.mktemp("cnn")
+    images, _ = images_for("digits", None)
+    emit(graph, choose(graph), folder / "cnn", images[:3], None)
+    build = load_build(folder / "cnn")
+    given, made = ports(build.graph, build.folding)
+    streams = {"s_axis_tdata": f"input [{given.tdata - 1}:0]", "s_axis_tvalid": "input",
+               "s_axis_tready": "output", "m_axis_tdata": f"output [{made.tdata - 1}:0]",
+               "m_axis_tvalid": "output", "m_axis_tready": "input", "m_axis_tlast": "output"}
+    (folder / "restarted.v").write_text(RESTARTED.format(
+        ports=", ".join(f"{kind} {name}" for name, kind in streams.items())
+        + ", input s_axis_tlast",
+        pins=", ".join(f".{name}({name})" for name in streams),
+        wrapper=module_name(graph, WRAPPER)))
+    return build
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -162,21 +185,51 @@ def test_ports_are_bytes(built: Path) -> None:
         assert port.beats * port.lanes == np.prod(port.shape)
 
 
-@pytest.mark.parametrize("shift,error", [(0, 0), (1, 1)])
-def test_frame_error_tells_a_misplaced_tlast(built: Path, tmp_path: Path, shift: int, error: int
-                                             ) -> None:
-    build = load_build(built)
-    given, made = ports(build.graph, build.folding)
-    images = build.vectors["images"].transpose(0, 2, 3, 1)
-    bits = pack(images.reshape(-1, given.lanes), given.width)
+# The wrapper, without any tlast from the first reset to the second, with it on every beat to the
+# third; and at the end of each run frame_error, and whether any ended amid input and output.
+RESTARTED = """
+module restarted (input aclk, input aresetn, {ports}, output frame_error);
+    reg [4:0] runs = 0;
+    reg [31:0] errors = 0;
+    reg was = 0, amid = 0;
+    {wrapper} inner (.aclk(aclk), .aresetn(aresetn), {pins}, .frame_error(frame_error),
+        .s_axis_tlast(runs == 0 ? 1'b0 : runs == 1 ? 1'b1 : s_axis_tlast));
+    always @(posedge aclk) begin
+        was <= aresetn;
+        if (was && !aresetn) begin
+            runs <= runs + 1;
+            errors[runs] <= frame_error;
+            if (inner.input_beat != 0 && inner.output_beat != 0) amid <= 1;
+        end
+    end
+endmodule
+"""
+
+
+@pytest.mark.parametrize("stalls", [0.0, 0.3])
+def test_a_reset_at_any_time_begins_anew(cnn: Build, stalls: float) -> None:
+    """And frame_error tells a tlast that is missing or misplaced, until then."""
+    given, made = ports(cnn.graph, cnn.folding)
+    nhwc = cnn.vectors["images"][:3].transpose(0, 2, 3, 1)
+    bits = pack(nhwc.reshape(-1, given.lanes), given.width)
     bits = np.pad(bits, ((0, 0), (0, given.tdata + 1 - given.bits)))
-    bits[given.beats - 1 - shift::given.beats, -1] = 1
-    dut = Dut("small", "small_axis",
+    bits[given.beats - 1::given.beats, -1] = 1
+    dut = Dut("restarted", "restarted",
               (Source("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", given.tdata + 1, bits,
                       last="s_axis_tlast"),),
               (Sink("m_axis_tdata", "m_axis_tvalid", "m_axis_tready", made.tdata + 1,
-                    len(images) * made.beats, last="frame_error"),),
+                    len(nhwc) * made.beats, last="m_axis_tlast"),),
+              probes=(Probe("errors", 32), Probe("amid", 1), Probe("frame_error", 1)),
               clock="aclk", reset="aresetn", reset_active_low=True)
-    run = simulate(build.verilog, [dut], work=tmp_path, stalls=(0.2, 0.2))
-    seen = run.sinks["small"][0].beats[:, -1]
-    assert seen[-1] == error and seen.any() == error
+    run = simulate([*cnn.verilog, cnn.path.parent / "restarted.v"], [dut],
+                   work=cnn.path.parent / "work", stalls=(stalls, stalls), seed=3,
+                   resets=(1200, 20, *range(900, 1200, 12)), short=True)
+    beats = run.sinks["restarted"][0].beats
+    truth = golden.run(cnn.graph, nhwc)
+    assert np.array_equal(unpack(beats[:, :made.bits], made.lanes, made.width, made.signed),
+                          truth.reshape(-1, made.lanes))
+    assert np.array_equal(np.flatnonzero(beats[:, -1]) + 1,
+                          made.beats * np.arange(1, len(nhwc) + 1))
+    probes = run.probes["restarted"]
+    assert probes["errors"].tolist() == [1, 1] + [0] * 30
+    assert (probes["amid"].tolist(), probes["frame_error"].tolist()) == ([1], [0])
