@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sanitized
 from amaranth.lib import wiring
 from graphs import (
     Drawn,
@@ -65,6 +67,7 @@ from n2uq_hw.ir.folding import Fold, Folding, lanes_in, lanes_out, reach
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.plan.choice import choose, unrolled
 from n2uq_hw.sim.rtl.runner import Run, stall_pattern
+from n2uq_hw.sim.timing import cycles
 from n2uq_hw.sim.timing.cycles import ALWAYS, MODES, Circuit, Trace, circuit, timing
 from n2uq_hw.sim.timing.fifos import size_fifos
 from n2uq_hw.sim.timing.forecast import drawn, forecast, pattern, plot, stalled
@@ -555,3 +558,22 @@ def test_the_other_shipped_nets_are_predicted(other_nets: Bench, stalls: tuple[f
                                               ) -> None:
     assert {"mnist_resnet8_w2a2"} < set(other_nets.cases)
     check_wholes(other_nets, stalls, 5)
+
+
+def test_no_write_beside_an_array(tmp_path: Path) -> None:
+    """Nor other undefined behaviour, by g++'s sanitizers; and the results are the same."""
+    runtime = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True,
+                             text=True).stdout.strip()
+    if not Path(runtime).is_absolute():
+        pytest.skip("g++ has no libasan.so")
+    source = Path(cycles.__file__).with_name("cycles.cpp")
+    subprocess.run(["g++", "-O1", "-g", "-std=c++17", "-shared", "-fPIC",
+                    "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
+                    "-D_GLIBCXX_ASSERTIONS", source, "-o", "cycles.so"], cwd=tmp_path, check=True)
+    done = subprocess.run(
+        [sys.executable, sanitized.__file__, tmp_path / "cycles.so"], capture_output=True,
+        text=True, env=os.environ | {
+            "LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0",
+            "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == sanitized.figures()
