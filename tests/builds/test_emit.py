@@ -34,7 +34,7 @@ def cnn(tmp_path_factory: pytest.TempPathFactory) -> Build:
     graph = lower(find_net("digits_cnn_w2a2"))
     folder = tmp_path_factory.mktemp("cnn")
     images, _ = images_for("digits", None)
-    emit(graph, choose(graph), folder / "cnn", images[:3], None)
+    emit(graph, size_fifos(graph, choose(graph)), folder / "cnn", images[:3], None)
     build = load_build(folder / "cnn")
     given, made = ports(build.graph, build.folding)
     streams = {"s_axis_tdata": f"input [{given.tdata - 1}:0]", "s_axis_tvalid": "input",
