@@ -19,7 +19,7 @@ from ..ir import Graph, golden
 from ..lowering.formats import Formats
 from ..lowering.lower import Ranges, lower
 from ..model import Conv, FloatConv, FloatLinear, Linear, MaxPool, Net, load_net
-from .task import Task, classes
+from .task import Task, classes, margins
 
 __all__ = ["Agreement", "agreement", "calibrate", "explain", "measure_shipped", "shipped_table",
            "topology"]
@@ -43,6 +43,7 @@ class Agreement:
     `accuracy`, `accuracy_float`: against labels of classes; `mean_error`, `mean_error_float`: mean
     absolute errors against labels that are values.
     `counted`, `rule`: as in `Task`.
+    `close`: how many have their class by less than a step of the output, `step`, in float.
     """
 
     images: int
@@ -55,6 +56,8 @@ class Agreement:
     counted: str
     count: int
     rule: str
+    close: int
+    step: float
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -92,11 +95,13 @@ def agreement(net: Net, graph: Graph, images: np.ndarray, labels: np.ndarray | N
                             f"not {list(real.shape)}")
         real = real.reshape(shape).transpose(0, 2, 3, 1)
         error = float(np.abs(outputs * task.scale - real).max())
+    step = float(graph.meta.get("logit_scale", task.scale))
+    margin = np.zeros(0) if task.is_values else margins(real)
     ours, theirs = task.predictions(outputs), real if task.is_values else classes(real)
     return Agreement(
         len(images), None if task.is_values else float((ours == theirs).mean()), error,
         task.accuracy(ours), task.accuracy(theirs), task.mean_error(ours), task.mean_error(theirs),
-        task.counted, ours.size, task.rule)
+        task.counted, ours.size, task.rule, int(((margin > 0) & (margin < step)).sum()), step)
 
 
 def explain(net: Net, formats: Formats, images: np.ndarray, logits: np.ndarray,

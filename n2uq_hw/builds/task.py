@@ -7,7 +7,7 @@ import numpy as np
 from ..errors import N2uqError
 from ..ir import Graph
 
-__all__ = ["Task", "classes", "measure"]
+__all__ = ["Task", "classes", "margins", "measure"]
 
 
 def classes(logits: np.ndarray) -> np.ndarray:
@@ -18,6 +18,16 @@ def classes(logits: np.ndarray) -> np.ndarray:
     if logits.shape[3] == 1:
         return (logits[..., 0] > 0).astype(np.int64)
     return logits.argmax(axis=3)
+
+
+def margins(logits: np.ndarray) -> np.ndarray:
+    """By how much the largest of logits [N, H, W, C] exceeds all others, [N, H, W].
+
+    Of a single logit: how far it is from 0.
+    """
+    if logits.shape[3] == 1:
+        return np.abs(logits[..., 0])
+    return np.ptp(np.partition(logits, -2, axis=3)[..., -2:], axis=3)
 
 
 def measure(counted: str, rule: str) -> str:
@@ -74,7 +84,9 @@ class Task:
         if self.is_values:
             self.labels = self.labels.transpose(0, 2, 3, 1)
             return
-        most = int(edge.hi.max()) if self.is_class else max(channels, 2) - 1
+        if self.is_class:
+            channels = graph.reads(graph[graph.output])[0].channels
+        most = max(channels, 2) - 1
         wrong = (self.labels > most) | ((self.labels < 0) & (not is_map))
         if wrong.any():
             raise N2uqError(f"labels of {self.name} must be in 0..{most}"

@@ -22,6 +22,7 @@ from .options import (
     HeadBits,
     LeastFifos,
     NetName,
+    OutputBits,
     ResidualBits,
     StemBits,
     within,
@@ -50,12 +51,14 @@ def build(
         fifo_budget: FifoBudget = 0.0, least_fifos: LeastFifos = False,
         calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
         residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
+        output_fraction_bits: OutputBits = None,
         data_path: DataPath = None, as_json: AsJson = False) -> None:
     """Write Verilog, IR, folding, test vectors, manifest and report to a directory."""
     from ..plan.choice import unrolled
     from ..sim.timing.fifos import size_fifos
 
-    formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits)
+    formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits,
+                      output_fraction_bits)
     given = nets.find_net(net)
     with bars() as progress:
         graph = lower_net(given, formats, top1=top1, ranges=ranges(given, formats, calibrate))

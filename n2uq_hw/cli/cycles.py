@@ -21,6 +21,7 @@ from .options import (
     FractionBits,
     HeadBits,
     NetName,
+    OutputBits,
     ResidualBits,
     StemBits,
     within,
@@ -52,6 +53,7 @@ def cycles(
             help="Put out the class index instead of the logits.")] = False,
         calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
         residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
+        output_fraction_bits: OutputBits = None,
         picture: Annotated[Path | None, typer.Option(
             "--plot", help="Draw the pipeline over time in this .svg or .png file.")] = None,
         as_json: AsJson = False) -> None:
@@ -61,7 +63,8 @@ def cycles(
 
     if stalls and (source, sink) != ("always", "always"):
         raise N2uqError("--stalls and --source or --sink exclude each other")
-    formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits)
+    formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits,
+                      output_fraction_bits)
     given = nets.find_net(net)
     graph = lower_net(given, formats, top1=top1, ranges=ranges(given, formats, calibrate))
     sized = size_fifos(graph, folding_of(graph, folding, cycles), **sizing(fifo_budget))

@@ -23,6 +23,7 @@ from .options import (
     HeadBits,
     LeastFifos,
     NetName,
+    OutputBits,
     ResidualBits,
     StemBits,
     within,
@@ -52,6 +53,7 @@ def fold(
             help="Put out the class index instead of the logits.")] = False,
         calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
         residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
+        output_fraction_bits: OutputBits = None,
         as_json: AsJson = False) -> None:
     """Choose the folding that costs least at a rate, or is fastest within a budget of LUTs.
 
@@ -65,7 +67,8 @@ def fold(
     named = [f"{name} {value:g}" for name, value in given.items() if value is not None]
     if len(named) > 1:
         raise N2uqError(f"{' and '.join(named)} exclude each other")
-    formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits)
+    formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits,
+                      output_fraction_bits)
     whole = nets.find_net(net)
     graph = lower_net(whole, formats, top1=top1, ranges=ranges(whole, formats, calibrate))
     least, slowest = reach(graph)

@@ -22,10 +22,11 @@ from .options import (
     FractionBits,
     HeadBits,
     NetName,
+    OutputBits,
     ResidualBits,
     StemBits,
 )
-from .output import bars, figure, percent, show, show_json
+from .output import bars, figure, percent, say, show, show_json
 from .policy import normalized, ranges
 
 
@@ -38,12 +39,14 @@ def lower(
             "agreement, and what each choice of format costs.")] = None,
         calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
         residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
+        output_fraction_bits: OutputBits = None,
         out: Annotated[Path | None, typer.Option(help="Save the graph in this file.")] = None,
         text: Annotated[bool, typer.Option("--text", help="Print the graph as text.")] = False,
         as_json: AsJson = False) -> None:
     """Lower a network to integers: layers, ranges, widths, and agreement with the float model."""
-    given, formats = nets.find_net(net), Formats(residual_fraction_bits, residual_bits, stem_bits,
-                                                 head_bits)
+    given = nets.find_net(net)
+    formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits,
+                      output_fraction_bits)
     if reference is not None and data_path is not None:
         raise N2uqError("--agreement and --data exclude each other, and both are given: "
                         f"{reference}, {data_path}")
@@ -61,6 +64,10 @@ def lower(
                                         logits=samples.logits)
             if reference is not None and "residual" in graph.meta and samples.logits is not None:
                 costs = accuracy.explain(given, formats, samples.images, samples.logits, progress)
+    if agrees is not None and agrees.close:
+        say(f"note: {given.name}: {agrees.close} of {agrees.count} {agrees.counted} have their "
+            f"class by less than a step of the output, {agrees.step:.3g}; more "
+            "--output-fraction-bits tell them apart")
     if out is not None:
         graph.save(out)
     rows = describe(graph)

@@ -25,7 +25,8 @@ NetName = Annotated[str, typer.Argument(metavar="NET", help="A shipped net's nam
 BuildDir = Annotated[Path, typer.Argument(metavar="DIR", help="What `n2uq-hw build` made.")]
 DataPath = Annotated[Path | None, typer.Option(
     "--data", envvar="N2UQ_MNIST", help="An .npz with integer `images` [N, C, H, W] and, if known, "
-    "`labels` [N]; or the folder of the MNIST IDX files, for nets that were trained on them.")]
+    "`labels`: classes [N], or [N, H, W] of a map, or floats that are values; or the folder of the "
+    "MNIST IDX files, for nets that were trained on them.")]
 MnistPath = Annotated[Path | None, typer.Option(
     "--data", envvar="N2UQ_MNIST", help="Folder of the MNIST IDX files.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -39,10 +40,14 @@ ResidualBits = Annotated[int | None, typer.Option(
     "--residual-bits", help="The widest that the residual stream may be; default: as its range "
     "asks.")]
 StemBits = Annotated[int, typer.Option(
-    "--stem-bits", help="Of full-precision convolutions' weights; 8 are cheaper, and cost "
+    "--stem-bits", help="Of full-precision convolutions' weights, 2 to 24; 8 are cheaper, and cost "
     "agreement with the float model.")]
 HeadBits = Annotated[int, typer.Option(
-    "--head-bits", help="Of full-precision linear layers' weights.")]
+    "--head-bits", help="Of full-precision linear layers' weights, 2 to 24.")]
+OutputBits = Annotated[int | None, typer.Option(
+    "--output-fraction-bits", help="Of the logits; default: those of the residual stream if there "
+    "is one, 8 or more, and as many as give 12 significant bits; none where the accumulators are "
+    "the logits times one factor.")]
 FifoBudget = Annotated[float, typer.Option(
     "--fifo-budget", callback=within(0, 1000, "percent"),
     help="Percent by which outputs and images may come later than with FIFOs that "

@@ -8,6 +8,7 @@ per net (`Formats`).  All other real factors travel along as scales.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -56,14 +57,14 @@ from ..model import (
     pact_levels,
     weight_codes,
 )
-from .formats import Formats, fraction_bits
+from .formats import OUTPUT_BITS, Formats, fraction_bits, output_fraction_bits
 from .steps import Scalar, step_function
 
-__all__ = ["LOGIT_FRACTION_BITS", "Ranges", "lower"]
+__all__ = ["Ranges", "lower"]
 
-LOGIT_FRACTION_BITS = 8   # an output step of 1/256: far below what separates two classes
 PIXEL_BITS = 8            # what a padded pixel is rounded to, at as many stem bits
 PRODUCT_BITS = 60         # of an accumulator times a multiplier: int64, with room for the offset
+WIDEST, NARROW = 42, 32   # bits of that accumulator: wider ones are rounded to NARROW
 
 Ranges = Mapping[str, tuple[int, int]]
 
@@ -83,9 +84,10 @@ def lower(net: Net, formats: Formats | None = None, *, top1: bool = False,
 
     Returns
     -------
-    A verified graph.  Its output holds the logits in fixed point with `LOGIT_FRACTION_BITS`
-    fraction bits, each less than one step from the real value of its accumulator
-    (`meta["output_scale"]` is the step), or the class index.  `meta["output"]` is "class" or
+    A verified graph.  Its output holds the logits, times `meta["output_scale"]`, or the class
+    index.  The logits are the accumulators themselves where one factor is all that these lack; else
+    in fixed point, each less than one step from the real value of its accumulator, or, of
+    accumulators of more than 30 bits, 2^-18 of it.  `meta["output"]` is "class" or
     "logits", or "values" if the net's own ``meta["output"]`` is.  Raises N2uqError for layers that
     have no integer form and for a residual stream that does not fit, naming the layer.
     """
@@ -213,6 +215,16 @@ class _Lowering:
                             f"2^{PRODUCT_BITS} steps of {unit}, not reach {np.abs(y).max():.3g}")
         return slope, intercept, span
 
+    def settled_line(self, x: _Value, affine: _Waiting, unit: float
+                     ) -> tuple[_Value, np.ndarray, np.ndarray, int]:
+        """`x`, without low bits that are far below `unit` if it is too wide, and its `line`."""
+        slope, intercept, span = self.line(x, affine, unit)
+        reach = int((np.abs(slope) * span + np.abs(intercept)).max()).bit_length()
+        if span.bit_length() <= WIDEST:
+            return x, slope, intercept, span
+        x = self.narrowed(x, max(NARROW, reach + 3))
+        return x, *self.line(x, affine, unit)
+
     def fixed(self, x: _Value) -> _Value:
         """`x` in fixed point of the net's step: nodes for all that waits."""
         if x.settled and x.factors[0] == self.step:
@@ -220,14 +232,15 @@ class _Lowering:
         affine = tuple(takewhile(lambda layer: not isinstance(layer, PReLU | ReLU | ReLU6),
                                  x.waiting))
         bend, rest = x.waiting[len(affine):][:1], x.waiting[len(affine) + 1:]
-        slope, intercept, span = self.line(x, affine, self.step)
+        x, slope, intercept, span = self.settled_line(x, affine, self.step)
         if bend and isinstance(bend[0], PReLU):
             bias = rest[0] if rest and isinstance(rest[0], Bias) else None
             node: Node = self.bent(x, bend[0], bias, slope, intercept, span)
             rest = rest[bias is not None:]
         else:
             names = [_node_name(layer) for layer in (*affine, *bend)]
-            taken = not names or names[-1] == x.node  # pixels, or levels, of which nothing waits
+            # Taken: of pixels, or levels, of which nothing waits.
+            taken = not names or any(node.name == names[-1] for node in self.nodes)
             node = self.straight(f"{x.node}_fixed" if taken else names[-1], slope, intercept, span)
             if bend:
                 hi = int(infer(node, x.edge).hi.max())
@@ -236,6 +249,14 @@ class _Lowering:
         made = replace(self.append(node, x), factors=(np.array([self.step]),), waiting=rest)
         made = self.held(made)
         return self.fixed(made) if rest else made
+
+    def narrowed(self, x: _Value, bits: int) -> _Value:
+        """`x` rounded to so many bits and a sign, where it has more."""
+        drop = int(np.abs([x.edge.lo, x.edge.hi]).max()).bit_length() - bits
+        if drop <= 0:
+            return x
+        node = Scale(f"{x.node}_rounded", shift=drop, offset=np.array([1 << drop >> 1]))
+        return replace(self.append(node, x), factors=(x.factors[0] * 2.0**drop, *x.factors[1:]))
 
     def straight(self, name: str, slope: np.ndarray, intercept: np.ndarray, span: int) -> Scale:
         """``y = (x·m + c) >> r``, rounding half up."""
@@ -334,8 +355,9 @@ class _Lowering:
                              f"not {layer.in_channels}")
         normal = x.waiting[0] if x.node == "input" and len(x.waiting) == 1 else None
         weights = self.net.of(layer)["weight"].astype(np.float64)
+        room = _room(self.formats.stem_bits, weights[0].size)
         if not isinstance(normal, _Affine):
-            x = x if x.settled else self.fixed(x)
+            x = self.narrowed(x if x.settled else self.fixed(x), room)
             codes, delta = _symmetric(weights, self.formats.stem_bits)
             x = self.windows(layer, x, np.zeros(1, np.int64))
             return replace(self.append(_convolution(layer, codes), x),
@@ -343,6 +365,8 @@ class _Lowering:
         # w·(p·factor + offset) = w·factor·(p - black), and the pad is black.
         black = -normal.intercept / normal.slope
         bits = max(self.formats.stem_bits - PIXEL_BITS, 0) if layer.padding else 0
+        largest = max(self.net.input.max, math.ceil(np.abs(black).max()))
+        bits = max(min(bits, room - largest.bit_length()), 0)
         if bits:
             x = self.append(Scale("pixels", multiplier=np.array([1 << bits])), x)
         codes, delta = _symmetric(weights * normal.slope[:, None, None], self.formats.stem_bits)
@@ -362,8 +386,9 @@ class _Lowering:
     def _(self, layer: FloatLinear, x: _Value) -> _Value:
         """Integer weights of `head_bits`."""
         x = x if x.settled else self.fixed(x)
-        p = self.net.of(layer)
-        codes, delta = _symmetric(p["weight"].astype(np.float64), self.formats.head_bits)
+        p, bits = self.net.of(layer), self.formats.head_bits
+        x = self.narrowed(x, _room(bits, layer.in_features))
+        codes, delta = _symmetric(p["weight"].astype(np.float64), bits)
         made = self.linear(layer, x, codes, (delta, x.factors[0]))
         bias = _Affine(layer.name, np.ones(1), p["bias"].astype(np.float64))
         return replace(made, waiting=(bias,))
@@ -446,8 +471,27 @@ class _Lowering:
                  .transpose(1, 2, 0).reshape(-1))
         return replace(self.append(ir.Flatten(_node_name(layer)), x), order=order)
 
+    def output(self, x: _Value) -> _Value:
+        """`x` with all factors of one value: the logits in fixed point, or as they are."""
+        bits, whole = self.formats.output_fraction_bits, all(f.size == 1 for f in x.factors)
+        if bits is None and whole and not x.waiting and x.edge.width <= OUTPUT_BITS:
+            return x
+        if bits is None:
+            slope, intercept, _ = self.line(x, x.waiting, 1.0)
+            ends = np.stack([x.edge.lo, x.edge.hi]) * slope
+            terms = next((node.weights.shape[1] for node in self.nodes
+                          if node.name == x.node and isinstance(node, MatVec)), 1)
+            reach = float(np.abs(ends + intercept).max())
+            spreads = np.ptp(ends, axis=0) / 2 / math.sqrt(terms)
+            spread = float(spreads[spreads > 0].min()) if spreads.any() else reach
+            bits = output_fraction_bits(reach, spread, self.fraction_bits if self.residual else 0)
+        unit = 2.0**-bits
+        x, slope, intercept, span = self.settled_line(x, x.waiting, unit)
+        node = self.straight("logits", slope, intercept, span)
+        return replace(self.append(node, x), factors=(np.array([unit]),), waiting=())
+
     def finish(self, top1: bool) -> Graph:
-        """Scale the last accumulators to logits."""
+        """Settle the output."""
         x = self.last
         if x.order is not None:
             raise N2uqError(f"{self.net.name}: a Flatten must be followed by a Linear, "
@@ -459,13 +503,13 @@ class _Lowering:
             raise N2uqError(f"{self.net.name}: top1 must choose among classes, not "
                             + ("values" if values else f"one: the class is 1 where {x.node} is "
                                "above 0"))
-        unit = 2.0**-LOGIT_FRACTION_BITS
-        x = self.append(self.straight("logits", *self.line(x, x.waiting, unit)), x)
+        x = self.output(x)
+        scale = float(np.prod([factor.item() for factor in x.factors]))
         if top1:
             self.append(ArgMax("top1"), x)
         meta = {"net": self.net.name, "dataset": self.net.meta.get("dataset", ""),
                 "output": "class" if top1 else "values" if values else "logits",
-                "output_scale": 1.0 if top1 else unit}
+                "output_scale": 1.0 if top1 else scale, "logit_scale": scale}
         if self.residual:
             meta |= {"residual": self.residual, "residual_fraction_bits": self.fraction_bits}
         return Graph(self.net.name, tuple(self.nodes), meta).verify()
@@ -494,6 +538,11 @@ def _symmetric(weights: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     delta = np.where(largest > 0, largest, 1.0) / top
     codes = np.rint(weights / delta.reshape(-1, *(1,) * (weights.ndim - 1)))
     return codes.astype(ir.dtype_for(-top, top)), delta
+
+
+def _room(bits: int, terms: int) -> int:
+    """Bits that factors of so many weights of `bits` bits may have: their sum fits int64."""
+    return PRODUCT_BITS - (bits - 1) - (terms - 1).bit_length()
 
 
 def _shift(span: int, slope: np.ndarray, intercept: np.ndarray) -> int:

@@ -186,7 +186,8 @@ def test_what_was_measured_is_shown(small: Build) -> None:
         small, images=6, stalls=0.3, seed=7, cycles_per_image=with_stalls.cycles_per_image,
         cycles_first_output=with_stalls.cycles_first_output, saturated=12345), of)
     keep_costs(small, costs(small), True, None, of)
-    keep_agreement(small, Agreement(40, 1.0, 0.01, 0.5, 0.525, None, None, "images", 40, ""), 0.512)
+    keep_agreement(small, Agreement(40, 1.0, 0.01, 0.5, 0.525, None, None, "images", 40, "",
+                                      0, 2**-8), 0.512)
     found = page(small)
     assert "✔ Bit-exact on 8 images." in found.text
     assert "Cycles measured are the cycles predicted." in found.text

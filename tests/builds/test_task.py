@@ -13,10 +13,11 @@ from n2uq_hw import model
 from n2uq_hw.builds.accuracy import agreement
 from n2uq_hw.builds.emit import emit, load_build
 from n2uq_hw.builds.report import write_report
-from n2uq_hw.builds.task import Task, classes, measure
+from n2uq_hw.builds.task import Task, classes, margins, measure
 from n2uq_hw.builds.verify import verify
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.ir import ArgMax, Graph, Input, Scale, golden
+from n2uq_hw.lowering.formats import Formats
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import Net
 from n2uq_hw.plan.choice import choose
@@ -40,6 +41,20 @@ def graph_of(shape: tuple[int, int, int], output: str = "logits", scale: float =
 def test_classes_by_hand() -> None:
     assert classes(np.array([[[[1, 5, 5]]], [[[9, 0, 2]]]])).tolist() == [[[1]], [[0]]]
     assert classes(np.array([[[[0.0], [0.1]], [[-3], [7]]]])).tolist() == [[[0, 1], [0, 1]]]
+
+
+def test_margins_by_hand() -> None:
+    assert margins(np.array([[[[1, 5, 3.5]], [[7, 7, 0]]]])).tolist() == [[[1.5], [0]]]
+    assert margins(np.array([[[[-2.0]], [[0.5]]]])).tolist() == [[[2], [0.5]]]
+
+
+def test_a_class_that_never_wins_may_be_a_label() -> None:
+    graph = graph_of((1, 1, 3), "class")
+    nodes = [replace(graph["logits"], offset=np.array([0, 0, -99])) if node.name == "logits" else
+             node for node in graph.nodes]
+    graph = graph.with_nodes(nodes)
+    assert graph.edges["top1"].hi.max() == 1
+    assert Task(graph, np.array([2])).accuracy(np.array([[[1]]])) == 0
 
 
 @pytest.mark.parametrize("shape,output,outputs,labels,counted,accuracy", [
@@ -125,6 +140,10 @@ def test_a_map_is_compared_pixel_by_pixel() -> None:
     assert found.top1_agreement == (outputs.argmax(axis=1) == logits.argmax(axis=1)).mean() > 0.98
     assert found.accuracy == (outputs.argmax(axis=1) == labels).mean()
     assert found.accuracy_float == 29 / 30
+    coarse = lower(MAP, Formats(output_fraction_bits=1))
+    step, margin = coarse.meta["output_scale"], margins(logits.transpose(0, 2, 3, 1))
+    assert step == 0.5
+    assert agreement(MAP, coarse, IMAGES, None).close == ((margin > 0) & (margin < 0.5)).sum() > 0
     assert agreement(MAP, graph, IMAGES, labels, logits=logits) == found
     with pytest.raises(N2uqError, match=r"logits of map must be \[30, 3, 4, 6\], not \[30, 3\]"):
         agreement(MAP, graph, IMAGES, None, logits=logits[:, :, 0, 0])
@@ -138,7 +157,8 @@ def test_one_logit_is_a_class_or_a_value() -> None:
     found = agreement(ONE, graph, images, labels.astype(np.uint8))
     outputs = golden.run(graph, images.transpose(0, 2, 3, 1)).reshape(-1)
     assert found.accuracy_float == 1 and found.count == 30
-    assert found.accuracy == found.top1_agreement == ((outputs > 0) == labels).mean() > 0.9
+    assert found.accuracy == found.top1_agreement == ((outputs > 0) == labels).mean() == 1
+    assert (graph.output, found.close) == ("fc", 0)  # the accumulator: its sign is the logit's
     values = agreement(ONE, graph, images, logits + 0.5)
     assert (values.top1_agreement, values.accuracy, values.counted) == (None, None, "values")
     assert values.mean_error_float == pytest.approx(0.5)

@@ -455,6 +455,11 @@ def test_lower_with_and_without_images(run: Cli, net: Net, images: np.ndarray, t
     assert (code, err) == (0, "") and "2,460 MACs per image" in out
     assert "not measured: give images of small with --data" in out
     assert (tmp_path / "g.safetensors").is_file()
+    code, _, err = run("lower", "small.safetensors", "--data", "i.npz",
+                       "--output-fraction-bits", "1")
+    assert code == 0 and re.fullmatch(
+        r"note: small: \d+ of 40 images have their class by less than a step of the output, 0\.5; "
+        r"more --output-fraction-bits tell them apart\n", err)
     code, out, _ = run("lower", "small.safetensors", "--top1", "--data", "i.npz")
     assert code == 0 and "worst logit error –" in out
     assert "  conv1 " in run("lower", "small.safetensors", "--text")[1]
@@ -529,7 +534,8 @@ def test_agreement_with_given_logits_and_what_formats_cost(run: Cli, tmp_path: P
     ("--agreement nan.npz", "nan.npz: logits must be 9 finite floats per class, not float64"),
     ("--residual-bits 6", "residual bits for its range 0.."),
     ("--residual-fraction-bits 31", "residual-fraction-bits must be in 0..30, not 31"),
-    ("--stem-bits 1", "stem-bits must be in 2..16, not 1"),
+    ("--output-fraction-bits 31", "output-fraction-bits must be in 0..30, not 31"),
+    ("--stem-bits 1", "stem-bits must be in 2..24, not 1"),
     ("--calibrate no.npz", "no.npz: no such file or folder")])
 def test_bad_formats_and_references(run: Cli, tmp_path: Path, options: str, message: str) -> None:
     net = adverse(architectures.resnet8(1, 2, 10), 12, channels=1)

@@ -13,7 +13,7 @@ from truth import check_every_integer, true_deltas, true_scalar
 from n2uq_hw import data, model, nn
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.ir import DepthwiseMatVec, Graph, MatVec, SlidingWindow, Threshold, golden
-from n2uq_hw.lowering.lower import LOGIT_FRACTION_BITS, lower
+from n2uq_hw.lowering.lower import lower
 from n2uq_hw.lowering.steps import step_function
 from n2uq_hw.model import InputSpec, Net
 from n2uq_hw.nets import find_net, shipped
@@ -34,7 +34,6 @@ def check_steps(graph: Graph) -> None:
 
 
 def logits_of(net: Net, graph: Graph, images: np.ndarray) -> np.ndarray:
-    assert graph.meta["output_scale"] == 2.0**-LOGIT_FRACTION_BITS
     out = golden.run(graph, images.transpose(0, 2, 3, 1))
     return out.reshape(len(images), -1) * graph.meta["output_scale"]
 
@@ -285,7 +284,8 @@ def test_logits_are_within_a_step_over_the_whole_range(name: str) -> None:
     delta = 2 / (2**quantizer.bits - 1) * float(net.params[f"{quantizer.name}.scale2"][0])
     real = true_scalar(bn, net.of(bn), x * true_deltas(net.of(linear), linear.bits) * abs(delta))
     got = (x.astype(np.int64) * node.multiplier + node.offset) >> node.shift
-    assert np.abs(got * 2.0**-LOGIT_FRACTION_BITS - real).max() < 2.0**-LOGIT_FRACTION_BITS
+    assert graph.meta["output_scale"] == 2.0**-8
+    assert np.abs(got * 2.0**-8 - real).max() < 2.0**-8
 
 
 @pytest.mark.parametrize("seed", range(6))
