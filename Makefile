@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo venv lint test test-slow bench bench-unrolled compare sim-imagenet nets clean
+.PHONY: demo venv lint test test-slow docs docs-figures bench bench-unrolled compare sim-imagenet \
+	nets clean
 
 demo: $(VENV)/demo            ## a shipped network becomes Verilog, proven and costed
 	$(BIN)/n2uq-hw demo
@@ -22,6 +23,12 @@ test: lint                    ## ruff, mypy, import-linter, pytest; MNIST is loo
 
 test-slow: $(VENV)/all        ## whole networks in simulation, every bit
 	$(BIN)/pytest -m slow -n $(JOBS)
+
+docs: $(VENV)/all             ## the pages as a site in build/docs; a warning is an error
+	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
+
+docs-figures: $(VENV)/all     ## outputs and pictures of README and docs, made anew
+	$(BIN)/python docs/figures.py
 
 bench: $(VENV)/all            ## the figures of the README, measured side by side
 	$(BIN)/python -m bench
