@@ -20,7 +20,17 @@ from ..ir import (
     Unrolled,
     WidthConvert,
 )
-from ..ir.folding import UNROLLED, Fold, Folding, check, fifo_names, lanes_in, lanes_out
+from ..ir.folding import (
+    ConvertFold,
+    Fold,
+    Folding,
+    MatVecFold,
+    UnrolledFold,
+    check,
+    fifo_depths,
+    lanes_in,
+    lanes_out,
+)
 from .depths import fifo_depth, gives_whole, join_depths, window_of
 from .mac import pairs_offset
 from .stream import element
@@ -46,7 +56,7 @@ def unroll(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
     """An Unrolled in the place of each MatVec of that form, and of the Threshold in it."""
     made = {node.name: in_logic(graph, node) for node in graph.nodes
             if isinstance(node, MatVec) and not isinstance(node, Unrolled)
-            and folding[node.name].form == UNROLLED}
+            and isinstance(folding[node.name], UnrolledFold)}
     if not made:
         return graph, folding
     folds, places = dict(folding), {node.name: node for node in made.values()}
@@ -79,10 +89,10 @@ def absorb(graph: Graph, folding: Folding) -> Graph:
         made: Node = node
         if isinstance(node, Threshold) and node.inputs[0] in offsets:
             made = replace(node, thresholds=node.thresholds + offsets[node.inputs[0]][:, None])
-        elif (type(node) is MatVec and folding[node.name].form == "pairs"
-              and absorbs(graph, node)):
+        elif (type(node) is MatVec and isinstance(fold := folding[node.name], MatVecFold)
+              and fold.form == "pairs" and absorbs(graph, node)):
             (read,), sums = graph.reads(node), graph.edges[node.name]
-            offset = pairs_offset(node.weights, element(read), folding[node.name].simd)
+            offset = pairs_offset(node.weights, element(read), fold.simd)
             offsets[node.name] = offset - (sums.lo + offset).min()
             made = OffsetMatVec(**node.__dict__, offset=offsets[node.name])
         nodes.append(made)
@@ -107,9 +117,10 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
     tip: dict[str, str] = {}  # the node whose edge is read for the key's
 
     def insert(node: Node, width: int) -> str:
-        (source,) = node.inputs
         nodes.append(node)
-        folds[node.name], lanes[node.name] = Fold(pe=width, simd=lanes[source]), width
+        folds[node.name], lanes[node.name] = (
+            ConvertFold(width, lanes[node.inputs[0]]) if isinstance(node, WidthConvert)
+            else Fold(width)), width
         return node.name
 
     for node in graph.nodes:
@@ -133,8 +144,7 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
         if (ways := readers[name]) > 1:
             tip[name] = insert(Fork(f"{name}_fork", (name,), ways=ways), lanes[name])
     made = graph.with_nodes(nodes)
-    depths = join_depths(made, lanes, {name: folding[name].depth for name in fifo_names(graph)
-                                       if name in folding})
+    depths = join_depths(made, lanes, fifo_depths(graph, folding))
     return made.with_nodes(replace(node, depth=depths[node.name]) if isinstance(node, Fifo)
                            and node.name in depths else node for node in made.nodes), folds
 

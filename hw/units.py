@@ -27,7 +27,14 @@ from ..ir import (
     Unrolled,
     WidthConvert,
 )
-from ..ir.folding import Fold
+from ..ir.folding import (
+    ConvertFold,
+    DepthwiseFold,
+    Fold,
+    MatVecFold,
+    ThresholdFold,
+    UnrolledFold,
+)
 from .add import AddUnit
 from .argmax import ArgMaxUnit
 from .depthwise import DepthwiseMatVecUnit
@@ -66,23 +73,23 @@ def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> U
 
 
 @unit.register
-def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVecFold) -> Unit:
     return MatVecUnit(node, reads[0], edge, pe=fold.pe, simd=fold.simd, form=fold.form,
                       memory=fold.memory)
 
 
 @unit.register
-def _(node: Unrolled, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+def _(node: Unrolled, reads: tuple[Edge, ...], edge: Edge, fold: UnrolledFold) -> Unit:
     return UnrolledUnit(node, reads[0], edge, levels=fold.levels, lut=fold.lut)
 
 
 @unit.register
-def _(node: DepthwiseMatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+def _(node: DepthwiseMatVec, reads: tuple[Edge, ...], edge: Edge, fold: DepthwiseFold) -> Unit:
     return DepthwiseMatVecUnit(node, reads[0], edge, pe=fold.pe, memory=fold.memory)
 
 
 @unit.register
-def _(node: Threshold, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+def _(node: Threshold, reads: tuple[Edge, ...], edge: Edge, fold: ThresholdFold) -> Unit:
     return ThresholdUnit(node, reads[0], edge, pe=fold.pe, style=fold.style)
 
 
@@ -132,5 +139,5 @@ def _(node: Fork, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Com
 
 
 @unit.register
-def _(node: WidthConvert, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+def _(node: WidthConvert, reads: tuple[Edge, ...], edge: Edge, fold: ConvertFold) -> Unit:
     return WidthConverter(shape=element(edge), lanes_in=fold.simd, lanes_out=fold.pe)

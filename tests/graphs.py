@@ -33,7 +33,16 @@ from n2uq_hw.ir import (
     Threshold,
     golden,
 )
-from n2uq_hw.ir.folding import FORMS, STYLES, UNROLLED, Fold, Folding, choices
+from n2uq_hw.ir.folding import (
+    FORMS,
+    STYLES,
+    Folding,
+    MatVecFold,
+    ThresholdFold,
+    UnrolledFold,
+    choices,
+    unfolded,
+)
 
 
 class Drawn:
@@ -208,12 +217,15 @@ def random_folding(graph: Graph, source: Source) -> Folding:
         if not isinstance(node, Flatten):
             can = choices(node, graph.reads(node), graph.edges[node.name])
             lanes = {key: int(rng.choice(lanes)) for key, lanes in can.items()}
-            folds[node.name] = Fold(**lanes, style=str(rng.choice(STYLES)),
-                                    form=str(rng.choice(FORMS)))
+            fold, style, form = unfolded(node, **lanes), rng.choice(STYLES), rng.choice(FORMS)
+            if isinstance(fold, ThresholdFold):
+                fold = replace(fold, style=str(style))
+            if isinstance(fold, MatVecFold):
+                fold = replace(fold, form=str(form))
             if isinstance(node, MatVec) and rng.random() < 0.3:
-                outputs, inputs = node.weights.shape
-                folds[node.name] = Fold(outputs, inputs, form=UNROLLED,
-                                        levels=int(rng.integers(1, 5)), lut=int(rng.choice(LUTS)))
+                fold = UnrolledFold(*node.weights.shape, levels=int(rng.integers(1, 5)),
+                                    lut=int(rng.choice(LUTS)))
+            folds[node.name] = fold
     return folds
 
 

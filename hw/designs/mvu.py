@@ -18,7 +18,7 @@ from amaranth.lib.wiring import connect, flipped
 
 from ...errors import N2uqError
 from ...ir import Edge, MatVec, infer
-from ...ir.folding import Fold, lanes_out
+from ...ir.folding import Fold, MatVecFold, lanes_out
 from ...ir.golden import evaluate, exact_float
 from ..accelerator import inputs
 from ..mac import lanes
@@ -293,7 +293,7 @@ class CodedMatVecUnit(Unit):
 
 
 @unit.register
-def _(node: CodedMatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+def _(node: CodedMatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVecFold) -> Unit:
     make = CodedMatVecUnit if node.design.finishes else SumsUnit
     return make(node, reads[0], edge, pe=fold.pe, simd=fold.simd, memory=fold.memory)
 

@@ -102,7 +102,7 @@ def report(graph: Graph, folding: Folding) -> dict[str, Any]:
             continue
         fold = folding[node.name]
         rows.append(row | {
-            "pe": fold.pe, "simd": fold.simd, "style": style_of(node, fold),
+            "pe": fold.pe, "simd": fold.simd, "style": style_of(fold),
             "cycles": fold_cycles(node, graph.reads(node), graph.edges[node.name], fold)})
     return {"name": graph.name, "version": __version__, "macs": sum(row["macs"] for row in rows),
             "weight_bits": sum(row["weight_bits"] * row["weights"] for row in rows),

@@ -23,7 +23,7 @@ from ..hw.designs.quantizer import Codebook
 from ..hw.designs.uniform import Uniform
 from ..hw.library import Library
 from ..ir import Edge, Graph, Input, MatVec, Node, Threshold, weight_bits
-from ..ir.folding import FORMS, STYLES, Fold, Folding
+from ..ir.folding import FORMS, STYLES, Fold, Folding, MatVecFold, ThresholdFold
 from ..lowering.lower import lower
 from ..nets import find_net
 from ..plan.choice import choose
@@ -103,7 +103,8 @@ def quantizers(*, bits: int, channels: int = 64, pe: int = 1, sum_bits: int = 12
                 yield Whole(title, "codebook" if book else Uniform.method, not book, {
                     "weight_bits": 0, "act_bits": bits, "channels": channels, "pe": pe,
                     "sum_bits": sum_bits, "case": kind}, graph,
-                    {node.name: Fold(pe=pe, style=style) for node in graph.nodes})
+                    {node.name: ThresholdFold(pe, style) if isinstance(node, Threshold)
+                     else Fold(pe) for node in graph.nodes})
 
 
 def mvus(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int,
@@ -125,12 +126,12 @@ def mvus(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int,
             levels = made[0].weights
             node = MatVec("mvu", ("input",), weights=levels[nearest(levels, normal)])
             for form in FORMS:
-                yield _mvu(form, made[0], point, node, Fold(pe, simd, form=form))
+                yield _mvu(form, made[0], point, node, MatVecFold(pe, simd, form))
         else:
             for design in made:
                 yield _mvu(design.name, design, point, CodedMatVec(
                     "mvu", ("input",), weights=nearest(design.weights, normal), design=design),
-                    Fold(pe, simd))
+                    MatVecFold(pe, simd))
 
 
 def _designs(cls: type[Design], given: Trained | None, **point: int) -> Iterator[Design]:
@@ -144,7 +145,8 @@ def nearest(levels: np.ndarray, values: np.ndarray) -> np.ndarray:
     return order[np.searchsorted(middles, values)]
 
 
-def _mvu(name: str, design: Design, point: Mapping[str, int], node: MatVec, fold: Fold) -> Whole:
+def _mvu(name: str, design: Design, point: Mapping[str, int], node: MatVec, fold: MatVecFold
+         ) -> Whole:
     source = Input("input", shape=(1, 1, point["inputs"]), hi=2**design.act_bits - 1)
     read = Graph(node.name, (source,)).edges["input"]
     mean, deviation = moments(node, read)
@@ -157,7 +159,7 @@ def _mvu(name: str, design: Design, point: Mapping[str, int], node: MatVec, fold
     lanes = next(n for n in range(1, fold.pe + 1) if fold.pe % n == 0 and fold.pe // n <= beats)
     return Whole(name, design.method, design.uniform, point, Graph(
         _identifier(name), (source, node, quantizer)), {
-            "input": Fold(pe=fold.simd), node.name: fold, "quan": Fold(pe=lanes)},
+            "input": Fold(fold.simd), node.name: fold, "quan": ThresholdFold(lanes)},
         design.trained)
 
 
@@ -196,7 +198,8 @@ def networks(classes: Iterable[type[Design]], *, net: str, cycles: int | None = 
     for cls in classes:
         if issubclass(cls, Uniform):
             for form in FORMS if given is None else ():
-                folds = {name: replace(folding[name], form=form) for name in names}
+                folds = {name: replace(fold, form=form) for name in names
+                         if isinstance(fold := folding[name], MatVecFold)}
                 yield Whole(form, cls.method, True, point, replace(
                     graph, name=_identifier(f"{graph.name} {form}")), folding | folds,
                     cls.trained)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ..errors import N2uqError
 from ..hw.unrolled import UnrolledUnit
 from ..ir import Edge, Node, Unrolled
-from ..ir.folding import Fold
+from ..ir.folding import MEMORIES, DepthwiseFold, Fold, MatVecFold, UnrolledFold
 from .memories import FAMILIES, Memory
 from .parts import Counts, parts
 
@@ -57,7 +57,8 @@ def estimate(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family
 
     Without DSP blocks.  Raises N2uqError for a kind or a family that nothing is known of.
     """
-    return estimates(node, reads, edge, fold, family, (fold.memory,))[0]
+    held = fold.memory if isinstance(fold, MatVecFold | DepthwiseFold) else MEMORIES[0]
+    return estimates(node, reads, edge, fold, family, (held,))[0]
 
 
 def estimates(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str,
@@ -66,7 +67,7 @@ def estimates(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold, famil
     if family not in FAMILIES:
         raise N2uqError(f"family: estimates are for {', '.join(FAMILIES)}, "
                         f"not {family or 'nothing'}")
-    if isinstance(node, Unrolled):
+    if isinstance(node, Unrolled) and isinstance(fold, UnrolledFold):
         unit = UnrolledUnit(node, reads[0], edge, levels=fold.levels, lut=fold.lut)
         compared = COMPARED[family] * edge.channels * (node.threshold is not None)
         return [Cost(unit.graph.luts + compared, unit.registers)] * len(memories)

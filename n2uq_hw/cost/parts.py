@@ -42,7 +42,7 @@ from ..ir import (
     bits_for,
     weight_bits,
 )
-from ..ir.folding import MEMORIES, Fold
+from ..ir.folding import MEMORIES, DepthwiseFold, Fold, MatVecFold, ThresholdFold
 from .memories import Memory, ram, rom
 
 __all__ = ["Counts", "Parts", "parts"]
@@ -226,7 +226,7 @@ def _weight_bits(node: MatVec | DepthwiseMatVec) -> int:
 
 
 @parts.register
-def _(node: DepthwiseMatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str
+def _(node: DepthwiseMatVec, reads: tuple[Edge, ...], edge: Edge, fold: DepthwiseFold, family: str
       ) -> Parts:
     bits, width, pe = _weight_bits(node), _bits(reads[0]), fold.pe
     positions, groups, product = len(node.weights), edge.channels // pe, bits + width + 1
@@ -280,7 +280,7 @@ def _tree(terms: int, width: int, family: str) -> Tree:
 
 
 @parts.register
-def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVecFold, family: str) -> Parts:
     bits, a, acc = _weight_bits(node), _bits(reads[0]), _bits(edge)
     (outputs, inputs), pe, simd = node.weights.shape, fold.pe, fold.simd
     folds, beats = outputs // pe, inputs // simd
@@ -512,7 +512,8 @@ def _ones(bits: int, family: str) -> float:
 
 
 @parts.register
-def _(node: Threshold, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def _(node: Threshold, reads: tuple[Edge, ...], edge: Edge, fold: ThresholdFold, family: str
+      ) -> Parts:
     steps, pe, x, out = _steps(node, reads[0], family), fold.pe, _bits(reads[0]), _bits(edge)
     groups = 1 if steps.alike else edge.channels // pe
     count = _count(groups)

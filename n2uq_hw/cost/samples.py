@@ -20,7 +20,7 @@ from ..errors import N2uqError
 from ..hw.mac import pairs_offset
 from ..hw.stream import element
 from ..ir import Edge, Graph, Input, Node
-from ..ir.folding import Fold
+from ..ir.folding import ConvertFold, DepthwiseFold, Fold, MatVecFold, ThresholdFold
 from .estimate import WEIGHTS, Weights, estimate
 from .memories import FAMILIES
 from .parts import Parts, parts
@@ -187,14 +187,14 @@ def _matvec(rng: np.random.Generator, outputs: int, inputs: int, weight_bits: in
         offset = pairs_offset(weights, element(graph.edges["x"]), simd)
         y = ir.OffsetMatVec("y", ("x",), weights=weights,
                             offset=offset - (graph.edges["y"].lo + offset).min())
-    return [x, y], Fold(pe, simd, form=form, memory=memory)
+    return [x, y], MatVecFold(pe, simd, form=form, memory=memory)
 
 
 def _depthwise(rng: np.random.Generator, positions: int, channels: int, weight_bits: int,
                act_bits: int, pe: int, memory: str = "auto") -> tuple[Nodes, Fold]:
     return [_x((2, 2, positions * channels), act_bits), ir.DepthwiseMatVec(
         "y", ("x",), weights=_weights(rng, (positions, channels), weight_bits, True))
-            ], Fold(pe, memory=memory)
+            ], DepthwiseFold(pe, memory=memory)
 
 
 def _threshold(rng: np.random.Generator, channels: int, steps: int, acc_bits: int, pe: int,
@@ -203,7 +203,7 @@ def _threshold(rng: np.random.Generator, channels: int, steps: int, acc_bits: in
     thresholds = np.sort(rng.integers(1 - half, half, (rows, steps)), axis=1)
     return [_x((1, 1, channels), acc_bits, True), ir.Threshold(
         "y", ("x",), thresholds=thresholds, signs=np.ones_like(thresholds, dtype=np.int8),
-        base=np.zeros(rows, np.int64))], Fold(pe, style=style)
+        base=np.zeros(rows, np.int64))], ThresholdFold(pe, style=style)
 
 
 def _scale(rng: np.random.Generator, channels: int, acc_bits: int, factor_bits: int, shift: int,
@@ -266,7 +266,7 @@ def _convert(rng: np.random.Generator, bits: int, lanes_in: int, lanes_out: int
              ) -> tuple[Nodes, Fold]:
     lanes = max(lanes_in, lanes_out)
     return [_x((1, 1, lanes), bits), ir.WidthConvert("y", ("x",), lanes=lanes_out)
-            ], Fold(lanes_out, lanes_in)
+            ], ConvertFold(lanes_out, lanes_in)
 
 
 _MAKERS: dict[str, Callable[..., tuple[Nodes, Fold]]] = {

@@ -1,16 +1,20 @@
 """Folding: how many elements each unit takes and makes per cycle, and in which style.
 
 PE is a unit's output channels per cycle, of a sliding window also a whole row of its kernel or a
-whole window, which a pool takes too; SIMD is a unit's inputs per cycle.  A folding is a small YAML
-file that people edit: ``layer: {pe: 4, simd: 9, form: planes}``.  It also says how deep the FIFOs
-are where branches meet: ``fifos: {sum_i1_fifo: 117}``.
+whole window, which a pool takes too; SIMD is a unit's inputs per cycle.  Each kind of node has the
+type of Fold that `FOLDS` names.  A folding is a small YAML file that people edit:
+``layer: {pe: 4, simd: 9, form: planes}``.  It also says how deep the FIFOs are where branches meet:
+``fifos: {sum_i1_fifo: 117}``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import lru_cache, singledispatch
+from itertools import product
 from math import isqrt
+from typing import Any
 
 from ..errors import N2uqError
 from .graph import Graph
@@ -27,12 +31,15 @@ from .nodes import (
     SlidingWindow,
     SumPool,
     Threshold,
+    Unrolled,
     WidthConvert,
 )
 
-__all__ = ["FORMS", "LUTS", "MEMORIES", "STYLES", "UNROLLED", "Fold", "Folding", "check", "choices",
-           "divided", "fifo_names", "fold_cycles", "folds_of", "keys_of", "lanes_in", "lanes_out",
-           "out_of_reach", "reach", "slowest_window", "style_of", "wholes"]
+__all__ = ["FIFOS", "FOLDS", "FORMS", "LUTS", "MEMORIES", "STYLES", "UNROLLED", "ConvertFold",
+           "DepthwiseFold", "FifoFold", "Fold", "Folding", "MatVecFold", "ThresholdFold",
+           "UnrolledFold", "check", "choices", "divided", "fifo_depths", "fifo_names",
+           "fold_cycles", "fold_types", "folds_of", "lanes_in", "lanes_out", "out_of_reach",
+           "reach", "slowest_window", "style_of", "unfolded", "wholes"]
 
 STYLES = ("parallel", "search")            # of a Threshold, see hw/threshold.py
 FORMS = ("planes", "product", "direct", "pairs")  # of a MatVec's products, see hw/mac.py
@@ -41,38 +48,105 @@ LUTS = (4, 6)                              # inputs of a LUT: ECP5 and iCE40, Xi
 UNROLLED = "unrolled"                      # a MatVec in logic, see hw/unrolled.py
 
 
+def _one_of(names: tuple[Any, ...], default: Any = None) -> Any:
+    """A field that is one of `names`, by default the first."""
+    return field(default=default or names[0], metadata={"names": names})
+
+
 @dataclass(frozen=True)
 class Fold:
-    """Folding of one unit: `pe` lanes out, `simd` lanes in (MatVec only), style and product form.
-
-    `style` is how a Threshold compares, one of `STYLES`; `form` how a MatVec multiplies, one of
-    `FORMS`; `memory` what holds weights, one of `MEMORIES`: block RAM, logic, or what synthesis
-    finds best; `depth` are the beats of a Fifo on an Add, see `fifo_names`.  A MatVec of form
-    UNROLLED takes a vector per cycle and has its Threshold in it; a register follows so many
-    `levels`, and its logic suits LUTs of `lut` inputs, see hw/unrolled.py.
-    """
+    """Folding of a unit that has no choice beside its `pe` lanes out."""
 
     pe: int = 1
+
+    @property
+    def simd(self) -> int:
+        """Inputs per lane and cycle."""
+        return 1
+
+
+@dataclass(frozen=True)
+class MatVecFold(Fold):
+    """Of a MatVec: `simd` inputs per cycle, the `form` of its products (`hw/mac.py`).
+
+    `memory` is what holds the weights: block RAM, logic, or what synthesis finds best.
+    """
+
     simd: int = 1
-    style: str = "parallel"
-    form: str = "planes"
-    memory: str = "auto"
-    depth: int = 0
+    form: str = _one_of(FORMS)
+    memory: str = _one_of(MEMORIES)
+
+
+@dataclass(frozen=True)
+class UnrolledFold(Fold):
+    """Of a MatVec in logic, which takes a vector per cycle and has its Threshold in it.
+
+    `pe` and `simd` are all outputs and inputs; a register follows so many `levels`, and the logic
+    suits LUTs of `lut` inputs, see `hw/unrolled.py`.
+    """
+
+    simd: int = 1
+    form: str = field(default=UNROLLED, init=False)
     levels: int = 2
-    lut: int = 6
+    lut: int = _one_of(LUTS, 6)
+
+
+@dataclass(frozen=True)
+class DepthwiseFold(Fold):
+    """Of a DepthwiseMatVec: `memory` as of a MatVec."""
+
+    memory: str = _one_of(MEMORIES)
+
+
+@dataclass(frozen=True)
+class ThresholdFold(Fold):
+    """Of a Threshold: the `style` in which it compares (`hw/threshold.py`)."""
+
+    style: str = _one_of(STYLES)
+
+
+@dataclass(frozen=True)
+class ConvertFold(Fold):
+    """Of a WidthConvert, which only hardware graphs have: `simd` lanes in."""
+
+    simd: int = 1
+
+
+@dataclass(frozen=True)
+class FifoFold(Fold):
+    """Of the Fifo on an input of an Add (`fifo_names`): its `depth` in beats."""
+
+    depth: int = 2
 
 
 Folding = dict[str, Fold]
-FIFOS = "fifos"                          # key of the FIFOs' depths in a file
-KEYS = ("pe", "simd", "style", "form", "memory", "levels", "lut")  # of a unit
-_OWN: dict[type[Node], tuple[str, ...]] = {  # beside PE
-    MatVec: ("simd", "form", "memory"), DepthwiseMatVec: ("memory",), Threshold: ("style",)}
+FIFOS = "fifos"  # key of the FIFOs' depths in a file
+# By kind of node, and by the kinds that it derives from; the first unless a file says otherwise.
+FOLDS: dict[type[Node], tuple[type[Fold], ...]] = {
+    Node: (Fold,), MatVec: (MatVecFold, UnrolledFold), Unrolled: (UnrolledFold,),
+    DepthwiseMatVec: (DepthwiseFold,), Threshold: (ThresholdFold,), WidthConvert: (ConvertFold,)}
+
+
+def fold_types(node: Node) -> tuple[type[Fold], ...]:
+    """The types that a Fold of `node` can have."""
+    return next(FOLDS[kind] for kind in type(node).__mro__ if kind in FOLDS)
+
+
+def unfolded(node: Node, **lanes: int) -> Fold:
+    """A Fold of the type that `node` has: so many `lanes`, else 1, and the default styles."""
+    return fold_types(node)[0](**lanes)
 
 
 def fifo_names(graph: Graph) -> list[str]:
     """The FIFOs of a lowered graph whose depths are to choose: one on each input of an Add."""
     return [f"{node.name}_i{k}_fifo" for node in graph.nodes if node.READS > 1
             for k in range(node.READS)]
+
+
+def fifo_depths(graph: Graph, folding: Mapping[str, Fold]) -> dict[str, int]:
+    """The depths that `folding` gives to these, in beats; without those that it does not name."""
+    return {name: fold.depth for name in fifo_names(graph)
+            if isinstance(fold := folding.get(name), FifoFold)}
 
 
 @singledispatch
@@ -158,14 +232,15 @@ def check(graph: Graph, folding: Folding) -> None:
             raise N2uqError(f"{graph.name}: no node may be called {FIFOS}")
         if isinstance(node, Flatten):
             continue
-        fold = folding[node.name]
-        forms = (*FORMS, UNROLLED) if isinstance(node, MatVec) else FORMS
-        for key, names in (("style", STYLES), ("form", forms), ("memory", MEMORIES)):
-            if getattr(fold, key) not in names:
-                raise N2uqError(f"{node.name}: {key} must be one of {', '.join(names)}, "
-                                f"not {getattr(fold, key)!r}")
+        fold, types = folding[node.name], fold_types(node)
+        if not isinstance(fold, types):
+            raise N2uqError(f"{node.name}: folding must be {_either(types)}, not {fold}")
+        for f in fields(fold):
+            if (names := f.metadata.get("names")) and getattr(fold, f.name) not in names:
+                raise N2uqError(f"{node.name}: {f.name} must be one of "
+                                f"{', '.join(map(str, names))}, not {getattr(fold, f.name)!r}")
         sides = node, graph.reads(node), graph.edges[node.name]
-        if fold.form == UNROLLED:
+        if isinstance(fold, UnrolledFold):
             _check_unrolled(node.name, fold, divided(*sides))
         can = choices(*sides)
         for key, (of, total) in divided(*sides).items():
@@ -177,15 +252,17 @@ def check(graph: Graph, folding: Folding) -> None:
                                 f"{more or ','} not {lanes}")
 
 
-def _check_unrolled(name: str, fold: Fold, sides: dict[str, tuple[str, int]]) -> None:
+def _either(types: tuple[type[Fold], ...]) -> str:
+    return " or ".join(kind.__name__ for kind in types)
+
+
+def _check_unrolled(name: str, fold: UnrolledFold, sides: dict[str, tuple[str, int]]) -> None:
     for key, (of, total) in sides.items():
         if getattr(fold, key) != total:
             raise N2uqError(f"{name}: {key.upper()} must be all {total} {of}, unrolled, "
                             f"not {getattr(fold, key)}")
     if fold.levels < 1:
         raise N2uqError(f"{name}: levels must be at least 1, not {fold.levels}")
-    if fold.lut not in LUTS:
-        raise N2uqError(f"{name}: lut must be {' or '.join(map(str, LUTS))}, not {fold.lut}")
 
 
 def fold_cycles(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> int:
@@ -221,7 +298,8 @@ def slowest_window(graph: Graph) -> int:
 def folds_of(node: Node, reads: tuple[Edge, ...], edge: Edge) -> list[Fold]:
     """A Fold for each of the lanes that a unit can have, the most last."""
     can = choices(node, reads, edge)
-    return [Fold(pe=pe, simd=simd) for pe in can["pe"] for simd in can.get("simd", (1,))]
+    return [unfolded(node, **dict(zip(can, lanes, strict=True)))
+            for lanes in product(*can.values())]
 
 
 def out_of_reach(node: Node, graph: Graph, target: int) -> N2uqError:
@@ -238,15 +316,7 @@ def _divisors(n: int) -> tuple[int, ...]:
     return *low, *(n // d for d in reversed(low) if d * d < n)
 
 
-def keys_of(node: Node, fold: Fold) -> tuple[str, ...]:
-    """What the kind of the node has to choose, by field of its Fold."""
-    if fold.form == UNROLLED:
-        return ("pe", "simd", "form", "levels", "lut")
-    return ("pe", *_OWN.get(type(node), ()))
-
-
-def style_of(node: Node, fold: Fold) -> str:
+def style_of(fold: Fold) -> str:
     """The styles that are chosen, in words: "planes, block"."""
-    found = [getattr(fold, key) for key in keys_of(node, fold)
-             if key in ("style", "form", "memory")]
-    return ", ".join(word for word in found if word != MEMORIES[0])
+    values = [getattr(fold, f.name) for f in fields(fold)]
+    return ", ".join(v for v in values if isinstance(v, str) and v != MEMORIES[0])

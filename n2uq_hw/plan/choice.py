@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -13,24 +13,27 @@ from ..cost.estimate import Cost
 from ..errors import N2uqError
 from ..files import read_text, write_file
 from ..hw.passes import unroll
-from ..ir import Flatten, Graph, MatVec, describe
+from ..ir import Flatten, Graph, MatVec, Node, describe
 from ..ir.folding import (
     FIFOS,
-    KEYS,
-    MEMORIES,
+    FORMS,
     UNROLLED,
+    FifoFold,
     Fold,
     Folding,
+    UnrolledFold,
     check,
     divided,
+    fifo_depths,
     fifo_names,
     fold_cycles,
+    fold_types,
     folds_of,
-    keys_of,
     lanes_in,
     lanes_out,
     slowest_window,
     style_of,
+    unfolded,
 )
 from ..ir.nodes import MAX_ELEMENTS
 from ..sim.timing.fifos import WORK, Sizing, size_fifos
@@ -95,7 +98,7 @@ def described(problem: Problem, folding: Folding, cycles: float) -> dict[str, An
         macs = fold.pe * fold.simd if isinstance(node, MatVec) else 0
         rows.append({
             "name": node.name, "kind": type(node).__name__, "pe": fold.pe, "simd": fold.simd,
-            "style": style_of(node, fold),
+            "style": style_of(fold),
             "multipliers": macs, "cycles": fold_cycles(
                 node, graph.reads(node), graph.edges[node.name], fold),
             **_counted(priced.pop(node.name))})
@@ -111,15 +114,12 @@ def _counted(*costs: Cost) -> dict[str, int]:
     return {kind: round(sum(getattr(cost, kind) for cost in costs)) for kind in Cost._fields}
 
 
-_LISTED = f"{', '.join(KEYS[:-1])} or {KEYS[-1]}"
-
-
 def unrolled(graph: Graph, levels: int = 2, lut: int = 6) -> Folding:
     """Every MatVec unrolled, every other unit with as many lanes as it can have and a reader takes.
 
     Parameters
     ----------
-    levels, lut: see `Fold`.
+    levels, lut: see `UnrolledFold`.
     """
     folding: Folding = {}
     takes: dict[str, int] = {}  # elements per beat, by edge
@@ -129,7 +129,7 @@ def unrolled(graph: Graph, levels: int = 2, lut: int = 6) -> Folding:
         if not isinstance(node, Flatten):
             most = next(fold for fold in reversed(folds_of(node, reads, edge))
                         if lanes_out(node, fold, edge) <= wanted)
-            folding[node.name] = replace(most, form=UNROLLED, levels=levels, lut=lut) if isinstance(
+            folding[node.name] = UnrolledFold(most.pe, most.simd, levels, lut) if isinstance(
                 node, MatVec) else most
         for name, read in zip(node.inputs, reads, strict=True):
             lanes = (wanted if isinstance(node, Flatten)
@@ -164,12 +164,10 @@ def save_folding(folding: Folding, graph: Graph, path: Path) -> None:
 
     The depths of FIFOs come last, under a key of their own.
     """
-    rows = {node.name: {key: getattr(fold, key) for key in keys_of(node, fold)}
-            for node in graph.nodes if node.name in folding for fold in [folding[node.name]]}
+    rows = {node.name: asdict(folding[node.name]) for node in graph.nodes if node.name in folding}
     text = "".join(f"{name}: {yaml.safe_dump(row, default_flow_style=True, sort_keys=False)}"
                    for name, row in rows.items())
-    depths = {name: folding[name].depth for name in fifo_names(graph) if name in folding}
-    if depths:
+    if depths := fifo_depths(graph, folding):
         text += yaml.safe_dump({FIFOS: depths}, sort_keys=False)
     write_file(path, text)
 
@@ -186,25 +184,14 @@ def load_folding(path: Path, graph: Graph) -> Folding:
     if not isinstance(rows, dict):
         raise N2uqError(f"{path}: must map layer names to foldings, not {type(rows).__name__}")
     depths = rows.pop(FIFOS, {})
-    units = [node.name for node in graph.nodes if not isinstance(node, Flatten)]
-    folding = dict.fromkeys(units, Fold()) if rows.keys() >= set(units) else choose(graph)
+    units = {node.name: node for node in graph.nodes if not isinstance(node, Flatten)}
+    folding = ({name: unfolded(node) for name, node in units.items()} if rows.keys() >= units.keys()
+               else choose(graph))
     for name, row in rows.items():
-        if name not in folding:
+        if name not in units:
             raise N2uqError(f"{path}: {name} must be a unit of {graph.name}: "
-                            f"{', '.join(folding)}")
-        if not isinstance(row, dict):
-            raise N2uqError(f"{path}: {name} must map {_LISTED}, not {row!r}")
-        for key, value in row.items():
-            if key not in KEYS:
-                raise N2uqError(f"{path}: {name}: key must be {_LISTED}, not {key}")
-            if type(value) is not type(getattr(Fold(), key)):
-                raise N2uqError(f"{path}: {name}.{key} must be "
-                                f"{type(getattr(Fold(), key)).__name__}, not {value!r}")
-        node = graph[name]
-        whole = {key: total for key, (_, total) in divided(
-            node, graph.reads(node), graph.edges[name]).items()
-                 } | {"memory": MEMORIES[0]} if row.get("form") == UNROLLED else {}
-        folding[name] = Fold(**{**asdict(folding[name]), **whole, **row})
+                            f"{', '.join(units)}")
+        folding[name] = _fold(path, graph, units[name], row, folding[name])
     if not isinstance(depths, dict):
         raise N2uqError(f"{path}: {FIFOS} must map FIFOs to depths, not {depths!r}")
     for name, depth in depths.items():
@@ -214,6 +201,31 @@ def load_folding(path: Path, graph: Graph) -> Folding:
         if type(depth) is not int or not 1 <= depth <= MAX_ELEMENTS:
             raise N2uqError(f"{path}: {FIFOS}: {name} must be 1 to {MAX_ELEMENTS} beats, "
                             f"not {depth!r}")
-        folding[name] = Fold(depth=depth)
+        folding[name] = FifoFold(depth=depth)
     check(graph, folding)
     return folding
+
+
+def _fold(path: Path, graph: Graph, node: Node, row: object, chosen: Fold) -> Fold:
+    """The Fold that a file's `row` says; what it does not say is as `chosen`."""
+    form = row.get("form") if isinstance(row, dict) else None
+    if isinstance(node, MatVec) and isinstance(form, str) and form not in (*FORMS, UNROLLED):
+        raise N2uqError(f"{path}: {node.name}.form must be one of {', '.join(FORMS)}, {UNROLLED}, "
+                        f"not {form!r}")
+    kind = UnrolledFold if isinstance(node, MatVec) and form == UNROLLED else fold_types(node)[0]
+    types = {f.name: type(f.default) for f in fields(kind)}
+    *most, last = types
+    listed = f"{', '.join(most)} or {last}" if most else last
+    if not isinstance(row, dict):
+        raise N2uqError(f"{path}: {node.name} must map {listed}, not {row!r}")
+    for key, value in row.items():
+        if key not in types:
+            raise N2uqError(f"{path}: {node.name}: key must be {listed}, not {key}")
+        if type(value) is not types[key]:
+            raise N2uqError(f"{path}: {node.name}.{key} must be {types[key].__name__}, "
+                            f"not {value!r}")
+    if kind is not UnrolledFold:
+        return kind(**asdict(chosen) | row)
+    whole = {key: total for key, (_, total) in divided(
+        node, graph.reads(node), graph.edges[node.name]).items()}
+    return UnrolledFold(**whole | {key: value for key, value in row.items() if key != "form"})

@@ -13,10 +13,11 @@ The FIFOs of an Add are left out of the choice: the branches settle how many bit
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from itertools import product
 from math import ceil, prod
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,6 @@ from ..hw.passes import absorb, hardware_graph, in_logic
 from ..hw.sliding_window import line_buffer
 from ..hw.width_convert import convert_width
 from ..ir import (
-    DepthwiseMatVec,
     Edge,
     Fifo,
     Flatten,
@@ -46,9 +46,13 @@ from ..ir.folding import (
     FORMS,
     MEMORIES,
     STYLES,
-    UNROLLED,
+    ConvertFold,
+    DepthwiseFold,
+    FifoFold,
     Fold,
     Folding,
+    MatVecFold,
+    UnrolledFold,
     fifo_names,
     fold_cycles,
     folds_of,
@@ -56,6 +60,7 @@ from ..ir.folding import (
     lanes_out,
     out_of_reach,
     reach,
+    unfolded,
 )
 from ..sim.timing.cycles import UNBOUNDED
 from ..sim.timing.forecast import forecast
@@ -127,12 +132,21 @@ def _between(bits: int, gives: int, takes: int, depth: int, family: str) -> Cost
     total, lanes = Cost(), gives
     for width in convert_width(gives, takes):
         total = total.plus(estimate(WidthConvert("", lanes=width), (edge(lanes),), edge(lanes),
-                                    Fold(width, lanes), family))
+                                    ConvertFold(width, lanes), family))
         lanes = width
     if depth:
         total = total.plus(estimate(Fifo("", depth=depth), (edge(takes),), edge(takes),
                                     Fold(takes), family))
     return total
+
+
+def _styles(node: Node) -> list[dict[str, Any]]:
+    """What can be chosen for `node` beside lanes and memory, by field of its Fold."""
+    if isinstance(node, OffsetMatVec):
+        return [{"form": PAIRS}]
+    if isinstance(node, MatVec):
+        return [{"form": form} for form in CHOSEN]
+    return [{"style": style} for style in STYLES] if isinstance(node, Threshold) else [{}]
 
 
 def _late(cycles: np.ndarray, limit: int) -> np.ndarray:
@@ -189,8 +203,9 @@ class Problem:
         self.inside = {node.name: node for node in self.logic.values()}  # by what they make
         self.behind = {name for name, node in self.inside.items() if node.threshold is not None}
         # With pairs wherever their offset can be taken; it is the same for each even SIMD.
-        self.paired = absorb(graph, {node.name: Fold(simd=2, form=PAIRS) if isinstance(
-            node, MatVec) and node.weights.shape[1] % 2 == 0 else Fold() for node in graph.nodes})
+        self.paired = absorb(graph, {
+            node.name: MatVecFold(simd=2, form=FORMS[0] if node.weights.shape[1] % 2 else PAIRS)
+            for node in graph.nodes if isinstance(node, MatVec)})
         self.priced = set[str]()  # those of `logic` whose cost is known
         self.units = {node.name: self._unit(node) for node in self.nodes}
         self.links = [link for node in self.nodes for link in self._links(node)]
@@ -235,10 +250,9 @@ class Problem:
             for fold, found in self._costs(other, self.paired, folds).items():
                 behind[place[fold]] = [cost for _, cost in found]
         if logic:
-            last, fold = tuple(n - 1 for n in shape), Fold(edge.channels)
+            last, fold = tuple(n - 1 for n in shape), unfolded(node, pe=edge.channels)
             if isinstance(node, MatVec):
-                fold = Fold(edge.channels, reads[0].channels, form=UNROLLED,
-                            lut=LUT_INPUTS[self.family])
+                fold = UnrolledFold(edge.channels, reads[0].channels, lut=LUT_INPUTS[self.family])
                 each = UNROLLED_LUTS[self.family] * reads[0].width
                 table[last] = Cost(each * np.count_nonzero(np.unique(node.weights, axis=0)))
             cycles[last] = edge.shape[0] * edge.shape[1]
@@ -250,19 +264,16 @@ class Problem:
                ) -> dict[Fold, list[tuple[Fold, Cost]]]:
         """Of each fold of `node` of `graph` all styles, and what they cost."""
         reads, edge = graph.reads(node), graph.edges[node.name]
-        forms = (PAIRS,) if isinstance(node, OffsetMatVec) else CHOSEN
-        styles = product(STYLES if isinstance(node, Threshold) else STYLES[:1],
-                         forms if isinstance(node, MatVec) else CHOSEN[:1])
         auto, *memories = MEMORIES
-        if not isinstance(node, MatVec | DepthwiseMatVec):
-            memories = [auto]
         made: dict[Fold, list[tuple[Fold, Cost]]] = {fold: [] for fold in folds}
-        for (style, form), fold in product(styles, folds):
-            found = estimates(node, reads, edge, Fold(fold.pe, fold.simd, style, form), self.family,
-                              memories)
+        for styles, fold in product(_styles(node), folds):
+            each = replace(fold, **styles)
+            if not isinstance(each, MatVecFold | DepthwiseFold):
+                made[fold].append((each, estimate(node, reads, edge, each, self.family)))
+                continue
+            found = estimates(node, reads, edge, each, self.family, memories)
             # Of one word, there is nothing to choose.
-            made[fold] += [(Fold(fold.pe, fold.simd, style, form,
-                                 memory if found[0] != found[-1] else auto), cost)
+            made[fold] += [(replace(each, memory=memory if found[0] != found[-1] else auto), cost)
                            for memory, cost in zip(memories, found, strict=True)]
         return made
 
@@ -374,7 +385,7 @@ class Problem:
         while True:
             total, folding = self._solve(limits, blocks)
             new = [name for name in self.logic.keys() - self.priced
-                   if folding[name].form == UNROLLED]
+                   if isinstance(folding[name], UnrolledFold)]
             if not new:
                 return total, folding
             for name in new:
@@ -454,7 +465,7 @@ class Problem:
 
     def taken(self, folding: Folding) -> float:
         """Cycles per image in the timing model, with FIFOs on Adds that never fill."""
-        deep = {name: Fold(depth=UNBOUNDED) for name in fifo_names(self.graph)}
+        deep = {name: FifoFold(depth=UNBOUNDED) for name in fifo_names(self.graph)}
         return forecast(self.graph, folding | deep).cycles_per_image
 
     def bound(self, cycles: int) -> float:

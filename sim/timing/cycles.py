@@ -55,7 +55,7 @@ from n2uq_hw.ir import (
     WidthConvert,
     weight_bits,
 )
-from n2uq_hw.ir.folding import Fold, Folding
+from n2uq_hw.ir.folding import Fold, Folding, MatVecFold, ThresholdFold, UnrolledFold
 
 __all__ = ["ALWAYS", "MODES", "UNBOUNDED", "Circuit", "Kind", "Stage", "Trace", "Trials", "circuit",
            "timing"]
@@ -127,14 +127,16 @@ def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> t
 
 
 @timing.register
-def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage, ...]:
+def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVecFold
+      ) -> tuple[Stage, ...]:
     outputs, inputs = node.weights.shape
     latency = mac_latency(fold.simd, weight_bits(node.weights), reads[0].width, fold.form)
     return pipe(latency + 1, beats=inputs // fold.simd, folds=outputs // fold.pe)
 
 
 @timing.register
-def _(node: Unrolled, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage, ...]:
+def _(node: Unrolled, reads: tuple[Edge, ...], edge: Edge, fold: UnrolledFold
+      ) -> tuple[Stage, ...]:
     return pipe(unrolled_latency(node, reads[0], fold.levels, fold.lut))
 
 
@@ -161,7 +163,8 @@ def _(node: ArgMax, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[St
 
 
 @timing.register
-def _(node: Threshold, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage, ...]:
+def _(node: Threshold, reads: tuple[Edge, ...], edge: Edge, fold: ThresholdFold
+      ) -> tuple[Stage, ...]:
     return pipe(threshold_latency(node, reads[0], fold.pe, fold.style))
 
 

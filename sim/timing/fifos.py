@@ -12,7 +12,7 @@ from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.fifo import in_block
 from n2uq_hw.hw.passes import hardware_graph
 from n2uq_hw.ir import Fifo, Graph
-from n2uq_hw.ir.folding import Fold, Folding, fifo_names
+from n2uq_hw.ir.folding import FifoFold, Folding, fifo_names
 
 from .cycles import UNBOUNDED, Circuit, Trace, circuit
 from .forecast import cycles_per_image
@@ -52,7 +52,8 @@ class Sizing:
     @property
     def depths(self) -> dict[str, int]:
         """The chosen depths by name."""
-        return {name: self.folding[name].depth for name in self.least}
+        return {name: fold.depth for name in self.least
+                if isinstance(fold := self.folding[name], FifoFold)}
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -100,7 +101,7 @@ def size_fifos(graph: Graph, folding: Folding, *, budget: float = 0.0, work: flo
     search.run()
     trace, depths = search.trials.kept, search.depths
     return Sizing(
-        folding | {name: Fold(depth=depth) for name, depth in depths.items()}, least,
+        folding | {name: FifoFold(depth=depth) for name, depth in depths.items()}, least,
         sum(depth * folds[name].pe * hardware.edges[name].width for name, depth in depths.items()),
         search.full, cycles_per_image(trace.ends["o"][search.beats - 1::search.beats], 0),
         search.minimal, images, trace)

@@ -13,7 +13,7 @@ from n2uq_hw.builds.emit import emit, load_build
 from n2uq_hw.builds.verify import verify
 from n2uq_hw.hw.accelerator import Accelerator
 from n2uq_hw.ir import DepthwiseMatVec, Graph, Input, MatVec, SlidingWindow, Threshold, golden
-from n2uq_hw.ir.folding import STYLES, Folding
+from n2uq_hw.ir.folding import STYLES, Folding, ThresholdFold
 from n2uq_hw.plan.choice import choose, load_folding, save_folding, unrolled
 from n2uq_hw.plan.problem import Problem, prices
 from n2uq_hw.sim.timing.fifos import size_fifos
@@ -58,8 +58,9 @@ GRAPHS = [
 
 
 def styled(style: str) -> Callable[[Graph], Folding]:
-    return lambda graph: {name: replace(fold, style=style)
-                          for name, fold in choose(graph, 24).items()}
+    return lambda graph: {
+        name: replace(fold, style=style) if isinstance(fold, ThresholdFold) else fold
+        for name, fold in choose(graph, 24).items()}
 
 
 def paired(graph: Graph) -> Folding:

@@ -28,7 +28,7 @@ from n2uq_hw.ir import (
     Threshold,
     golden,
 )
-from n2uq_hw.ir.folding import Fold
+from n2uq_hw.ir.folding import MatVecFold
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import Net
 from n2uq_hw.plan.choice import choose
@@ -194,7 +194,7 @@ def leftover() -> Graph:
 def slow_end(tmp_path_factory: pytest.TempPathFactory) -> Path:
     graph = leftover()
     path = tmp_path_factory.mktemp("leftover") / "leftover"
-    emit(graph, size_fifos(graph, choose(graph) | {"layer": Fold(1, 1)}), path,
+    emit(graph, size_fifos(graph, choose(graph) | {"layer": MatVecFold(1, 1)}), path,
          np.zeros((1, 4, 8, 5), int), None)
     return path
 

@@ -21,7 +21,7 @@ from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.library import Library
 from n2uq_hw.hw.units import unit
 from n2uq_hw.ir import Add, Edge, Graph, Input, MatVec, Node, Threshold, Unrolled, infer
-from n2uq_hw.ir.folding import FORMS, Fold
+from n2uq_hw.ir.folding import FORMS, Fold, MatVecFold, ThresholdFold, UnrolledFold
 
 VERSION, SAMPLES = load_samples()
 # Aim: 10 % in the median, 25 % at worst.  What misses the second, and by how much it may.
@@ -150,7 +150,8 @@ def test_comparators_with_constants(bits, t, xcup, ecp5) -> None:
         Threshold("y", ("x",), thresholds=np.array([[t]]), signs=np.ones((1, 1), np.int8),
                   base=np.zeros(1, np.int64))))
     for family, found in (("xcup", xcup), ("ecp5", ecp5)):
-        made = parts(graph["y"], graph.reads(graph["y"]), graph.edges["y"], Fold(3), family)
+        sides = graph["y"], graph.reads(graph["y"]), graph.edges["y"]
+        made = parts(*sides, ThresholdFold(3), family)
         assert abs(made.lut["compare"] / 3 - found) <= 1, family
 
 
@@ -187,7 +188,7 @@ def test_adders_by_hand() -> None:
 def matvec(pe: int, simd: int, form: str = "planes", bits: int = 2) -> tuple:
     weights = 2 * np.random.default_rng(0).integers(0, 2**bits, (64, 576)) - 2**bits + 1
     graph = Graph("g", (Input("x", shape=(1, 1, 576), hi=3), MatVec("y", ("x",), weights)))
-    return graph["y"], graph.reads(graph["y"]), graph.edges["y"], Fold(pe, simd, form=form)
+    return graph["y"], graph.reads(graph["y"]), graph.edges["y"], MatVecFold(pe, simd, form)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -224,8 +225,8 @@ def test_unrolled_layers(family: str, tmp_path: Path) -> None:
                       signs=np.ones((6, 3), np.int8), base=np.zeros(1, np.int64))
     node = Unrolled("fc", weights=2 * rng.integers(0, 4, (6, 24)) - 3, threshold=steps)
     edge = Edge((1, 1, 24), np.zeros(24, np.int64), np.full(24, 3))
-    sides = node, (edge,), infer(node, edge), Fold(
-        6, 24, form="unrolled", levels=2, lut={"xcup": 6, "ecp5": 4}[family])
+    sides = node, (edge,), infer(node, edge), UnrolledFold(
+        6, 24, levels=2, lut={"xcup": 6, "ecp5": 4}[family])
     library = Library()
     library.signature("fc", lambda: unit(*sides))
     for name, text in library_verilog(library, "fc").items():

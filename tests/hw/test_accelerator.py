@@ -31,7 +31,7 @@ from n2uq_hw.ir import (
     WidthConvert,
     golden,
 )
-from n2uq_hw.ir.folding import Fold, lanes_in
+from n2uq_hw.ir.folding import Fold, MatVecFold, ThresholdFold, lanes_in
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.nets import find_net
 from n2uq_hw.plan.choice import choose
@@ -106,7 +106,8 @@ def test_offsets_of_pairs_lie_in_thresholds(weights: str, steps: int, form: str,
     graph = Graph("g", (
         Input("x", shape=(1, 2, 6), lo=0, hi=3), MatVec("y", ("x",), weights=w),
         Threshold("z", ("y",), thresholds=at, signs=np.ones_like(at, np.int8))))
-    hardware, _ = hardware_graph(graph, {"x": Fold(6), "y": Fold(2, 3, form=form), "z": Fold(2)})
+    hardware, _ = hardware_graph(graph, {
+        "x": Fold(6), "y": MatVecFold(2, 3, form), "z": ThresholdFold(2)})
     assert isinstance(hardware["y"], OffsetMatVec) is moved
     images = rng.integers(0, 4, (50, 1, 2, 6))
     ours, theirs = (golden.run_all(each, images) for each in (graph, hardware))
@@ -121,7 +122,7 @@ def test_an_offset_is_not_moved_past_a_second_reader() -> None:
         Input("x", shape=(1, 1, 2), lo=0, hi=3), MatVec("y", ("x",), weights=weights),
         Threshold("z", ("y",), thresholds=steps, signs=np.ones_like(steps, np.int8)),
         Add("s", ("y", "z"))))
-    folds = {name: Fold(form="pairs") for name in "xyzs"}
+    folds = {"x": Fold(), "y": MatVecFold(form="pairs"), "z": ThresholdFold(), "s": Fold()}
     assert type(hardware_graph(graph, folds)[0]["y"]) is MatVec
 
 
@@ -184,7 +185,7 @@ def test_nodes_without_gateware_are_named() -> None:
 def test_impossible_folding_is_found_before_elaboration() -> None:
     graph = lower(find_net("digits_mlp_w2a2"))
     with pytest.raises(N2uqError, match="fc1: PE must divide the 64 output channels, not 12"):
-        hardware_graph(graph, {**choose(graph), "fc1": Fold(pe=12)})
+        hardware_graph(graph, {**choose(graph), "fc1": MatVecFold(pe=12)})
 
 
 def test_text_is_the_same_every_time(tmp_path: Path) -> None:

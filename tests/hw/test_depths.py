@@ -35,7 +35,7 @@ from n2uq_hw.ir import (
     golden,
     infer,
 )
-from n2uq_hw.ir.folding import Fold
+from n2uq_hw.ir.folding import Folding, MatVecFold, unfolded
 from n2uq_hw.plan.choice import choose
 
 SAME = [Fifo, Fork, Flatten]
@@ -160,7 +160,7 @@ class Flow:
         return self.made(self.output) == self.total[self.output]
 
 
-def least(graph: Graph, folding: dict[str, Fold]) -> tuple[Graph, dict[str, int]]:
+def least(graph: Graph, folding: Folding) -> tuple[Graph, dict[str, int]]:
     """The hardware graph with least depths, and the lanes of its edges."""
     hardware, folds = hardware_graph(graph, folding)
     return hardware, {node.name: lanes_of(hardware, folds, node.name) for node in hardware.nodes}
@@ -185,7 +185,10 @@ def conv(name: str, x: str) -> list[Node]:
 
 def depths(graph: Graph, lanes: int = 1) -> tuple[int, int]:
     """Least depths on the inputs of the Add."""
-    hardware, _ = least(graph, {node.name: Fold(lanes, lanes) for node in graph.nodes})
+    folding = {node.name: unfolded(node, pe=lanes) for node in graph.nodes}
+    hardware, _ = least(graph, folding | {
+        name: replace(fold, simd=lanes) for name, fold in folding.items()
+        if isinstance(fold, MatVecFold)})
     first, second = branch_fifos(hardware).values()
     return first, second
 
@@ -198,19 +201,19 @@ def test_depths_by_hand() -> None:
     assert depths(skip(*once), lanes=2) == (2, 5 + 2 - 1)
     # Within the branch, the longer of two ways counts, in whichever order they are read.
     nested = [*conv("a", "x"), Scale("s", ("a",)), *conv("b", "a"), Add("inner", ("s", "b"))]
-    hardware, _ = least(skip(*nested), {node.name: Fold() for node in skip(*nested).nodes})
+    hardware, _ = least(skip(*nested), {node.name: unfolded(node) for node in skip(*nested).nodes})
     assert list(branch_fifos(hardware).values()) == [(5 + 2) * 2, 2, 2, (2 * 5 + 3) * 2 - 1]
     # The Fork serves the Add's identity first if that reads it first.
     turned = Graph("g", (Input("x", shape=(4, 5, 2), hi=3), Add("early", ("x", "x")), *once,
                          Add("sum", ("early", "a"))))
-    hardware, _ = least(turned, {node.name: Fold() for node in turned.nodes})
+    hardware, _ = least(turned, {node.name: unfolded(node) for node in turned.nodes})
     assert list(branch_fifos(hardware).values())[2:] == [(5 + 2) * 2, 2]
     # No beat of the mean comes before the last pixel; by then all of the corner is there.
     mean = [SlidingWindow("window", ("x",), kernel=(4, 5)),
             SumPool("mean", ("window",), positions=20),
             SlidingWindow("corner", ("x",), stride=(4, 5))]
     graph = Graph("g", (Input("x", shape=(4, 5, 6), hi=3), *mean, Add("sum", ("mean", "corner"))))
-    hardware, _ = least(graph, {node.name: Fold() for node in graph.nodes})
+    hardware, _ = least(graph, {node.name: unfolded(node) for node in graph.nodes})
     assert list(branch_fifos(hardware).values()) == [2, 6]
 
 
@@ -246,7 +249,7 @@ def test_queues_of_resnet18() -> None:
 def tight(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """The least depths, and one of them less 1."""
     graph = skip(*conv("a", "x"), *conv("b", "a"))
-    folding = {node.name: Fold() for node in graph.nodes}
+    folding = {node.name: unfolded(node) for node in graph.nodes}
     cases = []
     for less, name in enumerate(["enough", "short"]):
         accelerator = Accelerator(replace(graph, name=name), folding)

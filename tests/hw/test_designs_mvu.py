@@ -19,7 +19,7 @@ from n2uq_hw.hw.designs.design import Datapath, Term
 from n2uq_hw.hw.designs.mvu import CodedMatVec, Sums, SumsUnit, finish_lanes, sum_ranges
 from n2uq_hw.hw.units import unit
 from n2uq_hw.ir import Edge, infer
-from n2uq_hw.ir.folding import Fold
+from n2uq_hw.ir.folding import MatVecFold
 
 
 class Basis(Design):
@@ -113,7 +113,7 @@ def mvu(design: Design, shape: tuple[int, int], pe: int, seed: int) -> Case:
     rows = np.concatenate([rows, images_on(edge, 5, seed).reshape(10, -1), rows[::-1]])
 
     def make(out: Edge) -> wiring.Component:
-        made = unit(node, (edge,), out, Fold(pe, design.lanes))
+        made = unit(node, (edge,), out, MatVecFold(pe, design.lanes))
         return Loading(made, {"": design}) if design.writable else made
     return case(node, edge, make, rows.reshape(-1, *edge.shape))
 
@@ -197,4 +197,4 @@ def test_simd_is_the_lanes_of_the_design() -> None:
                        design=Uniform(weight_bits=2, act_bits=2, lanes=2))
     edge = edge_of((1, 1, 4), 0, 3)
     with pytest.raises(N2uqError, match=r"^mvu: SIMD must be the 2 lanes of its design, not 4$"):
-        unit(node, (edge,), infer(node, edge), Fold(1, 4))
+        unit(node, (edge,), infer(node, edge), MatVecFold(1, 4))

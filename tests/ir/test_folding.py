@@ -26,7 +26,17 @@ from n2uq_hw.ir import (
     folding,
     infer,
 )
-from n2uq_hw.ir.folding import Fold, check, choices, fold_cycles, style_of
+from n2uq_hw.ir.folding import (
+    DepthwiseFold,
+    Fold,
+    MatVecFold,
+    ThresholdFold,
+    UnrolledFold,
+    check,
+    choices,
+    fold_cycles,
+    style_of,
+)
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.nets import find_net, shipped
 from n2uq_hw.plan import choice
@@ -134,23 +144,20 @@ def test_targets_out_of_reach(graph: Graph, target: int, message: str) -> None:
     ("input", {"pe": 7}, "input: PE must divide the 64 elements, not 7"),
     ("logits", {"pe": 3}, "logits: PE must divide the 10 channels, not 3"),
     ("quan1", {"style": "serial"}, "quan1: style must be one of parallel, search, not 'serial'"),
-    ("conv1", {"form": ""}, "conv1: form must be one of planes, product, direct, pairs, unrolled, "
-     "not ''"),
+    ("conv1", {"form": ""}, "conv1: form must be one of planes, product, direct, pairs, not ''"),
     ("conv2", {"memory": "bram"}, "conv2: memory must be one of auto, block, logic, not 'bram'"),
-    ("quan1", {"form": "unrolled"}, "quan1: form must be one of planes, product, direct, pairs, "
-     "not 'unrolled'"),
-    ("conv2", {"form": "unrolled", "pe": 16, "simd": 144},
-     "conv2: PE must be all 32 output channels, unrolled, not 16"),
-    ("conv2", {"form": "unrolled", "pe": 32, "simd": 9},
-     "conv2: SIMD must be all 144 inputs, unrolled, not 9"),
-    ("conv2", {"form": "unrolled", "pe": 32, "simd": 144, "levels": 0},
-     "conv2: levels must be at least 1, not 0"),
-    ("conv2", {"form": "unrolled", "pe": 32, "simd": 144, "lut": 5},
-     "conv2: lut must be 4 or 6, not 5")])
-def test_impossible_foldings(graph: Graph, unit: str, change: dict, message: str) -> None:
+    ("quan1", Fold(), "quan1: folding must be ThresholdFold, not Fold(pe=1)"),
+    ("conv2", ThresholdFold(), "conv2: folding must be MatVecFold or UnrolledFold, not "
+     "ThresholdFold(pe=1, style='parallel')"),
+    ("conv2", UnrolledFold(16, 144), "conv2: PE must be all 32 output channels, unrolled, not 16"),
+    ("conv2", UnrolledFold(32, 9), "conv2: SIMD must be all 144 inputs, unrolled, not 9"),
+    ("conv2", UnrolledFold(32, 144, levels=0), "conv2: levels must be at least 1, not 0"),
+    ("conv2", UnrolledFold(32, 144, lut=5), "conv2: lut must be one of 4, 6, not 5")])
+def test_impossible_foldings(graph: Graph, unit: str, change: dict | Fold, message: str) -> None:
     folds = choose(graph)
     with pytest.raises(N2uqError) as error:
-        check(graph, {**folds, unit: replace(folds[unit], **change)})
+        check(graph, {**folds, unit: change if isinstance(change, Fold)
+                      else replace(folds[unit], **change)})
     assert str(error.value) == message
 
 
@@ -159,7 +166,7 @@ def test_one_table_serves_any_number_of_elements() -> None:
     shared = next(node for node in graph.nodes if isinstance(node, Threshold))
     assert len(shared.signs) == 1
     folds = choose(graph)
-    check(graph, {**folds, shared.name: Fold(pe=98)})
+    check(graph, {**folds, shared.name: ThresholdFold(pe=98)})
 
 
 def test_weights_lie_where_they_cost_least(graph: Graph) -> None:
@@ -169,8 +176,8 @@ def test_weights_lie_where_they_cost_least(graph: Graph) -> None:
     assert (folds["conv2"].pe * folds["conv2"].simd, folds["conv2"].memory) == (128, "logic")
     # 144 words of 128 bits: 4 blocks, 640 LUTs' worth, or 128 columns of about ten LUTs.
     assert (folds["conv3"].pe * folds["conv3"].simd, folds["conv3"].memory) == (64, "block")
-    assert style_of(graph["conv3"], folds["conv3"]) == "pairs, block"
-    assert style_of(graph["pool2"], folds["pool2"]) == ""
+    assert style_of(folds["conv3"]) == "pairs, block"
+    assert style_of(folds["pool2"]) == ""
     mlp = lower(find_net("digits_mlp_w2a2"))
     assert choose(mlp, 1)["fc1"].memory == "auto"  # of one word there is nothing to choose
 
@@ -185,10 +192,10 @@ def test_styles_go_by_channel_groups(graph: Graph) -> None:
 @pytest.mark.parametrize("cycles", [None, 2304, 100_000])
 def test_files_keep_what_they_are_given(graph: Graph, tmp_path: Path, cycles: int | None) -> None:
     folds = choose(graph, cycles)
-    folds["conv2"] = Fold(pe=4, simd=9, form="direct", memory="logic")
-    folds["conv3"] = Fold()  # all that is default must be written, too: `choose` says otherwise
-    folds["quan2"] = Fold(pe=8, style="search")
-    folds["quan3"] = Fold()
+    folds["conv2"] = MatVecFold(pe=4, simd=9, form="direct", memory="logic")
+    folds["conv3"] = MatVecFold()  # what is default must be written too: `choose` says otherwise
+    folds["quan2"] = ThresholdFold(pe=8, style="search")
+    folds["quan3"] = ThresholdFold()
     assert choose(graph)["conv3"] != folds["conv3"] and choose(graph)["quan3"] != folds["quan3"]
     save_folding(folds, graph, tmp_path / "folding.yaml")
     assert load_folding(tmp_path / "folding.yaml", graph) == folds
@@ -201,7 +208,7 @@ def test_an_unrolled_layer_has_all_lanes(graph: Graph, tmp_path: Path) -> None:
     path = tmp_path / "folding.yaml"
     path.write_text("conv2: {form: unrolled, levels: 3}\n")
     folds = load_folding(path, graph)
-    assert folds == {**choose(graph), "conv2": Fold(32, 144, form="unrolled", levels=3)}
+    assert folds == {**choose(graph), "conv2": UnrolledFold(32, 144, levels=3)}
     save_folding(folds, graph, path)
     assert "conv2: {pe: 32, simd: 144, form: unrolled, levels: 3, lut: 6}\n" in path.read_text()
     assert load_folding(path, graph) == folds
@@ -210,14 +217,14 @@ def test_an_unrolled_layer_has_all_lanes(graph: Graph, tmp_path: Path) -> None:
 def test_everything_unrolled(graph: Graph) -> None:
     folds = choice.unrolled(graph, levels=4, lut=4)
     check(graph, folds)
-    assert folds["fc"] == Fold(10, 128, form="unrolled", levels=4, lut=4)
+    assert folds["fc"] == UnrolledFold(10, 128, levels=4, lut=4)
     # A pixel comes, and is padded; windows go whole to what takes them.
     assert [folds[name].pe for name in ("input", "conv2_pad", "conv2_window", "pool2_window",
                                         "pool2", "logits")] == [1, 16, 144, 128, 128, 10]
     depthwise = Graph("g", (Input("x", shape=(8, 8, 4)),
                             SlidingWindow("w", ("x",), kernel=(3, 3)),
                             DepthwiseMatVec("d", ("w",), weights=np.ones((9, 4), np.int8))))
-    assert choice.unrolled(depthwise) == {"x": Fold(4), "w": Fold(4), "d": Fold(4)}
+    assert choice.unrolled(depthwise) == {"x": Fold(4), "w": Fold(4), "d": DepthwiseFold(4)}
 
 
 def test_units_left_out_keep_the_chosen_folding(graph: Graph, tmp_path: Path) -> None:
@@ -230,9 +237,16 @@ def test_units_left_out_keep_the_chosen_folding(graph: Graph, tmp_path: Path) ->
 @pytest.mark.parametrize("text,message", [
     ("a: [", "not YAML"), ("- 1", "must map layer names to foldings, not list"), ("", "NoneType"),
     ("conv9: {pe: 1}", "conv9 must be a unit of digits_cnn_w2a2"),
-    ("conv2: 7", "conv2 must map pe, simd, style, form, memory, levels or lut, not 7"),
-    ("conv2: {lanes: 7}",
-     "conv2: key must be pe, simd, style, form, memory, levels or lut, not lanes"),
+    ("conv2: 7", "conv2 must map pe, simd, form or memory, not 7"),
+    ("conv2: {lanes: 7}", "conv2: key must be pe, simd, form or memory, not lanes"),
+    ("conv2: {levels: 2}", "conv2: key must be pe, simd, form or memory, not levels"),
+    ("conv2: {form: unrolled, memory: block}",
+     "conv2: key must be pe, simd, form, levels or lut, not memory"),
+    ("quan1: {form: unrolled}", "quan1: key must be pe or style, not form"),
+    ("pool2: {style: search}", "pool2: key must be pe, not style"),
+    ("conv2: {form: planar}",
+     "conv2.form must be one of planes, product, direct, pairs, unrolled, not 'planar'"),
+    ("conv2: {form: 7}", "conv2.form must be str, not 7"),
     ("conv2: {pe: two}", "conv2.pe must be int, not 'two'"),
     ("conv2: {pe: true}", "conv2.pe must be int, not True"),
     ("conv2: {pe: 12}", "conv2: PE must divide the 32 output channels, not 12"),

@@ -37,6 +37,9 @@ from n2uq_hw.ir.folding import (
     UNROLLED,
     Fold,
     Folding,
+    MatVecFold,
+    ThresholdFold,
+    UnrolledFold,
     check,
     fold_cycles,
     folds_of,
@@ -88,10 +91,13 @@ GRAPHS: dict[str, tuple[Node, ...]] = {
 def styles(node: Node, fold: Fold) -> Iterator[Fold]:
     """The fold in every style, form and weight memory that its unit has."""
     words = node.weights.size // (fold.pe * fold.simd) if isinstance(node, MatVec) else 1
-    for style in STYLES if isinstance(node, Threshold) else STYLES[:1]:
-        for form in CHOSEN if isinstance(node, MatVec) else CHOSEN[:1]:
-            for memory in MEMORIES[1:] if words > 1 else MEMORIES[:1]:
-                yield Fold(fold.pe, fold.simd, style, form, memory)
+    if isinstance(node, Threshold):
+        yield from (ThresholdFold(fold.pe, style) for style in STYLES)
+    elif isinstance(node, MatVec):
+        yield from (MatVecFold(fold.pe, fold.simd, form, memory) for form in CHOSEN
+                    for memory in (MEMORIES[1:] if words > 1 else MEMORIES[:1]))
+    else:
+        yield fold
 
 
 def all_foldings(graph: Graph, cycles: int, family: str) -> Iterator[Folding]:
@@ -101,7 +107,8 @@ def all_foldings(graph: Graph, cycles: int, family: str) -> Iterator[Folding]:
     whose offset changes the Threshold behind.
     """
     nodes = [node for node in graph.nodes if not isinstance(node, Flatten)]
-    paired = absorb(graph, dict.fromkeys((node.name for node in nodes), Fold(simd=2, form="pairs")))
+    paired = absorb(graph, dict.fromkeys((node.name for node in nodes), MatVecFold(
+        simd=2, form="pairs")))
 
     def cheapest(graph: Graph, name: str, folds: Iterable[Fold]) -> Fold:
         sides = graph[name], graph.reads(graph[name]), graph.edges[name]
@@ -122,8 +129,8 @@ def all_foldings(graph: Graph, cycles: int, family: str) -> Iterator[Folding]:
                     replace(it, form="pairs") for it in every))] = None
         options.append(list(found))
         if isinstance(node, MatVec):
-            options[-1].append(Fold(*node.weights.shape, form=UNROLLED,
-                                    lut={"xcup": 6, "ecp5": 4}[family]))
+            lut = {"xcup": 6, "ecp5": 4}[family]
+            options[-1].append(UnrolledFold(*node.weights.shape, lut=lut))
     for folds in product(*options):
         folding = {node.name: fold for node, fold in zip(nodes, folds, strict=True)}
         if all(comes_in_time(graph, folding, node, cycles) for node in nodes):
@@ -194,7 +201,8 @@ def test_layers_are_unrolled_where_the_rate_is_high(family: str) -> None:
                  for unrolls in (True, False)}
         (best, folding), (folded, _) = costs[True], costs[False]
         forms[cycles] = folding["a"].form
-        assert (best < folded) == (UNROLLED in {fold.form for fold in folding.values()})
+        assert (best < folded) == (any(
+            isinstance(fold, UnrolledFold) for fold in folding.values()))
         assert forecast(graph, folding).cycles_per_image <= cycles + 4
     assert forms[1] == UNROLLED != forms[96]
 

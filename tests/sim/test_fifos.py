@@ -21,7 +21,7 @@ from n2uq_hw.hw.accelerator import Accelerator
 from n2uq_hw.hw.fifo import LUT_DEPTH
 from n2uq_hw.hw.passes import hardware_graph
 from n2uq_hw.ir import Graph
-from n2uq_hw.ir.folding import Fold, Folding, fifo_names
+from n2uq_hw.ir.folding import FifoFold, Folding, fifo_names, unfolded
 from n2uq_hw.lowering.formats import Formats
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import InputSpec, Net, architectures
@@ -46,7 +46,7 @@ def rate(times: np.ndarray) -> float:
 
 
 def with_fifos(folding: Folding, depths: dict[str, int]) -> Folding:
-    return folding | {name: Fold(depth=depth) for name, depth in depths.items()}
+    return folding | {name: FifoFold(depth=depth) for name, depth in depths.items()}
 
 
 def unbounded(graph: Graph, folding: Folding) -> Folding:
@@ -274,7 +274,7 @@ def test_no_unit_may_be_called_fifos() -> None:
     named = replace(graph, nodes=tuple(replace(
         node, name=node.name.replace("prelu3", "fifos")) for node in graph.nodes))
     with pytest.raises(N2uqError, match=r"^g: no node may be called fifos$"):
-        hardware_graph(named, {node.name: Fold() for node in named.nodes})
+        hardware_graph(named, {node.name: unfolded(node) for node in named.nodes})
 
 
 def test_builds_are_identical(tmp_path: Path) -> None:

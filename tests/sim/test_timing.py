@@ -63,7 +63,17 @@ from n2uq_hw.ir import (
     WidthConvert,
     infer,
 )
-from n2uq_hw.ir.folding import Fold, Folding, lanes_in, lanes_out, reach
+from n2uq_hw.ir.folding import (
+    ConvertFold,
+    Fold,
+    Folding,
+    MatVecFold,
+    ThresholdFold,
+    UnrolledFold,
+    lanes_in,
+    lanes_out,
+    reach,
+)
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.plan.choice import choose, unrolled
 from n2uq_hw.sim.rtl.runner import Run, stall_pattern
@@ -107,7 +117,7 @@ UNITS: list[tuple[Node, tuple[Edge, ...], Fold]] = [
     *((SlidingWindow(f"narrow{k}", kernel=kernel, stride=(stride, 1)), (edge_of((7, 1, 2), 0, 3),),
        Fold(pe)) for k, (kernel, stride, pe) in enumerate([((3, 1), 1, 6), ((2, 1), 3, 4)])),
     (SlidingWindow("window_one"), (SMALL,), Fold(1)),
-    *((MatVec(f"matvec{k}", weights=weights), (edge,), Fold(pe, simd, form=form))
+    *((MatVec(f"matvec{k}", weights=weights), (edge,), MatVecFold(pe, simd, form))
       for k, (weights, edge, pe, simd, form) in enumerate([
           (2 * RNG.integers(0, 4, (6, 12)) - 3, PIXEL, 2, 3, "planes"),
           (2 * RNG.integers(0, 4, (6, 4)) - 3, IMAGE, 6, 4, "planes"),
@@ -117,7 +127,7 @@ UNITS: list[tuple[Node, tuple[Edge, ...], Fold]] = [
           (RNG.integers(-2, 3, (1, 12)), PIXEL, 1, 12, "product"),
           (RNG.integers(-2, 3, (40, 12)), PIXEL, 1, 6, "direct")])),
     *((Unrolled(f"unrolled{k}", weights=RNG.integers(-2, 3, (6, len(edge.lo))), threshold=steps),
-       (edge,), Fold(6, len(edge.lo), form="unrolled", levels=levels, lut=lut))
+       (edge,), UnrolledFold(6, len(edge.lo), levels, lut))
       for k, (edge, steps, levels, lut) in enumerate([
           (PIXEL, None, 1, 6), (PIXEL, threshold("behind", 3, 6), 2, 4),
           (IMAGE, threshold("behind", 3, 1), 9, 6)])),
@@ -128,7 +138,7 @@ UNITS: list[tuple[Node, tuple[Edge, ...], Fold]] = [
        (edge_of((3, 2, 12), -9, 9),), Fold(pe))
       for kind in (MaxPool, SumPool)
       for k, (positions, pe) in enumerate([(4, 1), (4, 3), (1, 4), (12, 1), (4, 12), (12, 12)])),
-    *((threshold(f"threshold{k}", steps, channels), (IMAGE,), Fold(pe, style=style))
+    *((threshold(f"threshold{k}", steps, channels), (IMAGE,), ThresholdFold(pe, style))
       for k, (steps, channels, pe, style) in enumerate([
           (3, 4, 4, "parallel"), (3, 4, 2, "parallel"), (3, 1, 2, "parallel"),
           (3, 4, 1, "search"), (4, 1, 4, "search"), (0, 4, 2, "search"), (15, 4, 2, "search"),
@@ -152,7 +162,7 @@ UNITS: list[tuple[Node, tuple[Edge, ...], Fold]] = [
     *((Fifo(f"fifo{depth}", depth=depth), (IMAGE,), Fold(1))
       for depth in (1, 2, 3, 7, 64, 65, 200)),
     *((Fork(f"fork{ways}", ways=ways), (IMAGE,), Fold(2)) for ways in (1, 2, 3)),
-    *((WidthConvert(f"convert{takes}_{gives}", lanes=gives), (IMAGE,), Fold(gives, takes))
+    *((WidthConvert(f"convert{takes}_{gives}", lanes=gives), (IMAGE,), ConvertFold(gives, takes))
       for takes, gives in [(1, 2), (2, 1), (1, 4), (4, 1), (2, 10), (12, 3), (8, 120)])]
 
 
@@ -436,7 +446,7 @@ def small() -> Graph:
 def test_bottlenecks_are_named() -> None:
     graph = small()
     folding = choose(graph, 500)
-    assert forecast(graph, {**folding, "fc2": Fold(1, 1)}).bottleneck == "fc2"
+    assert forecast(graph, {**folding, "fc2": MatVecFold(1, 1)}).bottleneck == "fc2"
     slow = forecast(graph, folding, source=pattern("every:100"))
     assert (slow.bottleneck, slow.cycles_per_image) == ("source", 6400 / folding["input"].pe)
     slow = forecast(graph, folding, sink=pattern("burst:1,299"))
