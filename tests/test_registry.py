@@ -11,7 +11,7 @@ import torch
 from n2uq_hw import ir, model, nn
 from n2uq_hw.cost import estimate, parts
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.hw import units
+from n2uq_hw.hw import depths, units
 from n2uq_hw.ir import Edge, Node, folding, golden
 from n2uq_hw.ir.folding import Fold
 from n2uq_hw.lowering import lower
@@ -28,6 +28,7 @@ ASPECTS: dict[str, tuple[Callable, set[str]]] = {
     "hw.units.unit": (units.unit, NO_UNIT),
     "cost.estimate": (parts.parts, set()),
     "sim.timing.timing": (cycles.timing, NO_UNIT),
+    "hw.depths.needed": (depths.needed, {"Input"}),  # which reads nothing
 }
 LAYER_ASPECTS: dict[str, Callable] = {
     "model.layer_float": model.layer_float,
