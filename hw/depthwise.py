@@ -7,6 +7,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib.wiring import connect, flipped
 
 from ..ir import DepthwiseMatVec, Edge, SumPool
+from ..ir.folding import AUTO
 from .matvec import weight_codes_of
 from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, wraps
@@ -65,7 +66,7 @@ class DepthwiseMatVecUnit(Unit):
     """
 
     def __init__(self, node: DepthwiseMatVec, edge: Edge, out: Edge, *, pe: int,
-                 memory: str = "auto") -> None:
+                 memory: str = AUTO) -> None:
         self.groups = divides(f"{node.name}: PE", pe, "channels", out.channels)
         weights = node.weights.astype(np.int64).reshape(-1)
         ends = np.stack([weights * edge.lo, weights * edge.hi])

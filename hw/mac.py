@@ -11,6 +11,7 @@ from amaranth.hdl import Value as HdlValue
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from ..ir.folding import PRODUCTS
 from .library import instantiate
 from .stream import beats, shape_for
 
@@ -29,9 +30,11 @@ def tree_latency(terms: int) -> int:
 
 def digit_bits(code_bits: int, activation_bits: int, form: str) -> int:
     """Bits of a weight code that are multiplied at a time: see `MacArray`."""
-    fits = activation_bits < LUT and form == "direct"
-    return min({"planes": 1, "pairs": 1}.get(
-        form, LUT - activation_bits if fits else code_bits), code_bits)
+    products = PRODUCTS[form]
+    if products.bitwise:
+        return 1
+    beside = LUT - activation_bits
+    return min(beside, code_bits) if products.tables and beside > 0 else code_bits
 
 
 def digits_latency(code_bits: int, activation_bits: int, form: str) -> int:
@@ -45,7 +48,8 @@ def mac_latency(simd: int, code_bits: int, activation_bits: int, form: str) -> i
     ``tree_latency(SIMD) + digits_latency(code_bits, activation_bits, form) + 2``, of pairs
     ``1 + tree_latency(⌈SIMD/2⌉)`` in the place of the first, `pair_sums` included.
     """
-    first = 1 + tree_latency(-(-simd // 2)) if form == "pairs" else tree_latency(simd)
+    lanes = PRODUCTS[form].lanes
+    first = (lanes > 1) + tree_latency(-(-simd // lanes))
     return first + digits_latency(code_bits, activation_bits, form) + 2
 
 
@@ -213,12 +217,13 @@ class MacArray(wiring.Component):
                  least: int, form: str, start: int | None = None) -> None:
         self.simd, self.code_bits, self.activation = simd, code_bits, activation
         self.step, self.least, self.form, self.start = step, least, form, start
-        self.shared = form != "direct" and start is None  # least·Σa, by all PEs
+        self.products = PRODUCTS[form]
+        self.shared = self.products.offset and start is None  # least·Σa, by all PEs
         span = 2**activation.width
         lowest = -span // 2 if activation.signed else 0
         ends = (0, least * simd * lowest, least * simd * (lowest + span - 1))
         super().__init__({
-            "enable": In(1), "a": In(beats(activation, simd) if form != "pairs" else beats(
+            "enable": In(1), "a": In(beats(activation, simd) if self.products.lanes == 1 else beats(
                 pair_shape(activation), -(-simd // 2) * (3 if start is None else 2))),
             "codes": In(beats(Shape(code_bits), simd)),
             "total": In(shape_for(min(ends), max(ends))),
@@ -233,7 +238,7 @@ class MacArray(wiring.Component):
         sums = []
         for low in range(0, self.code_bits, size):
             digits = [code[low:low + size] for code in codes]
-            products = self._chosen(digits, given) if self.form == "pairs" else [
+            products = self._chosen(digits, given) if self.products.lanes > 1 else [
                 self._product(m, platform, digit, a, low, lane)
                 for lane, (digit, a) in enumerate(zip(digits, given, strict=True))]
             sums.append(adder_tree(m, self.enable, products, f"digit{low}") << low)
@@ -262,9 +267,9 @@ class MacArray(wiring.Component):
         return found
 
     def _product(self, m, platform, code, a, low, lane):
-        if self.form == "planes":
+        if self.products.bitwise:
             return Mux(code, a, Const(0, self.activation))
-        if self.form == "product":
+        if self.products.offset:
             return code * a
         # Odd weights have odd digits; of others, the lowest digit bears the offset.
         odd = self.step == 2 and self.least == 1 - 2**self.code_bits

@@ -11,7 +11,7 @@ from amaranth.lib import data, memory, wiring
 
 from ..errors import N2uqError
 from ..ir import Edge, MatVec, OffsetMatVec
-from ..ir.folding import FORMS
+from ..ir.folding import AUTO, FORMS, PRODUCTS
 from .library import instantiate
 from .mac import (
     MacArray,
@@ -74,7 +74,7 @@ class FoldedUnit(Unit):
     """
 
     def __init__(self, node: MatVec, edge: Edge, out: data.ArrayLayout, *, pe: int, simd: int,
-                 memory: str = "auto", **more: wiring.Member) -> None:
+                 memory: str = AUTO, **more: wiring.Member) -> None:
         outputs, inputs = node.weights.shape
         self.folds = divides(f"{node.name}: PE", pe, "output channels", outputs)
         self.beats = divides(f"{node.name}: SIMD", simd, "inputs", inputs)
@@ -160,23 +160,23 @@ class MatVecUnit(FoldedUnit):
     """
 
     def __init__(self, node: MatVec, edge: Edge, out: Edge, *, pe: int, simd: int,
-                 form: str = "planes", memory: str = "auto") -> None:
+                 form: str = FORMS[0], memory: str = AUTO) -> None:
         super().__init__(node, edge, beats(element(out), pe), pe=pe, simd=simd, memory=memory)
         if form not in FORMS:
             raise N2uqError(f"{node.name}: product form must be one of {', '.join(FORMS)}, "
                             f"not {form}")
-        self.form, self.start = form, None
+        self.form, self.products, self.start = form, PRODUCTS[form], None
         self.acc = shape_for(*accumulator_range(node.weights, edge, simd))
         if isinstance(node, OffsetMatVec):
             starts = node.offset - pairs_offset(node.weights, element(edge), simd)
-            if form != "pairs" or (starts != starts[0]).any():
+            if self.products.lanes == 1 or (starts != starts[0]).any():
                 raise N2uqError(f"{node.name}: an offset must be that of pairs")
             self.start, self.acc = int(starts[0]), element(out)
 
     def elaborate(self, platform):
         m = Module()
         codes, bits, step, least = weight_codes_of(self.node.weights)
-        pairs = self.form == "pairs"
+        pairs = self.products.lanes > 1
         enable, issue, beat, last, a, weights = self._fetch(m, platform, codes, bits, late=pairs)
 
         # Cycles 2..: dot products; sums of the activations are shared by all PEs.
@@ -196,8 +196,8 @@ class MatVecUnit(FoldedUnit):
             m.d.comb += self.o.payload[k].eq(pe.acc)
         latency = mac_latency(self.simd, bits, self.edge.width, self.form)
         valid, first, final = self._control(m, enable, issue, beat == 0, last, latency)
-        total = Const(0) if self.form == "direct" or self.start is not None else adder_tree(
-            m, enable, terms, "total")
+        total = adder_tree(m, enable, terms, "total") if (
+            self.products.offset and self.start is None) else Const(0)
         # least is -(2^bits - 1) for odd weights: no multiplier, which would be a far DSP block.
         total = total - (total << bits) if step == 2 else total * least
         for cycle in range(digits_latency(bits, self.edge.width, self.form)):

@@ -9,6 +9,7 @@ from amaranth.hdl import ClockSignal, Instance, Module
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..ir.folding import AUTO, BLOCK, LOGIC
 from .library import Library
 
 __all__ = ["ATTRIBUTES", "FILE_BITS", "bits_of", "hex_rows", "rom", "words"]
@@ -20,7 +21,7 @@ FILE_BITS = 2**16
 # What synthesis reads of a style (`folding.MEMORIES`): Xilinx's attribute, which Yosys knows too,
 # and that of IEEE 1364.1, for Xilinx's name of a ROM in logic means LUT RAM to Yosys.
 ATTRIBUTES: dict[str, dict[str, str | int]] = {
-    "auto": {}, "block": {"rom_style": "block"}, "logic": {"logic_block": 1}}
+    AUTO: {}, BLOCK: {"rom_style": "block"}, LOGIC: {"logic_block": 1}}
 
 _DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 
@@ -50,7 +51,7 @@ def hex_rows(bits: np.ndarray) -> bytes:
     return text.tobytes()
 
 
-def rom(m: Module, name: str, bits: np.ndarray, platform: Any, style: str = "auto") -> Any:
+def rom(m: Module, name: str, bits: np.ndarray, platform: Any, style: str = AUTO) -> Any:
     """A read port, `addr`, `en` and `data`, of a ROM that becomes submodule `name` of `m`.
 
     `data` is the row of `bits` [depth, width] at `addr`, one cycle after, and holds while `en` is

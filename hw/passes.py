@@ -90,7 +90,7 @@ def absorb(graph: Graph, folding: Folding) -> Graph:
         if isinstance(node, Threshold) and node.inputs[0] in offsets:
             made = replace(node, thresholds=node.thresholds + offsets[node.inputs[0]][:, None])
         elif (type(node) is MatVec and isinstance(fold := folding[node.name], MatVecFold)
-              and fold.form == "pairs" and absorbs(graph, node)):
+              and fold.products.lanes > 1 and absorbs(graph, node)):
             (read,), sums = graph.reads(node), graph.edges[node.name]
             offset = pairs_offset(node.weights, element(read), fold.simd)
             offsets[node.name] = offset - (sums.lo + offset).min()

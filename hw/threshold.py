@@ -10,7 +10,7 @@ from amaranth.hdl import Cat, Const, Module, Shape, Signal
 
 from ..errors import N2uqError
 from ..ir import Edge, Threshold, threshold_values
-from ..ir.folding import STYLES
+from ..ir.folding import PARALLEL, SEARCH, STYLES
 from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, shape_for, tree, wraps
 
@@ -42,7 +42,7 @@ def threshold_latency(node: Threshold, edge: Edge, pe: int, style: str) -> int:
 
     A search has one level or more.
     """
-    if style == "search":
+    if style == SEARCH:
         return _search_depth(node) + 1
     return 2 if len(_steps(node, edge)[0]) == 1 or edge.channels == pe else 3
 
@@ -100,7 +100,7 @@ class ThresholdUnit(Unit):
     """
 
     def __init__(self, node: Threshold, edge: Edge, out: Edge, *, pe: int,
-                 style: str = "parallel") -> None:
+                 style: str = PARALLEL) -> None:
         # One table for all channels serves any number of elements.
         shared = len(node.signs) == len(node.base) == 1
         of, total = ("elements", edge.size) if shared else ("channels", edge.channels)
@@ -116,7 +116,7 @@ class ThresholdUnit(Unit):
         m = Module()
         enable = Signal()
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable)]
-        build = self._parallel if self.style == "parallel" else self._search
+        build = self._parallel if self.style == PARALLEL else self._search
         build(m, enable, platform)
         return m
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ..errors import N2uqError
 from ..hw.unrolled import UnrolledUnit
 from ..ir import Edge, Node, Unrolled
-from ..ir.folding import MEMORIES, DepthwiseFold, Fold, MatVecFold, UnrolledFold
+from ..ir.folding import AUTO, DepthwiseFold, Fold, MatVecFold, UnrolledFold
 from .memories import FAMILIES, Memory
 from .parts import Counts, parts
 
@@ -57,7 +57,7 @@ def estimate(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family
 
     Without DSP blocks.  Raises N2uqError for a kind or a family that nothing is known of.
     """
-    held = fold.memory if isinstance(fold, MatVecFold | DepthwiseFold) else MEMORIES[0]
+    held = fold.memory if isinstance(fold, MatVecFold | DepthwiseFold) else AUTO
     return estimates(node, reads, edge, fold, family, (held,))[0]
 
 

@@ -8,6 +8,7 @@ from math import ceil
 from typing import NamedTuple
 
 from ..hw.mac import LUT
+from ..ir.folding import AUTO, BLOCK
 
 __all__ = ["FAMILIES", "Family", "Memory", "ram", "rom"]
 
@@ -114,7 +115,7 @@ def ram(depth: int, width: int, family: str, *, block: bool, ports: int = 2, apa
 
 
 @lru_cache(2**16)
-def rom(depth: int, width: int, family: str, *, late: bool = False, style: str = "auto") -> Memory:
+def rom(depth: int, width: int, family: str, *, late: bool = False, style: str = AUTO) -> Memory:
     """A memory with constant contents, read a cycle ahead; random ones, if it is in logic.
 
     `width` is without bits that all words have alike.  With `late`, the address comes from logic,
@@ -123,7 +124,7 @@ def rom(depth: int, width: int, family: str, *, late: bool = False, style: str =
     """
     blocks = _block(depth, width, family, written=False)
     cheaper = depth * width / FAMILIES[family].rom_bits > blocks.cost
-    if depth > 1 and (style == "block" or (style == "auto" and cheaper)):
+    if depth > 1 and (style == BLOCK or (style == AUTO and cheaper)):
         return Memory(blocks.blocks, select=blocks.select)
     # Equal columns are one: there are 2**depth of them, two constant.
     columns = width if depth > 20 else (1 - (1 - 2.0**-depth)**width) * (2**depth - 2)

@@ -42,7 +42,7 @@ from ..ir import (
     bits_for,
     weight_bits,
 )
-from ..ir.folding import MEMORIES, DepthwiseFold, Fold, MatVecFold, ThresholdFold
+from ..ir.folding import AUTO, MEMORIES, PARALLEL, DepthwiseFold, Fold, MatVecFold, ThresholdFold
 from .memories import Memory, ram, rom
 
 __all__ = ["Counts", "Parts", "parts"]
@@ -70,7 +70,7 @@ class Parts:
     ff: Counts
     memories: tuple[Memory, ...] = ()
     weights: dict[str, Memory] = field(default_factory=dict)
-    memory: str = "auto"
+    memory: str = AUTO
 
     @property
     def counts(self) -> dict[str, Counts]:
@@ -287,11 +287,12 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVecFold, famil
     rows, xcup = folds * beats, family == "xcup"
     # Of weights that never change, half the bits are zero; of two in turn, a quarter.
     live = 1 - 2.0**-min(rows, 20)
-    pairs, centered = fold.form == "pairs", isinstance(node, OffsetMatVec)
+    products, centered = fold.products, isinstance(node, OffsetMatVec)
+    pairs = products.lanes > 1
     terms, given = (-(-simd // 2), a + 1) if pairs else (simd, a)
-    shared, direct = _tree(terms, given, family), fold.form == "direct" or centered
+    shared, direct = _tree(terms, given, family), not products.offset or centered
     key = "MatVec centered" if centered else f"MatVec {fold.form}"
-    if fold.form in ("planes", "pairs"):
+    if products.bitwise:
         # A sum of two terms with a weight bit each takes a gate before each carry too.
         first = 2 * given if xcup else 2 * given + _adder(given, family)
         tree = _tree(terms, given, family)
@@ -517,7 +518,7 @@ def _(node: Threshold, reads: tuple[Edge, ...], edge: Edge, fold: ThresholdFold,
     steps, pe, x, out = _steps(node, reads[0], family), fold.pe, _bits(reads[0]), _bits(edge)
     groups = 1 if steps.alike else edge.channels // pe
     count = _count(groups)
-    if fold.style == "parallel":
+    if fold.style == PARALLEL:
         size = pe * steps.size
         if groups > 1:
             key, varying = "Threshold parallel", _varying(node, reads[0], steps.width, pe)

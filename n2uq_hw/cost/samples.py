@@ -20,7 +20,7 @@ from ..errors import N2uqError
 from ..hw.mac import pairs_offset
 from ..hw.stream import element
 from ..ir import Edge, Graph, Input, Node
-from ..ir.folding import ConvertFold, DepthwiseFold, Fold, MatVecFold, ThresholdFold
+from ..ir.folding import AUTO, ConvertFold, DepthwiseFold, Fold, MatVecFold, ThresholdFold
 from .estimate import WEIGHTS, Weights, estimate
 from .memories import FAMILIES
 from .parts import Parts, parts
@@ -178,7 +178,7 @@ def _weights(rng: np.random.Generator, shape: tuple[int, int], bits: int, odd: b
 
 def _matvec(rng: np.random.Generator, outputs: int, inputs: int, weight_bits: int, act_bits: int,
             pe: int, simd: int, form: str, odd: bool = True, signed: bool = False,
-            memory: str = "auto", centered: bool = False) -> tuple[Nodes, Fold]:
+            memory: str = AUTO, centered: bool = False) -> tuple[Nodes, Fold]:
     x, weights = (_x((1, 1, inputs), act_bits, signed),
                   _weights(rng, (outputs, inputs), weight_bits, odd))
     y = ir.MatVec("y", ("x",), weights=weights)
@@ -191,7 +191,7 @@ def _matvec(rng: np.random.Generator, outputs: int, inputs: int, weight_bits: in
 
 
 def _depthwise(rng: np.random.Generator, positions: int, channels: int, weight_bits: int,
-               act_bits: int, pe: int, memory: str = "auto") -> tuple[Nodes, Fold]:
+               act_bits: int, pe: int, memory: str = AUTO) -> tuple[Nodes, Fold]:
     return [_x((2, 2, positions * channels), act_bits), ir.DepthwiseMatVec(
         "y", ("x",), weights=_weights(rng, (positions, channels), weight_bits, True))
             ], DepthwiseFold(pe, memory=memory)

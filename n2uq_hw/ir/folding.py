@@ -35,17 +35,41 @@ from .nodes import (
     WidthConvert,
 )
 
-__all__ = ["FIFOS", "FOLDS", "FORMS", "LUTS", "MEMORIES", "STYLES", "UNROLLED", "ConvertFold",
-           "DepthwiseFold", "FifoFold", "Fold", "Folding", "MatVecFold", "ThresholdFold",
+__all__ = ["AUTO", "BLOCK", "FIFOS", "FOLDS", "FORMS", "LOGIC", "LUTS", "MEMORIES", "PAIRED",
+           "PARALLEL", "PRODUCTS", "SEARCH", "STYLES", "UNROLLED", "ConvertFold", "DepthwiseFold",
+           "FifoFold", "Fold", "Folding", "MatVecFold", "Products", "ThresholdFold",
            "UnrolledFold", "check", "choices", "divided", "fifo_depths", "fifo_names",
            "fold_cycles", "fold_types", "folds_of", "lanes_in", "lanes_out", "out_of_reach",
            "reach", "slowest_window", "style_of", "unfolded", "wholes"]
 
-STYLES = ("parallel", "search")            # of a Threshold, see hw/threshold.py
-FORMS = ("planes", "product", "direct", "pairs")  # of a MatVec's products, see hw/mac.py
-MEMORIES = ("auto", "block", "logic")      # of weights' ROMs, see hw/memory.py
-LUTS = (4, 6)                              # inputs of a LUT: ECP5 and iCE40, Xilinx
-UNROLLED = "unrolled"                      # a MatVec in logic, see hw/unrolled.py
+
+@dataclass(frozen=True)
+class Products:
+    """How a MatVec multiplies a weight's code by activations: see `hw/mac.py`.
+
+    Members
+    -------
+    bitwise: each bit of the code by itself; else all of it at a time.
+    tables: as much of it as a LUT takes beside the activation.
+    lanes: whose sums all PEs share, for weights to choose among.
+    offset: whether ``least·Σa``, which all PEs share, is added, for the code has no sign.
+    """
+
+    bitwise: bool = False
+    tables: bool = False
+    lanes: int = 1
+    offset: bool = True
+
+
+PRODUCTS = {  # by form
+    "planes": Products(bitwise=True), "product": Products(),
+    "direct": Products(tables=True, offset=False), "pairs": Products(bitwise=True, lanes=2)}
+FORMS = tuple(PRODUCTS)
+PAIRED, = (form for form, products in PRODUCTS.items() if products.lanes > 1)
+UNROLLED = "unrolled"  # a MatVec in logic, see hw/unrolled.py
+STYLES = PARALLEL, SEARCH = "parallel", "search"       # of a Threshold, see hw/threshold.py
+MEMORIES = AUTO, BLOCK, LOGIC = "auto", "block", "logic"  # of weights' ROMs, see hw/memory.py
+LUTS = (4, 6)          # inputs of a LUT: ECP5 and iCE40, Xilinx
 
 
 def _one_of(names: tuple[Any, ...], default: Any = None) -> Any:
@@ -75,6 +99,11 @@ class MatVecFold(Fold):
     simd: int = 1
     form: str = _one_of(FORMS)
     memory: str = _one_of(MEMORIES)
+
+    @property
+    def products(self) -> Products:
+        """What the form says."""
+        return PRODUCTS[self.form]
 
 
 @dataclass(frozen=True)
@@ -319,4 +348,4 @@ def _divisors(n: int) -> tuple[int, ...]:
 def style_of(fold: Fold) -> str:
     """The styles that are chosen, in words: "planes, block"."""
     values = [getattr(fold, f.name) for f in fields(fold)]
-    return ", ".join(v for v in values if isinstance(v, str) and v != MEMORIES[0])
+    return ", ".join(v for v in values if isinstance(v, str) and v != AUTO)

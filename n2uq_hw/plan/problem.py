@@ -43,8 +43,10 @@ from ..ir import (
     weight_bits,
 )
 from ..ir.folding import (
+    AUTO,
     FORMS,
     MEMORIES,
+    PAIRED,
     STYLES,
     ConvertFold,
     DepthwiseFold,
@@ -75,8 +77,7 @@ UNROLLED_LUTS = {"xcup": 0.2, "ecp5": 0.4}
 LUT_INPUTS = {"xcup": 6, "ecp5": 4}
 # Forms to choose among.  Pairs are another matter: only where the Threshold behind takes their
 # offset, which ties its cost to theirs, and for an even SIMD.
-PAIRS = "pairs"
-CHOSEN = tuple(form for form in FORMS if form != PAIRS)
+CHOSEN = tuple(form for form in FORMS if form != PAIRED)
 FF_LUTS = 1e-3  # of two foldings with equal LUTs, that with fewer flip-flops
 
 NEAR = 1.01  # of the least cost: what is as near is not looked into further
@@ -143,7 +144,7 @@ def _between(bits: int, gives: int, takes: int, depth: int, family: str) -> Cost
 def _styles(node: Node) -> list[dict[str, Any]]:
     """What can be chosen for `node` beside lanes and memory, by field of its Fold."""
     if isinstance(node, OffsetMatVec):
-        return [{"form": PAIRS}]
+        return [{"form": PAIRED}]
     if isinstance(node, MatVec):
         return [{"form": form} for form in CHOSEN]
     return [{"style": style} for style in STYLES] if isinstance(node, Threshold) else [{}]
@@ -204,7 +205,7 @@ class Problem:
         self.behind = {name for name, node in self.inside.items() if node.threshold is not None}
         # With pairs wherever their offset can be taken; it is the same for each even SIMD.
         self.paired = absorb(graph, {
-            node.name: MatVecFold(simd=2, form=FORMS[0] if node.weights.shape[1] % 2 else PAIRS)
+            node.name: MatVecFold(simd=2, form=FORMS[0] if node.weights.shape[1] % 2 else PAIRED)
             for node in graph.nodes if isinstance(node, MatVec)})
         self.priced = set[str]()  # those of `logic` whose cost is known
         self.units = {node.name: self._unit(node) for node in self.nodes}
@@ -264,7 +265,7 @@ class Problem:
                ) -> dict[Fold, list[tuple[Fold, Cost]]]:
         """Of each fold of `node` of `graph` all styles, and what they cost."""
         reads, edge = graph.reads(node), graph.edges[node.name]
-        auto, *memories = MEMORIES
+        memories = [memory for memory in MEMORIES if memory != AUTO]
         made: dict[Fold, list[tuple[Fold, Cost]]] = {fold: [] for fold in folds}
         for styles, fold in product(_styles(node), folds):
             each = replace(fold, **styles)
@@ -273,7 +274,7 @@ class Problem:
                 continue
             found = estimates(node, reads, edge, each, self.family, memories)
             # Of one word, there is nothing to choose.
-            made[fold] += [(replace(each, memory=memory if found[0] != found[-1] else auto), cost)
+            made[fold] += [(replace(each, memory=memory if found[0] != found[-1] else AUTO), cost)
                            for memory, cost in zip(memories, found, strict=True)]
         return made
 
