@@ -9,8 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.forkserver import ensure_running
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import N2uqError
+from .signals import uninterrupted
 
 __all__ = ["Failure", "Job", "run_jobs"]
 
@@ -80,7 +81,7 @@ def run_jobs(jobs: Sequence[Job], cache: Path, *, workers: int, limit: float,
                 ours, theirs = _CONTEXT.Pipe(duplex=False)
                 process: BaseProcess = _CONTEXT.Process(target=_work, args=(theirs, jobs[k], cache))
                 running[ours] = k, process, 0.0
-                with _uninterrupted():  # else it might run on, unknown
+                with uninterrupted():  # else it might run on, unknown
                     process.start()
                 running[ours] = k, process, time.monotonic() + limit
                 theirs.close()
@@ -104,19 +105,6 @@ def run_jobs(jobs: Sequence[Job], cache: Path, *, workers: int, limit: float,
                 child.join()
     progress(1.0)
     return [results[k] for k in range(len(jobs))]
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C in here counts when this ends."""
-    caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if caught:
-        signal.raise_signal(signal.SIGINT)
 
 
 def _start_server() -> None:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,10 +18,12 @@ from importlib import metadata
 from pathlib import Path
 
 from .errors import N2uqError
+from .signals import uninterrupted
 
 __all__ = ["Verilator", "fault", "need", "need_nextpnr", "rtlil_to_verilog", "run", "run_nextpnr",
            "run_yosys", "scratch", "verilator", "versions", "yosys_version"]
 
+LINGER = 10.0  # seconds for killed tools to end
 _OLDEST_VERILATOR = (5, 36)  # what cocotb 2 supports
 
 
@@ -46,44 +47,35 @@ def fault(log: str) -> str:
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
-    """A temporary folder, whose path make and abc can take, for the length of the block."""
-    if re.search(r"[^\w./+-]", tempfile.gettempdir()):
+def scratch(inside: Path | None = None, prefix: str = "n2uq-") -> Iterator[Path]:
+    """A new folder `inside` another for the length of the block, whatever ends that.
+
+    Without a place it lies where temporary files do, and has a path that make and abc can take.
+    """
+    if inside is None and re.search(r"[^\w./+-]", tempfile.gettempdir()):
         raise N2uqError("TMPDIR must be a path of letters, digits and ._+-/ (make and abc take no "
                         f"others), not {tempfile.gettempdir()!r}")
-    # A tool that was killed may be writing still when the folder is emptied.
-    held = tempfile.TemporaryDirectory(prefix="n2uq-", ignore_cleanup_errors=True)
+    folder = None
     try:
-        with held as folder:
-            yield Path(folder)
+        with uninterrupted():  # else it might be there, and nobody know of it
+            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=inside))
+        yield folder
     except OSError as error:  # a write names no file
-        error.filename = error.filename or tempfile.gettempdir()
+        error.filename = error.filename or str(inside or tempfile.gettempdir())
         raise
     finally:
-        # Ctrl-C while it was emptied left the rest, and what was killed may take a while to end.
-        for _ in range(20):
-            shutil.rmtree(held.name, ignore_errors=True)
-            if not Path(held.name).exists():
-                break
-            time.sleep(0.05)
+        with uninterrupted():
+            _remove(folder)
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Signals that end this process wait for the end of the block; only the main thread has any."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda number, frame: came.append(number))
-              for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        for signalled in came:
-            signal.raise_signal(signalled)
+def _remove(folder: Path | None) -> None:
+    """Remove what tools may write to still, for those that were killed take a while to end."""
+    until = time.monotonic() + LINGER
+    while folder and folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() > until:
+            break
+        time.sleep(0.02 * folder.exists())
 
 
 # Runs "$@" beside a watch over standard input, a pipe that nobody writes to: it is at its end when
@@ -115,7 +107,7 @@ def run(command: Sequence[str | Path], *, cwd: Path, name: str,
         watch, alive = os.pipe()
         try:
             try:
-                with _uninterrupted():  # Ctrl-C waits until there is something to end
+                with uninterrupted():  # Ctrl-C waits until there is something to end
                     child = subprocess.Popen(
                         ["/bin/sh", "-c", _WATCHED, "sh", program, *command[1:]], cwd=cwd,
                         env={**(os.environ if env is None else env), "TMPDIR": str(folder)},

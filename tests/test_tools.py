@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,11 +224,40 @@ def test_a_full_temporary_folder_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     assert error.value.filename == str(tmp_path) and not list(tmp_path.iterdir())
 
 
-def test_ctrl_c_while_scratch_is_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*given: object, **more: object) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("step", ["made", "emptied"])
+def test_ctrl_c_while_scratch_is_made_or_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                 step: str) -> None:
+    make, empty = tempfile.mkdtemp, shutil.rmtree
 
-    monkeypatch.setattr(tempfile.TemporaryDirectory, "_rmtree", interrupted)
-    with pytest.raises(KeyboardInterrupt), tools.scratch() as folder:
+    def made(**given: Any) -> str:
+        folder = make(**given)
+        signal.raise_signal(signal.SIGINT)
+        return folder
+
+    def emptied(*given: Any, **more: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        empty(*given, **more)
+
+    if step == "made":
+        monkeypatch.setattr(tempfile, "mkdtemp", made)
+    else:
+        monkeypatch.setattr(shutil, "rmtree", emptied)
+    with pytest.raises(KeyboardInterrupt), tools.scratch(tmp_path) as folder:
         (folder / "file").write_text("left")
-    assert not folder.exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_killed_may_take_a_while_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                ) -> None:
+    """And write on while its folder is emptied, as on a busy machine."""
+    empty, ends = shutil.rmtree, time.monotonic() + 1.5
+
+    def disturbed(folder: Path, **more: Any) -> None:
+        empty(folder, **more)
+        if time.monotonic() < ends:
+            folder.mkdir()
+
+    monkeypatch.setattr(shutil, "rmtree", disturbed)
+    with tools.scratch(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())

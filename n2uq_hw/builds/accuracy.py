@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import nets
+from .. import nets, tools
 from ..data import channels_last, images_for
 from ..errors import N2uqError
 from ..files import write_file
@@ -192,12 +191,12 @@ def measure_shipped(source: Path | None, progress: Progress | None = None) -> No
         name, graph = net.name, lower(net)
         agrees = agreement(net, graph, images, labels, progress)
         few = images[:RTL_IMAGES], None if labels is None else labels[:RTL_IMAGES]
-        with tempfile.TemporaryDirectory(prefix="n2uq-") as folder:
-            emit(graph, size_fifos(graph, choose(graph)), Path(folder) / name, images[:1], None)
+        with tools.scratch() as folder:
+            emit(graph, size_fifos(graph, choose(graph)), folder / name, images[:1], None)
             def report(stage: str, done: float, name: str = name) -> None:
                 if progress:
                     progress(f"{name} {stage}", done)
-            verdict = verify(load_build(Path(folder) / name), *few, stalls=0.3, progress=report)
+            verdict = verify(load_build(folder / name), *few, stalls=0.3, progress=report)
         rows[name] = {
             "images": agrees.images, "float": agrees.accuracy_float, "golden": agrees.accuracy,
             "rtl": verdict.accuracy, "rtl_images": verdict.images,

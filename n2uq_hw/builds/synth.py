@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,6 +13,7 @@ from typing import Any
 
 from .. import tools
 from ..errors import N2uqError
+from ..files import write_file
 from ..hw.accelerator import module_name
 from ..hw.passes import hardware_graph
 from ..ir import Flatten, Input
@@ -205,10 +205,7 @@ def _cached(verilog: Sequence[Path], work: Path, name: str, key: Sequence[object
                 shutil.copy(path, scratch)
             made = compute(scratch)
         work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="synth-", dir=work) as folder:
-            whole = Path(folder) / result.name
-            whole.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-            whole.replace(result)
+        write_file(result, json.dumps(made, indent=1) + "\n")
         return made
     except OSError as error:
         raise N2uqError(f"{error.filename2 or error.filename or work}: {error.strerror}") from None

@@ -16,11 +16,11 @@ from typing import Any, NoReturn
 import typer
 
 from ..errors import N2uqError
+from ..signals import STOPS
 from .output import say
 
 NEAREST = {"×": "x", "–": "-", "µ": "u", "·": ".", "σ": "sigma", "α": "alpha", "→": "->",
            "…": "...", "✔": "ok"}
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager

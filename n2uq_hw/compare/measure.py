@@ -11,7 +11,6 @@ import importlib
 import inspect
 import json
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -233,8 +232,8 @@ def _make(subject: Subject, codes: Codes | None, folder: Path) -> dict[str, Any]
     path = folder / digest[:24]
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as part:
-            whole = Path(part) / "whole"
+        with tools.scratch(folder) as part:
+            whole = part / "whole"
             whole.mkdir()
             for name, text in texts.items():
                 (whole / name).write_text(text, encoding="utf-8")

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -87,8 +86,7 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
         program, compiled = _program(verilog, harness_verilog(duts), work, simulator, report,
                                      short=short)
         compile_seconds = time.perf_counter() - began if compiled else 0.0
-        with tempfile.TemporaryDirectory(prefix="run-", dir=work) as folder:
-            run = Path(folder)
+        with tools.scratch(work, "run-") as run:
             write_inputs(run, duts, stalls, seed, max_idle)
             (run / "plan.json").write_text(json.dumps(
                 {"period": PERIOD, "resets": [int(cycles) for cycles in resets]}), encoding="utf-8")
@@ -239,8 +237,8 @@ def _keep_runtime(build: Path, runtime: Path) -> None:
     """Keep the run-time objects of `build`; a cache that cannot be written is no fault."""
     with suppress(OSError):
         runtime.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=runtime.parent) as folder:
-            part = Path(folder) / runtime.name
+        with tools.scratch(runtime.parent) as folder:
+            part = folder / runtime.name
             part.mkdir()
             for path in build.glob("verilated*.o"):
                 shutil.copy(path, part)

@@ -20,6 +20,7 @@ import pyosys
 import pytest
 from calls import dies, faulty, lingers, number, raises
 from conftest import Cli
+from processes import left
 
 from n2uq_hw import jobs
 from n2uq_hw.builds import synth
@@ -39,6 +40,8 @@ from n2uq_hw.train import study
 
 # Designs as a user writes them: one right, in both ways, and one whose gateware is not its golden.
 MINE = '''
+import time
+
 import numpy as np
 from n2uq_hw.hw.designs import Design
 from amaranth.hdl import Cat
@@ -80,6 +83,12 @@ class Wrong(Table):
     def golden(self, w, a):
         right = super().golden(w, a)
         return right + (right == right.max())
+
+class Slow(Wrong):
+    method = name = "slow"
+
+    def golden(self, w, a):
+        time.sleep(600)
 
 class Broken(Wrong):
     name = "broken"
@@ -520,18 +529,23 @@ def test_levels_of_each_net_are_for_its_own(run: Cli, monkeypatch: pytest.Monkey
         {"fc1", "fc2", "fc3", "fc"}] * 5
 
 
-def test_ctrl_c_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_process_and_no_folder(mine: Path, tmp_path: Path) -> None:
     """Of the whole process group, as a terminal sends it; what was done is kept."""
-    child = subprocess.Popen([*COMMAND, "--lanes", "64", "--methods", "N2UQ"], cwd=tmp_path,
-                             stderr=subprocess.PIPE, text=True, start_new_session=True)
+    mark = f"N2UQ_TEST={tmp_path}"
+    child = subprocess.Popen(
+        [*COMMAND, "--methods", "N2UQ,slow", "--design", "mine:Slow", "--jobs", "2"], cwd=tmp_path,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "N2UQ_TEST": str(tmp_path),
+             "PYTHONPATH": os.pathsep.join((str(mine), *sys.path))})
     while not list(tmp_path.glob("cache/*.json")):
+        assert child.poll() is None
         time.sleep(0.05)
     os.killpg(child.pid, signal.SIGINT)
-    _, errors = child.communicate(timeout=20)
+    _, errors = child.communicate(timeout=60)
     assert (child.returncode, errors) == (130, "interrupted\n")
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
-    left = [path for path in tmp_path.rglob("*") if path.name.startswith((".", "tmp"))]
-    assert not left
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith((".", "n2uq-"))]
+    assert not left(mark, 10.0)
 
 
 # Whole MVUs and networks.
