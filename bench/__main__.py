@@ -30,7 +30,7 @@ from n2uq_hw.hw.accelerator import module_name
 from n2uq_hw.ir.folding import reach
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.nets import find_net, shipped
-from n2uq_hw.plan.choice import choose, fold, sized
+from n2uq_hw.plan.choice import choose, sized, solve
 from n2uq_hw.plan.problem import Problem
 from n2uq_hw.sim.timing.fifos import size_fifos
 from n2uq_hw.train import study
@@ -182,10 +182,10 @@ def foldings(console: Console, folder: Path) -> None:
             if cycles < fewest:
                 rows.add_row(f"{asked}", "–", f"{slowest}: {fewest:,}")
                 continue
-            chosen, made = fold(problem, cycles=cycles) if asked else sized(
-                problem, problem.solve(cycles)[1])
-            found = made["cycles_per_image"]
-            cost, _ = problem.solve(problem.cycles(chosen.folding))
+            plan = solve(problem, cycles=cycles) if asked else sized(
+                graph, problem.solve(cycles)[1], family)
+            found, made = plan.cycles, plan.as_dict()
+            cost, _ = problem.solve(problem.cycles(plan.folding))
             rows.add_row(
                 f"{asked or 'most'}", f"{CLOCK * 1e6 / found:,.1f}", f"{found:,.0f}",
                 f"{made['macs_per_cycle']:,.0f}",

@@ -1,3 +1,53 @@
-"""Trained N2UQ networks as verified hardware (Liu et al., CVPR 2022, arXiv 2111.14826)."""
+"""Trained N2UQ networks as verified hardware (Liu et al., CVPR 2022, arXiv 2111.14826).
 
+    import n2uq_hw as n2
+
+    net = n2.load("digits_cnn_w2a2")
+    graph = n2.lower(net)
+    plan = n2.fold(graph, cycles=2304)
+    build = n2.build(graph, plan, "build/digits")
+    build.verify(stalls=0.3)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import (
+        Build,
+        Costs,
+        Forecast,
+        Formats,
+        Graph,
+        InputSpec,
+        Net,
+        Plan,
+        Verdict,
+        agreement,
+        build,
+        fold,
+        load,
+        load_build,
+        lower,
+    )
+    from .errors import N2uqError
+
+__all__ = ["Build", "Costs", "Forecast", "Formats", "Graph", "InputSpec", "N2uqError", "Net",
+           "Plan", "Verdict", "agreement", "build", "fold", "load", "load_build", "lower"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """The names above, imported when they are asked for: `import n2uq_hw` itself is light."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = getattr(import_module(".errors" if name == "N2uqError" else ".api", __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

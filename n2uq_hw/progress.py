@@ -1,9 +1,11 @@
-"""Progress of long work, on a terminal."""
+"""Progress of long work: bars on a terminal or in a notebook, nothing elsewhere."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import escape
 from typing import Any
 
 from rich.console import Console
@@ -12,19 +14,25 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 __all__ = ["bars", "console"]
 
 UNLIMITED = 10_000  # columns, where no terminal bounds them
+Report = Callable[[str, float], None]
 
 
 def console(stderr: bool = False) -> Console:
     """A terminal as wide as it is; elsewhere as wide as the text.  Text is text, not markup."""
-    found = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    found = Console(stderr=stderr, highlight=False, markup=False, emoji=False,
+                    force_jupyter=False)
     if not found.is_terminal:
         found.width = UNLIMITED
     return found
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[str, float], None]]:
-    """A function (stage, fraction done) that shows a bar per stage if stderr is a terminal."""
+def bars() -> Iterator[Report]:
+    """A function (stage, fraction done) that shows a bar per stage while the block runs."""
+    if _in_notebook():
+        with _notebook_bars() as report:
+            yield report
+        return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     shown = console(stderr=True)
     with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal
@@ -36,3 +44,31 @@ def bars() -> Iterator[Callable[[str, float], None]]:
                 tasks[stage] = progress.add_task(stage, total=1.0)
             progress.update(tasks[stage], completed=fraction)
         yield report
+
+
+def _in_notebook() -> bool:
+    """Whether IPython runs this, and with a front end that shows HTML."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    return bool(shell) and hasattr(shell, "kernel")
+
+
+@contextmanager
+def _notebook_bars() -> Iterator[Report]:
+    from IPython.display import HTML, display
+
+    stages: dict[str, float] = {}
+    handle = display(HTML(""), display_id=True)
+
+    def report(stage: str, fraction: float) -> None:
+        if stages.get(stage) == (done := round(fraction, 2)):
+            return  # each update is a message to the front end
+        stages[stage] = done
+        handle.update(HTML("<br>".join(
+            f'<progress max="1" value="{value}"></progress> {escape(name)}'
+            for name, value in stages.items())))
+
+    try:
+        yield report
+    finally:
+        handle.update(HTML(""))

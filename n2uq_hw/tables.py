@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
-__all__ = ["Table"]
+__all__ = ["Shown", "Table", "percent"]
+
+
+def percent(share: float | None) -> str:
+    """A share in percent; a dash for None."""
+    return "–" if share is None else f"{100 * share:.2f} %"
+
+
+class Shown:
+    """What prints as lines and tables; a notebook shows it so too."""
+
+    def parts(self) -> Sequence[str | Table]:
+        """Lines and tables, in their order."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self.parts()))
+
+    def _repr_html_(self) -> str:
+        return "".join(part._repr_html_() if isinstance(part, Table) else f"<p>{escape(part)}</p>"
+                       for part in self.parts())
 
 
 class Table:

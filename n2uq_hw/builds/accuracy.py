@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 
 from .. import nets, tools
-from ..data import channels_last, images_for
+from ..data import Samples, channels_last, images_for
 from ..errors import N2uqError
 from ..files import write_file
 from ..ir import Graph, golden
 from ..lowering.formats import Formats
 from ..lowering.lower import Ranges, lower
 from ..model import Conv, FloatConv, FloatLinear, Linear, MaxPool, Net, load_net
-from .task import Task, classes, margins
+from ..tables import Shown, percent
+from .task import Task, classes, figure, margins, measure
 
-__all__ = ["Agreement", "agreement", "calibrate", "explain", "measure_shipped", "shipped_table",
-           "topology"]
+__all__ = ["Agreement", "agreement", "calibrate", "explain", "measure_shipped", "normalized",
+           "shipped_table", "topology", "trained"]
 
 BATCH = 250
 PORTION = 8        # images at a time where every edge is kept
@@ -33,8 +34,8 @@ RTL_IMAGES = 1000  # of MNIST; the digits' test split runs whole
 Progress = Callable[[str, float], None]
 
 
-@dataclass(frozen=True)
-class Agreement:
+@dataclass(frozen=True, repr=False)
+class Agreement(Shown):
     """Golden against the float model, in terms of a `Task`.
 
     `top1_agreement`: share of the `count` images or pixels that get the same class; None of values.
@@ -61,6 +62,20 @@ class Agreement:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
+
+    def parts(self) -> list[str]:
+        """What was found, and what it means, in one line."""
+        values, error = self.counted == "values", self.worst_logit_error
+        what = ", ".join([f"{self.images} images",
+                          *[f"{self.count:,} pixels"] * (self.counted == "pixels"),
+                          *[self.rule] * bool(self.rule)])
+        same = "" if values else ("the integers give the float model's class on "
+                                  f"{percent(self.top1_agreement)}, ")
+        line = (f"{what}: {same}worst {'error' if values else 'logit error'} "
+                + ("–" if error is None else f"{error:.4f}"))
+        ours = figure(self.counted, self.accuracy, self.mean_error)
+        theirs = figure(self.counted, self.accuracy_float, self.mean_error_float)
+        return [line + (f"; {measure(self.counted, '')} {ours} (float {theirs})" if ours else "")]
 
 
 def agreement(net: Net, graph: Graph, images: np.ndarray, labels: np.ndarray | None,
@@ -103,6 +118,16 @@ def agreement(net: Net, graph: Graph, images: np.ndarray, labels: np.ndarray | N
         task.counted, ours.size, task.rule, int(((margin > 0) & (margin < step)).sum()), step)
 
 
+def normalized(net: Net, samples: Samples) -> Net:
+    """The net for images that are normalized as `samples` says; itself if they are as its own."""
+    mean, std = (of if given is None else tuple(float(v) for v in given) for given, of in
+                 ((samples.mean, net.input.mean), (samples.std, net.input.std)))
+    changed = replace(net.input, mean=mean, std=std)
+    if np.allclose([changed.factor, changed.offset], [net.input.factor, net.input.offset], 1e-6):
+        return net
+    return replace(net, input=changed)
+
+
 def explain(net: Net, formats: Formats, images: np.ndarray, logits: np.ndarray,
             progress: Progress | None = None) -> list[dict[str, Any]]:
     """What each choice of format costs: golden against `logits` with the others made fine.
@@ -140,6 +165,13 @@ def calibrate(net: Net, formats: Formats, images: np.ndarray) -> Ranges:
             reach[name] = max(largest, reach.get(name, 0))
     powers = {name: 1 << (MARGIN * most).bit_length() for name, most in reach.items()}
     return {name: (-power, power - 1) for name, power in powers.items()}
+
+
+def trained(net: Net) -> float | None:
+    """Test accuracy of the float model that a net file tells."""
+    known = net.meta.get("accuracy")
+    found = known.get("float") if isinstance(known, dict) else None
+    return found if isinstance(found, float) else None
 
 
 def topology(net: Net) -> str:

@@ -6,8 +6,9 @@ import numpy as np
 
 from ..errors import N2uqError
 from ..ir import Graph
+from ..tables import percent
 
-__all__ = ["Task", "classes", "margins", "measure"]
+__all__ = ["Task", "classes", "figure", "margins", "measure"]
 
 
 def classes(logits: np.ndarray) -> np.ndarray:
@@ -35,6 +36,13 @@ def measure(counted: str, rule: str) -> str:
     if counted == "values":
         return "mean absolute error"
     return "accuracy" + " of pixels" * (counted == "pixels") + f"; {rule}" * bool(rule)
+
+
+def figure(counted: str, accuracy: float | None, mean_error: float | None) -> str:
+    """The one that a `Task` has, which counts `counted`; "" if it is not known."""
+    if counted == "values":
+        return "" if mean_error is None else f"{mean_error:.4f}"
+    return "" if accuracy is None else percent(accuracy)
 
 
 class Task:

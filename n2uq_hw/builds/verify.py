@@ -33,8 +33,9 @@ from ..sim.rtl.runner import (
     unpack,
 )
 from ..sim.timing.forecast import cycles_per_image, mac_utilization
+from ..tables import Shown, Table
 from .emit import Build, Port, port, ports, report
-from .task import Task
+from .task import Task, figure, measure
 
 __all__ = ["Verdict", "golden_saturated", "verify"]
 
@@ -46,8 +47,8 @@ Progress = Callable[[str, float], None]
 SATURATED = Probe("saturated", COUNT_BITS)
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(Shown):
     """What a simulation showed.  Cycle counts are of this run, stalls included.
 
     `shares`: how many simulations the images were shared among; cycle counts are of the first.
@@ -84,6 +85,29 @@ class Verdict:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return dict(self.__dict__)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What was found: names and values in words."""
+        exact = "DIFFERENT" if self.mismatches else "every output bit as in golden"
+        counted = [] if self.saturated is None else [
+            ("saturated elements", f"{self.saturated:,} "
+             f"({'as in golden' if self.saturated_exact else 'DIFFERENT'})")]
+        return [("images", f"{self.images}, {self.mismatches} mismatches ({exact})"),
+                (measure(self.counted, self.rule),
+                 figure(self.counted, self.accuracy, self.mean_error) or "–"), *counted,
+                ("cycles to the first output", f"{self.cycles_first_output:,}"),
+                ("cycles per image", f"{self.cycles_per_image:,.2f}"),
+                ("MAC utilization of the slowest layer", f"{self.mac_utilization:.4f}"),
+                ("simulated cycles per second", f"{self.cycles_per_second:,.0f}")]
+
+    def parts(self) -> list[str | Table]:
+        """A row per thing found, and the first bit that differs."""
+        table = Table("", "", left=2)
+        for row in self.rows():
+            table.add_row(*row)
+        shares = f", {self.shares} shares; cycles are those of the first" * (self.shares > 1)
+        return [f"{self.simulator}, stalls {self.stalls}, seed {self.seed}{shares}", table,
+                *filter(None, [self.first_mismatch])]
 
 
 @dataclass(frozen=True)

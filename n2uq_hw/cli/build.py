@@ -7,11 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .. import nets
-from ..errors import N2uqError
+from ..data import images_for
 from ..lowering.formats import Formats
-from ..lowering.lower import lower as lower_net
-from ..tables import Table
 from .options import (
     AsJson,
     Calibrate,
@@ -27,8 +24,7 @@ from .options import (
     StemBits,
     within,
 )
-from .output import bars, fifo_parts, fifos, show, show_json
-from .policy import emit_build, folding_of, ranges, report_build, sizing
+from .output import fifos, show, show_json
 
 
 def build(
@@ -54,32 +50,16 @@ def build(
         output_fraction_bits: OutputBits = None,
         data_path: DataPath = None, as_json: AsJson = False) -> None:
     """Write Verilog, IR, folding, test vectors, manifest and report to a directory."""
-    from ..plan.choice import unrolled
-    from ..sim.timing.fifos import size_fifos
+    from .. import api
 
     formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits,
                       output_fraction_bits)
-    given = nets.find_net(net)
-    with bars() as progress:
-        graph = lower_net(given, formats, top1=top1, ranges=ranges(given, formats, calibrate))
-        progress("build: FIFOs", 0.0)
-        if unroll is not None and (folding is not None or cycles is not None):
-            raise N2uqError("--unroll excludes --folding and --cycles, and is given beside "
-                            f"{folding or cycles}")
-        if unroll is None and lut is not None:
-            raise N2uqError(f"--lut must come with --unroll, and is given without: {lut}")
-        folds = (folding_of(graph, folding, cycles) if unroll is None
-                 else unrolled(graph, unroll, 6 if lut is None else lut))
-        sized = size_fifos(graph, folds, **sizing(fifo_budget, least_fifos))
-        made = emit_build(given, graph, out, sized, data_path, progress)
-        report_build(given, out, data_path, progress)
+    given = api.load(net)
+    graph = api.lower(given, formats, top1=top1, calibrate=calibrate)
+    plan = api.fold(graph, folding=folding, cycles=cycles, unroll=unroll, lut=lut, search=False,
+                    fifo_budget=fifo_budget, least_fifos=least_fifos)
+    images, labels = images_for(given.meta.get("dataset", ""), data_path) or (None, None)
+    built = api.build(graph, plan, out, net=given, images=images, labels=labels)
     if as_json:
-        return show_json(made | fifos(sized))
-    table = Table("unit", "kind", "shape", "bits", "PE", "SIMD",
-                  "style", "cycles", left=2)
-    for row in made["layers"]:
-        table.add_row(row["name"], row["kind"], "×".join(map(str, row["shape"])),
-                      *(str(row[key]) for key in ("bits", "pe", "simd", "style", "cycles")))
-    show(f"{made['name']} in {out}", table,
-           "PE output channels × SIMD inputs per cycle; cycles per image in which the unit is busy",
-           *fifo_parts(sized))
+        return show_json(built.described | fifos(plan.sizing))
+    show(*built.parts(), *plan.sizing.parts())

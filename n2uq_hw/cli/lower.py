@@ -7,13 +7,11 @@ from typing import Annotated
 
 import typer
 
-from .. import data, nets
+from .. import data
 from ..builds import accuracy
-from ..builds.task import measure
 from ..errors import N2uqError
 from ..ir import describe, dump
 from ..lowering.formats import Formats
-from ..lowering.lower import lower as lower_net
 from ..tables import Table
 from .options import (
     AsJson,
@@ -26,8 +24,7 @@ from .options import (
     ResidualBits,
     StemBits,
 )
-from .output import bars, figure, percent, say, show, show_json
-from .policy import normalized, ranges
+from .output import bars, percent, say, show, show_json
 
 
 def lower(
@@ -44,7 +41,9 @@ def lower(
         text: Annotated[bool, typer.Option("--text", help="Print the graph as text.")] = False,
         as_json: AsJson = False) -> None:
     """Lower a network to integers: layers, ranges, widths, and agreement with the float model."""
-    given = nets.find_net(net)
+    from .. import api
+
+    given = api.load(net)
     formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits,
                       output_fraction_bits)
     if reference is not None and data_path is not None:
@@ -53,10 +52,13 @@ def lower(
     samples = None
     if reference is not None:
         samples = data.read_npz(reference)
-        given = normalized(given, samples, reference)
+        own, given = given, accuracy.normalized(given, samples)
+        if given is not own:
+            say(f"note: {given.name} is lowered for the mean and std in {reference}, which are not "
+                "its own")
     elif (found := data.images_for(given.meta.get("dataset", ""), data_path)) is not None:
         samples = data.Samples(*found)
-    graph = lower_net(given, formats, top1=top1, ranges=ranges(given, formats, calibrate))
+    graph = api.lower(given, formats, top1=top1, calibrate=calibrate)
     agrees, costs = None, []
     if samples is not None:
         with bars() as progress:
@@ -80,14 +82,7 @@ def lower(
     if text:
         show(dump(graph).rstrip())
     else:
-        table = Table("layer", "kind", "shape", "range", "bits", "weights",
-                  "weight bits", "thresholds", "MACs", left=2)
-        for row in rows:
-            table.add_row(row["name"], row["kind"], "×".join(map(str, row["shape"])),
-                          f"{row['range'][0]}..{row['range'][1]}", str(row["bits"]),
-                          *(f"{row[key]:,}" if row[key] else "" for key in
-                            ("weights", "weight_bits", "thresholds", "macs")))
-        show(graph.name, table, f"{sum(row['macs'] for row in rows):,} MACs per image")
+        show(*graph.parts())
     if residual := graph.meta.get("residual"):
         widths = [graph.edges[name].width for name in residual]
         show(f"residual stream: {graph.meta['residual_fraction_bits']} fraction bits, "
@@ -104,19 +99,4 @@ def lower(
         show("agreement with the float model not measured: give images of "
                f"{given.name} with --data")
     else:
-        show(_agreement(agrees))
-
-
-def _agreement(agrees: accuracy.Agreement) -> str:
-    """What was found, and what it means, in one line."""
-    values, error = agrees.counted == "values", agrees.worst_logit_error
-    what = ", ".join([f"{agrees.images} images",
-                      *[f"{agrees.count:,} pixels"] * (agrees.counted == "pixels"),
-                      *[agrees.rule] * bool(agrees.rule)])
-    same = "" if values else (f"the integers give the float model's class on "
-                              f"{percent(agrees.top1_agreement)}, ")
-    line = (f"{what}: {same}worst {'error' if values else 'logit error'} "
-            + ("–" if error is None else f"{error:.4f}"))
-    ours = figure(agrees.counted, agrees.accuracy, agrees.mean_error)
-    theirs = figure(agrees.counted, agrees.accuracy_float, agrees.mean_error_float)
-    return line + (f"; {measure(agrees.counted, '')} {ours} (float {theirs})" if ours else "")
+        show(*agrees.parts())

@@ -21,9 +21,9 @@ def report(
 
     It shows what `verify` and `cost` have found of this Verilog, and needs no network.
     """
-    from ..builds.emit import load_build
-    from ..builds.report import write_report
+    from ..api import load_build
 
-    made = load_build(folder)
-    given = (None, None) if images is None and data_path is None else made.images(images, data_path)
-    show(str(write_report(made, *given, clock=clock)))
+    build = load_build(folder)
+    given = (None, None) if images is None and data_path is None else build.images(
+        images, data_path)
+    show(str(build.report(*given, clock=clock)))

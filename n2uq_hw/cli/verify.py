@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
 
-from ..tables import Table
 from .options import AsJson, BuildDir, DataPath, Simulator
-from .output import bars, say, show, show_json, verdict_rows
+from .output import say, show, show_json
 
 
 def verify(
@@ -29,27 +27,18 @@ def verify(
 
     Exit code 1 if a bit differs.
     """
-    from ..builds.emit import load_build
-    from ..builds.measured import keep_verdict, verilog_hash
-    from ..builds.verify import verify as verify_build
+    from ..api import load_build
 
-    made = load_build(folder)
-    for name in made.changed:
+    build = load_build(folder)
+    for name in build.changed:
         say(f"note: {folder / name} is not as it was built")
-    given, labels = made.images(images, data_path)
-    of = verilog_hash(made)
-    with bars() as progress:
-        verdict = verify_build(made, given, labels, stalls=stalls, seed=seed, simulator=simulator,
-                         jobs=len(os.sched_getaffinity(0)) if bulk else None, progress=progress)
-    keep_verdict(made, verdict, of)
+    verdict = build.verify(*build.images(images, data_path), stalls=stalls, seed=seed,
+                           simulator=simulator, jobs=0 if bulk else None)
     if as_json:
         show_json(verdict.as_dict())
     else:
-        table = Table("", "", left=2)
-        for key, value in verdict_rows(verdict):
-            table.add_row(key, value)
-        show(f"{made.graph.name}, {simulator}, stalls {stalls}, seed {seed}"
-               + f", {verdict.shares} shares; cycles are those of the first" * bulk, table)
+        head, table, *_ = verdict.parts()
+        show(f"{build.graph.name}, {head}", table)
     if verdict.mismatches:
         say(f"mismatch: {verdict.first_mismatch}")
         raise typer.Exit(1)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import singledispatch
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from ..errors import N2uqError
-from .graph import Graph
 from .nodes import (
     Add,
     ArgMax,
@@ -41,6 +41,9 @@ from .nodes import (
     dtype_for,
     infer,
 )
+
+if TYPE_CHECKING:
+    from .graph import Graph  # which has golden as a method
 
 __all__ = ["evaluate", "exact_float", "run", "run_all"]
 

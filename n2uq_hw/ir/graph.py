@@ -13,6 +13,8 @@ import numpy as np
 
 from ..errors import N2uqError
 from ..files import load_arrays, save_arrays
+from ..tables import Shown, Table
+from . import golden
 from .nodes import (
     DepthwiseMatVec,
     Edge,
@@ -33,8 +35,8 @@ __all__ = ["Graph", "describe", "dump", "load_graph"]
 FORMAT = 2
 
 
-@dataclass(frozen=True, eq=False)
-class Graph:
+@dataclass(frozen=True, eq=False, repr=False)
+class Graph(Shown):
     """A named graph; `meta` (JSON) says where it comes from and what its integers mean."""
 
     name: str
@@ -101,6 +103,39 @@ class Graph:
         for node in self.nodes:
             add(node)
         return digest.hexdigest()
+
+    @property
+    def scale(self) -> float:
+        """What 1 of the output stands for; 1 where class indices come out."""
+        return float(self.meta.get("output_scale", 1.0))
+
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        """What golden computes of integer images [N, C, H, W], in the layout of the float net.
+
+        Integers: logits [N, classes], class indices [N], or a map [N, C, H, W].  Logits and maps
+        times `scale` are the float net's, but for what the formats round.  Raises N2uqError for
+        images that the graph does not take.
+        """
+        images, (height, width, channels) = np.asarray(images), self.input.shape
+        if images.shape[1:] != (channels, height, width):
+            raise N2uqError(f"images of {self.name} must be integers [N, {channels}, {height}, "
+                            f"{width}], not {images.dtype} {list(images.shape)}")
+        outputs = np.moveaxis(golden.run(self, np.moveaxis(images, 1, -1)), -1, 1)
+        if self.meta.get("output") == "class":
+            return outputs.reshape(len(images))
+        return outputs if outputs[0, 0].size > 1 else outputs.reshape(len(images), -1)
+
+    def parts(self) -> list[str | Table]:
+        """The name, a row per node, and the multiplies."""
+        table = Table("layer", "kind", "shape", "range", "bits", "weights", "weight bits",
+                      "thresholds", "MACs", left=2)
+        rows = describe(self)
+        for row in rows:
+            table.add_row(row["name"], row["kind"], "×".join(map(str, row["shape"])),
+                          f"{row['range'][0]}..{row['range'][1]}", str(row["bits"]),
+                          *(f"{row[key]:,}" if row[key] else "" for key in
+                            ("weights", "weight_bits", "thresholds", "macs")))
+        return [self.name, table, f"{sum(row['macs'] for row in rows):,} MACs per image"]
 
     def __getitem__(self, name: str) -> Node:
         return next(node for node in self.nodes if node.name == name)

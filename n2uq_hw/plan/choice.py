@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..cost.estimate import Cost
 from ..errors import N2uqError
 from ..files import read_text, write_file
-from ..hw.passes import unroll
-from ..ir import Flatten, Graph, MatVec, Node, describe
+from ..ir import Flatten, Graph, MatVec, Node
 from ..ir.folding import (
     FIFOS,
     FORMS,
@@ -26,92 +24,110 @@ from ..ir.folding import (
     divided,
     fifo_depths,
     fifo_names,
-    fold_cycles,
     fold_types,
     folds_of,
     lanes_in,
     lanes_out,
+    reach,
     slowest_window,
-    style_of,
     unfolded,
 )
 from ..ir.nodes import MAX_ELEMENTS
-from ..sim.timing.fifos import WORK, Sizing, size_fifos
-from ..sim.timing.forecast import forecast
-from .problem import Problem, prices
+from ..progress import bars
+from ..sim.timing.fifos import WORK, size_fifos
+from .plan import Plan
+from .problem import Problem
 
-__all__ = ["choose", "described", "fold", "load_folding", "save_folding", "sized", "unrolled"]
+__all__ = ["choose", "fold", "load_folding", "save_folding", "sized", "solve", "unrolled"]
 
 
-def fold(problem: Problem, *, cycles: int | None = None, max_luts: int | None = None,
-         budget: float = 0.0, work: float = WORK) -> tuple[Sizing, dict[str, Any]]:
-    """The folding for a rate or for a budget of LUTs, FIFOs included; and what it costs.
+def fold(graph: Graph, *, cycles: int | None = None, fps: float | None = None,
+         luts: int | None = None, unroll: int | None = None, lut: int | None = None,
+         folding: Path | Folding | None = None, clock: float = 200.0, family: str = "xcup",
+         search: bool = True, fifo_budget: float = 0.0, least_fifos: bool = False) -> Plan:
+    """A folding of `graph` with sized FIFOs.
+
+    Parameters
+    ----------
+    cycles, fps, luts, unroll, folding: one of them at most, or none, for as many cycles as the
+        slowest sliding window takes:
+        cycles per image, at most, at the least estimated cost;
+        images per second at `clock`, at least, at the least cost;
+        LUTs, at most, memory included, at the best rate;
+        every MatVec in logic, with a register after so many levels (`unrolled`);
+        a YAML file or a folding that is there.
+    lut: with `unroll`, inputs of the LUTs that the logic suits, 6 (the default) or 4.
+    clock: MHz.
+    family: what costs are estimated for, xcup or ecp5.
+    search: whether MatVecs in logic are weighed too, where that costs less; it takes seconds.
+    fifo_budget: percent by which outputs may come later than with FIFOs that never fill.
+    least_fifos: search for the least FIFOs however long it takes.
+
+    Raises N2uqError for what excludes each other, what cannot be reached, and a faulty file.
+    """
+    given = {"fps": fps, "cycles": cycles, "luts": luts, "unroll": unroll, "folding": folding}
+    named = [f"{name} {value:g}" if isinstance(value, int | float) else
+             f"{name} {value}" if isinstance(value, Path) else name
+             for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise N2uqError(f"{' and '.join(named)} exclude each other")
+    if unroll is None and lut is not None:
+        raise N2uqError(f"lut must come with unroll, and is given without: {lut}")
+    sizing = {"budget": fifo_budget / 100, "work": inf if least_fifos else WORK}
+    if fps is not None:
+        cycles = _cycles_for(graph, fps, clock)
+    with bars() as progress:
+        progress("fold", 0.0)
+        if search and (cycles is not None or luts is not None):
+            return solve(Problem(graph, family), cycles=cycles, max_luts=luts, **sizing)
+        if unroll is not None:
+            chosen = unrolled(graph, unroll, 6 if lut is None else lut)
+        elif isinstance(folding, Path):
+            chosen = load_folding(folding, graph)
+        else:
+            chosen = choose(graph, cycles, family) if folding is None else folding
+        return sized(graph, chosen, family, **sizing)
+
+
+def _cycles_for(graph: Graph, fps: float, clock: float) -> int:
+    """Cycles per image for so many images per second; raises N2uqError beyond what is reached."""
+    cycles, (least, slowest) = int(clock * 1e6 / fps), reach(graph)
+    if cycles < least:
+        raise N2uqError(f"{slowest}: takes {least:,} cycles per image at its fastest, "
+                        f"{clock * 1e6 / least:,.1f} images/s at {clock:g} MHz; {fps:g} "
+                        "images/s cannot be reached")
+    return cycles
+
+
+def solve(problem: Problem, *, cycles: int | None = None, max_luts: int | None = None,
+          budget: float = 0.0, work: float = WORK) -> Plan:
+    """The folding for a rate or for a budget of LUTs, FIFOs included.
 
     Parameters
     ----------
     cycles: per image at most, at the least cost.
-    max_luts: at most, by estimate, at the best rate.  With neither, as `choose` does, all folded.
+    max_luts: at most, by estimate, at the best rate.
     budget, work: as for `size_fifos`.
 
-    Returns what `sized` does; raises N2uqError for what cannot be reached.
+    One of both is given; raises N2uqError for what cannot be reached.
     """
     want, room = cycles, max_luts
     while True:
-        if want is not None:
-            folding = problem.within(want)
-        elif room is not None:
-            folding = problem.fastest(room)
-        else:
-            folding = choose(problem.graph, family=problem.family)
-        found, made = sized(problem, folding, budget=budget, work=work)
-        taken, used = made["cycles_per_image"], made["total"]["lut"] + made["total"]["lutram"]
+        folding = problem.within(want) if want is not None else problem.fastest(room or 0)
+        plan = sized(problem.graph, folding, problem.family, budget=budget, work=work)
         # What FIFOs take, of time or of LUTs, shows only when they are sized.
-        if want is not None and cycles is not None and taken > cycles:
-            want -= ceil(taken - cycles)
-        elif room is not None and max_luts is not None and used > max_luts:
-            room -= used - max_luts
+        if want is not None and cycles is not None and plan.cycles > cycles:
+            want -= ceil(plan.cycles - cycles)
+        elif room is not None and max_luts is not None and plan.luts > max_luts:
+            room -= plan.luts - max_luts
         else:
-            return found, made
+            return plan
 
 
-def sized(problem: Problem, folding: Folding, *, budget: float = 0.0, work: float = WORK
-          ) -> tuple[Sizing, dict[str, Any]]:
-    """The folding with depths for its FIFOs (`size_fifos`), and `described` of that."""
-    found = size_fifos(problem.graph, folding, budget=budget, work=work)
-    taken = forecast(problem.graph, found.folding).cycles_per_image
-    return found, described(problem, found.folding, taken)
-
-
-def described(problem: Problem, folding: Folding, cycles: float) -> dict[str, Any]:
-    """A folding and what it costs, JSON-ready: a row per unit, what joins units, and the whole.
-
-    `cycles` are per image, as measured or predicted.
-    """
-    family, (graph, folding) = problem.family, unroll(problem.graph, folding)
-    priced = prices(graph, folding, family)
-    whole = _counted(*priced.values())
-    rows = []
-    for node in graph.nodes:
-        if isinstance(node, Flatten):
-            continue
-        fold = folding[node.name]
-        macs = fold.pe * fold.simd if isinstance(node, MatVec) else 0
-        rows.append({
-            "name": node.name, "kind": type(node).__name__, "pe": fold.pe, "simd": fold.simd,
-            "style": style_of(fold),
-            "multipliers": macs, "cycles": fold_cycles(
-                node, graph.reads(node), graph.edges[node.name], fold),
-            **_counted(priced.pop(node.name))})
-    macs = sum(row["macs"] for row in describe(graph))
-    return {"name": graph.name, "family": family, "cycles_per_image": cycles, "macs": macs,
-            "macs_per_cycle": macs / cycles, "layers": rows,
-            "between": {"units": len(priced), **_counted(*priced.values())},
-            "total": whole}
-
-
-def _counted(*costs: Cost) -> dict[str, int]:
-    """The sum, in whole cells."""
-    return {kind: round(sum(getattr(cost, kind) for cost in costs)) for kind in Cost._fields}
+def sized(graph: Graph, folding: Folding, family: str = "xcup", *, budget: float = 0.0,
+          work: float = WORK) -> Plan:
+    """The folding with depths for its FIFOs; `budget` and `work` are those of `size_fifos`."""
+    return Plan(graph, size_fifos(graph, folding, budget=budget, work=work), family)
 
 
 def unrolled(graph: Graph, levels: int = 2, lut: int = 6) -> Folding:
@@ -151,8 +167,6 @@ def choose(graph: Graph, cycles: int | None = None, family: str = "xcup") -> Fol
 
     Raises N2uqError where a layer cannot reach the target at all.
     """
-    from ..plan.problem import Problem
-
     target = slowest_window(graph) if cycles is None else cycles
     if target < 1:
         raise N2uqError(f"{graph.name}: cycles per image must be at least 1, not {target}")

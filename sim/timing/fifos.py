@@ -13,6 +13,7 @@ from n2uq_hw.hw.fifo import in_block
 from n2uq_hw.hw.passes import hardware_graph
 from n2uq_hw.ir import Fifo, Graph
 from n2uq_hw.ir.folding import FifoFold, Folding, fifo_names
+from n2uq_hw.tables import Shown, Table
 
 from .cycles import UNBOUNDED, Circuit, Trace, circuit
 from .forecast import cycles_per_image
@@ -25,8 +26,8 @@ RUNS = 4
 PARTS = 32          # steps in which FIFOs become shallower together
 
 
-@dataclass(frozen=True)
-class Sizing:
+@dataclass(frozen=True, repr=False)
+class Sizing(Shown):
     """Depths of FIFOs, and what they cost.
 
     Members
@@ -61,6 +62,18 @@ class Sizing:
                           for name, depth in self.depths.items()},
                 "fifo_bits": self.bits, "cycles_per_image": self.cycles_per_image,
                 "cycles_per_image_unbounded": self.full, "minimal": self.minimal}
+
+    def parts(self) -> list[str | Table]:
+        """A row per FIFO; nothing where there was no depth to choose."""
+        if not self.least or self.trace is None:
+            return []
+        table = Table("FIFO", "depth", "least", "most held")
+        for name, depth in self.depths.items():
+            table.add_row(name, *(f"{beats:,}" for beats in (
+                depth, self.least[name], self.trace.high[name])))
+        return [table, f"least: lest the graph deadlocks; {self.bits:,} bits in all; "
+                f"{self.cycles_per_image:,.2f} cycles per image, {self.full:,.2f} with FIFOs that "
+                "never fill" + ("" if self.minimal else "; --least-fifos may spare some entries")]
 
 
 def size_fifos(graph: Graph, folding: Folding, *, budget: float = 0.0, work: float = WORK

@@ -23,6 +23,7 @@ from n2uq_hw.ir import (
     WidthConvert,
 )
 from n2uq_hw.ir.folding import Folding, fold_cycles
+from n2uq_hw.tables import Shown, Table
 
 from ..rtl.harness import stall_pattern
 from .cycles import ALWAYS, MODES, Trace, circuit
@@ -69,8 +70,8 @@ def _recorded(path: Path) -> np.ndarray:
     return cycles.astype(np.uint8)
 
 
-@dataclass(frozen=True)
-class Forecast:
+@dataclass(frozen=True, repr=False)
+class Forecast(Shown):
     """What a simulation will show; keys as in `verify.Verdict`, all cycles exact.
 
     `cycles_first_output`, `cycles_last_output`: from the first input beat to the first output beat
@@ -97,6 +98,27 @@ class Forecast:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {key: value for key, value in self.__dict__.items() if key != "trace"}
+
+    def timed(self, clock: float) -> dict[str, float]:
+        """Images per second and microseconds to the last beat of an image, at `clock` MHz."""
+        return {"clock_mhz": clock, "images_per_second": clock * 1e6 / self.cycles_per_image,
+                "latency_us": self.cycles_last_output / clock}
+
+    def parts(self) -> list[str | Table]:
+        """A row per unit, the bottleneck, and what an image takes."""
+        table = Table("unit", "kind", "PE", "SIMD", *MODES, "utilization", "FIFO depth",
+                      "most held", left=2)
+        for row in self.layers:
+            depths = [", ".join(str(pair[k]) for pair in row["fifos"].values()) for k in (0, 1)]
+            table.add_row(row["name"], row["kind"], str(row["pe"]), str(row["simd"]),
+                          *(f"{row[mode]:,}" for mode in MODES), f"{row['utilization']:.4f}",
+                          *depths)
+        return [f"{self.name}, {self.images} images", table,
+                "cycles of all images; utilization: share of the cycles per image that the unit "
+                "needs", f"bottleneck: {self.bottleneck}",
+                f"cycles to the first output: {self.cycles_first_output:,}, to the image's last: "
+                f"{self.cycles_last_output:,}; per image: {self.cycles_per_image:,.2f}; "
+                f"MAC utilization of the slowest layer: {self.mac_utilization:.4f}"]
 
     def over_time(self) -> dict[str, np.ndarray]:
         """Cycles of each unit in each of MODES, int64 [spans, 4], of a forecast with `spans`."""

@@ -1,0 +1,298 @@
+"""The front door: from a net to a proven build.  The command line runs the same calls."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import data, nets
+from .builds import accuracy, emit, measured, synth
+from .builds import report as pages
+from .builds import verify as simulation
+from .builds.accuracy import Agreement
+from .builds.verify import Verdict
+from .cost.estimate import Cost
+from .cost.memories import FAMILIES
+from .files import read_text
+from .hw.accelerator import module_name
+from .ir import Graph
+from .ir.folding import Folding
+from .lowering import lower as lowering
+from .lowering.formats import Formats
+from .model import InputSpec, Net
+from .plan.choice import fold, sized
+from .plan.plan import Plan
+from .plan.problem import prices
+from .progress import bars
+from .sim.timing.forecast import Forecast, forecast
+from .tables import Shown, Table
+
+__all__ = [
+    "Build",
+    "Costs",
+    "Forecast",
+    "Formats",
+    "Graph",
+    "InputSpec",
+    "Net",
+    "Plan",
+    "Verdict",
+    "agreement",
+    "build",
+    "fold",
+    "load",
+    "load_build",
+    "lower",
+]
+
+VECTORS = 64       # test vectors that a build keeps
+PNR_IMAGES = 8     # for the rate at the frequency that a placement reaches
+
+Images = np.ndarray | Path | str
+
+
+def load(source: str | Path) -> Net:
+    """The trained net that `source` means: a shipped net's name (`n2uq-hw nets`), or a net file.
+
+    Raises N2uqError for a name that is not one, and for a file that is not whole.
+    """
+    return nets.find_net(str(source))
+
+
+def lower(net: Net | str | Path, formats: Formats | None = None, *, top1: bool = False,
+          calibrate: Images | None = None) -> Graph:
+    """The integers of a trained net, exact but for what `formats` round (docs: How it works).
+
+    Parameters
+    ----------
+    net: as `load` gives it, or what `load` takes.
+    formats: of residual stream, stem, head and output; None for those that round least.
+    top1: end in the class index instead of the logits.
+    calibrate: images [N, C, H, W], or an .npz file of them: the residual stream is held in twice
+        the range that they reach, instead of in what no image can exceed.
+
+    The graph prints as a table; `Graph.forward` is golden, the specification.
+    """
+    net = net if isinstance(net, Net) else load(net)
+    formats = formats or Formats()
+    ranges = None
+    if calibrate is not None:
+        images = calibrate if isinstance(calibrate, np.ndarray) else data.read_npz(
+            Path(calibrate)).images
+        ranges = accuracy.calibrate(net, formats, images)
+    return lowering.lower(net, formats, top1=top1, ranges=ranges)
+
+
+def agreement(net: Net, graph: Graph, images: np.ndarray, labels: np.ndarray | None = None
+              ) -> Agreement:
+    """How golden agrees with the float model on `images` [N, C, H, W], `labels` [N] if known."""
+    with bars() as progress:
+        return accuracy.agreement(net, graph, images, labels, progress)
+
+
+@dataclass(frozen=True, repr=False)
+class Costs(Shown):
+    """What synthesis counts, beside the estimates, and what placement reaches.
+
+    Members
+    -------
+    name: of the network.
+    synthesis: cells per unit and in all; `dsp`, whether multiplier blocks were allowed.
+    estimates: per unit, what was estimated without DSP blocks; empty where nothing is fitted.
+    placed: the device and its MHz, and `cycles_per_image` as simulated; None without.
+    """
+
+    name: str
+    synthesis: synth.Synthesis
+    dsp: bool
+    estimates: dict[str, Cost] = field(default_factory=dict)
+    placed: synth.Pnr | None = None
+    cycles_per_image: float = 0.0
+
+    @property
+    def total(self) -> synth.Resources:
+        """Cells of the whole accelerator."""
+        return self.synthesis.total
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        found = self.synthesis.as_dict()
+        if self.estimates:
+            found["estimates"] = {name: cost._asdict() for name, cost in self.estimates.items()}
+        if self.placed is not None:
+            found["pnr"] = self.placed.as_dict() | {
+                "cycles_per_image": self.cycles_per_image,
+                "images_per_second": self.placed.fmax_mhz * 1e6 / self.cycles_per_image}
+        return found
+
+    def parts(self) -> list[str | Table]:
+        """A row per unit, counted beside estimated, and what was placed."""
+        found, kinds = self.synthesis, ("lut", "carry", "ff", "bram", "lutram", "dsp")
+        also = ("lut", "ff", "bram", "lutram") if self.estimates else ()
+        guessed = self.estimates | {"in all": Cost(*map(sum, zip(*self.estimates.values(),
+                                                                  strict=True)))}
+        table = Table("unit", *(k.upper() for k in kinds),
+                      *(f"estimated {k.upper()}" for k in also))
+        for name, used in [*found.units.items(), ("in all", found.total)]:
+            table.add_row(name, *(f"{getattr(used, kind):,}" for kind in kinds),
+                          *(f"{getattr(guessed[name], kind):,.0f}" for kind in also))
+        shown: list[str | Table] = [
+            f"{self.name} on {found.family}, Yosys {found.version}, DSP blocks "
+            f"{'on' if self.dsp else 'off'}", table,
+            "in all: the units and what connects them"]
+        if self.placed is not None:
+            rate = self.placed.fmax_mhz * 1e6 / self.cycles_per_image
+            shown.append(
+                f"nextpnr-{found.family} {self.placed.version}, {self.placed.device}, seed "
+                f"{self.placed.seed}: {self.placed.fmax_mhz:.1f} MHz; "
+                f"{self.cycles_per_image:,.2f} cycles per image, {rate:,.0f} images/s")
+        return shown
+
+
+@dataclass(frozen=True, repr=False)
+class Build(Shown, emit.Build):
+    """A build directory: its graph, folding, Verilog and test vectors, and what can be done to it.
+
+    What `verify` and `cost` find is kept in the directory, where `report` shows it.
+
+    Members
+    -------
+    path: the directory.
+    graph, folding: what the Verilog was made of.
+    vectors: arrays by name: `images` [N, C, H, W], golden's `expected` [N, H, W, C], and, where
+        they are known, `labels` [N].
+    changed: files that are not as they were built.
+    """
+
+    @property
+    def plan(self) -> Plan:
+        """The folding as `fold` gives it: what it takes, and what it costs by estimate."""
+        return sized(self.graph, self.folding)
+
+    def verify(self, images: np.ndarray | None = None, labels: np.ndarray | None = None, *,
+               stalls: float = 0.0, seed: int = 0, simulator: str = "verilator",
+               jobs: int | None = None) -> Verdict:
+        """Simulate the Verilog and compare every bit of every output with golden.
+
+        Parameters
+        ----------
+        images, labels: [N, C, H, W] and [N]; left out, the build's test vectors.
+        stalls, seed: probability of a stalled cycle on either side, 0 to 0.95, and its pattern.
+        simulator: "verilator" or "icarus".
+        jobs: simulators side by side; 0 for one per core.
+
+        A bit that differs is no error: the verdict tells.  Raises N2uqError for arguments that make
+        no simulation, and where a tool is missing or fails.
+        """
+        if images is None:
+            images, labels = self.vectors["images"], self.vectors.get("labels")
+        of = measured.verilog_hash(self)
+        with bars() as progress:
+            verdict = simulation.verify(
+                self, images, labels, stalls=stalls, seed=seed, simulator=simulator,
+                jobs=len(os.sched_getaffinity(0)) if jobs == 0 else jobs, progress=progress)
+        measured.keep_verdict(self, verdict, of)
+        return verdict
+
+    def cycles(self, images: int = 4) -> Forecast:
+        """What so many images, without a gap, will take in simulation: exact."""
+        return forecast(self.graph, self.folding, images=images)
+
+    def cost(self, family: str = "xcup", *, dsp: bool = True, pnr: bool = False, seed: int = 1
+             ) -> Costs:
+        """Synthesize the Verilog with Yosys; `pnr`: place and route it with nextpnr too.
+
+        Parameters
+        ----------
+        family: "xcup", "xc7", "ecp5" or "ice40"; to place, one of the last two.
+        dsp: whether multiplier blocks may be used.
+        seed: of the placer.
+        """
+        of, placed, rate = measured.verilog_hash(self), None, 0.0
+        with bars() as progress:
+            if pnr:  # first: it asks for more
+                progress(f"yosys and nextpnr {family}", 0.0)
+                placed = synth.place_and_route(self.verilog, module_name(self.graph), family,
+                                               seed=seed, dsp=dsp, work=self.path / "synthesis")
+                verdict = simulation.verify(self, *self.images(PNR_IMAGES, None),
+                                            progress=progress)
+                measured.keep_verdict(self, verdict, of)
+                rate = verdict.cycles_per_image
+            progress(f"yosys {family}", 0.0)
+            found = synth.synthesize_build(self, family, dsp=dsp)
+        measured.keep_costs(self, found, dsp, placed, of)
+        # Beside what was counted, where there are estimates: the families that they are fitted to.
+        guessed = {} if dsp or family not in FAMILIES else prices(self.graph, self.folding, family)
+        return Costs(self.graph.name, found, dsp, guessed, placed, rate)
+
+    def report(self, images: np.ndarray | None = None, labels: np.ndarray | None = None, *,
+               clock: float = pages.CLOCK) -> Path:
+        """Write `report.html` into the directory, what was measured included; returns its path.
+
+        `images` and `labels` are for golden's accuracy and for histograms; left out, the test
+        vectors.  `clock` is in MHz, where nothing was placed.
+        """
+        return pages.write_report(self, images, labels, clock=clock)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What `report.json` says: a row per unit with shape, exact range, width, folding."""
+        found: dict[str, Any] = json.loads(read_text(self.path / "report.json"))
+        return found
+
+    def parts(self) -> list[str | Table]:
+        """A row per unit, and where the files are."""
+        table = Table("unit", "kind", "shape", "bits", "PE", "SIMD", "style", "cycles", left=2)
+        for row in self.described["layers"]:
+            table.add_row(row["name"], row["kind"], "×".join(map(str, row["shape"])),
+                          *(str(row[key]) for key in ("bits", "pe", "simd", "style", "cycles")))
+        return [f"{self.graph.name} in {self.path}", table, "PE output channels × SIMD inputs per "
+                "cycle; cycles per image in which the unit is busy"]
+
+
+def build(graph: Graph, plan: Plan | Folding | None, out: str | Path, *, net: Net | None = None,
+          images: np.ndarray | None = None, labels: np.ndarray | None = None) -> Build:
+    """Write Verilog, IR, folding, test vectors, manifest and report to the directory `out`.
+
+    The directory appears whole or not at all; what is in it and was not built here stays.
+
+    Parameters
+    ----------
+    plan: from `fold`, or a folding; None for as many cycles as the slowest sliding window takes.
+    net: the trained net: the report then says how golden agrees with it.
+    images, labels: integers [N, C, H, W] and [N], of which the first 64 become test vectors with
+        golden's outputs; left out, those of the data set that the net names, else random ones.
+    """
+    plan = plan if isinstance(plan, Plan) else fold(graph, folding=plan, search=False)
+    if images is None:
+        images, labels = data.images_for(graph.meta.get("dataset", ""), None) or (
+            _random_images(graph), None)
+    with bars() as progress:
+        emit.emit(graph, plan.sizing, Path(out), images[:VECTORS],
+                  None if labels is None else labels[:VECTORS],
+                  lambda stage: progress(f"build: {stage}", 0.0))
+        progress("build: report", 0.0)
+        made = load_build(out)
+        if net is not None and "labels" in made.vectors:
+            measured.keep_agreement(made, accuracy.agreement(
+                net, graph, made.vectors["images"], made.vectors["labels"]),
+                accuracy.trained(net))
+        made.report()
+    return made
+
+
+def _random_images(graph: Graph) -> np.ndarray:
+    """Test vectors [N, C, H, W] of a net without a data set at hand, the same ones every time."""
+    height, width, channels = graph.input.shape
+    most = int(graph.edges[graph.input.name].hi.max())
+    return np.random.default_rng(0).integers(0, most + 1, (VECTORS, channels, height, width))
+
+
+def load_build(path: str | Path) -> Build:
+    """The build directory `path`; raises N2uqError if it is none or not whole."""
+    return Build(**vars(emit.load_build(Path(path))))
