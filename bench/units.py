@@ -1,7 +1,7 @@
 """What one unit costs: MatVec product forms and Threshold styles, synthesized and timed.
 
 ``python bench/units.py --samples [--fit]`` synthesizes the units of n2uq_hw/units.json anew, writes
-what they cost there, and fits n2uq_hw/weights.json to it; with ``--fit`` it only fits.
+what they cost there, and fits n2uq_hw/cost/fitted.json to it; with ``--fit`` it only fits.
 ``python bench/units.py [--quick]`` prints LUTs per form and style on each family, the form with
 the least estimate and its loss against the best one, and Fmax on ECP5.  Results are kept in
 build/bench, so that a second run only prints.
@@ -22,7 +22,8 @@ from n2uq_hw import tools
 from n2uq_hw.builds import synth
 from n2uq_hw.builds.emit import library_verilog
 from n2uq_hw.cost.estimate import estimate
-from n2uq_hw.cost.samples import Sample, fit, load_samples, save_samples, save_weights
+from n2uq_hw.cost.fitted import save_weights
+from n2uq_hw.cost.samples import Sample, fit, load_samples, save_samples
 from n2uq_hw.hw.library import Library
 from n2uq_hw.hw.units import unit
 from n2uq_hw.ir.folding import FORMS, STYLES
@@ -142,8 +143,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few points of each table")
     parser.add_argument("--family", action="append", choices=synth.FAMILIES,
                         help=f"default: {' and '.join(FAMILIES)}")
-    parser.add_argument("--samples", action="store_true", help="units.json and weights.json")
-    parser.add_argument("--fit", action="store_true", help="weights.json only")
+    parser.add_argument("--samples", action="store_true", help="units.json and fitted.json")
+    parser.add_argument("--fit", action="store_true", help="fitted.json only")
     options = parser.parse_args()
     quick, families = options.quick, options.family or FAMILIES
     console = Console()

@@ -7,25 +7,19 @@ A few weights per kind of unit and family, fitted by least squares to synthesize
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from functools import cache
 from operator import add
-from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import N2uqError
 from ..hw.unrolled import UnrolledUnit
 from ..ir import Edge, Node, Unrolled
 from ..ir.folding import AUTO, DepthwiseFold, Fold, MatVecFold, UnrolledFold
+from .fitted import numbers, weights
 from .memories import FAMILIES, Memory
 from .parts import Counts, parts
 
-__all__ = ["WEIGHTS", "Cost", "Weights", "estimate", "estimates"]
-
-WEIGHTS = Path(__file__).with_name("weights.json")
-COMPARED = {"xcup": 6, "ecp5": 11}  # LUTs of the comparators behind a sum, unrolled
-Weights = dict[str, dict[str, dict[str, Counts]]]  # by family, key of `Parts`, "lut" or "ff", name
+__all__ = ["Cost", "estimate", "estimates"]
 
 
 class Cost(NamedTuple):
@@ -41,15 +35,9 @@ class Cost(NamedTuple):
         return Cost(*map(add, self, other))
 
 
-@cache
-def _weights() -> Weights:
-    found: Weights = json.loads(WEIGHTS.read_text(encoding="utf-8"))
-    return found
-
-
-def weighed(counts: Counts, weights: Mapping[str, float]) -> float:
+def weighed(counts: Counts, weighs: Mapping[str, float]) -> float:
     """The weighted sum of `counts`."""
-    return sum(count * weights[name] for name, count in counts.items())
+    return sum(count * weighs[name] for name, count in counts.items())
 
 
 def estimate(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Cost:
@@ -69,13 +57,14 @@ def estimates(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold, famil
                         f"not {family or 'nothing'}")
     if isinstance(node, Unrolled) and isinstance(fold, UnrolledFold):
         unit = UnrolledUnit(node, reads[0], edge, levels=fold.levels, lut=fold.lut)
-        compared = COMPARED[family] * edge.channels * (node.threshold is not None)
+        compared = (numbers(family).unrolled_compared * edge.channels
+                    * (node.threshold is not None))
         return [Cost(unit.graph.luts + compared, unit.registers)] * len(memories)
     made = parts(node, reads, edge, fold, family)
     if made.key == "Input":
         return [Cost()] * len(memories)
-    weights = _weights()[family][made.key]
-    lut, ff = weights["lut"], weights["ff"]
+    weighs = weights(family, made.key)
+    lut, ff = weighs["lut"], weighs["ff"]
     found = Cost(lut["unit"] + weighed(made.lut, lut), ff["unit"] + weighed(made.ff, ff))
     for memory in made.memories:
         found = found.plus(_mapped(memory, lut, ff))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ..hw.mac import LUT
 from ..ir.folding import AUTO, BLOCK
+from .fitted import numbers
 
 __all__ = ["FAMILIES", "Family", "Memory", "ram", "rom"]
 
@@ -40,13 +41,10 @@ class Family:
 
     Members
     -------
-    rom_luts: of a bit of a ROM in logic that has many words: per word, for up to 64 words and for
-        more, and how many fewer.
     blocks: aspects (bits, words, blocks of 18 kbit, Yosys's cost) of block RAM.
     rom_bits: bits of a ROM in logic that cost as much as 1 of a block.
     """
 
-    rom_luts: tuple[float, float, float]
     blocks: tuple[tuple[int, int, int, int], ...]
     rom_bits: int
 
@@ -56,9 +54,9 @@ def _aspects(size: int, blocks: int, cost: int, *widths: int) -> list[tuple[int,
 
 
 FAMILIES = {
-    "xcup": Family((0.06, 0.073, 0.6), (*_aspects(18432, 1, 129, 1, 2, 4, 9, 12, 18, 36),
-                       *_aspects(36864, 2, 257, 1, 2, 4, 9, 18, 36, 72)), 64),
-    "ecp5": Family((0.15, 0.15, 0.4), tuple(_aspects(18432, 1, 128, 1, 2, 4, 9, 12, 18, 36)), 16),
+    "xcup": Family((*_aspects(18432, 1, 129, 1, 2, 4, 9, 12, 18, 36),
+                    *_aspects(36864, 2, 257, 1, 2, 4, 9, 18, 36, 72)), 64),
+    "ecp5": Family(tuple(_aspects(18432, 1, 128, 1, 2, 4, 9, 12, 18, 36)), 16),
 }
 
 
@@ -129,11 +127,11 @@ def rom(depth: int, width: int, family: str, *, late: bool = False, style: str =
     # Equal columns are one: there are 2**depth of them, two constant.
     columns = width if depth > 20 else (1 - (1 - 2.0**-depth)**width) * (2**depth - 2)
     if depth < 5:  # the reset and the enable of a flip-flop do for many functions of two bits
-        return Memory(table=columns * (depth > 2 and family == "ecp5") * 0.25, copy=columns)
+        return Memory(table=columns * (depth > 2) * numbers(family).rom_small, copy=columns)
     # One LUT per bit while the address has no more bits than a LUT; measured beyond.
-    few, many, fewer = FAMILIES[family].rom_luts
+    few, many, fewer = numbers(family).rom
     luts = max(depth * (few if depth <= 64 else many) - fewer, 1)
     if late and family == "xcup":
-        luts = 1.4 * 2.0**((depth - 1).bit_length() - LUT) if depth > 64 else 1
+        luts = numbers(family).rom_late * 2.0**((depth - 1).bit_length() - LUT) if depth > 64 else 1
     deep = luts > 3
     return Memory(table=columns * luts * (not deep), deep=columns * luts * deep, copy=columns)

@@ -43,6 +43,7 @@ from ..ir import (
     weight_bits,
 )
 from ..ir.folding import AUTO, MEMORIES, PARALLEL, DepthwiseFold, Fold, MatVecFold, ThresholdFold
+from .fitted import numbers
 from .memories import Memory, ram, rom
 
 __all__ = ["Counts", "Parts", "parts"]
@@ -467,12 +468,13 @@ def _compares(x: int, t: int, varying: float, words: int, family: str, *, late: 
     """
     bits = max(x, t)
     varying = min(varying, 2**(min(words, bits) - 1) - 1)
+    one, each = numbers(family).compared_late if late else numbers(family).compared
     if family == "ecp5":
-        return 2 * (bits // 2) + 1 if bits > LUT4 or varying > 1 else 1.5
+        return 2 * (bits // 2) + 1 if bits > LUT4 or varying > 1 else one
     if bits > LUT:
         return 2 * (bits // 3) + bits % 3
     more = x + varying - LUT  # inputs than a LUT has
-    return 1 if more <= 0 else 3 + 0.4 * more if late else 1 + 0.35 * more
+    return 1 if more <= 0 else one + each * more
 
 
 def _tables(node: Threshold, edge: Edge, pe: int) -> np.ndarray:
@@ -508,8 +510,8 @@ def _ones(bits: int, family: str) -> float:
     width = bits.bit_length()
     fulls, halves = bits - width, width - bits.bit_count()
     if family == "xcup":
-        return 1.65 * fulls if bits > LUT + 1 else bits // 2 + (bits > 2)
-    return 1.9 * fulls + halves
+        return numbers(family).ones * fulls if bits > LUT + 1 else bits // 2 + (bits > 2)
+    return numbers(family).ones * fulls + halves
 
 
 @parts.register
@@ -719,11 +721,9 @@ def _multiplied(value: int, bits: int, family: str) -> float:
         more = x[top]
     rows.append([0] * top + [more] + [0] * (end - top - 1))
     full, half, last = _adders(rows)
-    if family == "ecp5":
-        return 2.2 * full + 0.5 * half + 2 * last
-    if bits <= LUT:  # what depends on no more bits than a LUT takes is a LUT
-        return 0.45 * full + 0.4 * half + last
-    return 1.5 * full + 0.45 * half + 0.8 * last
+    # What depends on no more bits than a LUT takes is a LUT.
+    of = numbers(family).product_narrow if bits <= LUT else numbers(family).product
+    return of[0] * full + of[1] * half + of[2] * last
 
 
 @parts.register(Scale)

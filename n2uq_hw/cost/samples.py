@@ -21,12 +21,12 @@ from ..hw.mac import pairs_offset
 from ..hw.stream import element
 from ..ir import Edge, Graph, Input, Node
 from ..ir.folding import AUTO, ConvertFold, DepthwiseFold, Fold, MatVecFold, ThresholdFold
-from .estimate import WEIGHTS, Weights, estimate
+from .estimate import estimate
+from .fitted import Weights
 from .memories import FAMILIES
 from .parts import Parts, parts
 
-__all__ = ["STORE", "Sample", "errors", "fit", "load_samples", "save_samples",
-           "save_weights"]
+__all__ = ["STORE", "Sample", "errors", "fit", "load_samples", "save_samples"]
 
 STORE = Path(__file__).with_name("units.json")
 LEAST = 20    # cells: what is smaller counts as much
@@ -69,11 +69,6 @@ def save_samples(yosys: str, samples: Iterable[Sample]) -> None:
     """Write the stored set, a line for each unit."""
     rows = ",\n".join(json.dumps(asdict(sample)) for sample in samples)
     STORE.write_text(f'{{"yosys": {json.dumps(yosys)}, "units": [\n{rows}\n]}}\n', encoding="utf-8")
-
-
-def save_weights(weights: Weights) -> None:
-    """Write what `cost.estimate` reads."""
-    WEIGHTS.write_text(json.dumps(weights, indent=1) + "\n", encoding="utf-8")
 
 
 def fit(samples: Iterable[Sample]) -> Weights:

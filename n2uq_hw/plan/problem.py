@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 
 from ..cost.estimate import Cost, estimate, estimates
+from ..cost.fitted import numbers
+from ..cost.memories import FAMILIES
 from ..errors import N2uqError
 from ..hw.depths import fifo_depth, gives_whole
 from ..hw.passes import absorb, hardware_graph, in_logic
@@ -69,12 +71,9 @@ from ..sim.timing.forecast import forecast
 
 __all__ = ["BLOCK_LUTS", "CHOSEN", "Problem", "least", "prices"]
 
-BLOCK_LUTS = {"xcup": 160, "ecp5": 400}  # LUTs per block RAM of a ZU3EG, of an LFE5U-85F
+BLOCK_LUTS = {family: numbers(family).block for family in FAMILIES}  # what a block RAM counts
 UNROLLED_BITS = 2**17  # of all products of a MatVec that may be unrolled: more take minutes to see
-# LUTs per weight and bit of an input, half the fewest of a trained layer: what is dearer by that
-# is not looked at. And inputs of the LUTs that logic suits.
-UNROLLED_LUTS = {"xcup": 0.2, "ecp5": 0.4}
-LUT_INPUTS = {"xcup": 6, "ecp5": 4}
+LUT_INPUTS = {"xcup": 6, "ecp5": 4}  # of the LUTs that logic suits
 # Forms to choose among.  Pairs are another matter: only where the Threshold behind takes their
 # offset, which ties its cost to theirs, and for an even SIMD.
 CHOSEN = tuple(form for form in FORMS if form != PAIRED)
@@ -254,7 +253,7 @@ class Problem:
             last, fold = tuple(n - 1 for n in shape), unfolded(node, pe=edge.channels)
             if isinstance(node, MatVec):
                 fold = UnrolledFold(edge.channels, reads[0].channels, lut=LUT_INPUTS[self.family])
-                each = UNROLLED_LUTS[self.family] * reads[0].width
+                each = numbers(self.family).unrolled_least * reads[0].width
                 table[last] = Cost(each * np.count_nonzero(np.unique(node.weights, axis=0)))
             cycles[last] = edge.shape[0] * edge.shape[1]
             made.update({(*last, k): fold for k in range(count)})
@@ -375,7 +374,7 @@ class Problem:
         cannot be in time.
 
         What a MatVec costs unrolled takes seconds to see: as long as it is not known,
-        `UNROLLED_LUTS` stand for it, and only what would be chosen with these is looked at.
+        `unrolled_least` stands for it, and only what would be chosen with these is looked at.
         """
         if cycles < (fewest := reach(self.graph))[0]:
             raise out_of_reach(self.graph[fewest[1]], self.graph, cycles)

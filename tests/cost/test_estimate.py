@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from statistics import median
 
@@ -11,7 +12,7 @@ import pytest
 from n2uq_hw import tools
 from n2uq_hw.builds import synth
 from n2uq_hw.builds.emit import library_verilog
-from n2uq_hw.cost import estimate as cost
+from n2uq_hw.cost import fitted
 from n2uq_hw.cost import parts as made_of
 from n2uq_hw.cost.estimate import Cost, estimate
 from n2uq_hw.cost.memories import FAMILIES, Memory, ram, rom
@@ -49,7 +50,8 @@ def test_units_that_nothing_was_fitted_to(family: str) -> None:
 
 def test_the_weights_are_those_that_fit() -> None:
     """Also on another machine, whose least squares may round otherwise."""
-    made, stored = fit(SAMPLES), cost._weights()
+    made, stored = fit(SAMPLES), {
+        family: of["weights"] for family, of in json.loads(fitted.FITTED.read_text()).items()}
     assert made.keys() == stored.keys() == FAMILIES.keys()
     for family, keys in stored.items():
         assert made[family].keys() == keys.keys()
@@ -235,3 +237,18 @@ def test_unrolled_layers(family: str, tmp_path: Path) -> None:
     guess = estimate(*sides, family)
     assert guess.lut == pytest.approx(found.lut, rel=0.15)
     assert guess.ff == pytest.approx(found.ff, rel=0.1)
+
+
+def test_new_weights_leave_the_other_numbers(tmp_path: Path) -> None:
+    """And no number that stands in the file is without a use, or the other way round."""
+    stored = json.loads(fitted.FITTED.read_text())
+    weights = {family: of["weights"] for family, of in stored.items()}
+    path = tmp_path / "fitted.json"
+    fitted.save_weights(weights, path)
+    assert path.read_bytes() == fitted.FITTED.read_bytes()
+    weights["ecp5"] = {"Add": {"lut": {"unit": 7.0}, "ff": {}}}
+    fitted.save_weights(weights, path)
+    assert json.loads(path.read_text()) == {
+        "xcup": stored["xcup"], "ecp5": {**stored["ecp5"], "weights": weights["ecp5"]}}
+    for family in FAMILIES:
+        assert fitted.numbers(family)._asdict().keys() == stored[family]["numbers"].keys()
