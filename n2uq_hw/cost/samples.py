@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 from .. import ir
 from ..errors import N2uqError
@@ -97,14 +98,8 @@ def _fit(counts: list[dict[str, float]], found: list[int]) -> dict[str, float]:
     a, y = (values / np.maximum(found, LEAST)[:, None] for values in (a, y[:, None]))
     draw = np.diag(np.sqrt(DRAW * (a**2).sum(axis=0)) + 1e-9)
     a, y = np.vstack([a, draw]), np.concatenate([y[:, 0], np.diag(draw)])
-    used = list(range(len(names)))
-    while True:  # without what would be negative, the worst first
-        x = np.linalg.lstsq(a[:, used], y, rcond=None)[0]
-        if x.min() >= 0:
-            break
-        used.pop(int(x.argmin()))
-    x = dict(zip(used, x.tolist(), strict=True))
-    return {name: float(f"{x.get(k, 0.0):.4g}") for k, name in enumerate(names)}
+    return {name: float(f"{weight:.4g}") for name, weight in zip(
+        names, nnls(a, y)[0].tolist(), strict=True)}
 
 
 @dataclass(frozen=True)

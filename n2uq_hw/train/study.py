@@ -18,6 +18,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from scipy.special import stdtrit
+
 from ..errors import N2uqError
 from ..files import read_text, write_file
 from ..hw.designs import Trained
@@ -31,8 +33,6 @@ __all__ = ["LEARNED", "SEEDS", "STUDIES", "Row", "Study", "Summary", "load_rows"
 
 SEEDS = (1, 2, 3, 4, 5)
 LIMIT = 24 * 3600.0  # seconds for one net
-# Student's t that a value of so many exceeds, on either side, once in 20 times.
-T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 BITS = ("weight_bits", "act_bits", "first_last_bits", "input_bits")  # of a recipe
 LEARNED = ("LSQ", "LQ-Nets", "k-means", "k-means, 4-bit levels", "LCQ")  # of its own levels
 Row = dict[str, Any]
@@ -235,7 +235,8 @@ def summaries(rows: Sequence[Row]) -> list[Summary]:
         if len(values) > 1 and len(ahead) > 1:
             made.append(Summary(
                 method, bits, len(values), mean(values), stdev(values), min(values), max(values),
-                round(mean(ahead), 6) + 0.0, T95[len(ahead)] * stdev(ahead) / len(ahead)**0.5))
+                round(mean(ahead), 6) + 0.0,
+                float(stdtrit(len(ahead) - 1, 0.975)) * stdev(ahead) / len(ahead)**0.5))
     return made
 
 

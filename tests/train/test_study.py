@@ -174,9 +174,11 @@ def test_summaries_by_hand() -> None:
     assert (ours.seeds, ours.ahead, ours.margin, ours.differs) == (3, 0, 0, False)
     assert ours.mean == pytest.approx(92) and ours.std == pytest.approx(2)
     assert (theirs.least, theirs.most) == (89, 91)
-    # Ahead by 0, 1 and 5 points: mean 2, standard deviation √7, and t is 4.303 of 2 degrees.
+    # Ahead by 0, 1 and 5 points: mean 2, standard deviation √7; of 2 degrees of freedom the p-th
+    # quantile of t is (2p - 1)/√(2p(1 - p)), 4.303.
+    t = 0.95 / (2 * 0.975 * 0.025)**0.5
     assert theirs.ahead == pytest.approx(2)
-    assert theirs.margin == pytest.approx(4.303 * (7 / 3)**0.5) and not theirs.differs
+    assert theirs.margin == pytest.approx(t * (7 / 3)**0.5) and not theirs.differs
     _, steady = study.summaries([*rows("N2UQ", 0.9, 0.92), *rows("LSQ", 0.8, 0.82)])
     assert steady.differs and steady.ahead == pytest.approx(10)
 
