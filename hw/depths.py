@@ -4,22 +4,23 @@ Before a unit with one input: what it needs so as never to wait, `fifo_depth`.  
 what the folding says, or the least with which no graph can deadlock, `join_depths`.  Between that
 least and a FIFO that never fills, `sim.timing.fifos` finds what costs no cycle.
 
-Branches leave a Fork and meet in a node with several inputs, an Add, which has a Fifo on each.  If
-the Add waits for one branch, a, the Fork goes on only while the other, b, has room for its beats.
+Branches leave a Fork and meet in a node with several inputs, a join, which has a Fifo on each.  If
+the join waits for one branch, a, the Fork goes on only while another, b, has room for its beats.
 
-Claim: no graph deadlocks if the Fifo on every input b of every Add has room for
+Claim: no graph deadlocks if the Fifo on every input b of every join has room for
 
-    max over j of (beats of b that can have left when beat j + 1 of a can leave) - j    beats,
+    max over j of (beats of b that can have left when beat j + 1 of a can leave) - t(j)    beats,
 
-where "when" is counted in beats of F, the last Fork that all ways to the Add pass through.
+where t(j) are the beats of b without which what j beats of a suffice for had not left, j itself of
+an Add, and "when" is counted in beats of F, the last Fork that all ways to the join pass through.
 
 Proof.  Units are deterministic and wait only for a given stream, so with their bounded buffers they
 are a Kahn network: whether it stops does not depend on the order in which units work.  Let them
 work in this order: the Input gives a beat only when no unit can go on, and a beat that a unit gives
 is worked off by all units behind it before that unit gives its next one; a Fork serves its readers
-one after the other.  After beat p of F is worked off, each stream between F and the Add has given
-what p beats of F allow, and the Add has taken all that both inputs have.  When beat p brings new
-beats of b, the Add has taken j of them and lacks beat j + 1 of a, which needs p beats of F or
+one after the other.  After beat p of F is worked off, each stream between F and the join has given
+what p beats of F allow, and the join has taken all that it could.  When beat p brings new beats of
+b, the join has taken t(j) of them or more and lacks beat j + 1 of a, which needs p beats of F or
 more: no more of b waits than the bound says.  So every buffer has the room that this order needs. ∎
 
 If the Fork serves b after all that a comes from, beat p of F comes to b when all that it brings to
@@ -73,15 +74,15 @@ CUT = 2  # beats of a Fifo that only cuts the ready path
 
 
 @singledispatch
-def needed(node: Node, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: int
-           ) -> np.ndarray:
-    """Beats of an image that must come to `node` before `count` beats of its result can leave.
+def needed(node: Node, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+           takes: int, gives: int) -> np.ndarray:
+    """Beats of an image that must come to `port` before `count` beats of the result can leave.
 
     Parameters
     ----------
     count: integers of any shape, 1 to the beats of one image.
-    read, edge: what `node` reads, on each of its inputs, and what it makes.
-    takes, gives: elements per beat of the two.
+    reads, edge: what `node` reads, by input port, and what it makes.
+    takes, gives: elements per beat of what comes to `port` and of the result.
     """
     raise N2uqError(f"no order of beats for {type(node).__name__}")
 
@@ -94,21 +95,21 @@ def needed(node: Node, count: np.ndarray, read: Edge, edge: Edge, takes: int, gi
 @needed.register(Flatten)
 @needed.register(Fifo)
 @needed.register(Fork)
-def _(node: Node, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: int
-      ) -> np.ndarray:
+def _(node: Node, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+      takes: int, gives: int) -> np.ndarray:
     return count
 
 
 @needed.register
-def _(node: WidthConvert, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: int
-      ) -> np.ndarray:
+def _(node: WidthConvert, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+      takes: int, gives: int) -> np.ndarray:
     return -(-count * gives // takes)
 
 
 @needed.register
-def _(node: Pad, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: int
-      ) -> np.ndarray:
-    (height, width, channels), (top, _, left, _) = read.shape, node.frame
+def _(node: Pad, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+      takes: int, gives: int) -> np.ndarray:
+    (height, width, channels), (top, _, left, _) = reads[port].shape, node.frame
     pixel, group = np.divmod(count - 1, channels // gives)
     row, column = np.divmod(pixel, edge.shape[1])
     row, column = row - top, column - left
@@ -119,9 +120,9 @@ def _(node: Pad, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: i
 
 
 @needed.register
-def _(node: SlidingWindow, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: int
-      ) -> np.ndarray:
-    (kh, kw), (sh, sw), (_, width, channels) = node.kernel, node.stride, read.shape
+def _(node: SlidingWindow, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+      takes: int, gives: int) -> np.ndarray:
+    (kh, kw), (sh, sw), (_, width, channels) = node.kernel, node.stride, reads[port].shape
     window, beat = np.divmod(count - 1, edge.channels // gives)
     row, column = np.divmod(window, edge.shape[1])
     position, channel = np.divmod((beat + 1) * gives - 1, channels)  # its last element
@@ -140,34 +141,48 @@ def _(node: SlidingWindow, count: np.ndarray, read: Edge, edge: Edge, takes: int
 
 @needed.register(MatVec)
 @needed.register(ArgMax)
-def _(node: Node, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: int
-      ) -> np.ndarray:
-    return -(-count // (edge.channels // gives)) * (read.channels // takes)
+def _(node: Node, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+      takes: int, gives: int) -> np.ndarray:
+    return -(-count // (edge.channels // gives)) * (reads[port].channels // takes)
 
 
 @needed.register(DepthwiseMatVec)
 @needed.register(MaxPool)
 @needed.register(SumPool)
-def _(node: Node, count: np.ndarray, read: Edge, edge: Edge, takes: int, gives: int
-      ) -> np.ndarray:
+def _(node: Node, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+      takes: int, gives: int) -> np.ndarray:
     groups = edge.channels // gives
-    positions = read.channels // takes // groups  # in beats
+    positions = reads[port].channels // takes // groups  # in beats
     pixel, group = np.divmod(count - 1, groups)
     return ((pixel + 1) * positions - 1) * groups + group + 1
 
 
-def least_depth(needs: np.ndarray, others: np.ndarray, beats: int, shift: int) -> int:
-    """Beats of an Add's input that wait while the other input lacks its next beat, at most.
+def least_depth(needs: np.ndarray, others: np.ndarray, taken: np.ndarray, beats: int, shift: int
+                ) -> int:
+    """Beats of a join's input that wait while another input lacks its next beat, at most.
 
     Parameters
     ----------
     needs, others: int64, beats of the Fork that each beat of this and of the other input needs.
+    taken: int64, beats of this input that the join has taken, of those that the image has, while
+        it lacks each beat of the other: of an Add as many as of that.
     beats: of the Fork, in one image.
     shift: beats that the Fork gives in addition: -1 where it serves this input last, else 0.
     """
     image, rest = np.divmod(others + shift, beats)
     come = image * len(needs) + np.searchsorted(needs, rest, side="right")
-    return int((come - np.arange(len(needs))).max())
+    return int((come - taken).max())
+
+
+def _taken(graph: Graph, lanes: dict[str, int], node: Node, port: int, other: int) -> np.ndarray:
+    """`taken` of `least_depth`: what the beats of the result need that all have left by then."""
+    reads, edge = graph.reads(node), graph.edges[node.name]
+    counts = np.arange(1, edge.size // lanes[node.name] + 1)
+    own, others = (needed(node, k, counts, reads, edge, lanes[node.inputs[k]], lanes[node.name])
+                   for k in (port, other))
+    left = np.searchsorted(others, np.arange(reads[other].size // lanes[node.inputs[other]]),
+                           side="right")
+    return np.append(0, own)[left]
 
 
 def least_depths(graph: Graph, lanes: dict[str, int]) -> dict[str, int]:
@@ -188,10 +203,11 @@ def least_depths(graph: Graph, lanes: dict[str, int]) -> dict[str, int]:
         fork = root[node.name]
         beats = graph.edges[fork].size // lanes[fork]
         branches = [_branch(graph, lanes, fork, name) for name in node.inputs]
-        for this, name in zip(branches, node.inputs, strict=True):
-            depths[name] = max(least_depth(this.needs, other.needs, beats,
-                                           -(min(this.ways) > max(other.ways)))
-                               for other in branches if other is not this)
+        for port, (this, name) in enumerate(zip(branches, node.inputs, strict=True)):
+            depths[name] = max(
+                least_depth(this.needs, other.needs, _taken(graph, lanes, node, port, k), beats,
+                            -(min(this.ways) > max(other.ways)))
+                for k, other in enumerate(branches) if k != port)
     return depths
 
 
@@ -251,10 +267,11 @@ def _branch(graph: Graph, lanes: dict[str, int], fork: str, fifo: str) -> _Branc
     for node in reversed(graph.nodes[first + 1:last + 1]):
         if node.name not in demand:
             continue
-        for name in node.inputs:
-            need = needed(node, demand[node.name], graph.edges[name], graph.edges[node.name],
-                          lanes[name], lanes[node.name])
-            demand[name] = np.maximum(demand.get(name, 0), need)
+        count, reads, edge = demand[node.name], graph.reads(node), graph.edges[node.name]
+        for port, name in enumerate(node.inputs):
+            need = needed(node, port, np.maximum(count, 1), reads, edge, lanes[name],
+                          lanes[node.name])
+            demand[name] = np.maximum(demand.get(name, 0), need * (count > 0))
             if name == fork:
                 ways.append(readers.index(node.name))
         del demand[node.name]

@@ -126,9 +126,9 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
     for node in graph.nodes:
         sources = []
         for k, name in enumerate(node.inputs):
-            at, prefix = tip[name], f"{node.name}_i{k}" if node.READS > 1 else node.name
+            at, prefix = tip[name], f"{node.name}_i{k}" if len(node.inputs) > 1 else node.name
             if not isinstance(node, Flatten):
-                wanted = lanes_in(node, folds[node.name], graph.edges[name])
+                wanted = lanes_in(node, k, folds[node.name], graph.edges[name])
                 for step, width in enumerate(convert_width(lanes[at], wanted)):
                     at = insert(WidthConvert(f"{prefix}_width{step or ''}", (at,), lanes=width),
                                 width)

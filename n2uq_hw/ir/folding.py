@@ -168,8 +168,8 @@ def unfolded(node: Node, **lanes: int) -> Fold:
 
 def fifo_names(graph: Graph) -> list[str]:
     """The FIFOs of a lowered graph whose depths are to choose: one on each input of an Add."""
-    return [f"{node.name}_i{k}_fifo" for node in graph.nodes if node.READS > 1
-            for k in range(node.READS)]
+    return [f"{node.name}_i{k}_fifo" for node in graph.nodes if len(node.inputs) > 1
+            for k in range(len(node.inputs))]
 
 
 def fifo_depths(graph: Graph, folding: Mapping[str, Fold]) -> dict[str, int]:
@@ -230,11 +230,21 @@ def wholes(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[int, str]:
     return {lanes: what for lanes, what in found.items() if lanes > least}
 
 
-def lanes_in(node: Node, fold: Fold, read: Edge) -> int:
-    """Elements per beat that the unit of `node` takes of the edge `read`."""
-    if isinstance(node, SlidingWindow):
-        return min(fold.pe, read.channels)
-    return fold.simd if isinstance(node, MatVec | WidthConvert) else fold.pe
+@singledispatch
+def lanes_in(node: Node, port: int, fold: Fold, read: Edge) -> int:
+    """Elements per beat that the unit of `node` takes of the edge `read`, on its input `port`."""
+    return fold.pe
+
+
+@lanes_in.register
+def _(node: SlidingWindow, port: int, fold: Fold, read: Edge) -> int:
+    return min(fold.pe, read.channels)
+
+
+@lanes_in.register(MatVec)
+@lanes_in.register(WidthConvert)
+def _(node: Node, port: int, fold: Fold, read: Edge) -> int:
+    return fold.simd
 
 
 @singledispatch
@@ -299,7 +309,8 @@ def fold_cycles(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> 
     if isinstance(node, MatVec):
         return edge.size * node.weights.shape[1] // (fold.pe * fold.simd)
     return max([edge.size // fold.pe,
-                *(read.size // lanes_in(node, fold, read) for read in reads)])
+                *(read.size // lanes_in(node, port, fold, read)
+                  for port, read in enumerate(reads))])
 
 
 def reach(graph: Graph) -> tuple[int, str]:

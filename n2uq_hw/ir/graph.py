@@ -63,8 +63,8 @@ class Graph(Shown):
                 edges[node.name] = before.edges[node.name]
                 continue
             try:
-                _need(len(reads) == node.READS, node,
-                      f"must read {node.READS} edges, not {len(reads)}")
+                _need(len(reads) in node.READS, node,
+                      f"must read {' or '.join(map(str, node.READS))} edges, not {len(reads)}")
                 edges[node.name] = infer(node, *reads)
             except N2uqError as error:
                 raise N2uqError(f"{self.name}: {error}") from None

@@ -81,13 +81,14 @@ class Edge:
 class Node:
     """An operation with a unique `name` and the names of the nodes that it reads.
 
-    KINDS are what files hold: the classes that derive from Node itself.
+    KINDS are what files hold: the classes that derive from Node itself.  READS are the numbers of
+    edges that a kind can read, one for each of its input ports.
     """
 
     name: str
     inputs: tuple[str, ...] = ()
     KINDS: ClassVar[dict[str, type[Node]]] = {}
-    READS: ClassVar[int] = 1
+    READS: ClassVar[range] = range(1, 2)
 
     def __init_subclass__(cls) -> None:
         if Node in cls.__bases__:
@@ -98,7 +99,7 @@ class Node:
 class Input(Node):
     """Images [H, W, C] of integers in `lo`..`hi`, pixel by pixel, channels last."""
 
-    READS: ClassVar[int] = 0
+    READS: ClassVar[range] = range(1)
     shape: tuple[int, int, int] = (1, 1, 1)
     lo: int = 0
     hi: int = 255
@@ -203,7 +204,7 @@ class PiecewiseLinear(Node):
 class Add(Node):
     """Sum of two tensors of one shape, exact."""
 
-    READS: ClassVar[int] = 2
+    READS: ClassVar[range] = range(2, 3)
 
 
 @dataclass(frozen=True, eq=False)

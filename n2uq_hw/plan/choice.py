@@ -147,9 +147,9 @@ def unrolled(graph: Graph, levels: int = 2, lut: int = 6) -> Folding:
                         if lanes_out(node, fold, edge) <= wanted)
             folding[node.name] = UnrolledFold(most.pe, most.simd, levels, lut) if isinstance(
                 node, MatVec) else most
-        for name, read in zip(node.inputs, reads, strict=True):
+        for port, (name, read) in enumerate(zip(node.inputs, reads, strict=True)):
             lanes = (wanted if isinstance(node, Flatten)
-                     else lanes_in(node, folding[node.name], read))
+                     else lanes_in(node, port, folding[node.name], read))
             takes[name] = max(takes.get(name, 0), lanes)
     return dict(reversed(folding.items()))
 

@@ -160,8 +160,8 @@ class _Unit:
 
     Members
     -------
-    takes, gives: the lanes that it can have on each side: of a MatVec, which has an axis for
-        either; of others those of each folding, which are one axis.
+    takes, gives: the lanes that it can have on each side, `takes` by input port: of a MatVec, which
+        has an axis for either; of others those of each folding, which are one axis.
     pairs: how many there are in `gives`, after which come as many again, of form "pairs", if
         the MatVec can have it.
     costs: [takes, gives, styles, 4] of a MatVec; of others [foldings, styles, 4].
@@ -173,7 +173,7 @@ class _Unit:
         a Threshold that is in it, and costs nothing.
     """
 
-    takes: list[int]
+    takes: list[list[int]]
     gives: list[int]
     pairs: int
     costs: np.ndarray
@@ -215,14 +215,15 @@ class Problem:
     def _unit(self, node: Node) -> _Unit:
         reads, edge = self.graph.reads(node), self.graph.edges[node.name]
         folds = folds_of(node, reads, edge)
-        takes = [lanes_in(node, fold, (*reads, edge)[0]) for fold in folds]
+        takes = [[lanes_in(node, port, fold, read) for fold in folds]
+                 for port, read in enumerate(reads or (edge,))]
         gives = [lanes_out(node, fold, edge) for fold in folds]
         places: list[tuple[int, ...]] = [(k,) for k in range(len(folds))]
         if isinstance(node, MatVec):
-            sides = sorted(set(takes)), sorted(set(gives))
+            sides = sorted(set(takes[0])), sorted(set(gives))
             places = [(sides[0].index(a), sides[1].index(b))
-                      for a, b in zip(takes, gives, strict=True)]
-            takes, gives = sides
+                      for a, b in zip(takes[0], gives, strict=True)]
+            takes, gives = [sides[0]], sides[1]
         costs, pairs = self._costs(node, self.graph, folds), len(gives)
         other = self.paired[node.name]
         parts = [(0, costs)]
@@ -232,8 +233,8 @@ class Problem:
             gives = [*gives, *gives]
         logic = node.name in self.logic or node.name in self.behind
         if logic:
-            takes, gives = [*takes, reads[0].channels], [*gives, edge.channels]
-        shape = (len(takes), len(gives))[:1 + isinstance(node, MatVec)]
+            takes, gives = [[*takes[0], reads[0].channels]], [*gives, edge.channels]
+        shape = (len(takes[0]), len(gives))[:1 + isinstance(node, MatVec)]
         cycles, made = np.full(shape, np.inf), dict[tuple[int, ...], Fold]()
         count = len(costs[folds[0]])
         table, behind = np.zeros((*shape, count, 4)), None
@@ -282,7 +283,7 @@ class Problem:
         node, unit = self.logic[name], self.units[name]
         unit.costs[-1, -1] = estimate(
             node, self.graph.reads(self.graph[name]), self.graph.edges[node.name],
-            unit.folds[len(unit.takes) - 1, len(unit.gives) - 1, 0], self.family)
+            unit.folds[len(unit.takes[0]) - 1, len(unit.gives) - 1, 0], self.family)
         self.priced.add(name)
 
     def _source(self, name: str) -> str:
@@ -294,23 +295,24 @@ class Problem:
         """Unit, unit that reads it, and costs [gives, takes, 4] of what is between them."""
         links, unit = [], self.units[node.name]
         whole = [isinstance(node, SlidingWindow) and gives_whole(self.graph, node, Fold(lanes))
-                 for lanes in (unit.takes if isinstance(node, MatVec) else unit.gives)]
-        for read in node.inputs:
+                 for lanes in (unit.takes[0] if isinstance(node, MatVec) else unit.gives)]
+        for takes, read in zip(unit.takes, node.inputs, strict=False):  # an Input reads nothing
             source, bits = self._source(read), self.graph.edges[read].width
             gives, pairs = self.units[source].gives, self.units[source].pairs
             widths = [bits] * pairs + [self.paired.edges[read].width] * (len(gives) - pairs)
-            depths = [fifo_depth(self.graph, node, b, whole=all_of) if node.READS == 1 else 0
-                      for b, all_of in zip(unit.takes, whole, strict=True)]
+            joins = len(node.inputs) > 1
+            depths = [0 if joins else fifo_depth(self.graph, node, b, whole=all_of)
+                      for b, all_of in zip(takes, whole, strict=True)]
             costs = np.array([
                 [_between(width, a, b, depth, self.family)
-                 for b, depth in zip(unit.takes, depths, strict=True)]
+                 for b, depth in zip(takes, depths, strict=True)]
                 for a, width in zip(gives, widths, strict=True)], float)
             if unit.logic:
-                costs[:, -1] = [_between(bits, a, unit.takes[-1], 0, self.family) for a in gives]
+                costs[:, -1] = [_between(bits, a, takes[-1], 0, self.family) for a in gives]
                 if isinstance(node, MatVec) and read in self.inside:
-                    depth = fifo_depth(self.graph, self.logic[node.name], unit.takes[-1],
+                    depth = fifo_depth(self.graph, self.logic[node.name], takes[-1],
                                        source=self.inside[read])
-                    costs[-1, -1] = _between(bits, gives[-1], unit.takes[-1], depth, self.family)
+                    costs[-1, -1] = _between(bits, gives[-1], takes[-1], depth, self.family)
             if isinstance(pad := self.graph[source], Pad) and any(whole):
                 costs[:, whole] += self._queued(pad, gives, True) - self._queued(pad, gives, False)
             links.append((source, node.name, costs))
@@ -334,7 +336,7 @@ class Problem:
             # A vector is read in the first of its folds, as it comes.
             outputs, inputs = node.weights.shape
             gives = np.array(self.units[source.name].gives)[:, None, None]
-            beats = inputs / np.array(unit.takes)[:, None]
+            beats = inputs / np.array(unit.takes[0])[:, None]
             wait = np.maximum(inputs / gives - beats, 0)
             tables.append(np.prod(self.graph.edges[node.name].shape[:2]) * (
                 wait + beats * outputs / np.array(unit.gives)))
@@ -352,7 +354,7 @@ class Problem:
         if isinstance(node, SlidingWindow) and isinstance(source, Pad | Input):
             # Between rows and images a line buffer waits for words: they must come in each cycle.
             gives = np.array(self.units[source.name].gives)[:, None]
-            tables.append(np.where(gives < np.array(unit.takes), np.inf, unit.cycles))
+            tables.append(np.where(gives < np.array(unit.takes[0]), np.inf, unit.cycles))
         return reduce(np.maximum, tables) if tables else None
 
     def cycles(self, folding: Folding) -> int:
@@ -417,7 +419,7 @@ class Problem:
         for name, unrolled in self.logic.items():
             if unrolled.threshold is not None:  # it goes with the Threshold that is in it
                 a, b = (np.arange(len(lanes)) == len(lanes) - 1 for lanes in (
-                    self.units[name].gives, self.units[unrolled.name].takes))
+                    self.units[name].gives, self.units[unrolled.name].takes[0]))
                 factors.append(((name, unrolled.name), np.where(a[:, None] != b, np.inf, 0.0)))
         total, at = least(factors)
         folding = {}

@@ -84,10 +84,10 @@ def test_hardware_graph_changes_no_value() -> None:
         images = np.random.default_rng(seed).integers(edge.lo, edge.hi + 1, (2, *edge.shape))
         np.testing.assert_array_equal(golden.run(graph, images), golden.run(hardware, images))
         for node in hardware.nodes[1:]:
-            for name in node.inputs:  # neighbours agree on lanes
+            for port, name in enumerate(node.inputs):  # neighbours agree on lanes
                 assert isinstance(node, Flatten) or (
                     lanes_of(hardware, folds, name) == lanes_in(
-                        node, folds[node.name], hardware.edges[name])), node
+                        node, port, folds[node.name], hardware.edges[name])), node
             readers = sum(other.inputs.count(node.name) for other in hardware.nodes)
             assert readers <= 1 or (isinstance(node, Fork) and node.ways == readers), node
             if isinstance(node, Add):

@@ -321,6 +321,6 @@ def test_bad_folding(pe: int) -> None:
             (Scale("s1"), ScaleUnit, "channels"), (ArgMax("s1"), ArgMaxUnit, "elements"),
             (PiecewiseLinear("s1"), PiecewiseLinearUnit, "channels"),
             (Saturate("s1"), SaturateUnit, "channels"), (Add("s1"), AddUnit, "channels")):
-        edges = [edge] * node.READS
+        edges = [edge] * node.READS[0]
         with pytest.raises(N2uqError, match=f"^s1: PE must divide the 10 {what}, not {pe}$"):
             unit(node, *edges, infer(node, *edges), pe=pe)

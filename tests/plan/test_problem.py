@@ -142,7 +142,7 @@ def comes_in_time(graph: Graph, folding: Folding, node: Node, cycles: int) -> bo
     a Pad or the Input to a window in every cycle; whole windows as their last pixels come."""
     if isinstance(node, SlidingWindow) and isinstance(graph[node.inputs[0]], Pad | Input):
         (read,) = graph.reads(node)
-        if folding[node.inputs[0]].pe < lanes_in(node, folding[node.name], read):
+        if folding[node.inputs[0]].pe < lanes_in(node, 0, folding[node.name], read):
             return False
     if node.inputs and isinstance(window := graph[node.inputs[0]], SlidingWindow) and folding[
             window.name].pe == graph.edges[window.name].channels > graph.reads(window)[0].channels:

@@ -171,7 +171,7 @@ def predicted(node: Node, reads: tuple[Edge, ...], fold: Fold, patterns: dict[st
     """The run of the unit with sources `i0`, ... and sinks `o0`, ..."""
     edge, circuit = infer(node, *reads), Circuit()
     gives = lanes_out(node, fold, edge)
-    inputs = [circuit.source(f"i{k}", it.size // lanes_in(node, fold, it), images)
+    inputs = [circuit.source(f"i{k}", it.size // lanes_in(node, k, fold, it), images)
               for k, it in enumerate(reads)]
     for k, stream in enumerate(circuit.add(node.name, timing(node, reads, edge, fold), inputs,
                                            edge.size // gives)):
