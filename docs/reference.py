@@ -1,11 +1,16 @@
-"""Directive ``commands``: what ``n2uq-hw --help`` says, as sections of a page."""
+"""The reference: directive ``commands``, and the project's docstrings as lists.
+
+``commands`` puts what ``n2uq-hw --help`` says, a section per command, in its place.
+"""
 
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import typer.main
+from amaranth.lib import wiring
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -37,7 +42,38 @@ class Commands(SphinxDirective):
         return self.parse_text_to_nodes(text(), allow_section_headings=True)
 
 
+def listed(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+    """Make a list of `name: text` in each section of a docstring, and of lines "`name`: text"."""
+    made, section, inside = list[str](), False, False
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        entry = re.fullmatch(r"(`\w+`(?:, `\w+`)*): (.*)", line) or (
+            section and re.fullmatch(r"([\w, *]+): (.*)", line))
+        if re.fullmatch("-{4,}", line):
+            section = True
+        elif re.fullmatch("-{4,}", after):
+            made += [f"**{line}**", ""]
+        elif entry:
+            made += [""] * (not inside) + [f"* ``{entry[1].replace('`', '')}``: {entry[2]}"]
+            inside = True
+        else:
+            inside &= bool(line)
+            section &= bool(line)
+            made.append("  " + line.strip() if inside else line)
+    lines[:] = made
+
+
+def signed(app: Sphinx, what: str, name: str, found: Any, *more: Any) -> tuple[str, None] | None:
+    """What a unit is made from; Amaranth's metaclass hides it."""
+    if not (isinstance(found, type) and issubclass(found, wiring.Component)):
+        return None
+    signature = inspect.signature(found.__init__)
+    kept = list(signature.parameters.values())[1:]
+    return str(signature.replace(parameters=kept, return_annotation=inspect.Signature.empty)), None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Make the directive known."""
+    """Make them known."""
     app.add_directive("commands", Commands)
+    app.connect("autodoc-process-docstring", listed)
+    app.connect("autodoc-process-signature", signed)
     return {"parallel_read_safe": True}
