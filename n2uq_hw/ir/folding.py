@@ -19,6 +19,7 @@ from typing import Any
 from ..errors import N2uqError
 from .graph import Graph
 from .nodes import (
+    Add,
     ArgMax,
     DepthwiseMatVec,
     Edge,
@@ -28,6 +29,9 @@ from .nodes import (
     MaxPool,
     Node,
     Pad,
+    PiecewiseLinear,
+    Saturate,
+    Scale,
     SlidingWindow,
     SumPool,
     Threshold,
@@ -181,6 +185,17 @@ def fifo_depths(graph: Graph, folding: Mapping[str, Fold]) -> dict[str, int]:
 @singledispatch
 def divided(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, int]]:
     """What the lanes of a unit divide, by field of its `Fold`: a name and how many there are."""
+    raise N2uqError(f"no lanes for {type(node).__name__}")
+
+
+@divided.register(DepthwiseMatVec)
+@divided.register(Scale)
+@divided.register(PiecewiseLinear)
+@divided.register(Add)
+@divided.register(Saturate)
+@divided.register(MaxPool)
+@divided.register(SumPool)
+def _(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, int]]:
     return {"pe": ("channels", edge.channels)}
 
 

@@ -33,6 +33,7 @@ from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import Net
 from n2uq_hw.plan.choice import choose
 from n2uq_hw.sim.timing.fifos import size_fifos
+from n2uq_hw.sim.timing.forecast import forecast
 
 SIMULATORS = ["verilator", pytest.param("icarus", marks=pytest.mark.skipif(
     shutil.which("iverilog") is None, reason="Icarus Verilog is not installed"))]
@@ -256,8 +257,13 @@ def test_faults(built: Path, images: np.ndarray, change: dict, message: str) -> 
 
 
 def test_single_image(built: Path, images: np.ndarray) -> None:
-    verdict: Verdict = verify(load_build(built), images[:1], None)
-    assert verdict.cycles_per_image >= verdict.cycles_first_output
+    """Its cycles are those from its first beat to the last of its result, as predicted."""
+    build = load_build(built)
+    verdict: Verdict = verify(build, images[:1], None)
+    predicted = forecast(build.graph, build.folding, images=1)
+    assert (verdict.images, verdict.mismatches) == (1, 0)
+    assert verdict.cycles_per_image == predicted.cycles_last_output
+    assert verdict.cycles_first_output == predicted.cycles_first_output
 
 
 @pytest.mark.parametrize("stalls,bits", [(0.0, 2**27), (0.4, 3000)])
