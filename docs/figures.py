@@ -20,6 +20,8 @@ from datetime import date
 from html import escape
 from pathlib import Path
 
+import nbformat
+import notebooks
 import pages
 
 from n2uq_hw import __version__, charts, tools
@@ -143,18 +145,31 @@ def remake(page: str, skipped: set[str]) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def remake_notebook() -> None:
+    """Run the notebook, and rewrite it if what it prints changed."""
+    print("docs/notebook.ipynb", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="n2uq-docs-") as folder:
+        made = notebooks.executed(Path(folder))
+    if notebooks.printed(made) != notebooks.printed(nbformat.read(notebooks.NOTEBOOK, 4)):
+        nbformat.write(made, notebooks.NOTEBOOK)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"of {', '.join(pages.PAGES)}")
+    parser.add_argument("pages", nargs="*", metavar="PAGE",
+                        help=f"of {', '.join(pages.PAGES)}, notebook")
     parser.add_argument("--fast", action="store_true", help="skip what is marked slow")
     parser.add_argument("--kept", action="store_true", help="run what takes hours, too")
     asked = parser.parse_args()
-    if unknown := [page for page in asked.pages if page not in pages.PAGES]:
+    if unknown := [page for page in asked.pages if page not in {*pages.PAGES, "notebook"}]:
         parser.error(f"no such page: {unknown[0]}")
     skipped = {name for name, no in (("slow", asked.fast), ("kept", not asked.kept)) if no}
-    for page in asked.pages or pages.PAGES:
-        remake(page, skipped)
+    for page in asked.pages or [*pages.PAGES, "notebook"]:
+        if page == "notebook":
+            remake_notebook()
+        else:
+            remake(page, skipped)
 
 
 if __name__ == "__main__":

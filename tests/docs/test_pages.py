@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
+import notebooks
 import pages
 import pytest
 
@@ -42,6 +44,12 @@ def test_short_blocks_print_what_the_page_says(page: str, tmp_path: Path) -> Non
     "slow" in block.marks for block in todo(page, slow=True))])
 def test_all_blocks_print_what_the_page_says(page: str, tmp_path: Path) -> None:
     run(page, tmp_path, slow=True)
+
+
+def test_the_notebook_runs_and_prints_what_it_shows(tmp_path: Path) -> None:
+    shown = notebooks.printed(nbformat.read(notebooks.NOTEBOOK, 4))
+    made = notebooks.printed(notebooks.executed(tmp_path))
+    assert made == shown, "`make docs-figures` would change docs/notebook.ipynb"
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
