@@ -36,7 +36,8 @@ def true_scalar(layer: model.Layer, p: Arrays, x: np.ndarray) -> np.ndarray:
     return np.where(x > 0, x, x * p["weight"])
 
 
-def true_float_conv(net: Net, layer: model.FloatConv, bits: int) -> tuple[list, list]:
+def true_float_conv(net: Net, layer: model.FloatConv, bits: int, pixel: float
+                    ) -> tuple[list, list]:
     """Factors and constant of an accumulator of pixels, for weights of `bits` bits.
 
     Weights times the pixels' factors are symmetric integers; the pixels' offset adds the product
@@ -46,7 +47,7 @@ def true_float_conv(net: Net, layer: model.FloatConv, bits: int) -> tuple[list, 
     delta = np.abs(w).max(axis=(1, 2, 3)) / (2**(bits - 1) - 1)
     k = np.rint(w / delta[:, None, None, None])
     black = -net.input.offset / net.input.factor
-    return ([delta, np.array([2.0**-max(bits - 8, 0)])],
+    return ([delta, np.array([pixel])],
             [(model.Bias("dark", len(delta)),
               {"bias": -(k.sum(axis=(2, 3)) * black).sum(axis=1) * delta})])
 
@@ -128,7 +129,8 @@ def check_every_integer(net: Net, graph: Graph, *, every: int = EVERY, part_of: 
         elif isinstance(layer, model.AvgPool):
             factors = [factors[0] / graph[name].positions]
         elif isinstance(layer, model.FloatConv) and source == "input":
-            factors, waiting = true_float_conv(net, layer, stem_bits)
+            pixel = 1 / int(graph["pixels"].multiplier[0]) if "pixels" in names else 1.0
+            factors, waiting = true_float_conv(net, layer, stem_bits, pixel)
         elif isinstance(layer, model.FloatConv | model.FloatLinear):
             factors, waiting = [np.array([np.nan])], []  # no threshold may depend on them
         else:

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial, singledispatchmethod
-from itertools import takewhile
 
 import numpy as np
 
@@ -57,14 +56,16 @@ from ..model import (
     pact_levels,
     weight_codes,
 )
-from .formats import OUTPUT_BITS, Formats, fraction_bits, output_fraction_bits
+from .formats import OUTPUT_BITS, Formats, output_fraction_bits
+from .precision import Precision, split
 from .steps import Scalar, step_function
 
 __all__ = ["Ranges", "lower"]
 
-PIXEL_BITS = 8            # what a padded pixel is rounded to, at as many stem bits
+STEM_BITS = 16            # for which `Precision.pixels` is
 PRODUCT_BITS = 60         # of an accumulator times a multiplier: int64, with room for the offset
-WIDEST, NARROW = 42, 32   # bits of that accumulator: wider ones are rounded to NARROW
+SPAN = 42                 # bits of an accumulator of logits, for errors of 2^-18 of the largest
+NARROW = 32               # bits of any accumulator, for errors of 2^-28 of the largest
 
 Ranges = Mapping[str, tuple[int, int]]
 
@@ -86,8 +87,8 @@ def lower(net: Net, formats: Formats | None = None, *, top1: bool = False,
     -------
     A verified graph.  Its output holds the logits, times `meta["output_scale"]`, or the class
     index.  The logits are the accumulators themselves where one factor is all that these lack; else
-    in fixed point, each less than one step from the real value of its accumulator, or, of
-    accumulators of more than 30 bits, 2^-18 of it.  `meta["output"]` is "class" or
+    in fixed point, each less than one step from the real value of its accumulator, or, of a wide
+    accumulator, 2^-18 of the largest.  `meta["output"]` is "class" or
     "logits", or "values" if the net's own ``meta["output"]`` is.  Raises N2uqError for layers that
     have no integer form and for a residual stream that does not fit, naming the layer.
     """
@@ -138,12 +139,13 @@ class _Lowering:
 
     def __init__(self, net: Net, formats: Formats, ranges: Ranges) -> None:
         self.net, self.formats, self.ranges = net, formats, ranges
-        bits = formats.residual_fraction_bits
-        self.fraction_bits = fraction_bits(net) if bits is None else bits
+        bits, self.precision = formats.residual_fraction_bits, Precision.of(net)
+        self.fraction_bits = self.precision.residual if bits is None else bits
         self.step = 2.0**-self.fraction_bits
         self.sources = model.sources(net.layers)
         self.readers = Counter(name for names in self.sources.values() for name in names)
         self.residual: list[str] = []
+        self.made: dict[_Value, _Value] = {}
         channels, height, width = net.input.shape
         pixels = Input("input", shape=(height, width, channels), hi=net.input.max)
         self.nodes: list[Node] = [pixels]
@@ -215,28 +217,38 @@ class _Lowering:
                             f"2^{PRODUCT_BITS} steps of {unit}, not reach {np.abs(y).max():.3g}")
         return slope, intercept, span
 
-    def settled_line(self, x: _Value, affine: _Waiting, unit: float
+    def stepped(self, x: _Value) -> bool:
+        """Whether the integers of `x` count the net's step."""
+        return len(x.factors) == 1 and x.factors[0].size == 1 and x.factors[0] == self.step
+
+    def settled_line(self, x: _Value, affine: _Waiting, unit: float, least: int = 0
                      ) -> tuple[_Value, np.ndarray, np.ndarray, int]:
-        """`x`, without low bits that are far below `unit` if it is too wide, and its `line`."""
+        """`x` and its `line`; `x` loses bits far below `unit` that a multiplier has no room for.
+
+        It keeps them if it has no more than `least`, or is on the net's step already.
+        """
         slope, intercept, span = self.line(x, affine, unit)
         reach = int((np.abs(slope) * span + np.abs(intercept)).max()).bit_length()
-        if span.bit_length() <= WIDEST:
+        room = PRODUCT_BITS - 2 - reach
+        if span.bit_length() <= max(room, least) or self.stepped(x):
             return x, slope, intercept, span
-        x = self.narrowed(x, max(NARROW, reach + 3))
+        x = self.narrowed(x, max(room, min(reach + 3, NARROW)))
         return x, *self.line(x, affine, unit)
 
     def fixed(self, x: _Value) -> _Value:
-        """`x` in fixed point of the net's step: nodes for all that waits."""
-        if x.settled and x.factors[0] == self.step:
+        """`x` in fixed point of the net's step: nodes for all that waits, made once."""
+        if x not in self.made:
+            self.made[x] = self.rounded(x)
+        return self.made[x]
+
+    def rounded(self, x: _Value) -> _Value:
+        """`x` in fixed point, of nodes of its own."""
+        if x.settled and self.stepped(x):
             return x
-        affine = tuple(takewhile(lambda layer: not isinstance(layer, PReLU | ReLU | ReLU6),
-                                 x.waiting))
-        bend, rest = x.waiting[len(affine):][:1], x.waiting[len(affine) + 1:]
+        affine, bend, after, rest = split(x.waiting)
         x, slope, intercept, span = self.settled_line(x, affine, self.step)
         if bend and isinstance(bend[0], PReLU):
-            bias = rest[0] if rest and isinstance(rest[0], Bias) else None
-            node: Node = self.bent(x, bend[0], bias, slope, intercept, span)
-            rest = rest[bias is not None:]
+            node: Node = self.bent(x, bend[0], after, slope, intercept, span)
         else:
             names = [_node_name(layer) for layer in (*affine, *bend)]
             # Taken: of pixels, or levels, of which nothing waits.
@@ -264,12 +276,12 @@ class _Lowering:
         return Scale(name, multiplier=_scaled(slope, shift), shift=shift,
                      offset=_scaled(intercept, shift) + (1 << shift >> 1))
 
-    def bent(self, x: _Value, prelu: PReLU, bias: Bias | None, slope: np.ndarray,
+    def bent(self, x: _Value, prelu: PReLU, after: _Waiting, slope: np.ndarray,
              intercept: np.ndarray, span: int) -> PiecewiseLinear:
-        """The lines on both sides of zero, and the bias behind them."""
+        """The lines on both sides of zero, and the bias behind them, if there is one."""
         below = _ordered(x, self.net.of(prelu)["weight"].astype(np.float64))
-        more = 0.0 if bias is None else _ordered(
-            x, self.net.of(bias)["bias"].astype(np.float64).reshape(-1)) / self.step
+        more = sum((_ordered(x, self.net.of(bias)["bias"].astype(np.float64).reshape(-1))
+                    for bias in after if isinstance(bias, Bias)), np.zeros(1)) / self.step
         rising = slope > 0
         with np.errstate(divide="ignore", invalid="ignore"):
             zero = np.nan_to_num(-intercept / slope, posinf=0, neginf=0)
@@ -364,7 +376,8 @@ class _Lowering:
                            factors=(delta, x.factors[0]))
         # w·(p·factor + offset) = w·factor·(p - black), and the pad is black.
         black = -normal.intercept / normal.slope
-        bits = max(self.formats.stem_bits - PIXEL_BITS, 0) if layer.padding else 0
+        bits = self.precision.pixels
+        bits += self.formats.stem_bits - STEM_BITS if bits else 0
         largest = max(self.net.input.max, math.ceil(np.abs(black).max()))
         bits = max(min(bits, room - largest.bit_length()), 0)
         if bits:
@@ -486,7 +499,7 @@ class _Lowering:
             spread = float(spreads[spreads > 0].min()) if spreads.any() else reach
             bits = output_fraction_bits(reach, spread, self.fraction_bits if self.residual else 0)
         unit = 2.0**-bits
-        x, slope, intercept, span = self.settled_line(x, x.waiting, unit)
+        x, slope, intercept, span = self.settled_line(x, x.waiting, unit, SPAN)
         node = self.straight("logits", slope, intercept, span)
         return replace(self.append(node, x), factors=(np.array([unit]),), waiting=())
 

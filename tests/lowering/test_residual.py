@@ -16,8 +16,9 @@ from n2uq_hw.data import load, read_npz
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.importers.checkpoint import import_checkpoint
 from n2uq_hw.ir import golden
-from n2uq_hw.lowering.formats import Formats, fraction_bits
+from n2uq_hw.lowering.formats import Formats
 from n2uq_hw.lowering.lower import lower
+from n2uq_hw.lowering.precision import Precision
 from n2uq_hw.model import InputSpec, Net, architectures
 from n2uq_hw.nets import find_net
 
@@ -117,8 +118,9 @@ def test_the_pad_of_a_normalized_image_is_its_mean() -> None:
     for bits, tolerance in ((8, 0.05), (16, 0.004)):
         graph = lower(net, Formats(16, stem_bits=bits, head_bits=16))
         pad = graph["conv_pad"]
-        np.testing.assert_array_equal(
-            pad.values, np.rint(np.array(NORMAL["mean"]) * 255 * 2**(bits - 8)))
+        ones = graph["pixels"].multiplier[0]  # as many more as the stem has bits
+        assert ones == 2.0**(Precision.of(net).pixels + bits - 16) > 1
+        np.testing.assert_array_equal(pad.values, np.rint(np.array(NORMAL["mean"]) * 255 * ones))
         got = golden.run(graph, images.transpose(0, 2, 3, 1)).reshape(20, 3)
         got = got * graph.meta["output_scale"]
         assert np.abs(got - real).max() < tolerance
@@ -157,9 +159,9 @@ def test_fraction_bits_by_hand() -> None:
     net = adverse(architectures.resnet(18, 2, True, 10), 32)
     plain = {key: np.full(value.shape, {"a": 2 / 3, "scale1": 1}.get(key.split(".")[-1], 0.5),
                           np.float32) for key, value in net.params.items()}
-    assert fraction_bits(replace(net, params=plain)) == 16
+    assert Precision.of(replace(net, params=plain)).residual == 16
     wide = {key: value * 2 if key.endswith(".a") else value for key, value in plain.items()}
-    assert fraction_bits(replace(net, params=wide)) == 15
+    assert Precision.of(replace(net, params=wide)).residual == 15
 
 
 def test_a_residual_stream_that_does_not_fit_names_the_range_that_it_needs() -> None:
