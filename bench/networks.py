@@ -7,7 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from n2uq_hw.model import BatchNorm, InputSpec, Layer, Net, architectures, layer_float, sources
+from n2uq_hw.model import (
+    BatchNorm,
+    InputSpec,
+    Layer,
+    Net,
+    architectures,
+    images_name,
+    layer_float,
+    sources,
+)
 
 __all__ = ["NETWORKS", "plausible"]
 
@@ -44,7 +53,8 @@ def plausible(name: str, size: int, seed: int = 0) -> Net:
 def _statistics(net: Net, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Mean and variance of what each BatchNorm reads, for one small random image."""
     small = rng.uniform(0, 1, (2, 3, 32, 32))
-    values = {"input": (small - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))}
+    values = {images_name(net.layers):
+              (small - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))}
     found: dict[str, np.ndarray] = {}
     for layer in net.layers:
         xs = [values[name] for name in sources(net.layers)[layer.name]]

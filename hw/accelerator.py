@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial, singledispatch
 from typing import Any
 
@@ -9,18 +10,26 @@ from amaranth.hdl import Module, Mux
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ..errors import N2uqError
 from ..ir import Flatten, Fork, Graph, Node, Saturate
 from ..ir.folding import Folding
+from ..names import identifier, identifiers
 from .library import instantiate
 from .passes import hardware_graph, lanes_of, saturates
 from .saturate import COUNT_BITS
 from .stream import beats, element
 from .units import unit
 
-__all__ = ["TOP", "WRAPPER", "Accelerator", "inputs", "module_name", "outputs"]
+__all__ = ["TOP", "WRAPPER", "Accelerator", "inputs", "module_name", "module_names", "outputs",
+           "prefix", "signal_names"]
 
 TOP, WRAPPER = "accelerator", "axis"  # what modules are called beside those of nodes
+
+_OURS = re.compile(r"(pe|product|n2uq)_|(con|prn|aux|nul|com\d|lpt\d)_$", re.IGNORECASE)
+# Those of SystemVerilog with a _ in it: a module's name always has one.
+_KEYWORDS = ("accept_on", "always_comb", "always_ff", "always_latch", "first_match",
+             "pulsestyle_ondetect", "pulsestyle_onevent", "reject_on", "s_always", "s_eventually",
+             "s_nexttime", "s_until", "s_until_with", "sync_accept_on", "sync_reject_on",
+             "until_with", "wait_order")
 
 
 @singledispatch
@@ -55,9 +64,7 @@ class Accelerator(wiring.Component):
 
     def __init__(self, graph: Graph, folding: Folding) -> None:
         self.graph, self.folding = hardware_graph(graph, folding)
-        for node in self.graph.nodes:
-            if node.name in (TOP, WRAPPER):
-                raise N2uqError(f"{graph.name}: no node may be called {TOP} or {WRAPPER}")
+        self.signals = signal_names(self.graph)
 
         def layout(name: str) -> data.ArrayLayout:
             return beats(element(self.graph.edges[name]),
@@ -65,12 +72,12 @@ class Accelerator(wiring.Component):
         super().__init__({"i": In(stream.Signature(layout(self.graph.input.name))),
                           "o": Out(stream.Signature(layout(self.graph.output))),
                           **({"saturated": Out(COUNT_BITS)} if saturates(graph) else {}),
-                          **{f"{node.name}_{port}": member for node in graph.nodes
+                          **{f"{self.signals[node.name]}_{port}": member for node in graph.nodes
                              for port, member in inputs(node).items()}})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        graph = self.graph
+        graph, names = self.graph, self.signals
         # The streams that carry an edge, one for each of its readers, in their order.
         streams: dict[str, list[Any]] = {graph.input.name: [flipped(self.i)]}
         counts = []
@@ -81,13 +88,13 @@ class Accelerator(wiring.Component):
                 continue
             make = partial(unit, node, graph.reads(node), graph.edges[node.name],
                            self.folding[node.name])
-            m.submodules[f"{node.name}_unit"], ports = instantiate(
-                make, node.name, module_name(graph, node.name), platform)
+            m.submodules[f"{names[node.name]}_unit"], ports = instantiate(
+                make, names[node.name], f"{prefix(graph)}_{names[node.name]}", platform)
             for k, source in enumerate(given):
                 connect(m, source, getattr(ports, f"i{k}" if len(given) > 1 else "i"))
             streams[node.name] = [getattr(ports, name) for name in outputs(node)]
             for port in inputs(node):
-                m.d.comb += getattr(ports, port).eq(getattr(self, f"{node.name}_{port}"))
+                m.d.comb += getattr(ports, port).eq(getattr(self, f"{names[node.name]}_{port}"))
             if isinstance(node, Saturate):
                 counts.append(ports.saturated)
         (result,) = streams[graph.output]
@@ -99,6 +106,27 @@ class Accelerator(wiring.Component):
         return m
 
 
-def module_name(graph: Graph, node: str = TOP) -> str:
-    """Verilog module of a node's unit, or of the accelerator: never a keyword."""
-    return f"{graph.name}_{node}"
+def prefix(graph: Graph) -> str:
+    """What Verilog modules and files of `graph` begin with: its name, apart from names of ours.
+
+    These are those of shared modules (hw/mac.py) and of the harness, and devices of Windows.
+    """
+    name = identifier(graph.name)
+    return f"net_{name}" if _OURS.match(f"{name}_") else name
+
+
+def module_name(graph: Graph, module: str = TOP) -> str:
+    """The Verilog module of the accelerator, or of its WRAPPER: never a keyword."""
+    return f"{prefix(graph)}_{module}"
+
+
+def signal_names(graph: Graph) -> dict[str, str]:
+    """What nodes of a hardware graph are called in Verilog: signals, ports and instances."""
+    begin = prefix(graph) + "_"
+    keywords = (word.removeprefix(begin) for word in _KEYWORDS if word.startswith(begin))
+    return identifiers((node.name for node in graph.nodes), (TOP, WRAPPER, *keywords))
+
+
+def module_names(graph: Graph) -> dict[str, str]:
+    """The Verilog modules of the nodes of a hardware graph."""
+    return {node: f"{prefix(graph)}_{name}" for node, name in signal_names(graph).items()}

@@ -28,9 +28,11 @@ from ..ir.folding import (
     UnrolledFold,
     check,
     fifo_depths,
+    fifo_names,
     lanes_in,
     lanes_out,
 )
+from ..names import fresh
 from .depths import fifo_depth, gives_whole, join_depths, window_of
 from .mac import pairs_offset
 from .stream import element
@@ -110,11 +112,18 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
     Raises N2uqError for a Fifo with which the graph could deadlock.
     """
     check(graph, folding)
+    fifos, chosen = fifo_names(graph), fifo_depths(graph, folding)
+    taken = {node.name for node in graph.nodes} | {*fifos}
     graph, folding = unroll(graph, folding)
     graph = absorb(graph, folding)
     folds, nodes, lanes = dict(folding), list[Node](), dict[str, int]()
     readers = Counter(name for node in graph.nodes for name in node.inputs)
     tip: dict[str, str] = {}  # the node whose edge is read for the key's
+    of_joins = iter(fifos)
+
+    def ours(name: str) -> str:
+        taken.add(name := fresh(name, taken))
+        return name
 
     def insert(node: Node, width: int) -> str:
         nodes.append(node)
@@ -130,21 +139,23 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
             if not isinstance(node, Flatten):
                 wanted = lanes_in(node, k, folds[node.name], graph.edges[name])
                 for step, width in enumerate(convert_width(lanes[at], wanted)):
-                    at = insert(WidthConvert(f"{prefix}_width{step or ''}", (at,), lanes=width),
-                                width)
+                    at = insert(WidthConvert(ours(f"{prefix}_width{step or ''}"), (at,),
+                                             lanes=width), width)
                 window = window_of(graph, node)
                 whole = window is not None and gives_whole(graph, window, folds[window.name])
-                if depth := fifo_depth(graph, node, wanted, whole=whole):
-                    at = insert(Fifo(f"{prefix}_fifo", (at,), depth=depth), wanted)
+                depth = fifo_depth(graph, node, wanted, whole=whole)
+                if depth:
+                    called = next(of_joins) if len(node.inputs) > 1 else ours(f"{prefix}_fifo")
+                    at = insert(Fifo(called, (at,), depth=depth), wanted)
             sources.append(at)
         nodes.append(type(node)(**{**node.__dict__, "inputs": tuple(sources)}))
         name = tip[node.name] = node.name
         lanes[name] = (lanes[sources[0]] if isinstance(node, Flatten)
                        else lanes_out(node, folds[name], graph.edges[name]))
         if (ways := readers[name]) > 1:
-            tip[name] = insert(Fork(f"{name}_fork", (name,), ways=ways), lanes[name])
+            tip[name] = insert(Fork(ours(f"{name}_fork"), (name,), ways=ways), lanes[name])
     made = graph.with_nodes(nodes)
-    depths = join_depths(made, lanes, fifo_depths(graph, folding))
+    depths = join_depths(made, lanes, chosen)
     return made.with_nodes(replace(node, depth=depths[node.name]) if isinstance(node, Fifo)
                            and node.name in depths else node for node in made.nodes), folds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,14 @@ _ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True,
     lstrip_blocks=True, keep_trailing_newline=True,
     autoescape=select_autoescape(("html.j2",)))
+
+
+def _markdown(text: str) -> str:
+    """`text` as Markdown shows it, in a table too."""
+    return re.sub(r"[\\|`*<>\[\]~#&]|\b_|_\b", r"\\\g<0>", text)
+
+
+_ENVIRONMENT.filters["markdown"] = _markdown
 
 
 def render(template: str, **values: Any) -> str:

@@ -91,11 +91,10 @@ def check_every_integer(net: Net, graph: Graph, *, every: int = EVERY, part_of: 
     step = np.array([2.0**-graph.meta.get("residual_fraction_bits", 0)])
     count = 0
     for layer in net.layers:
-        p, name = net.of(layer), layer.name.replace(".", "_")
+        p, name = net.of(layer), layer.name
         source = model.sources(net.layers)[layer.name][0]
         factors, waiting = states[source]
         node = graph[name] if name in names else None
-        before = source.replace(".", "_")
         if isinstance(layer, model.Conv | model.Linear):
             factors = [true_deltas(p, layer.bits), *factors]
         elif isinstance(layer, model.LTQ | model.Pact):
@@ -120,8 +119,8 @@ def check_every_integer(net: Net, graph: Graph, *, every: int = EVERY, part_of: 
             factors, waiting = [np.array([abs(delta) or 1.0])], []
         elif isinstance(node, Scale | PiecewiseLinear) or isinstance(layer, model.Add):
             factors, waiting = [step], []
-        elif isinstance(layer, model.Bias) and before in names and isinstance(
-                graph[before], PiecewiseLinear):
+        elif isinstance(layer, model.Bias) and source in names and isinstance(
+                graph[source], PiecewiseLinear):
             factors, waiting = [step], []  # the node before has taken it in
         elif isinstance(layer, model.BatchNorm | model.Bias | model.PReLU | model.ReLU
                         | model.ReLU6):

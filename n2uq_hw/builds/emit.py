@@ -17,7 +17,7 @@ from .. import __version__
 from ..data import channels_last, from_arrays, images_for
 from ..errors import N2uqError
 from ..files import changed_files, readable, whole_directory, write_file
-from ..hw.accelerator import WRAPPER, Accelerator, module_name
+from ..hw.accelerator import WRAPPER, Accelerator, module_name, prefix
 from ..hw.library import Library
 from ..hw.memory import hex_rows
 from ..hw.passes import hardware_graph, lanes_of, saturates, unroll
@@ -86,7 +86,7 @@ def accelerator_verilog(graph: Graph, folding: Folding) -> dict[str, str]:
     library = Library()
     library.signature(module_name(graph), lambda: Accelerator(graph, folding))
     given, made = ports(graph, folding)
-    files = library_verilog(library, graph.name)
+    files = library_verilog(library, prefix(graph))
     wrapper = render("axis.v.j2", name=module_name(graph, WRAPPER),
                      accelerator=module_name(graph), version=__version__, input=given, output=made,
                      saturated=saturates(graph))

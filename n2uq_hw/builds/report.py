@@ -16,7 +16,7 @@ from markupsafe import Markup
 from .. import charts
 from ..data import channels_last
 from ..files import write_file
-from ..hw.accelerator import WRAPPER, module_name
+from ..hw.accelerator import WRAPPER, module_name, module_names
 from ..hw.passes import hardware_graph, lanes_of, unroll
 from ..ir import Fifo, Flatten, Fork, Graph, Threshold, WidthConvert, golden
 from ..sim.timing.cycles import MODES
@@ -90,12 +90,14 @@ def _verdicts(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _units(build: Build, found: Forecast, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row per unit: what was built, what it does, what it costs, where its module is."""
     built = {row["name"]: row for row in report(build.graph, build.folding)["layers"]}
-    modules, cells = _modules(build), _cells(build, measured)
+    lines, cells = _modules(build), _cells(build, measured)
+    hardware, _ = hardware_graph(build.graph, build.folding)
+    modules = module_names(hardware) | {hardware.input.name: module_name(hardware, WRAPPER)}
     rows = []
     for row in found.layers:
         name = row["name"]
-        module = module_name(build.graph, WRAPPER if row["kind"] == "Input" else name)
-        file, line = modules[module]
+        module = modules[name]
+        file, line = lines[module]
         rows.append(built[name] | row | {
             "file": file, "line": line, "link": f"rtl/{file}#:~:text=module%20{module}(",
             "cells": cells.get(name, {})})
@@ -237,7 +239,7 @@ def _quantizers(build: Build, images: np.ndarray) -> list[Quantizer]:
     graph = build.graph
     nodes = [node for node in graph.nodes if isinstance(node, Threshold)]
     sums = _sums(graph, nodes, images)
-    made = []
+    made: list[Quantizer] = []
     for node in nodes:
         (edge,) = graph.reads(node)
         channels = pictures.steps_of(node, edge)
@@ -253,7 +255,8 @@ def _quantizers(build: Build, images: np.ndarray) -> list[Quantizer]:
         seen = sums.get(node.name)
         made.append(Quantizer(
             node.name, len(channels), max(len(steps.learned) for steps in channels), departure,
-            falling, charts.inline(pictures.thresholds(channels, seen, edge), node.name, label),
+            falling, charts.inline(pictures.thresholds(channels, seen, edge), f"steps{len(made)}",
+                                   label),
             listed, 0 if seen is None else len(seen)))
     return made
 

@@ -14,7 +14,7 @@ from typing import Any
 from .. import tools
 from ..errors import N2uqError
 from ..files import write_file
-from ..hw.accelerator import module_name
+from ..hw.accelerator import module_name, module_names
 from ..hw.passes import hardware_graph
 from ..ir import Flatten, Input
 from .emit import Build
@@ -254,7 +254,8 @@ def synthesize(verilog: Sequence[Path], top: str, family: str, *, units: Sequenc
 def synthesize_build(build: Build, family: str, *, dsp: bool = True) -> Synthesis:
     """Synthesize a build's accelerator; `units` has a row per node of the hardware graph."""
     graph, _ = hardware_graph(build.graph, build.folding)
-    modules = {module_name(graph, node.name): node.name for node in graph.nodes
+    names = module_names(graph)
+    modules = {names[node.name]: node.name for node in graph.nodes
                if not isinstance(node, Input | Flatten)}
     found = synthesize(build.verilog, module_name(graph), family, units=tuple(modules), dsp=dsp,
                        work=build.path / "synthesis")

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..data import channels_last
 from ..errors import N2uqError
-from ..hw.accelerator import WRAPPER, module_name
+from ..hw.accelerator import WRAPPER, module_name, signal_names
 from ..hw.passes import hardware_graph, saturates
 from ..hw.saturate import COUNT_BITS
 from ..ir import Flatten, Fork, Graph, Saturate, golden
@@ -308,9 +308,10 @@ def _locate(build: Build, nhwc: np.ndarray, share: _Share, stalls: float, seed: 
     image = share.first + at_image
     graph, folding = hardware_graph(build.graph, build.folding)
     units = [node.name for node in graph.nodes[1:] if not isinstance(node, Flatten | Fork)]
+    signals = {name: f"accelerator.{signal}__o" for name, signal in signal_names(graph).items()}
     taps = tuple(
-        Tap(name, valid=f"accelerator.{name}__o__valid", ready=f"accelerator.{name}__o__ready",
-            data=f"accelerator.{name}__o__payload", width=port(graph, folding, name).bits)
+        Tap(name, valid=f"{signals[name]}__valid", ready=f"{signals[name]}__ready",
+            data=f"{signals[name]}__payload", width=port(graph, folding, name).bits)
         for name in units)
     run = _simulate(build, nhwc[share.first:image + 1], stalls, seed, simulator, None, taps)
     truth = golden.run_all(graph, nhwc[image:image + 1])

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..builds.emit import library_verilog
 from ..errors import N2uqError
-from ..hw.accelerator import Accelerator, module_name
+from ..hw.accelerator import Accelerator, module_name, prefix
 from ..hw.designs.design import Design, Tabled, Trained
 from ..hw.designs.mvu import CodedMatVec
 from ..hw.designs.quantizer import Codebook
@@ -72,7 +72,7 @@ class Whole:
         """Texts by file name: the Verilog and the memory files that it reads."""
         library = Library()
         library.signature(self.top, self.create)
-        return library_verilog(library, self.graph.name)
+        return library_verilog(library, prefix(self.graph))
 
 
 def quantizers(*, bits: int, channels: int = 64, pe: int = 1, sum_bits: int = 12, seed: int = 1

@@ -17,6 +17,7 @@ from math import isqrt
 from typing import Any
 
 from ..errors import N2uqError
+from ..names import fresh
 from .graph import Graph
 from .nodes import (
     Add,
@@ -39,10 +40,10 @@ from .nodes import (
     WidthConvert,
 )
 
-__all__ = ["AUTO", "BLOCK", "FIFOS", "FOLDS", "FORMS", "LOGIC", "LUTS", "MEMORIES", "PAIRED",
+__all__ = ["AUTO", "BLOCK", "FOLDS", "FORMS", "LOGIC", "LUTS", "MEMORIES", "PAIRED",
            "PARALLEL", "PRODUCTS", "SEARCH", "STYLES", "UNROLLED", "ConvertFold", "DepthwiseFold",
            "FifoFold", "Fold", "Folding", "MatVecFold", "Products", "ThresholdFold",
-           "UnrolledFold", "check", "choices", "divided", "fifo_depths", "fifo_names",
+           "UnrolledFold", "check", "choices", "divided", "fifo_depths", "fifo_names", "fifos_key",
            "fold_cycles", "fold_types", "folds_of", "lanes_in", "lanes_out", "out_of_reach",
            "reach", "slowest_window", "style_of", "unfolded", "wholes"]
 
@@ -153,7 +154,6 @@ class FifoFold(Fold):
 
 
 Folding = dict[str, Fold]
-FIFOS = "fifos"  # key of the FIFOs' depths in a file
 # By kind of node, and by the kinds that it derives from; the first unless a file says otherwise.
 FOLDS: dict[type[Node], tuple[type[Fold], ...]] = {
     Node: (Fold,), MatVec: (MatVecFold, UnrolledFold), Unrolled: (UnrolledFold,),
@@ -172,7 +172,8 @@ def unfolded(node: Node, **lanes: int) -> Fold:
 
 def fifo_names(graph: Graph) -> list[str]:
     """The FIFOs of a lowered graph whose depths are to choose: one on each input of an Add."""
-    return [f"{node.name}_i{k}_fifo" for node in graph.nodes if len(node.inputs) > 1
+    nodes = {node.name for node in graph.nodes}
+    return [fresh(f"{node.name}_i{k}_fifo", nodes) for node in graph.nodes if len(node.inputs) > 1
             for k in range(len(node.inputs))]
 
 
@@ -180,6 +181,11 @@ def fifo_depths(graph: Graph, folding: Mapping[str, Fold]) -> dict[str, int]:
     """The depths that `folding` gives to these, in beats; without those that it does not name."""
     return {name: fold.depth for name in fifo_names(graph)
             if isinstance(fold := folding.get(name), FifoFold)}
+
+
+def fifos_key(graph: Graph) -> str:
+    """What the FIFOs' depths stand under in a file: "fifos", where no unit is called so."""
+    return fresh("fifos", {node.name for node in graph.nodes})
 
 
 @singledispatch
@@ -282,8 +288,6 @@ def _(node: Node, fold: Fold, edge: Edge) -> int:
 def check(graph: Graph, folding: Folding) -> None:
     """Raise N2uqError for a folding that no hardware can have: unit, rule and value."""
     for node in graph.nodes:
-        if node.name == FIFOS:
-            raise N2uqError(f"{graph.name}: no node may be called {FIFOS}")
         if isinstance(node, Flatten):
             continue
         fold, types = folding[node.name], fold_types(node)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import N2uqError
 from ..files import load_arrays, save_arrays
+from ..names import is_name
 from ..tables import Shown, Table
 from . import golden
 from .nodes import (
@@ -151,7 +152,7 @@ class Graph(Shown):
     def verify(self, before: Graph | None = None) -> Graph:
         """Return the graph if it is legal, else raise N2uqError.
 
-        Legal: names that are identifiers, those of nodes unique; fields of the declared types;
+        Legal: names that print, those of nodes unique; fields of the declared types;
         one Input (first), one output, every node reads earlier nodes; every edge's shape and range
         can be inferred, has at most 2**26 elements and fits 62 bits.
 
@@ -159,8 +160,8 @@ class Graph(Shown):
         """
         names = [node.name for node in self.nodes]
         for name in [self.name, *names]:
-            if not (isinstance(name, str) and name.isascii() and name.isidentifier()):
-                raise N2uqError(f"{self.name}: names must be identifiers, not {name!r}")
+            if not is_name(name):
+                raise N2uqError(f"{self.name}: names must be text that prints, not {name!r}")
             if names.count(name) > 1:
                 raise N2uqError(f"{self.name}: node names must be unique, not {name} twice")
         if not isinstance(self.meta, dict):

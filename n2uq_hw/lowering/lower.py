@@ -56,6 +56,7 @@ from ..model import (
     pact_levels,
     weight_codes,
 )
+from ..names import fresh
 from .formats import OUTPUT_BITS, Formats, output_fraction_bits
 from .precision import Precision, split
 from .steps import Scalar, step_function
@@ -146,14 +147,22 @@ class _Lowering:
         self.readers = Counter(name for names in self.sources.values() for name in names)
         self.residual: list[str] = []
         self.made: dict[_Value, _Value] = {}
+        self.taken = {layer.name for layer in net.layers}
         channels, height, width = net.input.shape
-        pixels = Input("input", shape=(height, width, channels), hi=net.input.max)
+        self.images = self.ours(model.IMAGES)
+        pixels = Input(self.images, shape=(height, width, channels), hi=net.input.max)
         self.nodes: list[Node] = [pixels]
         factor, offset = net.input.factor, net.input.offset
         plain = not offset.any() and (factor == factor[0]).all()
-        waiting = () if plain else (_Affine("input", factor, offset),)
-        self.last = _Value("input", infer(pixels), (factor[:1] if plain else np.ones(1),), waiting)
-        self.values = {"input": self.last}
+        waiting = () if plain else (_Affine(self.images, factor, offset),)
+        self.last = _Value(self.images, infer(pixels), (factor[:1] if plain else np.ones(1),),
+                           waiting)
+        self.values = {self.images: self.last}
+
+    def ours(self, name: str) -> str:
+        """The name of a node that is no layer's, apart from all layers and from the others."""
+        self.taken.add(name := fresh(name, self.taken))
+        return name
 
     def lower(self, layer: Layer) -> None:
         """Append the nodes of `layer`; what several layers read is settled once, for all."""
@@ -250,10 +259,11 @@ class _Lowering:
         if bend and isinstance(bend[0], PReLU):
             node: Node = self.bent(x, bend[0], after, slope, intercept, span)
         else:
-            names = [_node_name(layer) for layer in (*affine, *bend)]
+            names = [layer.name for layer in (*affine, *bend)]
             # Taken: of pixels, or levels, of which nothing waits.
             taken = not names or any(node.name == names[-1] for node in self.nodes)
-            node = self.straight(f"{x.node}_fixed" if taken else names[-1], slope, intercept, span)
+            node = self.straight(self.ours(f"{x.node}_fixed") if taken else names[-1], slope,
+                                 intercept, span)
             if bend:
                 hi = int(infer(node, x.edge).hi.max())
                 most = round(6 / self.step) if isinstance(bend[0], ReLU6) else max(hi, 0)
@@ -267,7 +277,7 @@ class _Lowering:
         drop = int(np.abs([x.edge.lo, x.edge.hi]).max()).bit_length() - bits
         if drop <= 0:
             return x
-        node = Scale(f"{x.node}_rounded", shift=drop, offset=np.array([1 << drop >> 1]))
+        node = Scale(self.ours(f"{x.node}_rounded"), shift=drop, offset=np.array([1 << drop >> 1]))
         return replace(self.append(node, x), factors=(x.factors[0] * 2.0**drop, *x.factors[1:]))
 
     def straight(self, name: str, slope: np.ndarray, intercept: np.ndarray, span: int) -> Scale:
@@ -294,7 +304,7 @@ class _Lowering:
         slopes, intercepts = slope * bends, intercept * bends + more
         shift = _shift(span, slopes, intercepts)
         return PiecewiseLinear(
-            _node_name(prelu), turn=turn.clip(-span - 1, span + 1).astype(np.int64),
+            prelu.name, turn=turn.clip(-span - 1, span + 1).astype(np.int64),
             multiplier=_scaled(slopes, shift), shift=shift,
             offset=_scaled(intercepts, shift) + (1 << shift >> 1))
 
@@ -309,7 +319,7 @@ class _Lowering:
                 f"in steps of 2^-{self.fraction_bits}, not {wanted}")
         if int(edge.lo.min()) >= lo and int(edge.hi.max()) <= hi:
             return x
-        return self.append(Saturate(f"{x.node}_held", lo=lo, hi=hi), x)
+        return self.append(Saturate(self.ours(f"{x.node}_held"), lo=lo, hi=hi), x)
 
     # --- Layers ---------------------------------------------------------------------------------
 
@@ -343,18 +353,19 @@ class _Lowering:
         x = self.windows(layer, x, np.zeros(1, np.int64), always=depthwise)
         weights, delta = self.weights(layer)
         # OIHW in the net, (ky, kx, c) in the stream
-        node = (DepthwiseMatVec(_node_name(layer), weights=weights.reshape(channels, -1).T)
+        node = (DepthwiseMatVec(layer.name, weights=weights.reshape(channels, -1).T)
                 if depthwise else _convolution(layer, weights))
         return replace(self.append(node, x), factors=(delta, factor))
 
     def windows(self, layer: Conv | FloatConv | model.MaxPool, x: _Value, pad: np.ndarray,
                 always: bool = False) -> _Value:
         """Padding with `pad` and the layer's windows, where a pixel alone is not all it reads."""
-        name = _node_name(layer)
         if layer.padding:
-            x = self.append(Pad(f"{name}_pad", frame=(layer.padding,) * 4, values=pad), x)
+            x = self.append(Pad(self.ours(f"{layer.name}_pad"), frame=(layer.padding,) * 4,
+                                values=pad), x)
         if always or (layer.kernel, layer.stride) != (1, 1):
-            x = self.append(SlidingWindow(f"{name}_window", kernel=(layer.kernel,) * 2,
+            x = self.append(SlidingWindow(self.ours(f"{layer.name}_window"),
+                                          kernel=(layer.kernel,) * 2,
                                           stride=(layer.stride,) * 2), x)
         return x
 
@@ -365,7 +376,7 @@ class _Lowering:
         if x.edge.channels != layer.in_channels:
             raise self.error(layer, f"must have {x.edge.channels} input channels, "
                              f"not {layer.in_channels}")
-        normal = x.waiting[0] if x.node == "input" and len(x.waiting) == 1 else None
+        normal = x.waiting[0] if x.node == self.images and len(x.waiting) == 1 else None
         weights = self.net.of(layer)["weight"].astype(np.float64)
         room = _room(self.formats.stem_bits, weights[0].size)
         if not isinstance(normal, _Affine):
@@ -381,7 +392,7 @@ class _Lowering:
         largest = max(self.net.input.max, math.ceil(np.abs(black).max()))
         bits = max(min(bits, room - largest.bit_length()), 0)
         if bits:
-            x = self.append(Scale("pixels", multiplier=np.array([1 << bits])), x)
+            x = self.append(Scale(self.ours("pixels"), multiplier=np.array([1 << bits])), x)
         codes, delta = _symmetric(weights * normal.slope[:, None, None], self.formats.stem_bits)
         x = self.windows(layer, x, np.rint(black * 2**bits).astype(np.int64))
         dark = -(codes.sum(axis=(2, 3)) * black).sum(axis=1) * delta
@@ -414,7 +425,7 @@ class _Lowering:
         if layer.in_features != x.edge.channels:
             raise self.error(layer, f"must have {x.edge.channels} input features, "
                              f"not {layer.in_features}")
-        node = MatVec(_node_name(layer), weights=_ordered(x, weights))
+        node = MatVec(layer.name, weights=_ordered(x, weights))
         return replace(self.append(node, x), factors=factors, order=None)
 
     def weights(self, layer: Conv | Linear) -> tuple[np.ndarray, np.ndarray]:
@@ -446,7 +457,7 @@ class _Lowering:
         sign = int(np.sign(delta))
         if sign == 0:  # scale2 = 0: all levels are 0
             thresholds, signs = thresholds[:, :0], signs[:, :0]
-        node = Threshold(_node_name(layer), thresholds=thresholds,
+        node = Threshold(layer.name, thresholds=thresholds,
                          signs=(signs * sign).astype(np.int8), base=base * sign)
         return replace(self.append(node, x), factors=(np.array([abs(delta) or 1.0]),), waiting=())
 
@@ -455,7 +466,7 @@ class _Lowering:
         x, y = self.fixed(x), self.fixed(y)
         if (x.order is None) != (y.order is None):
             raise self.error(layer, "must read two images or two vectors, not one of each")
-        return self.held(self.append(ir.Add(_node_name(layer)), x, y))
+        return self.held(self.append(ir.Add(layer.name), x, y))
 
     @add.register
     def _(self, layer: model.MaxPool, x: _Value) -> _Value:
@@ -463,14 +474,14 @@ class _Lowering:
         # No pixel is below the low end of its range: the pad never wins.
         lo = x.edge.lo if (x.edge.lo != x.edge.lo[0]).any() else x.edge.lo[:1]
         x = self.windows(layer, x, lo, always=True)
-        return self.append(ir.MaxPool(_node_name(layer), positions=layer.kernel**2), x)
+        return self.append(ir.MaxPool(layer.name, positions=layer.kernel**2), x)
 
     @add.register
     def _(self, layer: AvgPool, x: _Value) -> _Value:
         x = self.image(layer, x if x.settled else self.fixed(x))
         height, width, _ = x.edge.shape
-        x = self.append(ir.Flatten(f"{_node_name(layer)}_pixels"), x)
-        made = self.append(SumPool(_node_name(layer), positions=height * width), x)
+        x = self.append(ir.Flatten(self.ours(f"{layer.name}_pixels")), x)
+        made = self.append(SumPool(layer.name, positions=height * width), x)
         return replace(made, factors=(x.factors[0] / (height * width),))
 
     @add.register
@@ -482,7 +493,7 @@ class _Lowering:
         # The net's vector runs over (C, H, W), the stream over (H, W, C).
         order = (np.arange(x.edge.size).reshape(channels, height, width)
                  .transpose(1, 2, 0).reshape(-1))
-        return replace(self.append(ir.Flatten(_node_name(layer)), x), order=order)
+        return replace(self.append(ir.Flatten(layer.name), x), order=order)
 
     def output(self, x: _Value) -> _Value:
         """`x` with all factors of one value: the logits in fixed point, or as they are."""
@@ -500,7 +511,7 @@ class _Lowering:
             bits = output_fraction_bits(reach, spread, self.fraction_bits if self.residual else 0)
         unit = 2.0**-bits
         x, slope, intercept, span = self.settled_line(x, x.waiting, unit, SPAN)
-        node = self.straight("logits", slope, intercept, span)
+        node = self.straight(self.ours("logits"), slope, intercept, span)
         return replace(self.append(node, x), factors=(np.array([unit]),), waiting=())
 
     def finish(self, top1: bool) -> Graph:
@@ -519,18 +530,13 @@ class _Lowering:
         x = self.output(x)
         scale = float(np.prod([factor.item() for factor in x.factors]))
         if top1:
-            self.append(ArgMax("top1"), x)
+            self.append(ArgMax(self.ours("top1")), x)
         meta = {"net": self.net.name, "dataset": self.net.meta.get("dataset", ""),
                 "output": "class" if top1 else "values" if values else "logits",
                 "output_scale": 1.0 if top1 else scale, "logit_scale": scale}
         if self.residual:
             meta |= {"residual": self.residual, "residual_fraction_bits": self.fraction_bits}
         return Graph(self.net.name, tuple(self.nodes), meta).verify()
-
-
-def _node_name(layer: Layer | _Affine) -> str:
-    """The layer's name as an identifier."""
-    return layer.name.replace(".", "_")
 
 
 def _ordered(x: _Value, values: np.ndarray) -> np.ndarray:
@@ -540,7 +546,7 @@ def _ordered(x: _Value, values: np.ndarray) -> np.ndarray:
 
 def _convolution(layer: Conv | FloatConv, weights: np.ndarray) -> MatVec:
     """OIHW in the net, (ky, kx, c) in the stream."""
-    return MatVec(_node_name(layer),
+    return MatVec(layer.name,
                   weights=weights.transpose(0, 2, 3, 1).reshape(len(weights), -1))
 
 

@@ -23,6 +23,7 @@ from .net import (
     ReLU6,
     Shapes,
     convolve,
+    images_name,
     layer_float,
     load_net,
     ltq_levels,
@@ -35,5 +36,6 @@ from .net import (
 
 __all__ = ["IMAGES", "LTQ", "Add", "AvgPool", "BatchNorm", "Bias", "Conv", "Flatten", "FloatConv",
            "FloatLinear", "InputSpec", "Layer", "Linear", "MaxPool", "Net", "PReLU", "Pact",
-           "Params", "ReLU", "ReLU6", "Shapes", "convolve", "layer_float", "load_net", "ltq_levels",
-           "ltq_thresholds", "pact_levels", "sources", "walk", "weight_codes"]
+           "Params", "ReLU", "ReLU6", "Shapes", "convolve", "images_name", "layer_float",
+           "load_net", "ltq_levels", "ltq_thresholds", "pact_levels", "sources", "walk",
+           "weight_codes"]

@@ -7,7 +7,7 @@ formulas of the paper in NumPy float64; nothing here knows of hardware, and noth
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from functools import singledispatch
 from pathlib import Path
@@ -17,16 +17,17 @@ import numpy as np
 
 from ..errors import N2uqError
 from ..files import load_arrays, save_arrays
+from ..names import fresh, is_name
 
 __all__ = [
     "IMAGES", "LTQ", "Add", "AvgPool", "BatchNorm", "Bias", "Conv", "Flatten", "FloatConv",
     "FloatLinear", "InputSpec", "Layer", "Linear", "MaxPool", "Net", "PReLU", "Pact", "ReLU",
-    "ReLU6", "convolve", "layer_float", "load_net", "ltq_levels", "ltq_thresholds", "pact_levels",
-    "sources", "walk", "weight_codes",
+    "ReLU6", "convolve", "images_name", "layer_float", "load_net", "ltq_levels", "ltq_thresholds",
+    "pact_levels", "sources", "walk", "weight_codes",
 ]
 
 FORMAT = 1
-IMAGES = "input"        # what layers call the images
+IMAGES = "input"        # what layers call the images, see `images_name`
 LATER = {"later": True}  # a field that older files lack; files hold it where it is no default
 COLUMNS = 2**23         # float64 entries of a convolution's matrix of windows: 64 MiB
 BN_EPS = 1e-5
@@ -40,7 +41,8 @@ Shapes = dict[str, tuple[int, ...]]
 class Layer:
     """One layer: hyperparameters only; `Net.params` holds its arrays as ``name.parameter``.
 
-    `inputs` names the layers that it reads, "input" the images; () is the layer before it.
+    `inputs` names the layers that it reads, "input" the images, or "input_" where a layer is called
+    so (`images_name`); () is the layer before it.
     """
 
     name: str
@@ -279,9 +281,14 @@ class Net:
             "meta": self.meta})
 
 
+def images_name(layers: Iterable[Layer]) -> str:
+    """What `layers` call the images: IMAGES, with a _ behind it where one of them is called so."""
+    return fresh(IMAGES, {layer.name for layer in layers})
+
+
 def sources(layers: tuple[Layer, ...]) -> dict[str, tuple[str, ...]]:
-    """What each layer reads, by its name; "input" is the images."""
-    before = (IMAGES, *(layer.name for layer in layers))
+    """What each layer reads, by its name; the images under `images_name`."""
+    before = (images_name(layers), *(layer.name for layer in layers))
     return {layer.name: layer.inputs or (previous,)
             for layer, previous in zip(layers, before, strict=False)}
 
@@ -308,9 +315,9 @@ def walk(layers: tuple[Layer, ...], images: T, step: Callable[..., T]) -> T:
 
     A value is dropped when its last reader has read it.
     """
-    values, reads = {IMAGES: images}, sources(layers)
+    name = images_name(layers)
+    values, reads = {name: images}, sources(layers)
     last = {name: reader for reader, names in reads.items() for name in names}
-    name = IMAGES
     for layer in layers:
         name, names = layer.name, reads[layer.name]
         values[name] = step(layer, *(values[each] for each in names))
@@ -336,23 +343,9 @@ def _layer(row: dict[str, Any]) -> Layer:
     return Layer.KINDS[kind](**row)
 
 
-def _is_name(name: object) -> bool:
-    """Names become those of files, modules and signals."""
-    return isinstance(name, str) and name.isascii() and name.isidentifier()
-
-
-def _is_path(name: object) -> bool:
-    """Layers are named as the authors' modules: "layer1.0.conv1"."""
-    if not isinstance(name, str):
-        return False
-    first, *rest = name.split(".")
-    return _is_name(first) and all(_is_name(part) or (part.isascii() and part.isdigit())
-                                   for part in rest)
-
-
 def _check(net: Net) -> None:
-    if not _is_name(net.name):
-        raise N2uqError(f"net name must be an identifier, not {net.name!r}")
+    if not is_name(net.name):
+        raise N2uqError(f"net name must be text that prints, not {net.name!r}")
     _check_input(net)
     _check_names(net)
     for layer in net.layers:
@@ -401,28 +394,19 @@ def _check_input(net: Net) -> None:
 
 
 def _check_names(net: Net) -> None:
-    taken = {IMAGES: "the images"}
-    modules: set[str] = set()
+    taken: set[str] = set()
     for layer in net.layers:
-        if not _is_path(layer.name):
-            raise N2uqError(f"{net.name}: layer names must be identifiers, or such joined by "
-                            f"dots, not {layer.name!r}")
-        flat = layer.name.replace(".", "_")
-        if flat in taken:
-            raise N2uqError(f"{net.name}: layer names must differ, with _ for dots too, not "
-                            f"{layer.name!r} after {taken[flat]}")
-        taken[flat] = repr(layer.name)
-        parts = layer.name.split(".")
-        modules.update(".".join(parts[:k]) for k in range(1, len(parts)))
-    for layer in net.layers:
-        if layer.name in modules:
-            raise N2uqError(f"{net.name}: layer names must not hold one another, not "
-                            f"{layer.name!r} and {layer.name + '.'!r}…")
+        if not is_name(layer.name):
+            raise N2uqError(f"{net.name}: layer names must be text that prints, "
+                            f"not {layer.name!r}")
+        if layer.name in taken:
+            raise N2uqError(f"{net.name}: layer names must differ, not be {layer.name!r} twice")
+        taken.add(layer.name)
 
 
 def _check_inputs(net: Net) -> None:
     """One output, and every layer reads layers before it."""
-    before = {IMAGES}
+    before = {images_name(net.layers)}
     for layer in net.layers:
         given = layer.inputs
         implied = given == () and layer.arity == 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from functools import singledispatch
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -300,6 +300,11 @@ def _(layer: model.Flatten) -> nn.Module:
     return nn.Flatten()
 
 
+def _children(module: nn.Module) -> dict[str, nn.Module]:
+    """The modules within `module` by name, to be changed."""
+    return cast(dict[str, nn.Module], module._modules)
+
+
 class Network(nn.Module):
     """Declared layers as modules within modules; parameters are named ``layer.parameter``.
 
@@ -309,21 +314,29 @@ class Network(nn.Module):
     def __init__(self, layers: tuple[Layer, ...]) -> None:
         super().__init__()
         self.layers = layers
+        # Not by add_module, which refuses the names of a module's attributes, ours among them.
         for layer in layers:
             *path, name = layer.name.split(".")
             parent: nn.Module = self
             for part in path:
-                if part not in dict(parent.named_children()):
-                    parent.add_module(part, nn.Module())
-                parent = parent.get_submodule(part)
-            if hasattr(parent, name):
-                raise N2uqError(f"{layer.name} must not be named as a part of torch's modules is")
-            parent.add_module(name, module_for(layer))
+                parent = _children(parent).setdefault(part, nn.Module())
+            made = module_for(layer)
+            if name in _children(parent):  # of layers within this one, by name
+                _children(made).update(_children(_children(parent)[name]))
+            _children(parent)[name] = made
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, C, H, W] -> the value of the last layer."""
         return walk(self.layers, images,
-                    lambda layer, *x: self.get_submodule(layer.name)(*x))
+                    lambda layer, *x: self.module(layer)(*x))
+
+    def module(self, layer: Layer) -> nn.Module:
+        """The module of a layer."""
+        found: nn.Module = self
+        for part in layer.name.split("."):
+            found = _children(found)[part]
+        return found
+
 
     @classmethod
     def from_net(cls, net: Net) -> Network:

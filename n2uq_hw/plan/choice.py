@@ -13,7 +13,6 @@ from ..errors import N2uqError
 from ..files import read_text, write_file
 from ..ir import Flatten, Graph, MatVec, Node
 from ..ir.folding import (
-    FIFOS,
     FORMS,
     UNROLLED,
     FifoFold,
@@ -24,6 +23,7 @@ from ..ir.folding import (
     divided,
     fifo_depths,
     fifo_names,
+    fifos_key,
     fold_types,
     folds_of,
     lanes_in,
@@ -179,11 +179,16 @@ def save_folding(folding: Folding, graph: Graph, path: Path) -> None:
     The depths of FIFOs come last, under a key of their own.
     """
     rows = {node.name: asdict(folding[node.name]) for node in graph.nodes if node.name in folding}
-    text = "".join(f"{name}: {yaml.safe_dump(row, default_flow_style=True, sort_keys=False)}"
-                   for name, row in rows.items())
+    text = "".join(_yaml({name: row}) for name, row in rows.items())
     if depths := fifo_depths(graph, folding):
-        text += yaml.safe_dump({FIFOS: depths}, sort_keys=False)
+        text += _yaml({fifos_key(graph): depths}, default_flow_style=False)
     write_file(path, text)
+
+
+def _yaml(rows: dict[str, Any], default_flow_style: bool | None = None) -> str:
+    """YAML of `rows`, what they hold in one line each; names as they are."""
+    return yaml.safe_dump(rows, default_flow_style=default_flow_style, sort_keys=False,
+                          allow_unicode=True, width=inf)
 
 
 def load_folding(path: Path, graph: Graph) -> Folding:
@@ -197,7 +202,7 @@ def load_folding(path: Path, graph: Graph) -> Folding:
         raise N2uqError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(rows, dict):
         raise N2uqError(f"{path}: must map layer names to foldings, not {type(rows).__name__}")
-    depths = rows.pop(FIFOS, {})
+    depths = rows.pop(fifos := fifos_key(graph), {})
     units = {node.name: node for node in graph.nodes if not isinstance(node, Flatten)}
     folding = ({name: unfolded(node) for name, node in units.items()} if rows.keys() >= units.keys()
                else choose(graph))
@@ -207,13 +212,13 @@ def load_folding(path: Path, graph: Graph) -> Folding:
                             f"{', '.join(units)}")
         folding[name] = _fold(path, graph, units[name], row, folding[name])
     if not isinstance(depths, dict):
-        raise N2uqError(f"{path}: {FIFOS} must map FIFOs to depths, not {depths!r}")
+        raise N2uqError(f"{path}: {fifos} must map FIFOs to depths, not {depths!r}")
     for name, depth in depths.items():
         if name not in (names := fifo_names(graph)):
-            raise N2uqError(f"{path}: {FIFOS}: {name} must be a FIFO on an Add of {graph.name}: "
+            raise N2uqError(f"{path}: {fifos}: {name} must be a FIFO on an Add of {graph.name}: "
                             f"{', '.join(names) or 'it has none'}")
         if type(depth) is not int or not 1 <= depth <= MAX_ELEMENTS:
-            raise N2uqError(f"{path}: {FIFOS}: {name} must be 1 to {MAX_ELEMENTS} beats, "
+            raise N2uqError(f"{path}: {fifos}: {name} must be 1 to {MAX_ELEMENTS} beats, "
                             f"not {depth!r}")
         folding[name] = FifoFold(depth=depth)
     check(graph, folding)

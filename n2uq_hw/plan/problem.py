@@ -81,11 +81,12 @@ FF_LUTS = 1e-3  # of two foldings with equal LUTs, that with fewer flip-flops
 
 NEAR = 1.01  # of the least cost: what is as near is not looked into further
 
-Factor = tuple[tuple[str, ...], np.ndarray]
+Variable = tuple[str, str]  # a unit, and whether its lanes are those that it "takes" or "gives"
+Factor = tuple[tuple[Variable, ...], np.ndarray]
 Limits = dict[str, int]  # cycles per image, by unit
 
 
-def least(factors: list[Factor]) -> tuple[float, dict[str, int]]:
+def least(factors: list[Factor]) -> tuple[float, dict[Variable, int]]:
     """The least sum of tables, and the index of each variable there.
 
     A factor is a table with one axis for each of its variables.  Variables go one by one, that
@@ -93,11 +94,11 @@ def least(factors: list[Factor]) -> tuple[float, dict[str, int]]:
     the lowest indices of what went last win.
     """
     sizes = {v: n for axes, table in factors for v, n in zip(axes, table.shape, strict=True)}
-    near: dict[str, set[str]] = {v: set() for v in sizes}
+    near: dict[Variable, set[Variable]] = {v: set() for v in sizes}
     for axes, _ in factors:
         for v in axes:
             near[v].update(axes)
-    order: list[tuple[str, list[str], np.ndarray]] = []
+    order: list[tuple[Variable, list[Variable], np.ndarray]] = []
     total = 0.0
     while near:
         v = min(near, key=lambda v: (prod(sizes[u] for u in near[v]), v))
@@ -117,7 +118,7 @@ def least(factors: list[Factor]) -> tuple[float, dict[str, int]]:
             total += float(table.min())
         for u in others:
             near[u] = (near[u] | set(others)) - {v}
-    at: dict[str, int] = {}
+    at: dict[Variable, int] = {}
     for v, others, best in reversed(order):
         at[v] = int(best[tuple(at[u] for u in others)])
     return total, at
@@ -420,7 +421,8 @@ class Problem:
             if unrolled.threshold is not None:  # it goes with the Threshold that is in it
                 a, b = (np.arange(len(lanes)) == len(lanes) - 1 for lanes in (
                     self.units[name].gives, self.units[unrolled.name].takes[0]))
-                factors.append(((name, unrolled.name), np.where(a[:, None] != b, np.inf, 0.0)))
+                factors.append((((name, "gives"), (unrolled.name, "gives")),
+                                np.where(a[:, None] != b, np.inf, 0.0)))
         total, at = least(factors)
         folding = {}
         for node in self.nodes:
@@ -430,9 +432,10 @@ class Problem:
                 *place, best[tuple(at[v] for v in variables)]]
         return total, folding
 
-    def _variables(self, node: Node) -> tuple[str, ...]:
-        """Names of what is to be chosen: the lanes on both sides of a MatVec, those of others."""
-        return (f"{node.name} in", node.name) if isinstance(node, MatVec) else (node.name,)
+    def _variables(self, node: Node) -> tuple[Variable, ...]:
+        """What is to be chosen: the lanes on both sides of a MatVec, those that others give."""
+        gives = node.name, "gives"
+        return ((node.name, "takes"), gives) if isinstance(node, MatVec) else (gives,)
 
     def within(self, cycles: int) -> Folding:
         """The folding that costs least with at most `cycles` per image in the timing model.

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cache, singledispatch
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,11 @@ def _(node: WidthConvert, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tu
     return (Stage(Kind.UP if fold.pe > fold.simd else Kind.DOWN, (wide // narrow,)),)
 
 
+# Of a source or sink its name, of a unit its name and which of its stages: what users call a layer
+# never meets an end.
+Key = str | tuple[str, int]
+
+
 @dataclass(frozen=True)
 class Trace:
     """What a run of a Circuit showed.
@@ -215,21 +221,25 @@ class Trace:
     ends: int64 [n], the cycle of each beat of each source and sink, by name; cycle 0 is the first
         after reset.
     images: int64 [images, 2], the cycles in which the first and the last beat of each image left a
-        unit, by its name; -1 for what did not.
-    spent: int64 [4], the cycles that a unit was in each of MODES, by its name: "busy" as it worked
-        on a beat; else "blocked" as it offered one that was not taken; else "starved" as it waited
-        for one; else "idle", as a source after its last beat.
+        stage, by its `Key`; -1 for what did not.
+    spent: int64 [4], the cycles that a stage was in each of MODES, by its `Key`: "busy" as it
+        worked on a beat; else "blocked" as it offered one that was not taken; else "starved" as it
+        waited for one; else "idle", as a source after its last beat.
     high: the most beats in a Fifo at a time, one that came as another left counted too, by its
         name: with that depth it never refused one.
-    over: int64 [spans, 4], `spent` span by span, by the unit's name; empty if not asked for.
+    over: int64 [spans, 4], `spent` span by span, by `Key`; empty if not asked for.
     """
 
     cycles: int
     ends: dict[str, np.ndarray]
-    images: dict[str, np.ndarray]
-    spent: dict[str, np.ndarray]
+    images: dict[Key, np.ndarray]
+    spent: dict[Key, np.ndarray]
     high: dict[str, int]
-    over: dict[str, np.ndarray] = field(default_factory=dict)
+    over: dict[Key, np.ndarray] = field(default_factory=dict)
+
+    def stages(self, unit: str) -> list[Key]:
+        """The stages of a unit, the first first."""
+        return list(takewhile(self.spent.__contains__, ((unit, k) for k in count())))
 
 
 class Circuit:
@@ -242,18 +252,18 @@ class Circuit:
 
     def __init__(self) -> None:
         self._rows: list[tuple[int, ...]] = []
-        self._names: list[str] = []
+        self._keys: list[Key] = []
         self._ends: dict[str, int] = {}  # beats by name
         self._streams = 0
 
-    def _stage(self, name: str, stage: Stage, inputs: Sequence[int], beats: int, outputs: int
+    def _stage(self, key: Key, stage: Stage, inputs: Sequence[int], beats: int, outputs: int
                ) -> list[int]:
         made = list(range(self._streams, self._streams + outputs))
         self._streams += outputs
         first, second = (*inputs, -1, -1)[:2]
         self._rows.append((stage.kind, first, second, made[0] if made else -1, beats,
                            *stage.parameters))
-        self._names.append(name)
+        self._keys.append(key)
         return made
 
     def add(self, name: str, stages: Sequence[Stage], inputs: Sequence[int], beats: int
@@ -261,8 +271,7 @@ class Circuit:
         """A unit that reads the streams `inputs` and gives `beats` per image; its outputs."""
         for k, stage in enumerate(stages):
             outputs = stage.parameters[0] if stage.kind == Kind.FORK else 1
-            last = k == len(stages) - 1
-            inputs = self._stage(name if last else f"{name}.{k}", stage, inputs, beats, outputs)
+            inputs = self._stage((name, k), stage, inputs, beats, outputs)
         return list(inputs)
 
     def source(self, name: str, beats: int, images: int) -> int:
@@ -294,28 +303,28 @@ class Circuit:
 
         Raises N2uqError, naming the sinks and how far they came, if nothing moves any more.
         """
-        tables = _Tables(self._rows, self._names, self._ends, patterns or {}, images)
+        tables = _Tables(self._rows, self._keys, self._ends, patterns or {}, images)
         over = np.zeros((tables.count, spans, len(MODES)), np.int64)
         trace = tables.trace(lambda *results: _library().n2uq_cycles(
             *tables.circuit(self._streams), _at(tables.log), images, _at(tables.images), limit,
             *results, dense, _at(over) if spans else None, span, spans))
-        return replace(trace, over=dict(zip(self._names, over, strict=True)) if spans else {})
+        return replace(trace, over=dict(zip(self._keys, over, strict=True)) if spans else {})
 
     def trials(self, fifos: dict[str, bool], images: int) -> Trials:
         """A run with room for any number of beats in `fifos`, to try others from.
 
         With each of them goes whether it answers as late as one in block RAM.
         """
-        tables = _Tables(self._rows, self._names, self._ends, {}, images)
+        tables = _Tables(self._rows, self._keys, self._ends, {}, images)
         return Trials(tables, self._streams, fifos)
 
 
 class _Tables:
     """The arrays that cycles.cpp reads and writes in a run of a Circuit."""
 
-    def __init__(self, rows: Sequence[tuple[int, ...]], names: Sequence[str], ends: dict[str, int],
+    def __init__(self, rows: Sequence[tuple[int, ...]], keys: Sequence[Key], ends: dict[str, int],
                  patterns: dict[str, np.ndarray], images: int) -> None:
-        self.names, self.ends, self.count = names, ends, len(rows)
+        self.keys, self.ends, self.count = keys, ends, len(rows)
         self.patterns = {name: np.ascontiguousarray(patterns.get(name, ALWAYS), np.uint8)
                          for name in ends}
         for name, pattern in self.patterns.items():
@@ -324,12 +333,12 @@ class _Tables:
         self.log = np.full(sum(ends.values()), -1, np.int64)
         self.rows, at = np.zeros((self.count, ROW), np.int32), 0
         self.logs: dict[str, np.ndarray] = {}
-        for row, values, name in zip(self.rows, rows, names, strict=True):
+        for row, values, key in zip(self.rows, rows, keys, strict=True):
             row[:len(values)] = values
-            if name in ends:
-                row[5:8] = ends[name], len(self.logs), at
-                self.logs[name] = self.log[at:at + ends[name]]
-                at += ends[name]
+            if isinstance(key, str):
+                row[5:8] = ends[key], len(self.logs), at
+                self.logs[key] = self.log[at:at + ends[key]]
+                at += ends[key]
         self.images = np.full((self.count, images, 2), -1, np.int64)
         self.stalls = (ctypes.c_void_p * len(ends))(*(
             self.patterns[name].ctypes.data for name in self.logs))
@@ -345,16 +354,16 @@ class _Tables:
         high, moved = np.zeros(self.count, np.int32), np.zeros(self.count, np.int64)
         cycles = run(_at(spent), _at(high), _at(moved))
         kinds = [Kind(int(row[0])) for row in self.rows]
+        keyed = list(enumerate(self.keys))
         if cycles < 0:
             raise N2uqError("; ".join(
-                f"deadlock, {name} got {moved[k]} of {self.ends[name]} beats, then nothing moved"
-                for k, name in enumerate(self.names) if kinds[k] == Kind.SINK))
-        named = list(enumerate(self.names))
+                f"deadlock, {key} got {moved[k]} of {self.ends[key]} beats, then nothing moved"
+                for k, key in keyed if isinstance(key, str) and kinds[k] == Kind.SINK))
         return Trace(
             int(cycles), {name: log.copy() for name, log in self.logs.items()},
-            {name: self.images[k].copy() for k, name in named},
-            {name: spent[k] for k, name in named},
-            {name: int(high[k]) for k, name in named if kinds[k] == Kind.FIFO})
+            {key: self.images[k].copy() for k, key in keyed},
+            {key: spent[k] for k, key in keyed},
+            {key[0]: int(high[k]) for k, key in keyed if kinds[k] == Kind.FIFO})
 
 
 class Trials:
@@ -371,7 +380,7 @@ class Trials:
 
     def __init__(self, tables: _Tables, streams: int, fifos: dict[str, bool]) -> None:
         self._tables = tables
-        self._places = {name: tables.names.index(name) for name in fifos}
+        self._places = {name: tables.keys.index((name, 0)) for name in fifos}
         for name, place in self._places.items():
             tables.rows[place, 5:7] = UNBOUNDED, fifos[name]
         self.times = tables.logs["o"]  # of the sink, which comes last

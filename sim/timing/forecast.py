@@ -23,10 +23,11 @@ from n2uq_hw.ir import (
     WidthConvert,
 )
 from n2uq_hw.ir.folding import Folding, fold_cycles
+from n2uq_hw.names import fresh
 from n2uq_hw.tables import Shown, Table
 
 from ..rtl.harness import stall_pattern
-from .cycles import ALWAYS, MODES, Trace, circuit
+from .cycles import ALWAYS, MODES, Key, Trace, circuit
 
 __all__ = ["PATTERNS", "Forecast", "cycles_per_image", "forecast", "mac_utilization", "pattern",
            "plot", "stalled"]
@@ -78,7 +79,7 @@ class Forecast(Shown):
     of the first image, and to its last, all counted.
     `cycles`: from reset to the last output beat of the last image.
     `bottleneck`: the unit of the highest utilization; "source" or "sink" if its pattern asks for a
-        greater share of the cycles per image.
+        greater share of the cycles per image (with a _ behind it where a unit is called so).
     `layers`: a row per unit: busy + starved + blocked + idle = cycles, see `Trace`; `utilization`,
         its `fold_cycles` per `cycles_per_image`; `fifos`, [depth, most beats in it] of those before
         it, see `Trace.high`.
@@ -154,8 +155,8 @@ def forecast(graph: Graph, folding: Folding, *, images: int = 4, source: np.ndar
     """
     if images < 1:
         raise N2uqError(f"images must be at least 1, not {images}")
-    graph, folding = unroll(graph, folding)
     hardware, folds = hardware_graph(graph, folding)
+    graph, folding = unroll(graph, folding)
     made = circuit(hardware, folds, images)
     per_image = made.beats("o") // images
     ends = {"i": source, "o": sink}
@@ -186,19 +187,23 @@ def stalled(graph: Graph, folding: Folding, images: int, stalls: float, seed: in
         cycles = 2 * found.cycles
 
 
-def _unit(name: str, trace: Trace) -> str:
+def _unit(name: str, trace: Trace) -> Key:
     """Of the stages of a unit, the one that works most."""
-    stages = (it for it in (f"{name}.0", name) if it in trace.spent)
-    return max(stages, key=lambda it: int(trace.spent[it][0]))
+    return max(trace.stages(name), key=lambda it: int(trace.spent[it][0]))
 
 
-def _stage(row: dict[str, Any], trace: Trace) -> str:
-    """The name in `trace` of the unit of a row."""
+def _stage(row: dict[str, Any], trace: Trace) -> Key:
+    """The key in `trace` of the unit of a row."""
     return "i" if row["kind"] == "Input" else _unit(row["name"], trace)
 
 
-def _units(graph: Graph, trace: Trace) -> dict[str, str]:
-    """The name in `trace` of each unit of a lowered graph."""
+def _last(row: dict[str, Any], trace: Trace) -> Key:
+    """The key in `trace` of the stage of a row that gives what the unit does."""
+    return "i" if row["kind"] == "Input" else trace.stages(row["name"])[-1]
+
+
+def _units(graph: Graph, trace: Trace) -> dict[str, Key]:
+    """The key in `trace` of each unit of a lowered graph."""
     return {node.name: "i" if isinstance(node, Input) else _unit(node.name, trace)
             for node in graph.nodes if not isinstance(node, Flatten)}
 
@@ -211,7 +216,7 @@ def _bottleneck(rows: Sequence[dict[str, Any]], ends: dict[str, tuple[int, np.nd
     for end, (beats, pattern) in ends.items():
         share = beats / (1 - pattern.mean()) / rate
         if pattern.any() and share > most:
-            name, most = end, share
+            name, most = fresh(end, {row["name"] for row in rows}), share
     return name
 
 
@@ -263,7 +268,7 @@ def drawn(found: Forecast) -> Any:
     figure = Figure(figsize=(13, 2 + 0.16 * len(rows)), layout="constrained")
     time, spent = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for k, row in enumerate(rows):
-        times = found.trace.images["i" if row["kind"] == "Input" else row["name"]]
+        times = found.trace.images[_last(row, found.trace)]
         for image, (first, last) in enumerate(times):
             if last >= 0:
                 time.barh(k, last - first + 1, left=first, height=0.8, color=f"C{image % 10}")

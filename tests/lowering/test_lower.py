@@ -372,7 +372,6 @@ CONV, FLAT, QUAN = model.Conv("conv", 2, 2, 3), model.Flatten("flat"), model.LTQ
     ((FLAT, model.Linear("fc", 30, 2)), "net: Linear fc must have 32 input features, not 30"),
     ((FLAT, model.Conv("conv", 32, 2, 1)), "net: Conv conv must read an image, not the vector"),
     ((FLAT, QUAN), "net: a Flatten must be followed by a Linear"),
-    ((model.LTQ("input", 2),), "net: layer names must differ, .* not 'input' after the images"),
 ])
 def test_errors_name_layer_rule_and_value(layers, message: str) -> None:
     with pytest.raises(N2uqError, match=message) as caught:

@@ -67,12 +67,11 @@ def check_fixed_point(net: Net, graph: ir.Graph, images: np.ndarray) -> int:
     """
     values = golden.run_all(graph, images.transpose(0, 2, 3, 1))
     step, count = 2.0**-graph.meta["residual_fraction_bits"], 0
-    names = {name.replace(".", "_"): name for name in (layer.name for layer in net.layers)}
     layers = {layer.name: layer for layer in net.layers}
     reads = model.sources(net.layers)
     for node in graph.nodes:
         if isinstance(node, ir.PiecewiseLinear):  # bias, PReLU and bias of a sum
-            prelu = layers[names[node.name]]
+            prelu = layers[node.name]
             (before,) = reads[prelu.name]
             after = next(layer for layer in net.layers if reads[layer.name] == (prelu.name,))
             x = values[node.inputs[0]].astype(np.float64).transpose(0, 3, 1, 2) * step

@@ -248,24 +248,30 @@ def test_factor_and_offset() -> None:
     assert net.forward(pixels)[0] == pytest.approx([0.25] * 42 + [0.5] * 42)
 
 
-@pytest.mark.parametrize("name", ["a.b", "layer1.0.conv1", "feature.18.quan1", "_x.00"])
-def test_dotted_names(name: str) -> None:
-    assert make((model.ReLU(name),)).layers[0].name == name
+@pytest.mark.parametrize("names", [
+    ["a.b", "a_b", "a", "A"], ["layer1.0.conv1"], ["0", "0.a"], ["a..b", ".a", "a.", "."],
+    ["β", "层 1", "/stem/Conv:0", "a-b"], ["input", "logits", "i", "o"], ["x" * 5000]])
+def test_any_text_that_prints_is_a_name(names: list[str]) -> None:
+    assert [layer.name for layer in make(tuple(map(model.ReLU, names))).layers] == names
+
+
+def test_a_layer_may_be_called_as_the_images_are() -> None:
+    net = make((model.ReLU("input"), model.Add("sum", inputs=("input", "input_"))))
+    assert model.sources(net.layers) == {"input": ("input_",), "sum": ("input", "input_")}
+    images = np.arange(net.input.max + 1)[:1].repeat(np.prod(net.input.shape))
+    images = (images + 3).reshape(1, *net.input.shape)
+    np.testing.assert_allclose(net.forward(images), 2 * 3 * net.input.scale)
 
 
 X, Y = model.ReLU("x"), model.ReLU("y")
 
 
 @pytest.mark.parametrize("layers,message", [
-    ((model.ReLU("0.a"),), "net: layer names must be identifiers, or .* dots, not '0.a'"),
-    ((model.ReLU("a..b"),), "not 'a..b'"), ((model.ReLU("a."),), r"not 'a\.'"),
-    ((model.ReLU(".a"),), r"not '\.a'"), ((model.ReLU("a.b-c"),), "not 'a.b-c'"),
-    ((model.ReLU("a.1b"),), "not 'a.1b'"), ((model.ReLU("a.²"),), "not 'a.²'"),
-    ((X, model.ReLU("x")), "net: layer names must differ, with _ for dots too, not 'x' after 'x'"),
-    ((model.ReLU("a.b"), model.ReLU("a_b")), "not 'a_b' after 'a.b'"),
-    ((model.ReLU("input"),), "layer names must differ, .* not 'input' after the images"),
-    ((model.ReLU("a.b"), model.ReLU("a")), "must not hold one another, not 'a' and 'a.'"),
-    ((model.ReLU("a"), model.ReLU("a.b.c")), "must not hold one another, not 'a' and 'a.'"),
+    ((model.ReLU(""),), "net: layer names must be text that prints, not ''"),
+    ((model.ReLU(" a"),), "text that prints, not ' a'"),
+    ((model.ReLU("a\nb"),), r"text that prints, not 'a\\nb'"),
+    ((model.ReLU("\ud800"),), r"text that prints, not '\\ud800'"),
+    ((X, model.ReLU("x")), "net: layer names must differ, not be 'x' twice"),
     ((X, model.Add("a")), r"net: a must have 2 inputs, not \(\)"),
     ((X, model.Add("a", inputs=("x",))), r"net: a must have 2 inputs, not \('x',\)"),
     ((X, model.Add("a", inputs=("x", "x", "x"))), "net: a must have 2 inputs"),
@@ -362,8 +368,8 @@ def cast(key: str, dtype: Any) -> Change:
     (lambda d, a: d.pop("layers"), "malformed n2uq description: KeyError"),
     (lambda d, a: d.pop("meta"), "malformed n2uq description: KeyError"),
     (lambda d, a: d.update(meta="x"), "net: meta must be a dict, not str"),
-    (lambda d, a: d.update(name="../net"), "net name must be an identifier, not '../net'"),
-    (lambda d, a: d.update(name=7), "net name must be an identifier, not 7"),
+    (lambda d, a: d.update(name="a\tb"), r"net name must be text that prints, not 'a\\tb'"),
+    (lambda d, a: d.update(name=7), "net name must be text that prints, not 7"),
     (lambda d, a: d.update(layers=5), "malformed n2uq description: TypeError"),
     (lambda d, a: d.update(layers=["conv"]), "malformed n2uq description"),
     (lambda d, a: d.update(layers={"a": 1}), "malformed n2uq description"),
@@ -402,11 +408,10 @@ def cast(key: str, dtype: Any) -> Change:
     (lambda d, a: row(d, "conv").pop("kind"), "malformed n2uq description: KeyError"),
     (lambda d, a: row(d, "conv").pop("kernel"), "malformed n2uq description: TypeError"),
     (lambda d, a: row(d, "conv").update(dilation=2), "malformed n2uq description: TypeError"),
-    (lambda d, a: row(d, "conv").update(name="fc"), "names must differ, .* not 'fc' after 'fc'"),
-    (lambda d, a: row(d, "conv").update(name="a b"), "layer names must be .* not 'a b'"),
-    (lambda d, a: row(d, "conv").update(name="é"), "layer names must be identifiers"),
-    (lambda d, a: row(d, "conv").update(name=["x"]), "layer names must be identifiers"),
-    (lambda d, a: row(d, "conv").update(name=""), "layer names must be identifiers"),
+    (lambda d, a: row(d, "conv").update(name="fc"), "names must differ, not be 'fc' twice"),
+    (lambda d, a: row(d, "conv").update(name=" "), "layer names must be .* not ' '"),
+    (lambda d, a: row(d, "conv").update(name=["x"]), "layer names must be text that prints"),
+    (lambda d, a: row(d, "conv").update(name=""), "layer names must be text that prints"),
     (lambda d, a: row(d, "conv").update(bits=0), r"net: bits of conv must be in 1\.\.8, not 0"),
     (lambda d, a: row(d, "conv").update(bits=9), r"net: bits of conv must be in 1\.\.8, not 9"),
     (lambda d, a: row(d, "quan").update(bits=9), r"net: bits of quan must be in 1\.\.8, not 9"),

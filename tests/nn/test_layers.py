@@ -223,10 +223,20 @@ def test_a_graph_passes_gradients_to_every_parameter() -> None:
     assert without == {"layer1.0.conv1.clip_val", "layer1.0.downsample.1.clip_val"}
 
 
-@pytest.mark.parametrize("name", ["train", "layer1.half"])
-def test_names_of_torch(name: str) -> None:
-    with pytest.raises(N2uqError, match=f"{name} must not be named as a part of torch's modules"):
-        nn.Network((model.ReLU(name),))
+def test_layers_may_be_called_as_parts_of_torchs_modules_and_of_each_other() -> None:
+    names = ("train", "layers.0", "a", "a.weight", "a.weight.b", "_modules", "forward", "a.half",
+             "..", "b.c", "b")
+    layers = tuple(model.Bias(name, 2) for name in names)
+    network = nn.Network(layers)
+    assert {*network.state_dict()} == {f"{name}.bias" for name in names}
+    for k, layer in enumerate(layers):
+        network.module(layer).bias.data.fill_(2.0**k)
+    assert (network(torch.zeros(1, 2, 1, 1)) == 2**len(names) - 1).all()
+    spec = model.InputSpec((2, 1, 1))
+    net = network.to_net("n", spec, {})
+    assert [float(net.params[f"{name}.bias"].max()) for name in names] == [
+        2.0**k for k in range(len(names))]
+    assert {*nn.Network.from_net(net).state_dict()} == {*network.state_dict()}
 
 
 @pytest.mark.parametrize("layers", [LAYERS, GRAPH])

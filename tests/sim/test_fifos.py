@@ -21,7 +21,7 @@ from n2uq_hw.hw.accelerator import Accelerator
 from n2uq_hw.hw.fifo import LUT_DEPTH
 from n2uq_hw.hw.passes import hardware_graph
 from n2uq_hw.ir import Graph
-from n2uq_hw.ir.folding import FifoFold, Folding, fifo_names, unfolded
+from n2uq_hw.ir.folding import FifoFold, Folding, fifo_names
 from n2uq_hw.lowering.formats import Formats
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import InputSpec, Net, architectures
@@ -269,12 +269,21 @@ def test_faulty_files(text: str, message: str, tmp_path: Path) -> None:
     assert message.replace("NAME", name) in str(error.value)
 
 
-def test_no_unit_may_be_called_fifos() -> None:
+def test_units_called_as_fifos_are(tmp_path: Path) -> None:
+    """The FIFOs step aside, in the graph and in files; depths stay theirs."""
     graph = n2uq_block("g", (4, 4, 2), 2)
+    called = {"prelu3": "fifos", graph.nodes[1].name: "add_i0_fifo"}
     named = replace(graph, nodes=tuple(replace(
-        node, name=node.name.replace("prelu3", "fifos")) for node in graph.nodes))
-    with pytest.raises(N2uqError, match=r"^g: no node may be called fifos$"):
-        hardware_graph(named, {node.name: unfolded(node) for node in named.nodes})
+        node, name=called.get(node.name, node.name),
+        inputs=tuple(called.get(name, name) for name in node.inputs)) for node in graph.nodes))
+    assert fifo_names(named) == ["add_i0_fifo_", "add_i1_fifo"]
+    folding = size_fifos(named, choose(named)).folding
+    assert folding["add_i0_fifo_"] == size_fifos(graph, choose(graph)).folding["add_i0_fifo"]
+    assert {"add_i0_fifo", "add_i0_fifo_"} <= {
+        node.name for node in hardware_graph(named, folding)[0].nodes}
+    save_folding(folding, named, tmp_path / "f.yaml")
+    assert load_folding(tmp_path / "f.yaml", named) == folding
+    assert "fifos_:\n  add_i0_fifo_: " in (tmp_path / "f.yaml").read_text()
 
 
 def test_builds_are_identical(tmp_path: Path) -> None:
