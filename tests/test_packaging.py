@@ -67,7 +67,8 @@ def test_a_wheel_holds_all_that_runs(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     for path in ["hw/matvec.py", "hw/designs/mvu.py", "sim/rtl/harness.py", "sim/timing/cycles.cpp",
-                 "templates/axis.v.j2", "templates/harness.sv.j2", "cost/fitted.json",
+                 "templates/axis.v.j2", "templates/lint.vlt", "templates/harness.sv.j2",
+                 "cost/fitted.json",
                  "compare/literature.json", "train/study_mnist_mlp.json", "ir/golden.py",
                  "nets/digits_cnn_w2a2.safetensors", "nets/accuracy.json",
                  "cli/__init__.py", "cli/build.py"]:

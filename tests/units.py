@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +17,13 @@ from amaranth.hdl import Shape
 from amaranth.lib import data, wiring
 from numpy.typing import ArrayLike
 
-from n2uq_hw.builds.emit import library_verilog
+from n2uq_hw.builds.emit import LINT, library_verilog
 from n2uq_hw.hw.library import Library
 from n2uq_hw.ir import Edge, Node, golden, infer
 from n2uq_hw.sim.rtl.harness import Dut, Record, Run, Sink, Source, pack, unpack
 from n2uq_hw.sim.rtl.runner import simulate
-from n2uq_hw.tools import run_yosys
+from n2uq_hw.templates import render
+from n2uq_hw.tools import run, run_yosys, verilator
 
 # Sources and sinks that never stall, one of them, both; and resets in the middle of all of it.
 SCENARIOS = [(0, 0, ()), (0.5, 0, ()), (0, 0.5, ()), (0.3, 0.4, ()), (0, 0, (53, 0, 1, 200)),
@@ -155,6 +159,20 @@ def same(what: str, got: np.ndarray, expected: np.ndarray) -> None:
         f"{got[tuple(wrong[0])]}, not {expected[tuple(wrong[0])]}")
 
 
+def lint(folder: Path, *verilog: str, top: str = "", more: Sequence[str] = ()) -> None:
+    """Fail for whatever Verilator, or Icarus if it is installed, has to say of the files."""
+    (folder / LINT).write_text(render(LINT))
+    tool = verilator()
+    said = run([tool.command, "--lint-only", "-Wall", "-Wno-fatal", *more,
+                *(["--top-module", top] if top else []), LINT, *verilog], cwd=folder,
+               env=tool.env, name="verilator")
+    assert not re.search("%(Warning|Error)", said), said[:2000]
+    if shutil.which("iverilog"):
+        said = run(["iverilog", "-g2005", "-Wall", *(["-s", top] if top else []), "-o", os.devnull,
+                    *verilog], cwd=folder, name="iverilog")
+        assert not said, said[:2000]
+
+
 class Bench:
     """Many units in one simulation, compiled once."""
 
@@ -202,7 +220,11 @@ class Bench:
         return {name: (run.sources[name][0], run.sinks[name][0].cycles) for name in self.cases}
 
     def check_rules(self) -> None:
-        """No combinational loop, and no path from an output's ready to any output's valid."""
+        """No combinational loop, and no path from an output's ready to any output's valid.
+
+        No linter has anything to say of the Verilog.
+        """
+        lint(self.folder, "plain.v", more=("-Wno-MULTITOP",))
         registers = ",".join(f"-{kind}" for kind in
                              ("$dff", "$dffe", "$sdff", "$sdffe", "$sdffce", "$memrd_v2"))
         run_yosys("\n".join([

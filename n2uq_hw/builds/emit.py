@@ -29,8 +29,10 @@ from ..templates import render
 from ..tools import rtlil_to_verilog
 from .task import Task
 
-__all__ = ["Build", "Port", "accelerator_verilog", "emit", "library_verilog", "load_build", "port",
-           "ports", "report"]
+__all__ = ["LINT", "Build", "Port", "accelerator_verilog", "emit", "library_verilog",
+           "load_build", "port", "ports", "report"]
+
+LINT = "lint.vlt"  # what Verilator's lint need not say of a build
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ def emit(graph: Graph, sized: Sizing, out: Path, images: np.ndarray, labels: np.
         (part / "rtl").mkdir()
         for name, text in texts.items():
             write_file(part / "rtl" / name, text)
+        write_file(part / LINT, render(LINT))
         graph.save(part / "graph.safetensors")
         save_folding(folding, graph, part / "folding.yaml")
         # safetensors' own file writer makes files that only their owner can read.

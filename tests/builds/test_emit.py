@@ -60,7 +60,8 @@ def test_a_second_build_is_byte_identical(net: Net, images: np.ndarray, tmp_path
              np.arange(8) % 5)
     assert files(tmp_path / "one") == files(tmp_path / "two")
     assert {"rtl/small.v", "rtl/small_axis.v", "graph.safetensors", "folding.yaml", "report.md",
-            "vectors.safetensors", "report.json", "manifest.json"} == set(files(tmp_path / "one"))
+            "vectors.safetensors", "report.json", "manifest.json", "lint.vlt"
+            } == set(files(tmp_path / "one"))
 
 
 def test_manifest_has_the_hash_of_every_file(built: Path) -> None:
