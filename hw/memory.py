@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from amaranth.hdl import ClockSignal, Instance, Module
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -17,6 +18,8 @@ __all__ = ["ATTRIBUTES", "FILE_BITS", "bits_of", "hex_rows", "rom", "words"]
 # From here on a memory gets a file: 16 kB of digits, which nobody reads in the Verilog any more,
 # and less than the largest Verilog module around it.
 FILE_BITS = 2**16
+
+WIDEST = 2**15  # bits of a word: Amaranth takes no more than 2**16
 
 # What synthesis reads of a style (`folding.MEMORIES`): Xilinx's attribute, which Yosys knows too,
 # and that of IEEE 1364.1, for Xilinx's name of a ROM in logic means LUT RAM to Yosys.
@@ -60,10 +63,18 @@ def rom(m: Module, name: str, bits: np.ndarray, platform: Any, style: str = AUTO
     synthesis may choose, "auto", or must take "block" RAM or "logic".
     """
     depth, width = bits.shape
-    if not isinstance(platform, Library) or bits.size < FILE_BITS or depth == 1:
+    if depth == 1 or width > WIDEST:
+        addr, en = Signal(range(depth), name=f"{name}__addr"), Signal(name=f"{name}__en")
+        parts = [] if depth == 1 else [
+            rom(m, f"{name}_{k}", part, platform, style) for k, part in enumerate(
+                np.split(bits, range(WIDEST, width, WIDEST), axis=1))]
+        m.d.comb += [each for part in parts for each in (part.addr.eq(addr), part.en.eq(en))]
+        return SimpleNamespace(addr=addr, en=en, data=Cat(part.data for part in parts) if parts
+                               else Const(words(bits)[0], width))
+    if not isinstance(platform, Library) or bits.size < FILE_BITS:
         m.submodules[name] = table = memory.Memory(
             shape=width, depth=depth, init=words(bits),
-            attrs=ATTRIBUTES[style] if depth > 1 else {})
+            attrs=ATTRIBUTES[style])
         port = table.read_port()  # is named as this variable
         return port
     port = wiring.Signature({"addr": In(range(depth)), "en": In(1), "data": Out(width)}

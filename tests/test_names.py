@@ -131,7 +131,7 @@ def test_in_simulation_and_on_the_terminal(tmp_path: Path, monkeypatch: pytest.M
     wrong = graph.with_nodes(replace(node, weights=node.weights[::-1].copy())
                              if node.name == "0" and isinstance(node, MatVec) else node
                              for node in graph.nodes)
-    emit(wrong, folding, tmp_path / "b", images, None)
+    emit(wrong, size_fifos(wrong, folding), tmp_path / "b", images, None)
     build = load_build(tmp_path / "b")
     verdict = verify(replace(build, graph=graph), images, None, stalls=0.2)
     assert verdict.mismatches and "layer 0 first differs" in verdict.first_mismatch
