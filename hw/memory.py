@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal
+from amaranth.hdl import Cat, ClockSignal, Instance, Module, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,7 +19,7 @@ __all__ = ["ATTRIBUTES", "FILE_BITS", "bits_of", "hex_rows", "rom", "words"]
 # and less than the largest Verilog module around it.
 FILE_BITS = 2**16
 
-WIDEST = 2**15  # bits of a word: Amaranth takes no more than 2**16
+WIDEST = 2**15  # bits of a word; of a wider one memories lie side by side, for Amaranth has a limit
 
 # What synthesis reads of a style (`folding.MEMORIES`): Xilinx's attribute, which Yosys knows too,
 # and that of IEEE 1364.1, for Xilinx's name of a ROM in logic means LUT RAM to Yosys.
@@ -63,18 +63,16 @@ def rom(m: Module, name: str, bits: np.ndarray, platform: Any, style: str = AUTO
     synthesis may choose, "auto", or must take "block" RAM or "logic".
     """
     depth, width = bits.shape
-    if depth == 1 or width > WIDEST:
+    if width > WIDEST:
         addr, en = Signal(range(depth), name=f"{name}__addr"), Signal(name=f"{name}__en")
-        parts = [] if depth == 1 else [
-            rom(m, f"{name}_{k}", part, platform, style) for k, part in enumerate(
-                np.split(bits, range(WIDEST, width, WIDEST), axis=1))]
+        parts = [rom(m, f"{name}_{k}", part, platform, style) for k, part in enumerate(
+            np.split(bits, range(WIDEST, width, WIDEST), axis=1))]
         m.d.comb += [each for part in parts for each in (part.addr.eq(addr), part.en.eq(en))]
-        return SimpleNamespace(addr=addr, en=en, data=Cat(part.data for part in parts) if parts
-                               else Const(words(bits)[0], width))
-    if not isinstance(platform, Library) or bits.size < FILE_BITS:
+        return SimpleNamespace(addr=addr, en=en, data=Cat(part.data for part in parts))
+    if not isinstance(platform, Library) or bits.size < FILE_BITS or depth == 1:
         m.submodules[name] = table = memory.Memory(
             shape=width, depth=depth, init=words(bits),
-            attrs=ATTRIBUTES[style])
+            attrs=ATTRIBUTES[style] if depth > 1 else {})
         port = table.read_port()  # is named as this variable
         return port
     port = wiring.Signature({"addr": In(range(depth)), "en": In(1), "data": Out(width)}

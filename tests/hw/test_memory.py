@@ -75,6 +75,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """The same units with all ROMs in files, and with all in the text."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "FILE_BITS", request.param)
+        patch.setattr(memory, "WIDEST", 200)  # the words of 300 bits lie in two memories
         made = Bench(cases(), tmp_path_factory)
     units = {path.name.partition(".")[0] for path in made.files if path.suffix == ".hex"}
     assert units == (set(made.cases) if request.param == 1 else set())
@@ -151,7 +152,7 @@ def test_verilog_names_its_files(tmp_path: Path) -> None:
     text = large(tmp_path)[0][0].read_text()
     assert text.startswith("// Reads 1 file(s) with $readmemh.")
     assert "//   rom1024x64.words.hex\n" in text
-    assert re.findall(r'\$readmemh\("(.*)", words\)', text) == ["rom1024x64.words.hex"]
+    assert re.findall(r'\$readmemh\("(.*)", stored\)', text) == ["rom1024x64.words.hex"]
 
 
 def test_small_memories_stay_in_the_text() -> None:
