@@ -11,7 +11,6 @@ from typing import TypeVar
 import numpy as np
 
 from ..model import (
-    IMAGES,
     LTQ,
     Add,
     AvgPool,
@@ -28,6 +27,7 @@ from ..model import (
     PReLU,
     ReLU,
     ReLU6,
+    images_name,
     sources,
     walk,
 )
@@ -185,7 +185,7 @@ class _Rounding:
     @moved.register(FloatLinear)
     def _(self, layer: FloatConv | FloatLinear, x: _Moved) -> _Moved:
         weights = np.abs(self.net.of(layer)["weight"].astype(np.float64))
-        images = self.sources[layer.name] == (IMAGES,) and not x.settled
+        images = self.sources[layer.name] == (images_name(self.net.layers),) and not x.settled
         if isinstance(layer, FloatConv) and images:
             errors = np.zeros((3, len(weights)))
             rounded = np.where(self.net.input.offset, self.net.input.factor, 0)
