@@ -65,6 +65,7 @@ from n2uq_hw.ir import (
 )
 from n2uq_hw.ir.folding import (
     ConvertFold,
+    DepthwiseFold,
     Fold,
     Folding,
     MatVecFold,
@@ -132,7 +133,7 @@ UNITS: list[tuple[Node, tuple[Edge, ...], Fold]] = [
           (PIXEL, None, 1, 6), (PIXEL, threshold("behind", 3, 6), 2, 4),
           (IMAGE, threshold("behind", 3, 1), 9, 6)])),
     *((DepthwiseMatVec(f"depthwise{k}", weights=RNG.integers(-4, 4, (positions, 12 // positions))),
-       (edge_of((3, 2, 12), -9, 9),), Fold(pe))
+       (edge_of((3, 2, 12), -9, 9),), DepthwiseFold(pe))
       for k, (positions, pe) in enumerate([(4, 1), (4, 3), (1, 4), (12, 1), (2, 2)])),
     *((kind(f"{kind.__name__.lower()}{k}", positions=positions),
        (edge_of((3, 2, 12), -9, 9),), Fold(pe))
