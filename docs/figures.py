@@ -134,6 +134,8 @@ def remake(page: str, skipped: set[str]) -> None:
                 FIGURES.mkdir(exist_ok=True)
                 (FIGURES / name).write_text(picture, encoding="utf-8")
                 changed = True
+    if path.read_text(encoding="utf-8") != before:
+        raise SystemExit(f"{path}: was edited while its blocks ran; run it again")
     text = pages.replaced(page, made)
     for block in made:
         if "kept" in block.marks:

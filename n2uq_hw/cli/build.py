@@ -22,28 +22,28 @@ from .options import (
     OutputBits,
     ResidualBits,
     StemBits,
+    Top1,
     within,
 )
 from .output import fifos, show, show_json
 
 
 def build(
-        net: NetName, out: Annotated[Path, typer.Option(help="The build directory to make.")],
+        net: NetName, out: Annotated[Path, typer.Option(help="The build directory to write.")],
         folding: Annotated[Path | None, typer.Option(
-            help="A YAML folding, such as an edited folding.yaml of another build.")] = None,
+            help="A YAML folding, such as the edited folding.yaml of another build.")] = None,
         cycles: Annotated[int | None, typer.Option(
             callback=Cycles,
-            help="Choose the least estimated cost that takes at most so many cycles per image; "
-            "default: as many cycles as the slowest sliding window.")] = None,
+            help="Take at most so many cycles per image, at the least estimated cost. Default: as "
+            "many as the slowest sliding window takes.")] = None,
         unroll: Annotated[int | None, typer.Option(
             callback=within(1, 1000),
-            metavar="LEVELS", help="Every MatVec in logic, all other units with all the lanes that "
-            "they can have; a register after so many levels of carry chains.")] = None,
+            metavar="LEVELS", help="Put every MatVec in logic, with a register after so many "
+            "levels of carry chains. All other units get all lanes that they can have.")] = None,
         lut: Annotated[int | None, typer.Option(
-            help="With --unroll: inputs of the LUTs that the logic suits, 6 (Xilinx, the default) "
+            help="With --unroll: inputs of the device's LUTs, 6 (Xilinx, the default) "
             "or 4.")] = None,
-        top1: Annotated[bool, typer.Option(
-            help="Put out the class index instead of the logits.")] = False,
+        top1: Top1 = False,
         fifo_budget: FifoBudget = 0.0, least_fifos: LeastFifos = False,
         calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
         residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,

@@ -15,48 +15,49 @@ from .output import bars, say, show, show_json
 
 
 def compare(
-        out: Annotated[Path, typer.Option(help="The folder of results to make.")],
+        out: Annotated[Path, typer.Option(help="The folder of results to write.")],
         quick: Annotated[bool, typer.Option(
-            "--quick", help="In minutes: unless said otherwise 8 lanes, xcup and cmos, no DSP "
-            "blocks, no place and route; small designs are synthesized several at a time, which "
-            "moves their LUTs by about 1 %.")] = False,
+            "--quick", help="Take minutes: 8 lanes, xcup and cmos, no DSP blocks, no place and "
+            "route, unless other options say otherwise. Synthesizes small designs several at a "
+            "time, which moves their LUTs by about 1 %.")] = False,
         level: Annotated[str, typer.Option(
-            help="What is compared: lane, an array of lanes; mvu, one with weight memory and "
-            "quantizer; quantizer; network, a shipped net.")] = "lane",
-        bits: Annotated[str, typer.Option(help="Of weights and activations.")] = "2,3,4",
+            help="What to compare: lane (an array of lanes), mvu (with weight memory and "
+            "quantizer), quantizer, or network (a shipped net).")] = "lane",
+        bits: Annotated[str, typer.Option(help="Bits of weights and activations.")] = "2,3,4",
         lanes: Annotated[str | None, typer.Option(
-            help="Products per cycle; default 8,16,64,256, of an MVU 64,256, of a quantizer "
+            help="Products per cycle. Default: 8,16,64,256; of an MVU 64,256; of a quantizer "
             "1,8.")] = None,
         families: Annotated[str | None, typer.Option(
-            help="Of xcup, xc7, ecp5, ice40, and cmos for gates and transistors; default "
-            "all.")] = None,
+            help="Device families: xcup, xc7, ecp5, ice40, and cmos for gates and transistors. "
+            "Default: all.")] = None,
         dsp: Annotated[str | None, typer.Option(
-            help="Whether multiplier blocks may be used: off, on, or off,on (default).")] = None,
+            help="Whether multiplier blocks are allowed: off, on, or off,on (default).")] = None,
         pnr: Annotated[str | None, typer.Option(
-            help="What to place and route on ecp5 and ice40: all, none, or best (default): of each "
-            "method the design with the fewest LUTs.")] = None,
-        seeds: Annotated[str, typer.Option(help="Of the placer; Fmax is the median.")] = "1,2,3",
+            help="What to place and route on ecp5 and ice40: all, none, or best (default), the "
+            "design of each method with the fewest LUTs.")] = None,
+        seeds: Annotated[str, typer.Option(
+            help="Seeds of the placer. Fmax is the median.")] = "1,2,3",
         design: Annotated[list[str] | None, typer.Option(
-            help="A design of your own, module:Class, beside the others; once for each.")] = None,
+            help="A design of your own, module:Class. Repeat the option for more.")] = None,
         methods: Annotated[str | None, typer.Option(
-            help="Compare designs of these methods only, such as N2UQ,APoT.")] = None,
+            help="Compare only designs of these methods, such as N2UQ,APoT.")] = None,
         net: Annotated[list[str] | None, typer.Option(
-            help="Count toggles on the codes of this net, at its bits; once for each. Default: "
-            "random codes, all as likely.")] = None,
+            help="Count toggles on the codes of this net, at its bits. Repeat the option for more. "
+            "Default: uniformly random codes.")] = None,
         levels: Annotated[bool | None, typer.Option(
-            "--trained/--no-trained", help="Designs with levels that nets were trained with, "
-            "too, to stand beside their accuracy; by default not with --quick.")] = None,
-        jobs: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 2,
+            "--trained/--no-trained", help="Include designs with the levels of trained nets, and "
+            "show their accuracy beside the cost. Default: yes, but not with --quick.")] = None,
+        jobs: Annotated[int, typer.Option(min=1, help="How many processes work side by side.")] = 2,
         limit: Annotated[float, typer.Option(
             callback=within(0.001, 10_000_000, "seconds"),
-            help="Seconds for one step of one design.")] = 1800.0,
+            help="Time limit in seconds for one step of one design.")] = 1800.0,
         cache: Annotated[Path | None, typer.Option(
-            envvar="N2UQ_CACHE", help="Folder of what was measured before; default "
+            envvar="N2UQ_CACHE", help="Folder of earlier measurements. Default: "
             "~/.cache/n2uq-hw.")] = None,
         as_json: AsJson = False) -> None:
     """Measure what N2UQ's arithmetic costs beside that of nonuniform quantizers.
 
-    Exit code 1 if a design is not its golden model; 2 if a row could not be measured.
+    Exit code 1 if a design differs from its golden model; 2 if a row could not be measured.
     """
     from ..compare import report
     from ..compare.measure import FAMILIES, Settings, find_design, measure

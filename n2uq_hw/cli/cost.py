@@ -12,10 +12,12 @@ from .output import show, show_json
 
 def cost(
         folder: BuildDir,
-        family: Annotated[str, typer.Option(help="xcup, xc7, ecp5 or ice40.")] = "xcup",
-        dsp: Annotated[bool, typer.Option(help="Whether multiplier blocks may be used.")] = True,
+        family: Annotated[str, typer.Option(
+            help="The device family: xcup, xc7, ecp5 or ice40.")] = "xcup",
+        dsp: Annotated[bool, typer.Option(help="Allow multiplier blocks.")] = True,
         pnr: Annotated[bool, typer.Option(
-            "--pnr", help="Place and route too (ecp5, ice40): Fmax, images per second.")] = False,
+            "--pnr", help="Place and route too, on ecp5 or ice40: gives Fmax and images per "
+            "second.")] = False,
         seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the placer.")] = 1,
         as_json: AsJson = False) -> None:
     """Synthesize a build with Yosys: LUTs, flip-flops and memories per unit and in all."""

@@ -21,6 +21,7 @@ from .options import (
     OutputBits,
     ResidualBits,
     StemBits,
+    Top1,
     within,
 )
 from .output import fifos, show, show_json
@@ -29,31 +30,33 @@ from .output import fifos, show, show_json
 def cycles(
         net: NetName,
         folding: Annotated[Path | None, typer.Option(
-            help="A YAML folding; default: as `build` chooses.")] = None,
+            help="A YAML folding. Default: the one that `build` chooses.")] = None,
         cycles: Annotated[int | None, typer.Option(
             callback=Cycles,
-            help="Choose a folding for at most so many cycles per image, as `build` does.")] = None,
+            help="Take at most so many cycles per image, at the least estimated cost.")] = None,
         images: Annotated[int, typer.Option(
             callback=within(1, 1_000_000),
-            help="How many images, without a gap.")] = 4,
+            help="How many images follow each other without a gap.")] = 4,
         clock: Clock = 200.0,
         source: Annotated[str, typer.Option(
-            help="When a beat of pixels may come: always, every:N (one in N cycles), burst:ON,OFF "
-            "or a file (.npy, or .txt) with a 0 per cycle, 1 where none may.")] = "always",
-        sink: Annotated[str, typer.Option(help="When a result may leave; the same.")] = "always",
+            help="When a beat of pixels may come: always, every:N (once in N cycles), "
+            "burst:ON,OFF, or a file (.npy or .txt) with a number per cycle: 0 if a beat may come, "
+            "1 if not.")] = "always",
+        sink: Annotated[str, typer.Option(help="When a beat of results may leave, in the words of "
+        "--source.")] = "always",
         stalls: Annotated[float, typer.Option(
-            help="Stall both sides as `verify` does with --stalls and --seed.")] = 0.0,
-        seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same.")] = 0,
+            help="Probability of a stalled cycle on either side, 0 to 0.95: the stalls of `verify` "
+            "with the same seed.")] = 0.0,
+        seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the stalls.")] = 0,
         fifo_budget: FifoBudget = 0.0,
-        top1: Annotated[bool, typer.Option(
-            help="Put out the class index instead of the logits.")] = False,
+        top1: Top1 = False,
         calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
         residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
         output_fraction_bits: OutputBits = None,
         picture: Annotated[Path | None, typer.Option(
-            "--plot", help="Draw the pipeline over time in this .svg or .png file.")] = None,
+            "--plot", help="Draw the pipeline over time, to this .svg or .png file.")] = None,
         as_json: AsJson = False) -> None:
-    """Predict cycles, rate and bottleneck without simulating: exact, for any size of network."""
+    """Predict cycles, rate and bottleneck exactly, without RTL simulation."""
     from .. import api
     from ..sim.timing.forecast import forecast, pattern, plot, stalled
 

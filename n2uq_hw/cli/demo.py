@@ -17,7 +17,7 @@ CYCLES = 2304  # per image: a small design, which Yosys maps in half a minute
 
 def demo(out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("n2uq-demo")
          ) -> None:
-    """The whole way on real data: a shipped digits CNN becomes Verilog, proven and costed."""
+    """Take a shipped digits CNN the whole way: Verilog, proven in simulation, and costed."""
     from .. import api
     from ..builds.measured import keep_agreement
 

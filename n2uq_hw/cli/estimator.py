@@ -13,9 +13,10 @@ from .options import AsJson
 from .output import show, show_json
 
 
-def estimator(family: Annotated[str, typer.Option(help="xcup or ecp5.")] = "xcup",
-              as_json: AsJson = False) -> None:
-    """How far the estimates of `fold` are off, per kind of unit, against Yosys."""
+def estimator(
+        family: Annotated[str, typer.Option(help="The device family: xcup or ecp5.")] = "xcup",
+        as_json: AsJson = False) -> None:
+    """Show how far the estimates of `fold` are from what Yosys counts, per kind of unit."""
     from ..cost.memories import FAMILIES
     from ..cost.samples import errors, load_samples
 

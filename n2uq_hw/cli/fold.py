@@ -21,6 +21,7 @@ from .options import (
     OutputBits,
     ResidualBits,
     StemBits,
+    Top1,
     within,
 )
 from .output import fifos, show, show_json
@@ -30,26 +31,25 @@ def fold(
         net: NetName,
         fps: Annotated[float | None, typer.Option(
             callback=within(1e-6, 1e12, "images/s"),
-            help="Reach so many images per second at --clock.")] = None,
+            help="Reach at least so many images per second at --clock.")] = None,
         cycles: Annotated[int | None, typer.Option(
             callback=Cycles,
             help="Take at most so many cycles per image.")] = None,
         max_luts: Annotated[int | None, typer.Option(
             callback=within(1, 10**12),
-            help="The best rate with at most so many LUTs, those that are memory included.")
+            help="Find the best rate within so many LUTs, those that are memory included.")
             ] = None,
         clock: Clock = 200.0,
-        family: Annotated[str, typer.Option(help="xcup or ecp5.")] = "xcup",
+        family: Annotated[str, typer.Option(help="The device family: xcup or ecp5.")] = "xcup",
         out: Annotated[Path | None, typer.Option(
-            help="Write the folding in this YAML file, which `build --folding` takes.")] = None,
+            help="Write the folding to this YAML file, for `build --folding`.")] = None,
         fifo_budget: FifoBudget = 0.0, least_fifos: LeastFifos = False,
-        top1: Annotated[bool, typer.Option(
-            help="Put out the class index instead of the logits.")] = False,
+        top1: Top1 = False,
         calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
         residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
         output_fraction_bits: OutputBits = None,
         as_json: AsJson = False) -> None:
-    """Choose the folding that costs least at a rate, or is fastest within a budget of LUTs.
+    """Choose the cheapest folding for a rate, or the fastest one within a budget of LUTs.
 
     LUTs are estimated, without DSP blocks; a block RAM counts as 160 (xcup) or 400 (ecp5).
     """

@@ -14,24 +14,27 @@ from .output import say, show
 
 def import_checkpoint(
         checkpoint: Annotated[Path, typer.Argument(
-            help="What the authors' training code saved, or the same names as .safetensors.")],
-        arch: Annotated[str, typer.Option(help="resnet18, resnet34, resnet50 or mobilenetv2.")],
+            help="A checkpoint of the authors' training code, or a .safetensors file with the same "
+            "names.")],
+        arch: Annotated[str, typer.Option(help="The architecture: resnet18, resnet34, resnet50 or "
+        "mobilenetv2.")],
         out: Annotated[Path, typer.Option(
-            help="The net file to write; its name without the ending is the net's.")],
+            help="The net file to write. The net has its name, without the ending.")],
         bits: Annotated[int | None, typer.Option(
-            help="Bits of weights and activations, 2 to 8; default: as the file says.")] = None,
+            help="Bits of weights and activations, 2 to 8. Default: as the file says.")] = None,
         quantize_downsample: Annotated[bool | None, typer.Option(
-            help="Whether shortcuts are quantized; default: as the file says.")] = None,
+            help="Whether shortcuts are quantized. Default: as the file says.")] = None,
         num_classes: Annotated[int | None, typer.Option(
-            help="Default: as the file says.")] = None,
+            help="Number of classes. Default: as the file says.")] = None,
         key: Annotated[str | None, typer.Option(
-            help="The dictionary in the file, such as ema, where it holds several.")] = None,
+            help="The dictionary to read, such as ema, if the file holds several.")] = None,
         size: Annotated[int, typer.Option(
             "--input", help="Height and width of the images, 32 to 224.")] = 224,
         mean: Annotated[str, typer.Option(
-            help="Of the channels, pixels being 0 to 1.")] = "0.485,0.456,0.406",
-        std: Annotated[str, typer.Option(help="The same.")] = "0.229,0.224,0.225") -> None:
-    """Make a net file of a trained checkpoint (needs torch)."""
+            help="Mean of each channel, for pixels from 0 to 1.")] = "0.485,0.456,0.406",
+        std: Annotated[str, typer.Option(help="Standard deviation of each channel, for pixels from "
+        "0 to 1.")] = "0.229,0.224,0.225") -> None:
+    """Make a net file from a trained checkpoint. Needs torch."""
     try:
         from ..importers.checkpoint import import_checkpoint as read_checkpoint
     except ModuleNotFoundError as error:

@@ -23,21 +23,21 @@ from .options import (
     OutputBits,
     ResidualBits,
     StemBits,
+    Top1,
 )
 from .output import bars, percent, say, show, show_json
 
 
 def lower(
-        net: NetName, data_path: DataPath = None, top1: Annotated[bool, typer.Option(
-            help="End in the class index instead of the logits.")] = False,
+        net: NetName, data_path: DataPath = None, top1: Top1 = False,
         reference: Annotated[Path | None, typer.Option(
             "--agreement", help="An .npz with `images` uint8 [N, C, H, W] and, if known, `labels`, "
-            "the float model's `logits`, and the `mean` and `std` of its images: measure the "
-            "agreement, and what each choice of format costs.")] = None,
+            "the float model's `logits`, and the `mean` and `std` of its images. Measures the "
+            "agreement, and what each format costs of it.")] = None,
         calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
         residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
         output_fraction_bits: OutputBits = None,
-        out: Annotated[Path | None, typer.Option(help="Save the graph in this file.")] = None,
+        out: Annotated[Path | None, typer.Option(help="Save the graph to this file.")] = None,
         text: Annotated[bool, typer.Option("--text", help="Print the graph as text.")] = False,
         as_json: AsJson = False) -> None:
     """Lower a network to integers: layers, ranges, widths, and agreement with the float model."""

@@ -14,7 +14,7 @@ from .output import bars, percent, show, show_json
 
 def nets(
         measure: Annotated[bool, typer.Option(
-            help="Measure the accuracies anew: float, golden, and RTL in simulation.")] = False,
+            help="Measure the accuracies anew: floats, golden, and RTL in simulation.")] = False,
         data_path: MnistPath = None, as_json: AsJson = False) -> None:
     """List the shipped networks and the accuracy that they reach."""
     if measure:

@@ -22,43 +22,44 @@ def within(least: float, most: float, unit: str = "") -> Callable[[typer.Callbac
 
 
 NetName = Annotated[str, typer.Argument(metavar="NET", help="A shipped net's name, or a net file.")]
-BuildDir = Annotated[Path, typer.Argument(metavar="DIR", help="What `n2uq-hw build` made.")]
+BuildDir = Annotated[Path, typer.Argument(metavar="DIR", help="A build directory.")]
 DataPath = Annotated[Path | None, typer.Option(
     "--data", envvar="N2UQ_MNIST", help="An .npz with integer `images` [N, C, H, W] and, if known, "
-    "`labels`: classes [N], or [N, H, W] of a map, or floats that are values; or the folder of the "
-    "MNIST IDX files, for nets that were trained on them.")]
+    "`labels`: classes [N], or [N, H, W] of a map, or floats that are values. For nets trained on "
+    "MNIST: the folder of its IDX files.")]
 MnistPath = Annotated[Path | None, typer.Option(
     "--data", envvar="N2UQ_MNIST", help="Folder of the MNIST IDX files.")]
+Top1 = Annotated[bool, typer.Option(help="Give the class index instead of the logits.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Calibrate = Annotated[Path | None, typer.Option(
-    "--calibrate", help="An .npz with `images`: hold the residual stream in twice the range that "
-    "they reach, to the next power of two, instead of in what no image can exceed.")]
+    "--calibrate", help="An .npz with `images`. The residual stream then holds twice the range "
+    "that they reach, up to the next power of two, and saturates beyond. Default: the range that "
+    "no image can exceed.")]
 FractionBits = Annotated[int | None, typer.Option(
-    "--residual-fraction-bits", help="Of the residual stream; default: as few as keep its "
-    "rounding below 1/2048 of the narrowest quantizer's interval.")]
+    "--residual-fraction-bits", help="Fraction bits of the residual stream. Default: the fewest "
+    "that keep its rounding below 1/2048 of the narrowest quantizer's interval.")]
 ResidualBits = Annotated[int | None, typer.Option(
-    "--residual-bits", help="The widest that the residual stream may be; default: as its range "
-    "asks.")]
+    "--residual-bits", help="Most bits of the residual stream. Default: as many as its range "
+    "needs.")]
 StemBits = Annotated[int, typer.Option(
-    "--stem-bits", help="Of full-precision convolutions' weights, 2 to 24; 8 are cheaper, and cost "
-    "agreement with the float model.")]
+    "--stem-bits", help="Bits of the weights of full-precision convolutions, 2 to 24. Fewer are "
+    "cheaper, and agree less with the float model.")]
 HeadBits = Annotated[int, typer.Option(
-    "--head-bits", help="Of full-precision linear layers' weights, 2 to 24.")]
+    "--head-bits", help="Bits of the weights of full-precision linear layers, 2 to 24.")]
 OutputBits = Annotated[int | None, typer.Option(
-    "--output-fraction-bits", help="Of the logits; default: those of the residual stream if there "
-    "is one, 8 or more, and as many as give 12 significant bits; none where the accumulators are "
-    "the logits times one factor.")]
+    "--output-fraction-bits", help="Fraction bits of the logits. Default: those of the residual "
+    "stream if there is one; else at least 8, and at least 12 significant bits; none where the "
+    "accumulators are the logits times one factor.")]
 FifoBudget = Annotated[float, typer.Option(
     "--fifo-budget", callback=within(0, 1000, "percent"),
-    help="Percent by which outputs and images may come later than with FIFOs that "
-    "never fill: what that spares of the FIFOs where branches meet.")]
+    help="Allowed delay in percent, in exchange for shallower FIFOs where branches meet.")]
 LeastFifos = Annotated[bool, typer.Option(
-    "--least-fifos", help="Search for the least FIFOs however long it takes; without it, those of "
-    "a large network are near them.")]
+    "--least-fifos", help="Search for the smallest FIFOs however long it takes. Without it, those "
+    "of a large network are a few percent deeper.")]
 Clock = Annotated[float, typer.Option(
-    "--clock", callback=within(0.001, 100_000, "MHz"), help="MHz.")]
+    "--clock", callback=within(0.001, 100_000, "MHz"), help="Clock frequency in MHz.")]
 Cycles = within(1, 10**12)
-Simulator = Annotated[str, typer.Option(help="verilator or icarus.")]
+Simulator = Annotated[str, typer.Option(help="The simulator: verilator or icarus.")]
 
 
 def floats(what: str, text: str) -> tuple[float, ...]:

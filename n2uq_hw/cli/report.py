@@ -13,13 +13,13 @@ from .output import show
 def report(
         folder: BuildDir,
         images: Annotated[int | None, typer.Option(
-            help="How many images to draw histograms of; default all of --data, else the build's "
+            help="How many images to draw histograms of. Default: all of --data, else the build's "
             "test vectors.")] = None,
         clock: Clock = 200.0,
         data_path: DataPath = None) -> None:
     """Write DIR/report.html: verdicts, network, thresholds, time, cells and accuracy on one page.
 
-    It shows what `verify` and `cost` have found of this Verilog, and needs no network.
+    The page shows what `verify` and `cost` measured on this Verilog. It needs no network.
     """
     from ..api import load_build
 

@@ -13,14 +13,14 @@ from .output import percent, show
 
 
 def train(
-        dataset: Annotated[str, typer.Argument(help="digits or mnist.")],
+        dataset: Annotated[str, typer.Argument(help="The data set: digits or mnist.")],
         out: Annotated[Path, typer.Option(
-            help="The net file to write; its name without the ending is the net's.")],
+            help="The net file to write. The net has its name, without the ending.")],
         architecture: Annotated[str | None, typer.Argument(
-            help="mlp, cnn, resnet8, resnet18 or mobilenetv2.")] = None,
-        arch: Annotated[str | None, typer.Option(help="The same, as an option.")] = None,
+            help="The architecture: mlp, cnn, resnet8, resnet18 or mobilenetv2.")] = None,
+        arch: Annotated[str | None, typer.Option(help="The architecture, as an option.")] = None,
         widths: Annotated[str | None, typer.Option(
-            help="Features (mlp) or channels (cnn, resnet8) of the hidden layers; default 64,64, "
+            help="Features (mlp) or channels (cnn, resnet8) of the hidden layers. Default: 64,64, "
             "or the architecture's own.")] = None,
         weight_bits: Annotated[int, typer.Option(
             min=1, max=8, help="Bits of the weights.")] = 2,
@@ -29,17 +29,19 @@ def train(
         first_last_bits: Annotated[int, typer.Option(
             min=1, max=8, help="Weight bits of the first and the last layer.")] = 8,
         input_bits: Annotated[int, typer.Option(
-            min=0, max=8, help="Quantize the pixels to so many bits; 0: take them whole.")] = 0,
+            min=0, max=8, help="Quantize the pixels to so many bits. 0 takes them whole.")] = 0,
         epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 60,
         batch: Annotated[int, typer.Option(help="Images per step.")] = 64,
         lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
-        seed: Annotated[int, typer.Option(help="The same seed trains the same net.")] = 0,
+        seed: Annotated[int, typer.Option(help="Seed of the training. The same seed trains the "
+        "same net.")] = 0,
         pools: Annotated[str | None, typer.Option(
-            help="Convolutions that end in a max-pool, such as 1,2; default the last two.")] = None,
+            help="Convolutions that end in a max-pool, such as 1,2. Default: the last "
+            "two.")] = None,
         shift: Annotated[int, typer.Option(
             help="Move training images by up to so many pixels each way.")] = 0,
         data_path: MnistPath = None) -> None:
-    """Train a network with N2UQ quantizers (needs torch)."""
+    """Train a network with N2UQ quantizers. Needs torch."""
     try:
         from ..train.fit import run_training
     except ModuleNotFoundError as error:

@@ -13,14 +13,15 @@ from .output import say, show, show_json
 def verify(
         folder: BuildDir,
         images: Annotated[int | None, typer.Option(
-            help="How many images; default all of --data, else the build's test vectors.")] = None,
+            help="How many images to simulate. Default: all of --data, else the build's test "
+            "vectors.")] = None,
         stalls: Annotated[float, typer.Option(
             help="Probability of a stalled cycle on either side, 0 to 0.95.")] = 0.0,
         seed: Annotated[int, typer.Option(
             min=0, max=2**32 - 1, help="Seed of the stall pattern.")] = 0,
         bulk: Annotated[bool, typer.Option(
-            "--bulk", help="Share the images among the machine's cores, a simulator each; cycle "
-            "counts are those of the first share.")] = False,
+            "--bulk", help="Share the images among the cores of the machine, with a simulator "
+            "each. Cycle counts are those of the first share.")] = False,
         simulator: Simulator = "verilator", data_path: DataPath = None,
         as_json: AsJson = False) -> None:
     """Simulate a build's Verilog and compare every output bit with golden.

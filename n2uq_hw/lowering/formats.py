@@ -22,16 +22,16 @@ class Formats:
 
     Parameters
     ----------
-    residual_fraction_bits: of the residual stream, one scale 2**-bits for all its tensors; None
-        for `Precision.residual`.
-    residual_bits: the widest that a tensor of the residual stream may be; None: as its range asks.
-    stem_bits, head_bits: of full-precision convolutions' and linear layers' weights, symmetric,
-        one scale per output channel.  Padded pixels get `Precision.pixels` fraction bits, and as
-        many more or fewer as the stem has more or fewer than 16.
+    residual_fraction_bits: fraction bits of the residual stream, the same for all its tensors;
+        None for `Precision.residual`.
+    residual_bits: most bits of a tensor of the residual stream; None for what its range needs.
+    stem_bits, head_bits: bits of the weights of full-precision convolutions and linear layers;
+        symmetric, one scale per output channel.  Padded pixels get `Precision.pixels` fraction
+        bits, and as many more or fewer as the stem has more or fewer than 16.
         Every later layer amplifies the stem's rounding: 8 bits of it change 3 % of the trained
         ResNet-18's classes, 16 bits none; the head's 8 bits change none.
-    output_fraction_bits: of logits; None for `output_fraction_bits` of their range, or for the
-        accumulators themselves where these are the logits times one factor.
+    output_fraction_bits: fraction bits of the logits; None for `output_fraction_bits` of their
+        range, or for the accumulators themselves where these are the logits times one factor.
     """
 
     residual_fraction_bits: int | None = None

@@ -49,21 +49,21 @@ def fold(graph: Graph, *, cycles: int | None = None, fps: float | None = None,
 
     Parameters
     ----------
-    cycles, fps, luts, unroll, folding: one of them at most, or none, for as many cycles as the
-        slowest sliding window takes:
-        cycles per image, at most, at the least estimated cost;
-        images per second at `clock`, at least, at the least cost;
-        LUTs, at most, memory included, at the best rate;
-        every MatVec in logic, with a register after so many levels (`unrolled`);
-        a YAML file or a folding that is there.
-    lut: with `unroll`, inputs of the LUTs that the logic suits, 6 (the default) or 4.
-    clock: MHz.
-    family: what costs are estimated for, xcup or ecp5.
-    search: whether MatVecs in logic are weighed too, where that costs less; it takes seconds.
-    fifo_budget: percent by which outputs may come later than with FIFOs that never fill.
-    least_fifos: search for the least FIFOs however long it takes.
+    cycles: most cycles per image; the folding has the least estimated cost that keeps them.
+    fps: least images per second at `clock`, at the least estimated cost.
+    luts: most LUTs, those that are memory included; the folding has the best rate within them.
+    unroll: put every MatVec in logic, with a register after so many levels (`unrolled`).
+    folding: take this one, or that of a YAML file.
+    lut: with `unroll`, inputs of the device's LUTs, 6 (the default) or 4.
+    clock: in MHz.
+    family: the device family of the estimates, xcup or ecp5.
+    search: weigh MatVecs in logic, too; takes seconds.
+    fifo_budget: allowed delay in percent, in exchange for shallower FIFOs.
+    least_fifos: search for the smallest FIFOs however long it takes.
 
-    Raises N2uqError for what excludes each other, what cannot be reached, and a faulty file.
+    Give one of the first five at most.  Without any, an image takes as many cycles as the slowest
+    sliding window needs.  Raises N2uqError for options that exclude each other, for a goal that
+    cannot be reached, and for a faulty file.
     """
     given = {"fps": fps, "cycles": cycles, "luts": luts, "unroll": unroll, "folding": folding}
     named = [f"{name} {value:g}" if isinstance(value, int | float) else

@@ -33,10 +33,10 @@ class Sizing(Shown):
     Members
     -------
     folding: the given one, with the depths.
-    least: what each depth cannot be below, lest the graph deadlocks, by name; of the FIFOs that the
-        given folding has no depth for.
+    least: by name the depth below which the graph can deadlock; of the FIFOs that the given folding
+        has no depth for.
     bits: of all these FIFOs.
-    full: cycles per image with FIFOs that never fill; `cycles_per_image` with these.
+    full: cycles per image with unbounded FIFOs; `cycles_per_image` with these.
     minimal: whether each FIFO, one entry less, is known to cost cycles, unless it is at its least.
     images: of the run in which that shows, without a gap; `trace` is that of these FIFOs.
     """
@@ -71,17 +71,17 @@ class Sizing(Shown):
         for name, depth in self.depths.items():
             table.add_row(name, *(f"{beats:,}" for beats in (
                 depth, self.least[name], self.trace.high[name])))
-        return [table, f"least: lest the graph deadlocks; {self.bits:,} bits in all; "
-                f"{self.cycles_per_image:,.2f} cycles per image, {self.full:,.2f} with FIFOs that "
-                "never fill" + ("" if self.minimal else "; --least-fifos may spare some entries")]
+        return [table, f"least: below it the graph can deadlock; {self.bits:,} bits in all; "
+                f"{self.cycles_per_image:,.2f} cycles per image, {self.full:,.2f} with unbounded "
+                "FIFOs" + ("" if self.minimal else "; --least-fifos may spare some entries")]
 
 
 def size_fifos(graph: Graph, folding: Folding, *, budget: float = 0.0, work: float = WORK
                ) -> Sizing:
     """Choose a depth for each FIFO on an Add that `folding` gives none.
 
-    The least with which no output beat comes later, and images no less often, than with FIFOs that
-    never fill: one after the other becomes shallower, until an entry less costs cycles or might
+    These are the smallest depths that delay no output, and no image, compared with unbounded FIFOs.
+    One FIFO after the other becomes shallower, until an entry less would cost cycles or could
     deadlock (`hw/depths.py`).  That is repeated until nothing changes, for a pipeline that stalls
     as a whole is not quite monotonic: a beat that comes earlier may delay a later one.
 
@@ -90,7 +90,7 @@ def size_fifos(graph: Graph, folding: Folding, *, budget: float = 0.0, work: flo
     graph, folding: lowered, as `hardware_graph` takes them.
     budget: the share by which all these times may be longer.
     work: evaluations of units after which depths stay as they are by then: at most the beats in
-        FIFOs that never fill, so that no time is lost.
+        unbounded FIFOs, so that no time is lost.
     """
     if not budget >= 0:
         raise N2uqError(f"{graph.name}: the FIFOs' budget must be 0 or more, not {budget:g}")
