@@ -2,10 +2,11 @@
 
     python docs/figures.py [PAGE ...] [--fast | --kept]
 
-Runs the command blocks of all pages, or of some, and puts what they print below them.  A picture
-``figures/NAME`` of a page is taken from the folder where its blocks ran, or drawn by a function
-here.  With --fast blocks marked ``slow`` do not run; those marked ``kept`` run only with --kept.
-The last line of a page gives the date and the tools; it changes only when an output did.
+Runs the command blocks of all pages, or of some, and puts what they print below them.  Pictures
+``figures/NAME`` and reports ``results/NAME`` of a page are taken from the folder where its blocks
+ran, or drawn by a function here.  With --fast blocks marked ``slow`` do not run; those marked
+``kept`` run only with --kept.  The last line of a page gives the date and the tools; it changes
+only when an output did.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ import pages
 
 from n2uq_hw import __version__, charts, tools
 
-FIGURES = pages.ROOT / "docs" / "figures"
+DOCS = pages.ROOT / "docs"
 STAMP = re.compile(r"^\*Outputs and pictures of this page: .*\*$", re.MULTILINE)
 MEASURED = re.compile(r"\*Measured on [\d-]+")
-PICTURE = re.compile(r"figures/([\w.-]+\.svg)")
+MADE = re.compile(r"(?:figures|results)/([\w.-]+\.(?:svg|md))")
 
 BOX, TALL, GAP = 104, 38, 22
 # Column, row, name and what it is; then what leads from where to where.
@@ -123,16 +124,17 @@ def remake(page: str, skipped: set[str]) -> None:
             text = session.run(block)
             if pages.masked(block, text) != pages.masked(block, block.body):
                 made[block] = text
-        for name in sorted(set(PICTURE.findall(before))):
+        for name in sorted(set(MADE.findall(before))):
             if name in DRAWN:
                 picture = DRAWN[name]()
             elif (source := Path(folder) / name).is_file():
                 picture = source.read_text(encoding="utf-8")
             else:
                 continue
-            if not (FIGURES / name).is_file() or (FIGURES / name).read_text("utf-8") != picture:
-                FIGURES.mkdir(exist_ok=True)
-                (FIGURES / name).write_text(picture, encoding="utf-8")
+            target = DOCS / ("figures" if name.endswith(".svg") else "results") / name
+            if not target.is_file() or target.read_text(encoding="utf-8") != picture:
+                target.parent.mkdir(exist_ok=True)
+                target.write_text(picture, encoding="utf-8")
                 changed = True
     if path.read_text(encoding="utf-8") != before:
         raise SystemExit(f"{path}: was edited while its blocks ran; run it again")

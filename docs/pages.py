@@ -28,8 +28,7 @@ from pathlib import Path
 __all__ = ["PAGES", "ROOT", "Block", "Session", "blocks", "masked", "replaced"]
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {path.stem: path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))
-         if "build" not in path.relative_to(ROOT).parts}
+PAGES = {path.stem: path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 FENCE = re.compile(r"(?:^<!-- (?P<marks>[^>\n]*) -->\n)?^```(?P<language>\w+)\n"
                    r"(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 CHECKPOINTS = ROOT.parent / "shared" / "checkpoints"

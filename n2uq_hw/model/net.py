@@ -41,8 +41,8 @@ Shapes = dict[str, tuple[int, ...]]
 class Layer:
     """One layer: hyperparameters only; `Net.params` holds its arrays as ``name.parameter``.
 
-    `inputs` names the layers that it reads, "input" the images, or "input_" where a layer is called
-    so (`images_name`); () is the layer before it.
+    `inputs` names the layers that it reads; `images_name` is what the images are called, "input"
+    unless a layer has that name.  () is the layer before it.
     """
 
     name: str
