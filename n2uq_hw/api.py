@@ -18,6 +18,7 @@ from .builds.accuracy import Agreement
 from .builds.verify import Verdict
 from .cost.estimate import Cost
 from .cost.memories import FAMILIES
+from .errors import N2uqError, check_range
 from .files import read_text
 from .hw.accelerator import module_name
 from .ir import Graph
@@ -189,8 +190,10 @@ class Build(Shown, emit.Build):
         A bit that differs is no error: the verdict tells.  Raises N2uqError for arguments that make
         no simulation, and where a tool is missing or fails.
         """
+        check_range("seed", seed, 0, 2**32 - 1)
         if images is None:
             images, labels = self.vectors["images"], self.vectors.get("labels")
+        images, labels = _checked(self.graph, images, labels)
         of = measured.verilog_hash(self)
         with bars() as progress:
             verdict = simulation.verify(
@@ -237,6 +240,7 @@ class Build(Shown, emit.Build):
         `images` and `labels` are for golden's accuracy and for histograms; left out, the test
         vectors.  `clock` is in MHz, where nothing was placed.
         """
+        check_range("clock", clock, 0.001, 100_000, "MHz")
         return pages.write_report(self, images, labels, clock=clock)
 
     @property
@@ -269,7 +273,12 @@ def build(graph: Graph, plan: Plan | Folding | None, out: str | Path, *, net: Ne
         golden's outputs; left out, those of the data set that the net names, else random ones.
     """
     plan = plan if isinstance(plan, Plan) else fold(graph, folding=plan, search=False)
-    if images is None:
+    if plan.graph.digest != graph.digest:
+        raise N2uqError(f"plan must be of the graph that is built, {graph.name}, not of another, "
+                        f"{plan.graph.name}")
+    if images is not None:
+        images, labels = _checked(graph, images, labels)
+    else:
         images, labels = data.images_for(graph.meta.get("dataset", ""), None) or (
             _random_images(graph), None)
     with bars() as progress:
@@ -284,6 +293,15 @@ def build(graph: Graph, plan: Plan | Folding | None, out: str | Path, *, net: Ne
                 accuracy.trained(net))
         made.report()
     return made
+
+
+def _checked(graph: Graph, images: np.ndarray, labels: np.ndarray | None
+             ) -> tuple[np.ndarray, np.ndarray | None]:
+    """Both, as files of them are checked."""
+    given = {"images": np.asarray(images)}
+    if labels is not None:
+        given["labels"] = np.asarray(labels)
+    return data.from_arrays(graph.name, given)
 
 
 def _random_images(graph: Graph) -> np.ndarray:

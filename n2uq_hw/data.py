@@ -117,7 +117,7 @@ def read_npz(path: Path) -> Samples:
     return Samples(images, labels, **given)
 
 
-def from_arrays(path: Path, arrays: Mapping[str, np.ndarray]
+def from_arrays(path: Path | str, arrays: Mapping[str, np.ndarray]
                 ) -> tuple[np.ndarray, np.ndarray | None]:
     """`images` and, where there are any, `labels` of the `arrays` in the file `path`."""
     if "images" not in arrays:

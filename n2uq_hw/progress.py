@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
+from importlib import import_module
 from typing import Any
 
 from rich.console import Console
@@ -55,20 +56,19 @@ def _in_notebook() -> bool:
 
 @contextmanager
 def _notebook_bars() -> Iterator[Report]:
-    from IPython.display import HTML, display
-
+    ipython: Any = import_module("IPython.display")  # no dependency, and without types
     stages: dict[str, float] = {}
-    handle = display(HTML(""), display_id=True)
+    handle = ipython.display(ipython.HTML(""), display_id=True)
 
     def report(stage: str, fraction: float) -> None:
         if stages.get(stage) == (done := round(fraction, 2)):
             return  # each update is a message to the front end
         stages[stage] = done
-        handle.update(HTML("<br>".join(
+        handle.update(ipython.HTML("<br>".join(
             f'<progress max="1" value="{value}"></progress> {escape(name)}'
             for name, value in stages.items())))
 
     try:
         yield report
     finally:
-        handle.update(HTML(""))
+        handle.update(ipython.HTML(""))

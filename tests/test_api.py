@@ -85,7 +85,12 @@ def test_plans(graph: n2.Graph, tmp_path: Path) -> None:
     for arguments, message in (
             ({"cycles": 5, "fps": 9.5}, "fps 9.5 and cycles 5 exclude each other"),
             ({"lut": 4}, "lut must come with unroll, and is given without: 4"),
-            ({"fps": 1e9}, "at its fastest"), ({"family": "vax"}, "not vax")):
+            ({"fps": 1e9}, "at its fastest"), ({"family": "vax"}, "not vax"),
+            ({"fps": float("nan")}, r"fps must be in 1e-06..1,000,000,000,000 images/s, not nan"),
+            ({"cycles": 0}, r"cycles must be in 1\.\."), ({"luts": "many"}, "not 'many'"),
+            ({"fps": 9, "clock": 0}, r"clock must be in 0.001..100,000 MHz, not 0"),
+            ({"folding": {}}, "folding must have all units, not lack input"),
+            ({"folding": "no.yaml"}, "no.yaml: no such file")):
         with pytest.raises(n2.N2uqError, match=message):
             n2.fold(graph, **arguments)
 
@@ -108,8 +113,27 @@ def test_a_build_verifies_costs_and_reports(build: n2.Build) -> None:
     assert n2.load_build(build.path).verify().mismatches == 0
     with pytest.raises(n2.N2uqError, match="stalls must be a probability"):
         build.verify(stalls=2)
+    with pytest.raises(n2.N2uqError, match="labels must be 12 integers, not int64"):
+        build.verify(images, np.zeros(3, int))
+    with pytest.raises(n2.N2uqError, match=r"seed must be in 0\.\.4,294,967,295, not -1"):
+        build.verify(seed=-1)
+    with pytest.raises(n2.N2uqError, match="clock must be"):
+        build.report(clock=0)
     with pytest.raises(n2.N2uqError, match="manifest"):
         n2.load_build(build.path / "rtl")
+
+
+def test_what_makes_no_build_leaves_none(graph: n2.Graph, net: n2.Net, tmp_path: Path) -> None:
+    images = np.zeros((3, 1, 8, 8), int)
+    for more, message in (
+            ({"images": images[:0]}, "N at least 1"), ({"images": images / 2}, "must be integers"),
+            ({"images": images + 99}, r"must lie in 0\.\.16, not 99"),
+            ({"images": images, "labels": np.zeros(2, int)}, "labels must be 3 integers")):
+        with pytest.raises(n2.N2uqError, match=message):
+            n2.build(graph, None, tmp_path / "b", **more)
+    with pytest.raises(n2.N2uqError, match="plan must be of the graph that is built, digits_cnn"):
+        n2.build(graph, n2.fold(n2.lower(net)), tmp_path / "b")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_bit_that_differs_is_a_verdict(build: n2.Build, tmp_path: Path) -> None:
@@ -126,7 +150,8 @@ def test_a_bit_that_differs_is_a_verdict(build: n2.Build, tmp_path: Path) -> Non
 
 
 def test_what_prints_as_a_table(graph: n2.Graph, build: n2.Build) -> None:
-    for shown, words in ((graph, ["conv2", "MatVec", "294,912", "452,864 MACs per image"]),
+    for shown, words in ((n2.load(NET), ["quan1", "LTQ", "15,870 parameters"]),
+                         (graph, ["conv2", "MatVec", "294,912", "452,864 MACs per image"]),
                          (n2.fold(graph, cycles=2304), ["in all", "cycles per image, 196.6 MACs"]),
                          (build.cycles(), ["bottleneck: ", "starved"]),
                          (build, [str(build.path), "SIMD"])):

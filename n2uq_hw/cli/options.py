@@ -8,15 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import N2uqError
+from ..errors import N2uqError, check_range
 
 
 def within(least: float, most: float, unit: str = "") -> Callable[[typer.CallbackParam, Any], Any]:
     """A callback for an option that is a number in such a range: neither NaN nor infinite."""
     def check(param: typer.CallbackParam, value: Any) -> Any:
-        if value is not None and not least <= value <= most:
-            raise N2uqError(f"{param.opts[0]} must be in {least:,.15g}..{most:,.15g}"
-                            f"{' ' * bool(unit)}{unit}, not {value:.15g}")
+        if value is not None:
+            check_range(param.opts[0], value, least, most, unit)
         return value
     return check
 

@@ -290,6 +290,8 @@ def check(graph: Graph, folding: Folding) -> None:
     for node in graph.nodes:
         if isinstance(node, Flatten):
             continue
+        if node.name not in folding:
+            raise N2uqError(f"{graph.name}: folding must have all units, not lack {node.name}")
         fold, types = folding[node.name], fold_types(node)
         if not isinstance(fold, types):
             raise N2uqError(f"{node.name}: folding must be {_either(types)}, not {fold}")

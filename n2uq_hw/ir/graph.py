@@ -124,7 +124,7 @@ class Graph(Shown):
         outputs = np.moveaxis(golden.run(self, np.moveaxis(images, 1, -1)), -1, 1)
         if self.meta.get("output") == "class":
             return outputs.reshape(len(images))
-        return outputs if outputs[0, 0].size > 1 else outputs.reshape(len(images), -1)
+        return outputs if outputs.shape[2:] != (1, 1) else outputs[:, :, 0, 0]
 
     def parts(self) -> list[str | Table]:
         """The name, a row per node, and the multiplies."""

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import N2uqError
 from ..files import load_arrays, save_arrays
 from ..names import fresh, is_name
+from ..tables import Shown, Table
 
 __all__ = [
     "IMAGES", "LTQ", "Add", "AvgPool", "BatchNorm", "Bias", "Conv", "Flatten", "FloatConv",
@@ -232,8 +233,8 @@ class InputSpec:
         return (0 - mean) / np.array(self.std or (1,) * self.shape[0], np.float64)
 
 
-@dataclass(frozen=True)
-class Net:
+@dataclass(frozen=True, repr=False)
+class Net(Shown):
     """A trained network: input, layers, float32 parameters and free-form notes (JSON).
 
     The layers are a graph in topological order; the last one is the only output.  Its values are
@@ -259,6 +260,20 @@ class Net:
         x = x * _per_channel(self.input.factor, x) + _per_channel(self.input.offset, x)
         x = walk(self.layers, x, lambda layer, *x: layer_float(layer, self.of(layer), *x))
         return x.reshape(len(x), math.prod(x.shape[1:]))
+
+    def parts(self) -> list[str | Table]:
+        """The name, the input, and a row per layer."""
+        table = Table("layer", "kind", "reads", "settings", "parameters", left=4)
+        for layer in self.layers:
+            settings = {f.name: getattr(layer, f.name) for f in fields(layer)
+                        if f.name not in ("name", "inputs")}
+            count = sum(math.prod(shape) for shape in layer.shapes().values())
+            table.add_row(layer.name, type(layer).__name__, ", ".join(layer.inputs),
+                          ", ".join(f"{key} {value}" for key, value in settings.items()),
+                          f"{count:,}" if count else "")
+        shape = "×".join(map(str, self.input.shape))
+        return [f"{self.name}, input {shape} in 0..{self.input.max}", table,
+                f"{sum(value.size for value in self.params.values()):,} parameters"]
 
     def check_images(self, images: np.ndarray) -> np.ndarray:
         """Return `images` if they are integers [N, C, H, W] in 0..max, else raise N2uqError."""

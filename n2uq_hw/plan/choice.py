@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import N2uqError
+from ..errors import N2uqError, check_range
 from ..files import read_text, write_file
 from ..ir import Flatten, Graph, MatVec, Node
 from ..ir.folding import (
@@ -43,7 +43,7 @@ __all__ = ["choose", "fold", "load_folding", "save_folding", "sized", "solve", "
 
 def fold(graph: Graph, *, cycles: int | None = None, fps: float | None = None,
          luts: int | None = None, unroll: int | None = None, lut: int | None = None,
-         folding: Path | Folding | None = None, clock: float = 200.0, family: str = "xcup",
+         folding: str | Path | Folding | None = None, clock: float = 200.0, family: str = "xcup",
          search: bool = True, fifo_budget: float = 0.0, least_fifos: bool = False) -> Plan:
     """A folding of `graph` with sized FIFOs.
 
@@ -66,11 +66,17 @@ def fold(graph: Graph, *, cycles: int | None = None, fps: float | None = None,
     cannot be reached, and for a faulty file.
     """
     given = {"fps": fps, "cycles": cycles, "luts": luts, "unroll": unroll, "folding": folding}
-    named = [f"{name} {value:g}" if isinstance(value, int | float) else
-             f"{name} {value}" if isinstance(value, Path) else name
+    named = [name if isinstance(value, dict) else f"{name} {value}"
              for name, value in given.items() if value is not None]
     if len(named) > 1:
         raise N2uqError(f"{' and '.join(named)} exclude each other")
+    for name, number, least, most, unit in (
+            ("cycles", cycles, 1, 10**12, ""), ("fps", fps, 1e-6, 1e12, "images/s"),
+            ("luts", luts, 1, 10**12, ""), ("unroll", unroll, 1, 1000, "levels"),
+            ("clock", clock, 0.001, 100_000, "MHz"),
+            ("fifo_budget", fifo_budget, 0, 1000, "percent")):
+        if number is not None:
+            check_range(name, number, least, most, unit)
     if unroll is None and lut is not None:
         raise N2uqError(f"lut must come with unroll, and is given without: {lut}")
     sizing = {"budget": fifo_budget / 100, "work": inf if least_fifos else WORK}
@@ -82,10 +88,13 @@ def fold(graph: Graph, *, cycles: int | None = None, fps: float | None = None,
             return solve(Problem(graph, family), cycles=cycles, max_luts=luts, **sizing)
         if unroll is not None:
             chosen = unrolled(graph, unroll, 6 if lut is None else lut)
-        elif isinstance(folding, Path):
-            chosen = load_folding(folding, graph)
+        elif isinstance(folding, str | Path):
+            chosen = load_folding(Path(folding), graph)
+        elif folding is not None:
+            chosen = folding
+            check(graph, chosen)
         else:
-            chosen = choose(graph, cycles, family) if folding is None else folding
+            chosen = choose(graph, cycles, family)
         return sized(graph, chosen, family, **sizing)
 
 
