@@ -6,6 +6,7 @@ Yosys ends its process when it meets an error, which is one line of its log that
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from pyosys import libyosys as yosys
@@ -19,10 +20,9 @@ PASSES = (
     "proc -norom", "opt_clean", "opt_dff", "opt_clean",
     # A RAM is read where it was written: no line of Verilog for each of its first values.
     "memory_collect", "select -set rams t:$mem_v2 r:WR_PORTS>0 %i", "setparam -set INIT 1'x @rams",
-    f"attrmap {_STRIP}", f"attrmap -modattr {_STRIP}")
-NAMES = (
-    # Where a register is gone that nothing reads, so is its first value: 0 drives its name.
-    "opt_clean", "setattr -unset init w:* t:$*dff* %co1:+[Q] %d", "setundef -undriven -zero",
+    f"attrmap {_STRIP}", f"attrmap -modattr {_STRIP}", "widths",
+    # Where a register is gone that nothing reads, so is its first value.
+    "opt_clean", "setattr -unset init w:* t:$*dff* %co1:+[Q] %d", "drive",
     # Icarus takes even an escaped name that begins with $ for a system function.
     "rename -enumerate", "rename -unescape")
 
@@ -72,32 +72,54 @@ def _extend(cell: Any, width: int, ports: tuple[Any, ...] = (A, B)) -> None:
     cell.fixup_parameters()
 
 
-class Lint(yosys.Pass):  # type: ignore[misc]
-    """What linters ask for, after opt_clean: `widen`, and no dead bits of wires without a name.
+def widths(module: Any) -> None:
+    """`widen` all cells, after opt_clean.
 
-    Cells read what drives such bits.  As part of the wire they would look like a loop.
+    Dead bits of wires without a name, in whose place cells read what drives them, go: they would
+    make a loop of the wire.
     """
+    module.new_connections(yosys.SigsigVector(
+        [pair for pair in module.connections()
+         if not pair[0].lsb().wire.name.str().startswith("$")]))
+    for cell in module.selected_cells():
+        widen(module, cell)
 
-    def __init__(self) -> None:
-        self.name = "lint"
-        super().__init__(self.name, "widths and drivers as linters expect")
+
+def drive(module: Any) -> None:
+    """Let 0 drive the names of what is gone, for nothing reads it."""
+    driven = {bit.wire.name.str() for cell in module.selected_cells()
+              for port, signal in cell.connections().items() if cell.output(port)
+              for bit in _ends(signal) if bit.wire is not None}
+    driven |= {pair[0].lsb().wire.name.str() for pair in module.connections()}
+    for wire in module.selected_wires():
+        if wire.name.str() not in driven and not wire.port_input:
+            module.connect(yosys.SigSpec(wire), yosys.SigSpec(0, wire.width))
+
+
+def _ends(signal: Any) -> list[Any]:
+    """A bit of each wire in `signal`, at least."""
+    return [signal.lsb()] if signal.is_chunk() else list(signal.to_sigbit_vector())
+
+
+class Each(yosys.Pass):  # type: ignore[misc]
+    """A command of Yosys that does `change` to each module."""
+
+    def __init__(self, change: Callable[[Any], None]) -> None:
+        self.change = change
+        super().__init__(change.__name__, str(change.__doc__))
 
     def execute(self, args: Any, design: Any) -> None:
         """Called by Yosys."""
         for module in design.all_selected_modules():
-            module.new_connections(yosys.SigsigVector(
-                [pair for pair in module.connections()
-                 if not pair[0].lsb().wire.name.str().startswith("$")]))
-            for cell in module.selected_cells():
-                widen(module, cell)
+            self.change(module)
 
 
 def main(source: str, target: str) -> None:
     """Write the modules of the RTLIL file `source` to the Verilog file `target`."""
-    lint = Lint()  # held, for Yosys does not hold it
-    for command in (f"read_rtlil {source}", *PASSES, lint.name, *NAMES,
-                    f"write_verilog -norename {target}"):
+    ours = Each(widths), Each(drive)  # held, for Yosys does not hold them
+    for command in (f"read_rtlil {source}", *PASSES, f"write_verilog -norename {target}"):
         yosys.run_pass(command)
+    del ours
 
 
 if __name__ == "__main__":
