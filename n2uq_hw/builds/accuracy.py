@@ -26,6 +26,7 @@ __all__ = ["Agreement", "agreement", "calibrate", "explain", "measure_shipped", 
 
 BATCH = 250
 PORTION = 8        # images at a time where every edge is kept
+FLOAT_NOISE = 2**-40  # of the largest float64 logit
 MARGIN = 2         # what a calibrated range leaves above the largest value seen
 FINE = {"residual stream": {"residual_fraction_bits": 20}, "stem": {"stem_bits": 16},
         "head": {"head_bits": 16}}
@@ -72,7 +73,7 @@ class Agreement(Shown):
         same = "" if values else ("the integers give the float model's class on "
                                   f"{percent(self.top1_agreement)}, ")
         line = (f"{what}: {same}worst {'error' if values else 'logit error'} "
-                + ("–" if error is None else f"{error:.4f}"))
+                + ("–" if error is None else f"{error:.4f}" if error >= 1e-3 else f"{error:.2g}"))
         ours = figure(self.counted, self.accuracy, self.mean_error)
         theirs = figure(self.counted, self.accuracy_float, self.mean_error_float)
         return [line + (f"; {measure(self.counted, '')} {ours} (float {theirs})" if ours else "")]
@@ -110,6 +111,9 @@ def agreement(net: Net, graph: Graph, images: np.ndarray, labels: np.ndarray | N
         real = real.reshape(shape).transpose(0, 2, 3, 1)
         error = float(np.abs(outputs * task.scale - real).max())
     step = float(graph.meta.get("logit_scale", task.scale))
+    if not task.is_values:  # equal logits differ by what float sums round: that is no decision
+        unit = float(np.abs(real).max()) * FLOAT_NOISE or 1.0
+        real = np.rint(real / unit) * unit
     margin = np.zeros(0) if task.is_values else margins(real)
     ours, theirs = task.predictions(outputs), real if task.is_values else classes(real)
     return Agreement(

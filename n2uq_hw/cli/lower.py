@@ -76,7 +76,8 @@ def lower(
     if as_json:
         return show_json({
             "name": graph.name, "layers": rows,
-            **{key: graph.meta[key] for key in ("residual_fraction_bits",) if key in graph.meta},
+            **{key: graph.meta[key] for key in ("residual_fraction_bits", "output_scale")
+               if key in graph.meta},
             **({"rounding": costs} if costs else {}),
             **(agrees.as_dict() if agrees else {"images": 0})})
     if text:

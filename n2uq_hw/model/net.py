@@ -569,11 +569,12 @@ def convolve(layer: Conv | FloatConv, w: np.ndarray, groups: int, x: np.ndarray)
     return y
 
 
+# Whole numbers times levels are summed, and Δ comes last: what cancels leaves the least behind.
 @layer_float.register
 def _(layer: Conv, p: Params, x: np.ndarray) -> np.ndarray:
     k, delta = weight_codes(p["weight"], p["clip_val"][0], layer.bits)
-    w = (2 * k - (2**layer.bits - 1)) * delta.reshape(-1, 1, 1, 1)
-    return convolve(layer, w, layer.groups, x)
+    w = (2 * k - (2**layer.bits - 1)).astype(np.float64)
+    return convolve(layer, w, layer.groups, x) * _per_channel(delta, x)
 
 
 @layer_float.register
@@ -604,7 +605,7 @@ def _(layer: Add, p: Params, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 @layer_float.register
 def _(layer: Linear, p: Params, x: np.ndarray) -> np.ndarray:
     k, delta = weight_codes(p["weight"], p["clip_val"][0], layer.bits)
-    return x @ ((2 * k - (2**layer.bits - 1)) * delta.reshape(-1, 1)).T
+    return x @ (2 * k - (2**layer.bits - 1)).astype(np.float64).T * delta
 
 
 @layer_float.register

@@ -168,6 +168,22 @@ def test_one_logit_is_a_class_or_a_value() -> None:
     assert agreement(said, lower(said), images, None).counted == "values"
 
 
+def test_a_logit_of_exactly_zero_is_one_in_floats_too() -> None:
+    """Levels of 2/3 that cancel leave a rounding error, whose sign is no class."""
+    layers = (model.LTQ("quan", 2), model.Flatten("flat"), model.Linear("fc", 24, 1, 4))
+    net = random_net("zero", layers, (1, 4, 6))
+    weight = np.random.default_rng(0).permutation(np.repeat([1, -1, 3, -3], 6))
+    net = replace(net, params=net.params | {
+        "fc.weight": weight[None].astype(np.float32), "quan.start": np.float32([0]),
+        "quan.a": np.full(3, 0.3, np.float32), "quan.scale1": np.float32([1]),
+        "quan.scale2": np.float32([1])})
+    images = np.random.default_rng(1).integers(0, 16, (2000, 1, 4, 6))
+    graph = lower(net)
+    sums = golden.run(graph, images.transpose(0, 2, 3, 1)).reshape(-1)
+    assert (net.forward(images)[sums == 0] > 0).any()
+    assert agreement(net, graph, images, None).top1_agreement == 1
+
+
 @pytest.mark.parametrize("net,message", [
     (ONE, "one: top1 must choose among classes, not one: the class is 1 where fc is above 0"),
     (MAP, "map: ArgMax top1: must read one vector, not an image .*"),
