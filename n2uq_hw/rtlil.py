@@ -17,7 +17,8 @@ _STRIP = " ".join(f"-remove {attribute}" for attribute in
 PASSES = (
     # A register with its enable is one statement, where Amaranth writes a process of ten lines:
     # Verilator takes a tenth of the time and its simulators run thrice as fast.
-    "proc -norom", "opt_clean", "opt_dff", "opt_clean",
+    # A choice among several becomes a tree of choices among two: linters say that a casez overlaps.
+    "proc -norom", "pmuxtree", "opt_clean", "opt_dff", "opt_clean",
     # A RAM is read where it was written: no line of Verilog for each of its first values.
     "memory_collect", "select -set rams t:$mem_v2 r:WR_PORTS>0 %i", "setparam -set INIT 1'x @rams",
     f"attrmap {_STRIP}", f"attrmap -modattr {_STRIP}", "widths",
