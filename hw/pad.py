@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from amaranth.hdl import Array, Const, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 
 from ..ir import Edge, Pad
 from .stream import Unit, beats, divides, element, wraps
@@ -35,8 +35,7 @@ class PadUnit(Unit):
         pixel_done = wraps(m, group, self.groups, moved)
         row_done = wraps(m, column, columns, moved & pixel_done)
         wraps(m, row, rows, moved & pixel_done & row_done)
-        inside = ((row >= top) & (row < top + height)
-                  & (column >= left) & (column < left + width))
+        inside = _inside(row, top, height, rows) & _inside(column, left, width, columns)
         # The frame waits for its image: a result must not come before what it is a result of.
         begin = (row == 0) & (column == 0) & (group == 0)
         m.d.comb += [self.o.valid.eq(self.i.valid | ~(inside | begin)),
@@ -49,3 +48,9 @@ class PadUnit(Unit):
                 Const(v, shape) for v in table)[group]
             m.d.comb += self.o.payload[lane].eq(Mux(inside, self.i.payload[lane], frame))
         return m
+
+
+def _inside(at: Value, before: int, size: int, whole: int) -> Value:
+    """Whether `at`, of `whole`, is one of the `size` that follow `before`; asks what is open."""
+    asked = [at >= before] * (before > 0) + [at < before + size] * (before + size < whole)
+    return Cat(asked).all() if asked else Const(1)
