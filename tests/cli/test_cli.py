@@ -486,7 +486,7 @@ def test_lower_says_what_is_compared(run: Cli, tmp_path: Path) -> None:
         same = "" if given == "values" else (
             f"the integers give the float model's class on {share}, ")
         error = "worst error" if given == "values" else "worst logit error"
-        assert re.fullmatch(rf"{begins}: {same}{error} 0\.\d{{4}}; {ends} \(float .*\)",
+        assert re.fullmatch(rf"{begins}: {same}{error} [0-9.e-]+; {ends} \(float .*\)",
                             out.splitlines()[-1])
         found = strict(run("lower", f"{net}.safetensors", "--data", f"{given}.npz", "--json")[1])
         assert (found["counted"], found["count"]) == {
