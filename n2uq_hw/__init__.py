@@ -30,11 +30,12 @@ if TYPE_CHECKING:
         load,
         load_build,
         lower,
+        trace,
     )
     from .errors import N2uqError
 
 __all__ = ["Build", "Costs", "Forecast", "Formats", "Graph", "InputSpec", "N2uqError", "Net",
-           "Plan", "Verdict", "agreement", "build", "fold", "load", "load_build", "lower"]
+           "Plan", "Verdict", "agreement", "build", "fold", "load", "load_build", "lower", "trace"]
 __version__ = "0.1.0"
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from .progress import bars
 from .sim.timing.forecast import Forecast, forecast
 from .tables import Shown, Table
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = [
     "Build",
     "Costs",
@@ -49,6 +52,7 @@ __all__ = [
     "load",
     "load_build",
     "lower",
+    "trace",
 ]
 
 VECTORS = 64       # test vectors that a build keeps
@@ -63,6 +67,32 @@ def load(source: str | Path) -> Net:
     Raises N2uqError for a name that is not one, and for a file that is not whole.
     """
     return nets.find_net(str(source))
+
+
+def trace(module: torch.nn.Module, input: InputSpec, *, name: str | None = None,
+          meta: dict[str, Any] | None = None) -> Net:
+    """The net that a torch module computes; its layers are named as its modules are (needs torch).
+
+    Parameters
+    ----------
+    module: in evaluation mode, of the layers of `n2uq_hw.nn` and of torch's Conv2d, Linear,
+        BatchNorm, PReLU, LeakyReLU, ReLU, ReLU6, MaxPool2d, average pools of whole maps, Flatten,
+        Dropout, Identity, sums, and functions that do the same; `forward` takes a batch of
+        normalized images [N, C, H, W], and returns one tensor.  It runs once, without values.
+    input: what pixels are, and how they become what the module sees.
+    name: of the net; the class of the module, if left out.
+    meta: notes that the net keeps, such as ``{"dataset": "digits"}``.
+
+    The values are the module's but for two roundings to float32: a weight on a rounding boundary
+    moves by 1e-5 of itself, and an eps other than 1e-5 goes into the variance.  Raises N2uqError
+    for the first operation that no layer is, and says how many more there are.
+    """
+    try:
+        from .nn.trace import trace as traced
+    except ModuleNotFoundError as error:
+        raise N2uqError(f"{error.name}: needed to trace modules, and not installed "
+                        "(pip install 'n2uq-hw[train]')") from None
+    return traced(module, input, name, meta)
 
 
 def lower(net: Net | str | Path, formats: Formats | None = None, *, top1: bool = False,

@@ -11,10 +11,12 @@ from .layers import (
     count_below,
     gste,
     module_for,
+    net_of,
     quantize_weight,
     settle_codes,
     weight_codes,
 )
 
 __all__ = ["LTQ", "PACT", "Add", "LearnableBias", "Network", "QuantizedConv2d", "QuantizedLinear",
-           "count_below", "gste", "module_for", "quantize_weight", "settle_codes", "weight_codes"]
+           "count_below", "gste", "module_for", "net_of", "quantize_weight", "settle_codes",
+           "weight_codes"]

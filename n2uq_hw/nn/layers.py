@@ -10,6 +10,7 @@ is much smaller than the ``weight / s`` that passes by.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import singledispatch
 from itertools import accumulate
 from typing import Any, cast
@@ -24,7 +25,8 @@ from ..errors import N2uqError
 from ..model import InputSpec, Layer, Net, walk
 
 __all__ = ["LTQ", "PACT", "Add", "LearnableBias", "Network", "QuantizedConv2d", "QuantizedLinear",
-           "count_below", "gste", "module_for", "quantize_weight", "settle_codes", "weight_codes"]
+           "count_below", "gste", "module_for", "net_of", "quantize_weight", "settle_codes",
+           "weight_codes"]
 
 FEW = 15  # points that are faster compared one by one than searched
 NUDGE, NUDGES = 1e-5, 20  # relative move of a weight on a rounding boundary, and how often
@@ -349,23 +351,33 @@ class Network(nn.Module):
     def to_net(self, name: str, input: InputSpec, meta: dict[str, Any]) -> Net:
         """The trained network as data, without the constants that no `Net` holds.
 
-        Weights on a rounding boundary are moved (see `settle_codes`).  Raises N2uqError for
-        parameters that are missing, not float32, not finite, or that no `Net` may hold.
+        `net_of` says what is moved and refused.
         """
         state = self.state_dict()
         names = [f"{layer.name}.{key}" for layer in self.layers for key in layer.shapes()]
-        for key in names:
-            if key in state and state[key].dtype != torch.float32:
-                raise N2uqError(f"{name}: {key} must be float32, not "
-                                f"{str(state[key].dtype).removeprefix('torch.')}; "
-                                "Network.float() makes it so")
-        params = {key: state[key].cpu().numpy().copy() for key in names if key in state}
-        net = Net(name, input, self.layers, params, meta)  # says what is wrong with its values
-        for layer in self.layers:
-            if isinstance(layer, model.Conv | model.Linear):
-                settle_codes(f"{name}: {layer.name}.weight", params[f"{layer.name}.weight"],
-                             params[f"{layer.name}.clip_val"], layer.bits)
-        return net
+        return net_of(name, input, self.layers,
+                      {key: state[key] for key in names if key in state}, meta)
+
+
+def net_of(name: str, input: InputSpec, layers: tuple[Layer, ...], tensors: Mapping[str, Tensor],
+           meta: dict[str, Any]) -> Net:
+    """Layers and their parameters ``layer.parameter`` as data.
+
+    Weights on a rounding boundary are moved (see `settle_codes`).  Raises N2uqError for
+    parameters that are missing, not float32, not finite, or that no `Net` may hold.
+    """
+    for key, value in tensors.items():
+        if value.dtype != torch.float32:
+            raise N2uqError(f"{name}: {key} must be float32, not "
+                            f"{str(value.dtype).removeprefix('torch.')}; "
+                            "the module's float() makes it so")
+    params = {key: value.detach().cpu().numpy().copy() for key, value in tensors.items()}
+    net = Net(name, input, layers, params, meta)  # says what is wrong with its values
+    for layer in layers:
+        if isinstance(layer, model.Conv | model.Linear):
+            settle_codes(f"{name}: {layer.name}.weight", params[f"{layer.name}.weight"],
+                         params[f"{layer.name}.clip_val"], layer.bits)
+    return net
 
 
 def settle_codes(what: str, weight: np.ndarray, clip_val: np.ndarray, bits: int) -> int:
