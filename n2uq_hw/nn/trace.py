@@ -188,11 +188,13 @@ class _Recorder(TorchFunctionMode):
         """The step that makes the output."""
         self.made[id(images)] = images, -1
         with ExitStack() as stack:
-            for each in self.paths:
-                for handle in (each.register_forward_pre_hook(self.enter, prepend=True),
-                               each.register_forward_hook(self.leave, with_kwargs=True,
-                                                          always_call=True)):
+            for each in self.paths:  # the user's own hooks run outside of ours, and are recorded
+                for handle in (each.register_forward_pre_hook(self.enter),
+                               each.register_forward_hook(self.leave, prepend=True,
+                                                          with_kwargs=True, always_call=True)):
                     stack.callback(handle.remove)
+                # A buffer that forward adds pixels to would become one without values.
+                stack.callback(each._buffers.update, dict(each._buffers))
             stack.enter_context(torch.no_grad())
             stack.enter_context(self)
             try:

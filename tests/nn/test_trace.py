@@ -222,6 +222,30 @@ def test_of_a_compiled_module_the_original_is_traced() -> None:
         "0": "FloatConv", "0_bias": "Bias", "1": "ReLU"}
 
 
+def test_buffers_keep_their_values() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("sum", torch.ones(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.sum += x.mean()
+            return F.relu(x)
+
+    module = Counts().eval()
+    assert kinds(n2.trace(module, SPEC)) == {"relu": "ReLU"}
+    assert module.sum == 1
+
+
+def test_hooks_of_the_user_belong_to_the_module() -> None:
+    module = trained(after(LTQ(2)))
+    module[1].register_forward_pre_hook(lambda module, args: (args[0] + 0.25,))
+    module[1].register_forward_hook(lambda module, args, output: F.relu(output + 0.5))
+    net = n2.trace(module, SPEC)
+    agrees(module, net)
+    assert [*kinds(net).values()] == ["FloatConv", "Bias", "Bias", "LTQ", "Bias", "ReLU"]
+
+
 def test_layers_are_named_as_the_modules_are() -> None:
     assert kinds(n2.trace(trained(ResNet8()), SPEC)) == {
         "stem": "FloatConv", "stem_bias": "Bias", "bn": "BatchNorm", "relu": "ReLU",
