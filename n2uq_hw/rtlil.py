@@ -25,7 +25,8 @@ PASSES = (
     # Where a register is gone that nothing reads, so is its first value.
     "opt_clean", "setattr -unset init w:* t:$*dff* %co1:+[Q] %d", "drive",
     # Icarus takes even an escaped name that begins with $ for a system function.
-    "rename -enumerate", "rename -unescape")
+    # A port keeps its name: cells of other modules connect to it.
+    "rename -enumerate", "rename -unescape w:* x:* %d c:* %u")
 
 ARITHMETIC = {"$add", "$sub", "$neg", "$not", "$and", "$or", "$xor", "$xnor"}
 COMPARISONS = {"$lt", "$le", "$eq", "$ne", "$ge", "$gt"}
