@@ -90,7 +90,8 @@ def widths(module: Any) -> None:
 def drive(module: Any) -> None:
     """Let 0 drive the names of what is gone, for nothing reads it."""
     driven = {bit.wire.name.str() for cell in module.selected_cells()
-              for port, signal in cell.connections().items() if cell.output(port)
+              for port, signal in cell.connections().items()
+              if cell.output(port) or not cell.known()  # such as a memory with a file
               for bit in _ends(signal) if bit.wire is not None}
     driven |= {pair[0].lsb().wire.name.str() for pair in module.connections()}
     for wire in module.selected_wires():
