@@ -10,6 +10,7 @@ from amaranth.hdl import Module, Mux
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from ..errors import N2uqError
 from ..ir import Flatten, Fork, Graph, Node, Saturate
 from ..ir.folding import Folding
 from ..names import identifier, identifiers
@@ -23,6 +24,8 @@ __all__ = ["TOP", "WRAPPER", "Accelerator", "inputs", "module_name", "module_nam
            "prefix", "signal_names"]
 
 TOP, WRAPPER = "accelerator", "axis"  # what modules are called beside those of nodes
+
+WIDEST = 2**16 - 4  # bits that a unit gives per cycle, of which Amaranth has a limit
 
 _OURS = re.compile(r"(pe|product|n2uq)_|(con|prn|aux|nul|com\d|lpt\d)_$", re.IGNORECASE)
 # Those of SystemVerilog with a _ in it: a module's name always has one.
@@ -65,6 +68,11 @@ class Accelerator(wiring.Component):
     def __init__(self, graph: Graph, folding: Folding) -> None:
         self.graph, self.folding = hardware_graph(graph, folding)
         self.signals = signal_names(self.graph)
+        for node in self.graph.nodes:
+            bits = lanes_of(self.graph, self.folding, node.name) * self.graph.edges[node.name].width
+            if bits * len(outputs(node)) > WIDEST:
+                raise N2uqError(f"{node.name}: must give {WIDEST:,} bits per cycle at most, not "
+                                f"{bits * len(outputs(node)):,}")
 
         def layout(name: str) -> data.ArrayLayout:
             return beats(element(self.graph.edges[name]),

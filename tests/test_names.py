@@ -19,6 +19,7 @@ from n2uq_hw import cli, model
 from n2uq_hw.builds.emit import accelerator_verilog, emit, load_build
 from n2uq_hw.builds.report import write_report
 from n2uq_hw.builds.verify import verify
+from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.accelerator import TOP, WRAPPER, module_name, module_names
 from n2uq_hw.hw.passes import hardware_graph
 from n2uq_hw.ir import Graph, MatVec, golden, load_graph
@@ -167,6 +168,13 @@ def test_identifiers(names: list[str]) -> None:
         assert len(text) <= LONGEST + len(names) + 1
         if re.fullmatch(r"[a-z]\w*", name, re.ASCII) and len(names) == 1 and name != "axis":
             assert text == name[:LONGEST - 9] + text[LONGEST - 9:]
+
+
+def test_beats_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, graph, folding = plain()
+    monkeypatch.setattr("n2uq_hw.hw.accelerator.WIDEST", 4)
+    with pytest.raises(N2uqError, match=r"\w: must give 4 bits per cycle at most, not \d"):
+        accelerator_verilog(graph, folding)
 
 
 def test_names_by_hand() -> None:
