@@ -40,5 +40,6 @@ class Loading(Unit):
                 with m.Case(number):
                     m.d.comb += getattr(inner, f"{prefix}load_en").eq(1)
                     m.d.comb += [getattr(inner, f"{prefix}load_{port}").eq(value) for port, value
-                                 in zip(("table", "addr", "data"), entry, strict=True)]
+                                 in zip(("table", "addr", "data"), entry, strict=True)
+                                 if hasattr(inner, f"{prefix}load_{port}")]
         return m

@@ -168,7 +168,7 @@ def lint(folder: Path, *verilog: str, top: str = "", more: Sequence[str] = ()) -
                env=tool.env, name="verilator")
     assert not re.search("%(Warning|Error)", said), said[:2000]
     if shutil.which("iverilog"):
-        said = run(["iverilog", "-g2005", "-Wall", *(["-s", top] if top else []), "-o", os.devnull,
+        said = run(["iverilog", "-g2005", "-Wall", *(["-s", top] if top else []), "-t", "null",
                     *verilog], cwd=folder, name="iverilog")
         assert not said, said[:2000]
 

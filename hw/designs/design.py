@@ -233,8 +233,9 @@ class Datapath:
             self.m.submodules[name] = entries = memory.Memory(
                 shape=shape, depth=max(len(values), LEAST), init=[])
             write = entries.write_port()
+            place, chosen = list(self.tables).index(table), self.load.table
             self.m.d.comb += [
-                write.en.eq(self.load.en & (self.load.table == list(self.tables).index(table))),
+                write.en.eq(self.load.en if chosen is None else self.load.en & (chosen == place)),
                 write.addr.eq(self.load.addr), write.data.eq(self.load.data)]
             for _ in range(READS):
                 yield entries.read_port(domain="comb")
@@ -280,12 +281,15 @@ def _add_signed(a: Term, sign: HdlValue, b: Term) -> Term:
 
 @dataclass(frozen=True)
 class Load:
-    """The signals that write an entry of a table: the table by its place, the entry, its value."""
+    """The signals that write an entry of a table: the entry, its value, the table by its place.
+
+    None for `table` where there is one.
+    """
 
     en: HdlValue
-    table: HdlValue
     addr: HdlValue
     data: HdlValue
+    table: HdlValue | None = None
 
 
 @dataclass(frozen=True)
@@ -452,19 +456,24 @@ def _sums(design: Design, d: Datapath, w: HdlValue, a: HdlValue) -> list[Term]:
 
 
 def load_ports(of: Tabled) -> dict[str, wiring.Member]:
-    """The ports `load_en`, `load_table`, `load_addr`, `load_data`, where tables are written."""
+    """The ports `load_en`, `load_table`, `load_addr`, `load_data`, where tables are written.
+
+    Without `load_table` where there is one table.
+    """
     if not of.writable:
         return {}
     sizes = [len(values) for values in of.tables.values()]
     widths = [shape_for(*ends).width for ends in of.ranges.values()]
-    return {"load_en": In(1), "load_table": In(range(len(sizes))),
-            "load_addr": In(range(max(sizes))), "load_data": In(max(widths))}
+    table = {"load_table": In(range(len(sizes)))} if len(sizes) > 1 else {}
+    return {"load_en": In(1), **table, "load_addr": In(range(max(sizes))),
+            "load_data": In(max(widths))}
 
 
 def datapath(of: Tabled, component: Any, m: Module, enable: HdlValue) -> Datapath:
     """Where `component`, which has the `load_ports`, builds its gateware."""
-    ports = [getattr(component, port) for port in load_ports(of)]
-    return Datapath(m, enable, of.tables, of.ranges, Load(*ports) if ports else None)
+    ports = {port.removeprefix("load_"): getattr(component, port) for port in load_ports(of)}
+    return Datapath(m, enable, of.tables, of.ranges,
+                    Load(**ports) if ports else None)
 
 
 class Lanes(wiring.Component):

@@ -54,8 +54,10 @@ class SideBySide(Unit):
                     for at, (owner, table, addr, value) in enumerate(loads):
                         if owner == k:
                             with m.Case(at):
-                                m.d.comb += [lanes.load_en.eq(1), lanes.load_table.eq(table),
-                                             lanes.load_addr.eq(addr), lanes.load_data.eq(value)]
+                                if hasattr(lanes, "load_table"):
+                                    m.d.comb += lanes.load_table.eq(table)
+                                m.d.comb += [lanes.load_en.eq(1), lanes.load_addr.eq(addr),
+                                             lanes.load_data.eq(value)]
             out = lanes.dot
             for _ in range(depth - design.latency):
                 later = Signal.like(out, reset_less=True)
