@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..ir import Add, Edge
-from .stream import beats, divides, element
+from .stream import beats, divides, element, let
 
 __all__ = ["AddUnit"]
 
@@ -40,7 +40,6 @@ class AddUnit(wiring.Component):
                      self.i0.ready.eq(enable & self.i1.valid),
                      self.i1.ready.eq(enable & self.i0.valid)]
         with m.If(enable):
-            m.d.sync += [self.o.valid.eq(both), *(
-                self.o.payload[lane].eq(self.i0.payload[lane] + self.i1.payload[lane])
-                for lane in range(self.pe))]
+            m.d.sync += [self.o.valid.eq(both), let(self.o.payload, (
+                self.i0.payload[lane] + self.i1.payload[lane] for lane in range(self.pe)))]
         return m

@@ -10,7 +10,7 @@ from ..ir import DepthwiseMatVec, Edge, SumPool
 from ..ir.folding import AUTO
 from .matvec import weight_codes_of
 from .memory import bits_of, rom
-from .stream import Unit, beats, divides, element, wraps
+from .stream import Unit, beats, divides, element, let, wraps
 from .sum_pool import SumPoolUnit
 
 __all__ = ["DepthwiseMatVecUnit"]
@@ -46,9 +46,9 @@ class ProductUnit(Unit):
         with m.If(enable):
             # Cycle 1: the beat meets its weights. Cycle 2: multiply.
             m.d.sync += [x.eq(self.i.payload), valid.eq(self.i.valid), self.o.valid.eq(valid)]
-            for lane in range(pe):
-                weight = weights.data.word_select(lane, bits) * step + least
-                m.d.sync += self.o.payload[lane].eq(weight * x[lane])
+            m.d.sync += let(self.o.payload, (
+                (weights.word(lane, bits) * step + least) * x[lane]
+                for lane in range(pe)))
         return m
 
 

@@ -180,7 +180,8 @@ def _plain(literal: int) -> bool:
     return not literal & 1 or literal == TRUE
 
 
-def _positions(shape: Sequence[int]) -> int:
+@lru_cache
+def _positions(shape: tuple[int, ...]) -> int:
     """How many positions a function of so many bits per position is not constant at."""
     total = sum(count << i for i, count in enumerate(shape))
     first = next((i for i, count in enumerate(shape) if count), len(shape))
@@ -227,7 +228,7 @@ def _most_per_lut(lut: int, plain: tuple[int, ...], others: tuple[int, ...], roo
         candidates = [(shape,) for shape in _shapes(ABSORBED[lut]) if len(shape) <= room]
     for parts in candidates:
         shape = sum(parts, ())
-        functions = [min(want, plain[i] + others[i]) for i, want in enumerate(shape)]
+        functions = (*(min(want, plain[i] + others[i]) for i, want in enumerate(shape)),)
         direct = [min(plain[i] - max(0, f - others[i]), 1 + (i == 0))
                   for i, f in enumerate(functions)]
         inner = sum(f << i for i, f in enumerate(functions))
@@ -361,7 +362,7 @@ class _Heap:
                 if (sum(shape) > absorbed or column + n not in best
                         or (total >> n and column + n < self.top)):
                     continue
-                luts = _positions(shape) + best[column + n][0]
+                luts = _positions(tuple(shape)) + best[column + n][0]
                 if column not in best or luts < best[column][0]:
                     best[column] = luts, [tuple(shape), *best[column + n][1]]
         return (best[start][0], start, best[start][1]) if start in best else None

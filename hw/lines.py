@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from amaranth.hdl import Const, Module, Mux, Shape, Signal
 from amaranth.hdl import Value as HdlValue
-from amaranth.lib import data
 
 from ..ir import Edge, PiecewiseLinear, Scale
 from .memory import bits_of, rom
-from .stream import Unit, beats, divides, element, shape_for, wraps
+from .stream import Unit, beats, divides, element, let, shape_for, wraps
 
 __all__ = ["LinesUnit"]
 
@@ -47,7 +46,7 @@ class Pipeline:
         register = self._values[name, cycle] = Signal(beats(shape, len(lanes)),
                                                       name=f"{name}_{cycle}")
         with self.m.If(self.enable):
-            self.m.d.sync += [register[k].eq(lane) for k, lane in enumerate(lanes)]
+            self.m.d.sync += let(register, lanes)
 
 
 class Table:
@@ -82,9 +81,9 @@ class Table:
             width, words = self.shape.width, self.words.reshape(self.groups, -1)
             port = rom(p.m, self.name, bits_of(words, width), p.platform)
             p.m.d.comb += [port.addr.eq(p.at("group", cycle - 2)), port.en.eq(p.enable)]
-            word = data.View(beats(self.shape, self.rows * self.pe), port.data)
-            read = [[word[row * self.pe + lane] for lane in range(self.pe)]
-                    for row in range(self.rows)]
+            found = [port.word(k, width) for k in range(self.rows * self.pe)]
+            found = [word.as_signed() for word in found] if self.shape.signed else found
+            read = [found[row * self.pe:][:self.pe] for row in range(self.rows)]
         chosen = read[0] if self.rows == 1 else [
             Mux(above, upper, lower) for above, lower, upper in
             zip(p.lanes("above", cycle - 1), *read, strict=True)]

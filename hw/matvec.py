@@ -25,7 +25,7 @@ from .mac import (
     pairs_offset,
 )
 from .memory import bits_of, rom
-from .stream import Unit, beats, divides, element, shape_for, wraps
+from .stream import Unit, beats, divides, element, let, shape_for, wraps
 
 __all__ = ["FoldedUnit", "MatVecUnit", "accumulator_range", "partial_range", "weight_codes_of"]
 
@@ -192,8 +192,8 @@ class MatVecUnit(FoldedUnit):
                                                      platform)
             pes.append(pe)
             m.d.comb += [pe.enable.eq(enable), pe.a.as_value().eq(a),
-                         pe.codes.as_value().eq(weights.data.word_select(k, self.simd * bits))]
-            m.d.comb += self.o.payload[k].eq(pe.acc)
+                         pe.codes.as_value().eq(weights.word(k, self.simd * bits))]
+        m.d.comb += let(self.o.payload, (pe.acc for pe in pes))
         latency = mac_latency(self.simd, bits, self.edge.width, self.form)
         valid, first, final = self._control(m, enable, issue, beat == 0, last, latency)
         total = adder_tree(m, enable, terms, "total") if (

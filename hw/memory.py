@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from amaranth.hdl import Cat, ClockSignal, Instance, Module, Signal
+from amaranth.hdl import Value as HdlValue
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -54,21 +55,53 @@ def hex_rows(bits: np.ndarray) -> bytes:
     return text.tobytes()
 
 
-def rom(m: Module, name: str, bits: np.ndarray, platform: Any, style: str = AUTO) -> Any:
-    """A read port, `addr`, `en` and `data`, of a ROM that becomes submodule `name` of `m`.
+@dataclass(frozen=True)
+class Port:
+    """The read port of a ROM, `addr` and `en`; a row is that of its `parts`, WIDEST bits each."""
 
-    `data` is the row of `bits` [depth, width] at `addr`, one cycle after, and holds while `en` is
+    addr: Any
+    en: Any
+    parts: tuple[Any, ...]
+
+    @property
+    def data(self) -> HdlValue:
+        """The row."""
+        return Cat(self.parts)
+
+    def word(self, k: int, width: int) -> HdlValue:
+        """Bits ``k·width`` to ``(k + 1)·width`` of the row.
+
+        Of the parts that have some alone: what Amaranth does to an expression, it does to all of
+        it, and again wherever it is used.
+        """
+        start, end = k * width, (k + 1) * width
+        first, last = start // WIDEST, -(-end // WIDEST)
+        return Cat(part[max(start - at * WIDEST, 0):end - at * WIDEST]
+                   for at, part in enumerate(self.parts[first:last], first))
+
+
+def rom(m: Module, name: str, bits: np.ndarray, platform: Any, style: str = AUTO) -> Port:
+    """The port of a ROM that becomes submodule `name` of `m`, or submodules if it is wide.
+
+    It gives the row of `bits` [depth, width] at `addr`, one cycle after, and holds while `en` is
     low.  From FILE_BITS bits on, if `platform` is a Library, the ROM is a module that reads the
     file which the Library's user writes; else its contents are part of `m`.  `style` says whether
     synthesis may choose, "auto", or must take "block" RAM or "logic".
     """
     depth, width = bits.shape
-    if width > WIDEST:
-        addr, en = Signal(range(depth), name=f"{name}__addr"), Signal(name=f"{name}__en")
-        parts = [rom(m, f"{name}_{k}", part, platform, style) for k, part in enumerate(
-            np.split(bits, range(WIDEST, width, WIDEST), axis=1))]
-        m.d.comb += [each for part in parts for each in (part.addr.eq(addr), part.en.eq(en))]
-        return SimpleNamespace(addr=addr, en=en, data=Cat(part.data for part in parts))
+    if width <= WIDEST:
+        port = _part(m, name, bits, platform, style)
+        return Port(port.addr, port.en, (port.data,))
+    addr, en = Signal(range(depth), name=f"{name}__addr"), Signal(name=f"{name}__en")
+    parts = [_part(m, f"{name}_{k}", part, platform, style) for k, part in enumerate(
+        np.split(bits, range(WIDEST, width, WIDEST), axis=1))]
+    m.d.comb += [each for part in parts for each in (part.addr.eq(addr), part.en.eq(en))]
+    return Port(addr, en, tuple(part.data for part in parts))
+
+
+def _part(m: Module, name: str, bits: np.ndarray, platform: Any, style: str) -> Any:
+    """The port, `addr`, `en` and `data`, of a ROM of rows of at most WIDEST bits."""
+    depth, width = bits.shape
     if not isinstance(platform, Library) or bits.size < FILE_BITS or depth == 1:
         m.submodules[name] = table = memory.Memory(
             shape=width, depth=depth, init=words(bits),

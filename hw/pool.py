@@ -8,7 +8,7 @@ from amaranth.hdl import Value as HdlValue
 from amaranth.lib import memory
 
 from ..ir import Edge, MaxPool, SumPool
-from .stream import Unit, beats, divides, element, shape_for, tree, wraps
+from .stream import Unit, beats, divides, element, let, shape_for, tree, wraps
 
 __all__ = ["PoolUnit"]
 
@@ -60,11 +60,13 @@ class PoolUnit(Unit):
         read = partial.read_port(domain="comb")
         m.d.comb += [read.addr.eq(group), write.addr.eq(group), write.en.eq(moved),
                      write.data.eq(result)]
+        found = []
         for lane in range(self.pe):
             x = tree(m, f"lane{lane}", [self.i.payload[position * self.pe + lane]
                                         for position in range(self.at_once)], self.combine)
-            m.d.comb += result[lane].eq(Mux(position == 0, x, self.combine(read.data[lane], x)))
+            found.append(Mux(position == 0, x, self.combine(read.data[lane], x)))
+        m.d.comb += let(result, found)
         with m.If(enable):
             m.d.sync += self.o.valid.eq(self.i.valid & last)
-            m.d.sync += [self.o.payload[lane].eq(result[lane]) for lane in range(self.pe)]
+            m.d.sync += let(self.o.payload, (result[lane] for lane in range(self.pe)))
         return m

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import Out
 
 from ..ir import Edge, Saturate
 from .lines import _clamp
-from .stream import Unit, beats, divides, element
+from .stream import Unit, beats, divides, element, let
 
 __all__ = ["SaturateUnit"]
 
@@ -40,7 +40,7 @@ class SaturateUnit(Unit):
                 for lane in range(self.pe)]
         with m.If(enable):
             m.d.sync += [self.o.valid.eq(self.i.valid),
-                         *(self.o.payload[lane].eq(x) for lane, (x, _) in enumerate(held)),
+                         let(self.o.payload, (x for x, _ in held)),
                          count.eq(sum(outside for _, outside in held))]
         with m.If(self.o.valid & self.o.ready):
             total = Signal(COUNT_BITS + 1)

@@ -6,10 +6,10 @@ the low bits (`amaranth.lib.stream`: a beat moves when valid and ready are both 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from amaranth.hdl import Format, Module, Mux, Shape, Signal
+from amaranth.hdl import Cat, Const, Format, Module, Mux, Shape, Signal
 from amaranth.hdl import Value as HdlValue
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -17,7 +17,7 @@ from amaranth.lib.wiring import In, Out
 from ..errors import N2uqError
 from ..ir import Edge, bits_for
 
-__all__ = ["Unit", "beats", "divides", "element", "shape_for", "tree", "wraps"]
+__all__ = ["Unit", "beats", "divides", "element", "let", "shape_for", "tree", "wraps"]
 
 
 def shape_for(lo: int, hi: int) -> Shape:
@@ -60,6 +60,21 @@ def wraps(m: Module, counter: Signal, length: int, advance: HdlValue) -> HdlValu
     with m.If(advance):
         m.d.sync += counter.eq(Mux(last, 0, counter + 1))
     return last
+
+
+def let(beat: data.View[Any], lanes: Iterable[Any]) -> Any:
+    """Let the lanes of `beat` be `lanes`: a statement for all of them.
+
+    One for each would take Amaranth a time that grows with the square of their number.
+    """
+    shape = Shape.cast(beat.shape().elem_shape)
+
+    def fit(lane: Any) -> HdlValue:
+        value = HdlValue.cast(lane)
+        more = max(shape.width - len(value), 0)
+        top = value[-1] if value.shape().signed else Const(0, 1)
+        return Cat(value[:shape.width], top.replicate(more))
+    return beat.as_value().eq(Cat(fit(lane) for lane in lanes))
 
 
 def tree(m: Module, name: str, values: Sequence[Any], join: Callable[[Any, Any], Any]) -> Any:

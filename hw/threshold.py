@@ -12,7 +12,7 @@ from ..errors import N2uqError
 from ..ir import Edge, Threshold, threshold_values
 from ..ir.folding import PARALLEL, SEARCH, STYLES
 from .memory import bits_of, rom
-from .stream import Unit, beats, divides, element, shape_for, tree, wraps
+from .stream import Unit, beats, divides, element, let, shape_for, tree, wraps
 
 __all__ = ["ThresholdUnit", "comparator_table", "search_table", "threshold_latency"]
 
@@ -151,7 +151,7 @@ class ThresholdUnit(Unit):
                                           ["valid_1", *(f"x_{k}" for k in range(self.pe))])
             rows, turns = [], []
             for lane in range(self.pe):
-                word = port.data.word_select(lane, fields)
+                word = port.word(lane, fields)
                 rows.append([_as(word.word_select(i, shape.width), shape) for i in range(size)])
                 turns.append(word[shape.width * size:] if mixed else
                              Const(_bits(turn[0]), max(size, 1)))
@@ -162,10 +162,12 @@ class ThresholdUnit(Unit):
                                    ["valid_2", *(f"held_{k}" for k in range(self.pe))])
         with m.If(enable):
             m.d.sync += self.o.valid.eq(valid)
+            found = []
             for lane in range(self.pe):
                 counts = [sum((held[lane][i] for i in range(at, min(at + TERMS, size))),
                               Const(0 if at else base)) for at in range(0, max(size, 1), TERMS)]
-                m.d.sync += self.o.payload[lane].eq(tree(m, f"count{lane}", counts, add))
+                found.append(tree(m, f"count{lane}", counts, add))
+            m.d.sync += let(self.o.payload, found)
 
     def _search(self, m: Module, enable: Signal, platform: Any) -> None:
         t, values = search_table(self.node, self.edge)
@@ -202,7 +204,7 @@ class ThresholdUnit(Unit):
                      for lane in range(self.pe)]
         with m.If(enable):
             m.d.sync += self.o.valid.eq(valid)
-        m.d.comb += [self.o.payload[lane].eq(_as(ports[lane], out)) for lane in range(self.pe)]
+        m.d.comb += let(self.o.payload, (_as(ports[lane], out) for lane in range(self.pe)))
 
 
 def _as(value, shape: Shape):

@@ -13,7 +13,7 @@ from amaranth.hdl import Value as HdlValue
 from ..errors import N2uqError
 from ..ir import Edge, Threshold, Unrolled, threshold_values
 from .heaps import TRUE, Chain, HeapGraph, Sum, optimize
-from .stream import Unit, beats, element
+from .stream import Unit, beats, element, let
 
 __all__ = ["UnrolledUnit", "heap_graph", "unrolled_latency"]
 
@@ -101,7 +101,7 @@ class UnrolledUnit(Unit):
                     results[n] = delayed
         with m.If(enable):
             m.d.sync += [self.o.valid.eq(valid),
-                         *(self.o.p[n].eq(result) for n, result in results.items())]
+                         let(self.o.p, (results[n] for n in range(len(results))))]
         return m
 
     @property

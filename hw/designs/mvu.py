@@ -180,7 +180,7 @@ class SumsUnit(FoldedUnit):
         a = codes(vector, design.act_bits, "lane")
         shared = design.shared(d, a)
         bits = self.simd * design.weight_bits
-        partial = [design.partial(d, codes(weights.data.word_select(k, bits), design.weight_bits,
+        partial = [design.partial(d, codes(weights.word(k, bits), design.weight_bits,
                                            f"code{k}"), a, shared) for k in range(self.pe)]
         valid, first, final = self._control(m, enable, issue, beat == 0, last, partial[0][0].cycle)
         held = []

@@ -3,20 +3,27 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from itertools import count
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
 from graphs import random_chain, random_folding, random_residual, whole, with_depths
 from units import Bench
 
+from n2uq_hw.builds.emit import accelerator_verilog
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.accelerator import Accelerator
 from n2uq_hw.hw.depths import fifo_depth
+from n2uq_hw.hw.library import Library
 from n2uq_hw.hw.passes import hardware_graph, lanes_of
 from n2uq_hw.hw.units import unit
 from n2uq_hw.ir import (
     Add,
+    ArgMax,
     Fifo,
     Flatten,
     Fork,
@@ -31,7 +38,7 @@ from n2uq_hw.ir import (
     WidthConvert,
     golden,
 )
-from n2uq_hw.ir.folding import Fold, MatVecFold, ThresholdFold, lanes_in
+from n2uq_hw.ir.folding import Fold, Folding, MatVecFold, ThresholdFold, lanes_in
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.nets import find_net
 from n2uq_hw.plan.choice import choose
@@ -189,8 +196,57 @@ def test_impossible_folding_is_found_before_elaboration() -> None:
 
 
 def test_text_is_the_same_every_time(tmp_path: Path) -> None:
-    from n2uq_hw.builds.emit import accelerator_verilog
-
     graph = random_graph(3)
     folds = random_folding(graph, 3)
     assert accelerator_verilog(graph, folds) == accelerator_verilog(graph, folds)
+
+
+def classes(total: int, pe: int, inputs: int = 4) -> tuple[Graph, Folding]:
+    """A layer of so many classes, PE at a time, their scales, steps and the largest."""
+    rng = np.random.default_rng(0)
+    at = np.sort(rng.integers(-300, 300, (total, 3)), axis=1)
+    return Graph("classes", (
+        Input("x", shape=(1, 1, inputs), lo=0, hi=3),
+        MatVec("fc", ("x",), weights=2 * rng.integers(0, 4, (total, inputs)) - 3),
+        Scale("scale", ("fc",), multiplier=rng.integers(1, 9, total)),
+        Threshold("steps", ("scale",), thresholds=at, signs=np.ones_like(at, np.int8)),
+        ArgMax("top", ("steps",)))), {
+            "x": Fold(inputs), "fc": MatVecFold(pe, inputs), "scale": Fold(pe),
+            "steps": ThresholdFold(pe), "top": Fold(pe)}
+
+
+def test_a_thousand_classes_at_once() -> None:
+    graph, folding = classes(1000, 1000)
+    verilog = accelerator_verilog(graph, folding)["classes.v"]
+    assert verilog.count(" pe999 (") == 1 and len(verilog) < 2500 * 1000
+
+
+def test_a_beat_is_one_statement() -> None:
+    """Amaranth's time grows with the square of the statements for one signal."""
+    library = Library()
+    library.signature("classes", lambda: Accelerator(*classes(80, 40)))
+    processes = [process for text in library.rtlil().values()
+                 for process in re.findall(r"^  process.*?^  end$", text, re.S | re.M)]
+    # A value that holds, the enabled one, that of reset.
+    assert max(len(re.findall("^ +assign ", each, re.M)) for each in processes) == 3
+
+
+def test_work_grows_as_lanes_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls are counted, in two groups of channels: tables are ROMs, several for a wide one."""
+    monkeypatch.setattr("n2uq_hw.hw.memory.WIDEST", 64)
+
+    def calls(pe: int) -> int:
+        library, made = Library(), count()
+
+        def called(frame: FrameType, event: str, arg: object) -> None:
+            if event == "call":
+                next(made)
+        library.signature("classes", lambda: Accelerator(*classes(2 * pe, pe)))
+        before = sys.getprofile()
+        sys.setprofile(called)
+        try:
+            library.rtlil()
+        finally:
+            sys.setprofile(before)
+        return next(made)
+    assert calls(160) < 4.5 * calls(40)
