@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from amaranth.hdl import Module, Shape, Signal
+from amaranth.hdl import Const, Module, Shape, Signal
 from test_depthwise import depthwise
 from test_matvec import matvec, odd
 from test_threshold import nodes, threshold
@@ -22,7 +22,7 @@ from n2uq_hw.builds.synth import synthesize
 from n2uq_hw.cost import memories
 from n2uq_hw.hw import memory
 from n2uq_hw.hw.library import Library
-from n2uq_hw.hw.memory import FILE_BITS, bits_of, hex_rows, rom, words
+from n2uq_hw.hw.memory import FILE_BITS, Port, bits_of, hex_rows, rom, words
 from n2uq_hw.hw.stream import Unit, beats
 from n2uq_hw.ir.folding import STYLES
 from n2uq_hw.sim.rtl.runner import simulate
@@ -183,3 +183,16 @@ def test_hex_rows_are_the_words(width: int) -> None:
     lines = hex_rows(bits).decode().split("\n")
     assert lines.pop() == "" and [int(line, 16) for line in lines] == words(bits)
     assert {len(line) for line in lines} == {-(-width // 4)}
+
+
+def test_words_of_a_wide_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of any width, within a part and across several; the last part is short."""
+    monkeypatch.setattr("n2uq_hw.hw.memory.WIDEST", 8)
+    row = 0x1B2D9F53
+    parts = [Const(row >> at, min(8, 29 - at)) for at in range(0, 29, 8)]
+    port = Port(Signal(), Signal(), tuple(parts))
+    assert Const.cast(port.data).value == row
+    for width in range(1, 30):
+        for k in range(29 // width):
+            word = Const.cast(port.word(k, width))
+            assert (len(word), word.value) == (width, row >> k * width & 2**width - 1)
