@@ -74,12 +74,12 @@ def piece(layers: tuple[model.Layer, ...], channels: int, size: int, seed: int) 
 
 # name: (layers, channels in, pixels each way, cycles per image)
 PIECES = {
-    "resnet18_stage1": (cut(RESNET18, "layer1."), 64, 8, 40_000),
     "resnet18_stage2_with_downsample": (cut(RESNET18, "layer2."), 64, 8, 40_000),
-    "mobilenetv2_stride_2": (cut(MOBILENETV2, "feature.2."), 16, 8, 20_000),
     "mobilenetv2_with_sum": (cut(MOBILENETV2, "feature.3."), 24, 8, 20_000),
 }
 MORE_PIECES = {
+    "resnet18_stage1": (cut(RESNET18, "layer1."), 64, 8, 40_000),
+    "mobilenetv2_stride_2": (cut(MOBILENETV2, "feature.2."), 16, 8, 20_000),
     "resnet18_stage4_with_downsample": (cut(RESNET18, "layer4."), 256, 4, 60_000),
     "resnet50_block_with_downsample": (
         cut(architectures.resnet(50, 2, True, 10), "layer1.0."), 64, 6, 20_000),

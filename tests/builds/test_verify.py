@@ -29,6 +29,7 @@ from n2uq_hw.ir import (
     golden,
 )
 from n2uq_hw.ir.folding import MatVecFold
+from n2uq_hw.lowering.formats import Formats
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import Net
 from n2uq_hw.plan.choice import choose
@@ -131,9 +132,11 @@ def edited(built: Path, folder: Path, old: str, new: str) -> Build:
 @pytest.mark.parametrize("old,new", [
     ("m_axis_tlast = output_beat == OUTPUT_BEATS - 1", "m_axis_tlast = 1'b0"),
     ("result[", "!result[")], ids=["tlast", "padding"])
-def test_bits_around_the_result_count_too(built: Path, tmp_path: Path, images: np.ndarray,
+def test_bits_around_the_result_count_too(net: Net, tmp_path: Path, images: np.ndarray,
                                           old: str, new: str) -> None:
-    build = edited(built, tmp_path, old, new)
+    graph = lower(net, Formats(output_fraction_bits=9))  # 13 bits, of 16 on the bus
+    emit(graph, size_fifos(graph, choose(graph)), tmp_path / "b", images[:1], None)
+    build = edited(tmp_path / "b", tmp_path, old, new)
     assert build.changed == ("rtl/small_axis.v",)
     verdict = verify(build, images[:3], None)
     assert verdict.mismatches == 3

@@ -30,8 +30,9 @@ def figures() -> list[Any]:
             whole = circuit(*hardware_graph(graph, sized.folding), 3)
             runs = [whole.run(images=3, dense=dense, span=50, spans=7) for dense in (False, True)]
             found += [sized.as_dict(), stop.as_dict(), *(
-                {name: np.asarray(part).tolist() for name, part in run.over.items()} | {
-                    "cycles": run.cycles, "high": run.high} for run in runs)]
+                {"over": [(str(name), np.asarray(part).tolist())
+                          for name, part in run.over.items()],
+                 "cycles": run.cycles, "high": list(run.high.values())} for run in runs)]
     return json.loads(json.dumps(found))
 
 
