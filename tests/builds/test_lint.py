@@ -1,0 +1,33 @@
+"""No linter has anything to say of the Verilog of the shipped networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import units
+
+from n2uq_hw import nets
+from n2uq_hw.builds.emit import accelerator_verilog
+from n2uq_hw.hw.accelerator import WRAPPER, module_name
+from n2uq_hw.ir.folding import reach
+from n2uq_hw.lowering.lower import lower
+from n2uq_hw.plan.choice import fold
+
+QUICK = {("digits_mlp_w2a2", "default"), ("digits_cnn_w2a2", "default"),
+         ("mnist_resnet8_w2a2", "default")}
+# In logic the others take minutes, and one beat of a CNN on MNIST is wider than Amaranth takes.
+CASES = [(name, folding) for name in nets.shipped() for folding in ("default", "fastest", "logic")
+         if folding != "logic" or name.startswith("digits")]
+
+
+@pytest.mark.parametrize("name,folding", [
+    pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow]) for case in CASES])
+def test_shipped_networks(name: str, folding: str, tmp_path: Path) -> None:
+    graph = lower(nets.find_net(name))
+    asked = {"default": {}, "fastest": {"cycles": reach(graph)[0]}, "logic": {"unroll": 2}}
+    texts = accelerator_verilog(graph, fold(graph, search=False, **asked[folding]).folding)
+    for file, text in texts.items():
+        (tmp_path / file).write_text(text, encoding="utf-8")
+    verilog = sorted(file for file in texts if file.endswith(".v"))
+    units.lint(tmp_path, *verilog, top=module_name(graph, WRAPPER))
