@@ -136,9 +136,9 @@ def test_what_makes_no_build_leaves_none(graph: n2.Graph, net: n2.Net, tmp_path:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_bit_that_differs_is_a_verdict(tmp_path: Path) -> None:
+def test_a_bit_that_differs_is_a_verdict(net: n2.Net, tmp_path: Path) -> None:
     """No error: the caller did nothing wrong."""
-    graph = n2.lower("digits_mlp_w2a2")
+    graph = n2.lower(net)
     last = graph.nodes[-1]
     assert isinstance(last, Scale)
     other = graph.with_nodes([*graph.nodes[:-1], replace(last, offset=last.offset + 2**last.shift)])

@@ -64,13 +64,13 @@ def test_no_name_begins_with_a_dollar() -> None:
     """Icarus takes even an escaped one for a system function."""
     m, choice, unnamed = Module(), Signal(2, name="choice"), Signal(4, name="$signal")
     word, keyword = Signal(4, name="word"), Signal(4, name="table")
-    with m.Switch(choice):  # becomes a function
+    with m.Switch(choice):  # Yosys would write a function
         for k in range(3):
             with m.Case(k):
                 m.d.comb += unnamed.eq(word + 5 * k)
     m.d.sync += keyword.eq(unnamed)
     text = tools.rtlil_to_verilog(rtlil.convert(m, name="top", ports=[choice, word, keyword]))
-    assert text.count("function ") == 1 and "\\" not in text.replace("\\table ", "")
+    assert "function " not in text and "\\" not in text.replace("\\table ", "")
     assert "$" not in text.replace("$signed", "")
 
 

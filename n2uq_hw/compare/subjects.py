@@ -217,8 +217,10 @@ def _load(net: Netlist, design: Design) -> None:
     net.set("load_en", 1)
     for place, values in enumerate(design.tables.values()):
         for at, value in enumerate(values):
-            for port, number in (("table", place), ("addr", at), ("data", int(value))):
-                net.set(f"load_{port}", number)
+            if len(design.tables) > 1:
+                net.set("load_table", place)
+            net.set("load_addr", at)
+            net.set("load_data", int(value))
             net.settle()
             net.clock()
     net.set("load_en", 0)

@@ -18,9 +18,10 @@ from n2uq_hw.nets import find_net
 from n2uq_hw.plan.choice import choose
 from n2uq_hw.sim.timing.fifos import size_fifos
 
-NETS = ["digits_mlp_w2a2", "digits_cnn_w2a2", "digits_cnn_w4a4",
+NETS = ["digits_mlp_w2a2", "digits_cnn_w2a2",
         pytest.param("mnist_mlp_w2a2", marks=needs_mnist),
         pytest.param("digits_cnn_w3a3", marks=pytest.mark.slow),
+        pytest.param("digits_cnn_w4a4", marks=pytest.mark.slow),
         pytest.param("mnist_cnn_w2a2", marks=[needs_mnist, pytest.mark.slow])]
 IMAGES = 1000  # of MNIST; digits has 360
 
