@@ -55,6 +55,7 @@ def in_rtl(net: Net, folder: Path, images: np.ndarray, labels: np.ndarray | None
     return verdicts
 
 
+@pytest.mark.slow
 @needs_mnist
 def test_resnet8_on_mnist(tmp_path: Path) -> None:
     net = find_net("mnist_resnet8_w2a2")

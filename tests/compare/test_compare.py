@@ -576,6 +576,7 @@ def test_mvus_are_proven(tmp_path: Path) -> None:
             made[name].prove(files_of(other[name], tmp_path / f"other{k}"), None)
 
 
+@pytest.mark.slow
 def test_an_mvu_with_the_levels_of_lsq_is_proven(tmp_path: Path) -> None:
     given = Trained("LSQ", (-2, -1, 0, 1), (0, 1, 2, 3))
     for whole in mvus((Decode,), **MVU, given=given):

@@ -215,6 +215,7 @@ def classes(total: int, pe: int, inputs: int = 4) -> tuple[Graph, Folding]:
             "steps": ThresholdFold(pe), "top": Fold(pe)}
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_at_once() -> None:
     graph, folding = classes(1000, 1000)
     verilog = accelerator_verilog(graph, folding)["classes.v"]

@@ -58,7 +58,8 @@ def fails(state: State, arch: str, message: str, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("arch,layers,quantized", [
     ("resnet18", resnet(18, 3, False, 10), False), ("resnet34", resnet(34, 2, True, 3), True),
-    ("resnet50", resnet(50, 2, False, 10), False), ("mobilenetv2", mobilenetv2(4, 5), None)])
+    pytest.param("resnet50", resnet(50, 2, False, 10), False, marks=pytest.mark.slow),
+    ("mobilenetv2", mobilenetv2(4, 5), None)])
 def test_parameters_arrive_bit_for_bit(arch: str, layers: tuple[model.Layer, ...],
                                        quantized: bool | None, monkeypatch) -> None:
     state = made(layers)
