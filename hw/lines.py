@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from amaranth.hdl import Const, Module, Mux, Shape, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal
 from amaranth.hdl import Value as HdlValue
 
 from ..ir import Edge, PiecewiseLinear, Scale
@@ -145,13 +145,14 @@ class LinesUnit(Unit):
     pe: channels per beat, a divisor of C.
     turn, multiplier, offset: [C] or [1]; [2, C] or [2, 1].
     clip: () or (lo, hi).
+    even: a result whose bits below the shift were all zero has its lowest bit cleared.
     """
 
     def __init__(self, node: Scale | PiecewiseLinear, edge: Edge, out: Edge, *, pe: int,
                  turn: np.ndarray, multiplier: np.ndarray, offset: np.ndarray,
-                 clip: tuple[int, ...] = ()) -> None:
+                 clip: tuple[int, ...] = (), even: bool = False) -> None:
         groups = divides(f"{node.name}: PE", pe, "channels", edge.channels)
-        self.groups, self.shift = groups, node.shift
+        self.groups, self.shift, self.even = groups, node.shift, even
         super().__init__(beats(element(edge), pe), beats(element(out), pe))
         turn = np.broadcast_to(turn, (1, edge.channels)).clip(edge.lo.min(), edge.hi.max() + 1)
         ends = np.stack([[edge.lo, np.maximum(edge.lo, turn[0])],
@@ -161,7 +162,8 @@ class LinesUnit(Unit):
         rows = [s if line.any() else 1 - s for s, line in enumerate(reached)]
         m, c = (np.broadcast_to(values, reached.shape)[rows].astype(np.int64)
                 for values in (multiplier, offset))
-        self.reach = lo, hi = _ends(((ends * m + c) >> node.shift)[:, reached])
+        lo, hi = _ends(((ends * m + c) >> node.shift)[:, reached])
+        self.reach = lo, hi = lo - (lo & even), hi
         self.clip = clip if clip and (lo < clip[0] or clip[1] < hi) else ()
         around = _powers(np.unique(m[1, reached[1]]).tolist()) if (m[0] != m[1]).any() else []
         self.around = around[0] if len(around) == 1 else None
@@ -203,7 +205,7 @@ class LinesUnit(Unit):
             p.set("above", above, [x >= turn for x, turn in
                                    zip(p.lanes("x", above - 1), turns, strict=True)], Shape(1))
         terms, offsets = self._terms(p, operands, last - 1), self.offset.lookup(p, last - 1)
-        p.set("line", last, [(term + offset) >> self.shift for term, offset in
+        p.set("line", last, [self._shifted(term + offset) for term, offset in
                              zip(terms, offsets, strict=True)], shape_for(*self.reach))
         if self.clip:
             last += 1
@@ -213,6 +215,14 @@ class LinesUnit(Unit):
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
                      self.o.valid.eq(p.at("valid", last)), self.o.payload.eq(p.at("line", last))]
         return m
+
+    def _shifted(self, total: HdlValue) -> HdlValue:
+        """The bits above the shift."""
+        line = total >> self.shift
+        if not self.even:
+            return line
+        held = Cat(line[0] & total[:self.shift].any(), line[1:])
+        return held.as_signed() if line.shape().signed else held
 
     def _terms(self, p: Pipeline, operands: int, cycle: int) -> list[HdlValue]:
         """In `cycle`, each lane's element times its multiplier, read from cycle `operands` on."""

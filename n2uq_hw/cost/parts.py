@@ -609,6 +609,7 @@ def _lines(node: Scale | PiecewiseLinear, edge: Edge) -> _Lines:
     rows = [s if line.any() else 1 - s for s, line in enumerate(reached)]
     m, c = (np.broadcast_to(values, reached.shape)[rows].astype(np.int64)
             for values in (node.multiplier, node.offset))
+    c = c + getattr(node, "half", 0)
     values = ((ends * m + c) >> node.shift)[:, reached]
     lo, hi = int(values.min()), int(values.max())
     upper = np.unique(m[1, reached[1]]) if reached[1].any() else np.zeros(0, np.int64)
@@ -764,6 +765,8 @@ def _(node: Scale | PiecewiseLinear, reads: tuple[Edge, ...], edge: Edge, fold: 
                    float(_compared(np.array(it.turns), x, family).mean()))
         lut["sum"] += pe * (compare + it.factor * (it.rows > 1 and not fixed)
                             + it.offset * (it.two_offsets and changes))
+    if getattr(node, "half", 0):  # whether the bits below the shift are all zero
+        lut["sum"] += pe * (1 + (node.shift - 1) // (LUT - 1))
     if clips:
         lut["sum"] += pe * (out + int(_compared(np.array(it.ends), it.line, family).sum()))
     # How long x waits, to be multiplied or to go around, and the choice of a line.

@@ -250,7 +250,7 @@ def _(node: Threshold, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
 def _(node: Scale, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
     y = x * _row(node.multiplier, x)
     y += _row(node.offset, x)
-    y >>= node.shift
+    y = node.rounded(y)
     return np.clip(y, *node.clip, out=y) if node.clip else y
 
 

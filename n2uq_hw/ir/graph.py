@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,8 @@ class Graph(Shown):
             elif isinstance(value, Node):
                 digest.update(type(value).__name__.encode())
                 for f in fields(value):
-                    add(getattr(value, f.name))
+                    if not _later(f, getattr(value, f.name)):
+                        add(getattr(value, f.name))
             else:
                 plain = isinstance(value, str | int | tuple | None)
                 digest.update((repr(value) if plain else type(value).__qualname__).encode())
@@ -186,7 +187,7 @@ class Graph(Shown):
                 value = getattr(node, f.name)
                 if isinstance(value, np.ndarray):
                     arrays[f"{node.name}.{f.name}"] = value
-                else:
+                elif not _later(f, value):
                     row[f.name] = value
             rows.append(row)
         save_arrays(path, arrays, "n2uq-ir", {
@@ -215,11 +216,16 @@ def _node(row: dict[str, Any], arrays: dict[str, np.ndarray]) -> Node:
         raise N2uqError(f"node {name} must be one of {', '.join(Node.KINDS)}, not {kind}")
     given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}
     for f in fields(Node.KINDS[kind]):
-        if f.name not in given:
+        if f.name not in given and not f.metadata.get("later"):
             if (key := f"{name}.{f.name}") not in arrays:
                 raise N2uqError(f"{f.name} of {name} is missing")
             given[f.name] = arrays.pop(key)
     return Node.KINDS[kind](**given)
+
+
+def _later(f: Field[Any], value: Any) -> bool:
+    """Whether a field came later than older files, and has what it stands for in these."""
+    return bool(f.metadata.get("later")) and value == f.default
 
 
 def _alike(node: Node, other: Node) -> bool:
@@ -250,7 +256,7 @@ def dump(graph: Graph) -> str:
         attributes = [
             f"{f.name}={list(value.shape) if isinstance(value, np.ndarray) else value}"
             for f in fields(node) if f.name not in ("name", "inputs", "shape", "lo", "hi")
-            for value in [getattr(node, f.name)]]
+            for value in [getattr(node, f.name)] if not _later(f, value)]
         lines.append(
             f"  {node.name:<16} = {type(node).__name__}({', '.join([*node.inputs, *attributes])})"
             f" : [{', '.join(map(str, edge.shape))}] in {edge.lo.min()}..{edge.hi.max()}"

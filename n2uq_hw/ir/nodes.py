@@ -24,6 +24,7 @@ __all__ = ["Add", "ArgMax", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Fork"
 
 MAX_ELEMENTS = 2**26  # of one image on one edge; what is above is a fault, not a network
 MAX_BITS = 62         # so that int64 holds every sum of two
+LATER = {"later": True}  # a field that older files lack; files hold it where it is no default
 
 
 def bits_for(lo: int, hi: int) -> tuple[int, bool]:
@@ -177,13 +178,32 @@ class OffsetMatVec(MatVec):
 class Scale(Node):
     """Fixed point: ``(x·multiplier + offset) >> shift``, floor; `offset` holds what rounds.
 
-    `clip` is () or (lo, hi): the result is held in that range, as ReLU and ReLU6 do.
+    With `ties` "even" it is ``(x·multiplier + offset) / 2^shift`` rounded to the nearest integer,
+    and to the even one of two.  `clip` is () or (lo, hi): the result is held in that range, as
+    ReLU and ReLU6 do.
     """
 
     multiplier: np.ndarray = field(default_factory=lambda: np.ones(1, np.int64))
     offset: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     shift: int = 0
     clip: tuple[int, ...] = ()
+    ties: str = field(default="floor", metadata=LATER)
+
+    @property
+    def half(self) -> int:
+        """What is added before the shift so that it rounds to the nearest."""
+        return 1 << self.shift >> 1 if self.ties == "even" else 0
+
+    def rounded(self, y: np.ndarray) -> np.ndarray:
+        """``y >> shift``, rounded as `ties` says; int64 `y` is overwritten."""
+        if not self.half:
+            y >>= self.shift
+            return y
+        y += self.half
+        tie = (y & (1 << self.shift) - 1) == 0
+        y >>= self.shift
+        y &= ~tie.astype(np.int64)  # of an odd result of a tie, the even one below
+        return y
 
 
 @dataclass(frozen=True, eq=False)
@@ -414,13 +434,18 @@ def _(node: OffsetMatVec, x: Edge) -> Edge:
     return Edge(sums.shape, sums.lo + node.offset, sums.hi + node.offset)
 
 
+TIES = ("floor", "even")
+
+
 @infer.register
 def _(node: Scale, x: Edge) -> Edge:
     _channels(node, x, multiplier=node.multiplier, offset=node.offset)
     _need(0 <= node.shift <= MAX_BITS, node, f"shift must be in 0..{MAX_BITS}, not {node.shift}")
-    _narrow(node, _magnitude(x.lo, x.hi) * _magnitude(node.multiplier) + _magnitude(node.offset))
+    _need(node.ties in TIES, node, f"ties must be {' or '.join(TIES)}, not {node.ties!r}")
+    _narrow(node, _magnitude(x.lo, x.hi) * _magnitude(node.multiplier) + _magnitude(node.offset)
+            + node.half)
     m, offset = node.multiplier.astype(np.int64), node.offset.astype(np.int64)
-    ends = np.stack([(end * m + offset) >> node.shift for end in (x.lo, x.hi)])
+    ends = node.rounded(np.stack([x.lo, x.hi]) * m + offset)
     if node.clip:
         _need(len(node.clip) == 2 and node.clip[0] <= node.clip[1], node,
               f"clip must be () or (lo, hi) with lo <= hi, not {node.clip}")

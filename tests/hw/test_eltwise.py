@@ -46,9 +46,9 @@ def edge_for(lo: ArrayLike, hi: ArrayLike, channels: int = CHANNELS) -> Edge:
 
 def scale(name: str, multiplier: ArrayLike, offset: ArrayLike, shift: int, pe: int, *,
           latency: int, factors: int, lo: ArrayLike = -20, hi: ArrayLike = 23,
-          clip: tuple[int, ...] = ()) -> Case:
+          clip: tuple[int, ...] = (), ties: str = "floor") -> Case:
     node = Scale(f"scale_{name}", multiplier=np.array(multiplier, np.int64), shift=shift,
-                 offset=np.array(offset, np.int64), clip=clip)
+                 offset=np.array(offset, np.int64), clip=clip, ties=ties)
     edge = edge_for(lo, hi)
     LATENCY[node.name], FACTORS[node.name] = latency, factors
     return case(node, edge, lambda out: ScaleUnit(node, edge, out, pe=pe), all_values(edge))
@@ -137,7 +137,17 @@ def scales() -> list[Case]:
         scale("clip_below", m, c, 5, 2, latency=6, factors=2, clip=(-9000, -5000)),
         scale("clip_above", m, c, 5, 2, latency=6, factors=2, clip=(5000, 9000)),
         scale("clip_never", m, c, 5, 2, latency=5, factors=2, clip=(-9000, 9000)),
-        scale("clip_wide", m40, c, 3, 2, latency=6, factors=6, clip=(-2**50, 2**51), **x40)]
+        scale("clip_wide", m40, c, 3, 2, latency=6, factors=6, clip=(-2**50, 2**51), **x40),
+        scale("even", [1], [0], 2, 2, latency=1, factors=0, ties="even"),
+        scale("even_no_shift", [1], [3], 0, 2, latency=1, factors=0, ties="even"),
+        scale("even_half", [1], [0], 1, 6, latency=1, factors=0, ties="even"),
+        scale("even_channels", m & -16, c & -8, 5, 2, **memory, factors=2, ties="even"),
+        scale("even_offsets", [8], c, 4, 3, latency=3, factors=0, ties="even"),
+        scale("even_clip", [6], [-2], 3, 2, latency=5, factors=2, clip=(0, 15), ties="even"),
+        scale("even_odd_low_end", [1], [0], 1, 3, latency=1, factors=0, lo=-3, hi=-1, ties="even"),
+        scale("even_gone", m, [2**30], 40, 2, **memory, factors=2, ties="even"),
+        scale("even_wide", m40, [2**57, -2**57, 5, 9, 0, -2**20], 4, 2, **memory, factors=6,
+              ties="even", **x40)]
 
 
 def piecewise() -> list[Case]:
@@ -204,7 +214,7 @@ def random_lines(count: int) -> list[Case]:
         pe, shift = int(rng.choice([1, 2, 3, 6])), int(rng.integers(0, 20))
         made += [lines(f"random{k}", turn, m, c, shift, pe, latency=0, factors=-1, lo=lo, hi=hi),
                  scale(f"random{k}", m[0], c[1], shift, pe, latency=0, factors=-1, lo=lo, hi=hi,
-                       clip=((), (-100, 2**30))[k % 2])]
+                       clip=((), (-100, 2**30))[k % 2], ties=("floor", "even")[k // 2 % 2])]
     return made
 
 

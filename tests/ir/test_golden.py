@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,17 @@ def test_scale_floors(lo: int, hi: int, shift: int) -> None:
         held = [[[[min(max(v, low), high) for v in pixel] for pixel in line] for line in image]
                 for image in expected]
         same(Scale("n", multiplier=m, offset=c, shift=shift, clip=(low, high)), edges, x, held)
+
+
+@spans
+@pytest.mark.parametrize("shift", [0, 1, 3, 20])
+def test_scale_rounds_half_to_even(lo: int, hi: int, shift: int) -> None:
+    x, edges = drawn(np.random.default_rng(6), (2, 2, 3), lo, hi)
+    m, c = np.array([2, -5, 0]), np.array([1 << shift >> 1, 4, 2**30])
+    expected = [[[[round(Fraction(int(v) * int(a) + int(b), 2**shift))  # Python's own
+                   for v, a, b in zip(pixel, m, c, strict=True)]
+                  for pixel in line] for line in image] for image in x]
+    same(Scale("n", multiplier=m, offset=c, shift=shift, ties="even"), edges, x, expected)
 
 
 def test_clip_against_torch() -> None:

@@ -153,6 +153,9 @@ def test_ranges_are_reached_and_never_exceeded(seed: int) -> None:
                 edge(1, 1, 3, 6))
     check_exact(Scale("n", multiplier=rng.integers(-9, 10, channels), clip=(lo, hi),
                       offset=rng.integers(-9, 9, channels), shift=1), edge(1, 1, 3, 6))
+    check_exact(Scale("n", multiplier=rng.integers(-9, 10, channels), ties="even",
+                      offset=rng.integers(-99, 99, channels), shift=int(rng.integers(0, 5))),
+                edge(1, 1, 3, 6))
     check_exact(PiecewiseLinear("n", turn=rng.integers(-6, 12, channels), shift=1,
                                 multiplier=rng.integers(-9, 10, (2, channels)),
                                 offset=rng.integers(-99, 99, (2, channels))), edge(1, 1, 3, 6))
@@ -255,6 +258,7 @@ VECTOR = {"shape": (1, 1, 2), "lo": 0, "hi": 3}
     (chain(Scale("s", multiplier=array(8)), **WIDE), "g: Scale s: values must fit 62 bits"),
     (chain(Scale("s", clip=(1,))), r"g: Scale s: clip must be \(\) or \(lo, hi\) .* not \(1,\)"),
     (chain(Scale("s", clip=(3, 2))), r"g: Scale s: clip must be .* with lo <= hi, not \(3, 2\)"),
+    (chain(Scale("s", ties="odd")), "g: Scale s: ties must be floor or even, not 'odd'"),
     (chain(Scale("s", clip=(0, "6"))), r"g: clip of s must be tuple\[int, \.\.\.\], not"),
     (chain(PiecewiseLinear("l", turn=array(1, 2))), r"g: PiecewiseLinear l: turn must be \[1\] or"),
     (chain(PiecewiseLinear("l", multiplier=array(1, 2))),
@@ -313,6 +317,15 @@ def test_round_trip(graph: Graph, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(graph.input.lo, graph.input.hi + 1,
                                                (3, *graph.input.shape))
     assert golden.run(again, images).tolist() == golden.run(graph, images).tolist()
+
+
+def test_a_later_field_is_in_the_file_where_it_is_no_default(tmp_path: Path) -> None:
+    """Files of before hold no `ties`, and are the same bytes as ever."""
+    for ties in ("floor", "even"):
+        chain(Scale("s", shift=1, ties=ties)).save(path := tmp_path / ties)
+        assert (b"ties" in path.read_bytes()) == (ties == "even")
+        assert load_graph(path)["s"].ties == ties
+        assert ("ties" in dump(load_graph(path))) == (ties == "even")
 
 
 def test_dump() -> None:
