@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Verdict,
         agreement,
         build,
+        export,
         fold,
         load,
         load_build,
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from .errors import N2uqError
 
 __all__ = ["Build", "Costs", "Forecast", "Formats", "Graph", "InputSpec", "N2uqError", "Net",
-           "Plan", "Verdict", "agreement", "build", "fold", "load", "load_build", "lower", "trace"]
+           "Plan", "Verdict", "agreement", "build", "export", "fold", "load", "load_build", "lower",
+           "trace"]
 __version__ = "0.1.0"
 
 

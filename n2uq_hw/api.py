@@ -19,7 +19,7 @@ from .builds.verify import Verdict
 from .cost.estimate import Cost
 from .cost.memories import FAMILIES
 from .errors import N2uqError, check_range
-from .files import read_text
+from .files import read_text, write_file
 from .hw.accelerator import module_name
 from .ir import Graph
 from .ir.folding import Folding
@@ -48,6 +48,7 @@ __all__ = [
     "Verdict",
     "agreement",
     "build",
+    "export",
     "fold",
     "load",
     "load_build",
@@ -117,6 +118,30 @@ def lower(net: Net | str | Path, formats: Formats | None = None, *, top1: bool =
             Path(calibrate)).images
         ranges = accuracy.calibrate(net, formats, images)
     return lowering.lower(net, formats, top1=top1, ranges=ranges)
+
+
+def export(graph: Graph, path: str | Path, *, dialect: str = "qonnx", batch: int = 1) -> None:
+    """Write `graph` as an ONNX file that computes golden's integers, every one (needs onnx).
+
+    Parameters
+    ----------
+    path: the file; it appears whole or not at all.
+    dialect: "qonnx", with MultiThreshold and Quant nodes as FINN and QONNX read them, or
+        "integer", with standard operators alone.
+    batch: images per run: the file takes float32 integers [batch, C, H, W].
+
+    The output is golden's: integers, of which 1 stands for `graph.scale`, or class indices.  Raises
+    N2uqError where floats of 53 bits do not hold a value.
+    """
+    if dialect not in ("qonnx", "integer"):
+        raise N2uqError(f"dialect must be qonnx or integer, not {dialect!r}")
+    try:
+        from .exporters.onnx import export_onnx
+    except ModuleNotFoundError as error:
+        raise N2uqError(f"{error.name}: needed to write ONNX files, and not installed "
+                        "(pip install 'n2uq-hw[onnx]')") from None
+    model = export_onnx(graph, "qonnx" if dialect == "qonnx" else "integer", batch)
+    write_file(Path(path), model.SerializeToString())
 
 
 def agreement(net: Net, graph: Graph, images: np.ndarray, labels: np.ndarray | None = None

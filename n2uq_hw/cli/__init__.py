@@ -18,6 +18,7 @@ from . import (
     cycles,
     demo,
     estimator,
+    export,
     fold,
     import_checkpoint,
     lower,
@@ -34,7 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "nets": nets.nets, "train": train.train, "import": import_checkpoint.import_checkpoint,
     "lower": lower.lower, "build": build.build, "verify": verify.verify, "cycles": cycles.cycles,
     "fold": fold.fold, "estimator": estimator.estimator, "cost": cost.cost,
-    "report": report.report, "compare": compare.compare, "demo": demo.demo}
+    "report": report.report, "export": export.export, "compare": compare.compare, "demo": demo.demo}
 BEFORE: dict[str, Callable[..., None]] = {  # what these were called
     "sim": verify.verify, "simulate": cycles.cycles}
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import typer
 from adverse import adverse
@@ -429,7 +430,8 @@ def test_version_and_help(run: Cli) -> None:
     assert code == 2 and "Usage: n2uq-hw [OPTIONS] COMMAND" in out and err == ""
 
 
-@pytest.mark.parametrize("command", ["nets", "train", "lower", "build", "verify", "cost", "demo"])
+@pytest.mark.parametrize("command", ["nets", "train", "lower", "build", "verify", "cost", "demo",
+                                     "export"])
 def test_every_option_is_explained(command: str) -> None:
     found = typer.main.get_command(cli.app).commands[command]
     assert found.help
@@ -463,6 +465,24 @@ def test_lower_with_and_without_images(run: Cli, net: Net, images: np.ndarray, t
     code, out, _ = run("lower", "small.safetensors", "--top1", "--data", "i.npz")
     assert code == 0 and "worst logit error –" in out
     assert "  conv1 " in run("lower", "small.safetensors", "--text")[1]
+
+
+def test_export_writes_what_it_says(run: Cli, net: Net, tmp_path: Path) -> None:
+    net.save(tmp_path / "small.safetensors")
+    code, out, err = run("export", "small.safetensors", "--qonnx", "q.onnx", "--integer", "i.onnx",
+                         "--batch", "3")
+    assert (code, err) == (0, "")
+    assert [line.partition(",")[0] for line in out.splitlines()] == ["q.onnx: small",
+                                                                     "i.onnx: small"]
+    held = {name: onnx.load_model(tmp_path / f"{name}.onnx") for name in "qi"}
+    assert {node.domain for node in held["i"].graph.node} == {""}
+    assert "MultiThreshold" in {node.op_type for node in held["q"].graph.node}
+    assert held["q"].graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
+    assert fault(run("export", "small.safetensors")) == (
+        "export must have a file to write: --qonnx FILE, --integer FILE, or both\n")
+    assert "must be in 1..65536" in fault(run("export", "small.safetensors", "--qonnx", "x.onnx",
+                                              "--batch", "0"))
+    assert "cannot be written" in fault(run("export", "small.safetensors", "--qonnx", "a/x.onnx"))
 
 
 def test_lower_says_what_is_compared(run: Cli, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Ways out of the package for the integer graph: files that other tools read."""
