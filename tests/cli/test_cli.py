@@ -480,7 +480,7 @@ def test_export_writes_what_it_says(run: Cli, net: Net, tmp_path: Path) -> None:
     assert held["q"].graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
     assert fault(run("export", "small.safetensors")) == (
         "export must have a file to write: --qonnx FILE, --integer FILE, or both")
-    assert "must be in 1..65536" in fault(run("export", "small.safetensors", "--qonnx", "x.onnx",
+    assert "must be in 1..65,536" in fault(run("export", "small.safetensors", "--qonnx", "x.onnx",
                                               "--batch", "0"))
     assert "cannot be written" in fault(run("export", "small.safetensors", "--qonnx", "a/x.onnx"))
 
