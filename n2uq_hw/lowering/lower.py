@@ -150,7 +150,8 @@ class _Lowering:
         self.taken = {layer.name for layer in net.layers}
         channels, height, width = net.input.shape
         self.images = self.ours(model.IMAGES)
-        pixels = Input(self.images, shape=(height, width, channels), hi=net.input.max)
+        pixels = Input(self.images, shape=(height, width, channels), lo=net.input.min,
+                       hi=net.input.max)
         self.nodes: list[Node] = [pixels]
         factor, offset = net.input.factor, net.input.offset
         plain = not offset.any() and (factor == factor[0]).all()
@@ -360,13 +361,14 @@ class _Lowering:
     def windows(self, layer: Conv | FloatConv | model.MaxPool, x: _Value, pad: np.ndarray,
                 always: bool = False) -> _Value:
         """Padding with `pad` and the layer's windows, where a pixel alone is not all it reads."""
-        if layer.padding:
-            x = self.append(Pad(self.ours(f"{layer.name}_pad"), frame=(layer.padding,) * 4,
-                                values=pad), x)
-        if always or (layer.kernel, layer.stride) != (1, 1):
-            x = self.append(SlidingWindow(self.ours(f"{layer.name}_window"),
-                                          kernel=(layer.kernel,) * 2,
-                                          stride=(layer.stride,) * 2), x)
+        if model.pair(layer.dilation) != (1, 1):
+            raise self.error(layer, f"must have dilation 1, not {layer.dilation}")
+        kernel, stride = model.pair(layer.kernel), model.pair(layer.stride)
+        if any(sides := model.frame(layer.padding)):
+            x = self.append(Pad(self.ours(f"{layer.name}_pad"), frame=sides, values=pad), x)
+        if always or (kernel, stride) != ((1, 1), (1, 1)):
+            x = self.append(SlidingWindow(self.ours(f"{layer.name}_window"), kernel=kernel,
+                                          stride=stride), x)
         return x
 
     @add.register
@@ -474,10 +476,12 @@ class _Lowering:
         # No pixel is below the low end of its range: the pad never wins.
         lo = x.edge.lo if (x.edge.lo != x.edge.lo[0]).any() else x.edge.lo[:1]
         x = self.windows(layer, x, lo, always=True)
-        return self.append(ir.MaxPool(layer.name, positions=layer.kernel**2), x)
+        return self.append(ir.MaxPool(layer.name, positions=math.prod(model.pair(layer.kernel))), x)
 
     @add.register
     def _(self, layer: AvgPool, x: _Value) -> _Value:
+        if layer.kernel != 0:
+            raise self.error(layer, f"must be of whole maps, not of {layer.kernel} pixels")
         x = self.image(layer, x if x.settled else self.fixed(x))
         height, width, _ = x.edge.shape
         x = self.append(ir.Flatten(self.ours(f"{layer.name}_pixels")), x)
@@ -491,8 +495,9 @@ class _Lowering:
         if (height, width) == (1, 1):
             return x
         # The net's vector runs over (C, H, W), the stream over (H, W, C).
-        order = (np.arange(x.edge.size).reshape(channels, height, width)
-                 .transpose(1, 2, 0).reshape(-1))
+        order = np.arange(x.edge.size)
+        if layer.order == "chw":
+            order = order.reshape(channels, height, width).transpose(1, 2, 0).reshape(-1)
         return replace(self.append(ir.Flatten(layer.name), x), order=order)
 
     def output(self, x: _Value) -> _Value:

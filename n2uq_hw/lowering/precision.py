@@ -27,11 +27,13 @@ from ..model import (
     PReLU,
     ReLU,
     ReLU6,
+    frame,
     images_name,
+    pair,
     sources,
     walk,
 )
-from ..model.net import BN_EPS
+from ..model.layers import BN_EPS
 from .formats import LEAST, LIMITS
 
 __all__ = ["BUDGET", "Precision", "split"]
@@ -220,13 +222,13 @@ def _times(gain: np.ndarray, errors: np.ndarray) -> np.ndarray:
 
 def _padded(layer: FloatConv, weights: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """Half the largest sum of `weights` [C, I, k, k] over the padded pixels of a window, [C]."""
-    inside = []
-    for size in shape[1:]:
-        if size + 2 * layer.padding < layer.kernel:  # refused elsewhere
+    inside, sides = [], frame(layer.padding)
+    for size, kernel, stride, pads in zip(shape[1:], pair(layer.kernel), pair(layer.stride),
+                                          (sides[:2], sides[2:]), strict=True):
+        if size + sum(pads) < kernel:  # refused elsewhere
             return np.zeros(len(weights))
-        frame = np.pad(np.ones(size), layer.padding)
-        windows = np.lib.stride_tricks.sliding_window_view(frame, layer.kernel)[::layer.stride]
-        inside.append(np.unique(windows, axis=0))
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(np.ones(size), pads), kernel)
+        inside.append(np.unique(windows[::stride], axis=0))
     rows, columns = inside
     padded = 1 - rows[:, None, :, None] * columns[None, :, None, :]
     return np.einsum("oikl,rskl->ors", weights, padded).max(axis=(1, 2)) / 2

@@ -1,7 +1,6 @@
 """Networks as floats: layers and their formulas, coded nets, the paper's architectures."""
 
-from .net import (
-    IMAGES,
+from .layers import (
     LTQ,
     Add,
     AvgPool,
@@ -11,31 +10,44 @@ from .net import (
     Flatten,
     FloatConv,
     FloatLinear,
-    InputSpec,
     Layer,
     Linear,
     MaxPool,
-    Net,
     Pact,
+    Padding,
     Params,
     PReLU,
     ReLU,
     ReLU6,
     Shapes,
+    Size,
     convolve,
-    images_name,
+    frame,
     layer_float,
-    load_net,
     ltq_levels,
     ltq_thresholds,
     pact_levels,
-    sources,
-    walk,
+    pair,
     weight_codes,
 )
+from .low_bit import (
+    Concat,
+    DepthToSpace,
+    IntConv,
+    IntLinear,
+    Permute,
+    Pointwise,
+    Quant,
+    Steps,
+    Upsample,
+)
+from .net import IMAGES, InputSpec, Net, images_name, load_net, sources, walk
+from .pointwise import OPS, Op
 
-__all__ = ["IMAGES", "LTQ", "Add", "AvgPool", "BatchNorm", "Bias", "Conv", "Flatten", "FloatConv",
-           "FloatLinear", "InputSpec", "Layer", "Linear", "MaxPool", "Net", "PReLU", "Pact",
-           "Params", "ReLU", "ReLU6", "Shapes", "convolve", "images_name", "layer_float",
-           "load_net", "ltq_levels", "ltq_thresholds", "pact_levels", "sources", "walk",
+__all__ = ["IMAGES", "LTQ", "OPS", "Add", "AvgPool", "BatchNorm", "Bias", "Concat", "Conv",
+           "DepthToSpace", "Flatten", "FloatConv", "FloatLinear", "InputSpec", "IntConv",
+           "IntLinear", "Layer", "Linear", "MaxPool", "Net", "Op", "PReLU", "Pact", "Padding",
+           "Params", "Permute", "Pointwise", "Quant", "ReLU", "ReLU6", "Shapes", "Size", "Steps",
+           "Upsample", "convolve", "frame", "images_name", "layer_float", "load_net",
+           "ltq_levels", "ltq_thresholds", "pact_levels", "pair", "sources", "walk",
            "weight_codes"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..errors import N2uqError
-from .net import (
+from .layers import (
     LTQ,
     Add,
     AvgPool,

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .net import LTQ, Conv, Flatten, InputSpec, Layer, Linear, MaxPool, convolve, layer_float, walk
+from .layers import LTQ, Conv, Flatten, Layer, Linear, MaxPool, convolve, layer_float
+from .net import InputSpec, walk
 
 __all__ = ["Activations", "Coded", "Weights"]
 

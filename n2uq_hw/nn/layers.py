@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from .. import model
 from ..errors import N2uqError
-from ..model import InputSpec, Layer, Net, walk
+from ..model import InputSpec, Layer, Net, Size, walk
 
 __all__ = ["LTQ", "PACT", "Add", "LearnableBias", "Network", "QuantizedConv2d", "QuantizedLinear",
-           "count_below", "gste", "module_for", "net_of", "quantize_weight", "settle_codes",
-           "weight_codes"]
+           "count_below", "even_padding", "gste", "module_for", "net_of", "quantize_weight",
+           "settle_codes", "weight_codes"]
 
 FEW = 15  # points that are faster compared one by one than searched
 NUDGE, NUDGES = 1e-5, 20  # relative move of a weight on a rounding boundary, and how often
@@ -161,19 +161,21 @@ def quantize_weight(weight: Tensor, clip_val: Tensor, bits: int) -> Tensor:
 class QuantizedConv2d(nn.Module):
     """Convolution with N2UQ weights; `groups` = channels makes it depthwise."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1,
-                 padding: int = 0, groups: int = 1, bits: int = 2) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: Size, stride: Size = 1,
+                 padding: Size = 0, groups: int = 1, bits: int = 2, dilation: Size = 1) -> None:
         super().__init__()
         self.stride, self.padding, self.groups, self.bits = stride, padding, groups, bits
+        self.dilation = dilation
         self.clip_val, self.zero = nn.Parameter(torch.tensor([2.0])), _constant(0.0)
         self.weight = nn.Parameter(
-            torch.empty(out_channels, in_channels // groups, kernel, kernel))
+            torch.empty(out_channels, in_channels // groups, *model.pair(kernel)))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, Cin, H, W] -> [N, Cout, H', W']."""
         weight = quantize_weight(self.weight, self.clip_val, self.bits)
-        return F.conv2d(x, weight, None, self.stride, self.padding, 1, self.groups)
+        return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation,
+                        self.groups)
 
 
 class QuantizedLinear(nn.Module):
@@ -219,6 +221,17 @@ class _BatchNorm(nn.BatchNorm1d):
             raise ValueError(f"expected [N, C] or [N, C, H, W], not {list(input.shape)}")
 
 
+def even_padding(layer: model.Conv | model.FloatConv | model.MaxPool | model.AvgPool) -> Size:
+    """The padding of a layer as torch's modules have it: opposite sides alike."""
+    if isinstance(layer.padding, int):
+        return layer.padding
+    top, bottom, left, right = model.frame(layer.padding)
+    if (top, left) != (bottom, right):
+        raise N2uqError(f"padding of {layer.name} must be alike on opposite sides for torch, "
+                        f"not {layer.padding}")
+    return top, left
+
+
 @singledispatch
 def module_for(layer: Layer) -> nn.Module:
     """The torch module of a declared layer."""
@@ -228,7 +241,7 @@ def module_for(layer: Layer) -> nn.Module:
 @module_for.register
 def _(layer: model.Conv) -> nn.Module:
     return QuantizedConv2d(layer.in_channels, layer.out_channels, layer.kernel, layer.stride,
-                           layer.padding, layer.groups, layer.bits)
+                           even_padding(layer), layer.groups, layer.bits, layer.dilation)
 
 
 @module_for.register
@@ -239,7 +252,7 @@ def _(layer: model.Linear) -> nn.Module:
 @module_for.register
 def _(layer: model.FloatConv) -> nn.Module:
     return nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel, layer.stride,
-                     layer.padding, bias=False)
+                     even_padding(layer), layer.dilation, bias=False)
 
 
 @module_for.register
@@ -289,12 +302,15 @@ def _(layer: model.Pact) -> nn.Module:
 
 @module_for.register
 def _(layer: model.MaxPool) -> nn.Module:
-    return nn.MaxPool2d(layer.kernel, layer.stride, layer.padding)
+    return nn.MaxPool2d(layer.kernel, layer.stride, even_padding(layer), layer.dilation)
 
 
 @module_for.register
 def _(layer: model.AvgPool) -> nn.Module:
-    return nn.AdaptiveAvgPool2d(1)
+    if layer.kernel == 0:
+        return nn.AdaptiveAvgPool2d(1)
+    return nn.AvgPool2d(layer.kernel, layer.stride, even_padding(layer),
+                        count_include_pad=layer.count_pad)
 
 
 @module_for.register

@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from .. import model
 from ..errors import N2uqError
 from ..model import InputSpec, Layer, Net
-from ..model.net import BN_EPS
+from ..model.layers import BN_EPS
 from .layers import LTQ, PACT, QuantizedConv2d, QuantizedLinear, net_of
 
 __all__ = ["trace"]

@@ -22,6 +22,7 @@ from .. import model
 from ..model import LTQ, Conv, InputSpec, Linear
 from ..model.coded import Activations, Coded, Weights
 from ..nn import Network, QuantizedConv2d, QuantizedLinear, count_below, weight_codes
+from ..nn.layers import even_padding
 
 __all__ = ["METHODS", "Basis", "Codebook", "Companded", "Method", "Quantizer", "Steps", "coded",
            "of_fewest_bits", "use"]
@@ -377,7 +378,7 @@ def use(method: str, network: Network) -> None:
         weight = network.get_parameter(f"{layer.name}.weight")
         with torch.no_grad():
             plain = (nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel, layer.stride,
-                               layer.padding, groups=layer.groups, bias=False)
+                               even_padding(layer), layer.dilation, layer.groups, bias=False)
                      if isinstance(layer, Conv) else
                      nn.Linear(layer.in_features, layer.out_features, bias=False))
             plain.weight.copy_(weight)

@@ -18,7 +18,7 @@ from n2uq_hw import model, nn
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.files import load_arrays
 from n2uq_hw.model import InputSpec, Net, layer_float, load_net, weight_codes
-from n2uq_hw.model import net as model_net
+from n2uq_hw.model import layers as model_layers
 from n2uq_hw.nets import find_net, shipped
 
 LAYERS: tuple[model.Layer, ...] = (
@@ -166,9 +166,9 @@ def test_many_images_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
          for key, shape in layer.shapes().items()}
     x = np.random.default_rng(3).normal(size=(7, 4, 5, 6))
     whole = layer_float(layer, p, x)
-    monkeypatch.setattr(model_net, "COLUMNS", 2 * 4 * 9 * 5 * 6)  # two images at a time
+    monkeypatch.setattr(model_layers, "COLUMNS", 2 * 4 * 9 * 5 * 6)  # two images at a time
     np.testing.assert_allclose(layer_float(layer, p, x), whole, rtol=1e-12)
-    monkeypatch.setattr(model_net, "COLUMNS", 1)
+    monkeypatch.setattr(model_layers, "COLUMNS", 1)
     np.testing.assert_allclose(layer_float(layer, p, x), whole, rtol=1e-12)
 
 
@@ -399,7 +399,7 @@ def cast(key: str, dtype: Any) -> Change:
     (lambda d, a: d["input"].update(std=[1.0, -2.0]), "net: input std must be positive, .* -2.0"),
     (lambda d, a: d["input"].update(std=[1.0, 1e-320]), "input std must be positive, and large"),
     # layers
-    (lambda d, a: row(d, "bn").update(inputs=5), "malformed n2uq description: TypeError"),
+    (lambda d, a: row(d, "bn").update(inputs=5), "net: bn must have 1 input, not 5"),
     (lambda d, a: row(d, "bn").update(inputs=["fc"]), "inputs of bn must be layers before it, not"),
     (lambda d, a: row(d, "bn").update(inputs=[["conv"]]), "inputs of bn must be layers before it"),
     (lambda d, a: row(d, "peak").update(padding=2), "padding of peak must be at most half of"),
@@ -407,7 +407,7 @@ def cast(key: str, dtype: Any) -> Change:
     (lambda d, a: row(d, "conv").update(kind=[1]), "malformed n2uq description: TypeError"),
     (lambda d, a: row(d, "conv").pop("kind"), "malformed n2uq description: KeyError"),
     (lambda d, a: row(d, "conv").pop("kernel"), "malformed n2uq description: TypeError"),
-    (lambda d, a: row(d, "conv").update(dilation=2), "malformed n2uq description: TypeError"),
+    (lambda d, a: row(d, "conv").update(spread=2), "malformed n2uq description: TypeError"),
     (lambda d, a: row(d, "conv").update(name="fc"), "names must differ, not be 'fc' twice"),
     (lambda d, a: row(d, "conv").update(name=" "), "layer names must be .* not ' '"),
     (lambda d, a: row(d, "conv").update(name=["x"]), "layer names must be text that prints"),
@@ -422,6 +422,11 @@ def cast(key: str, dtype: Any) -> Change:
     (lambda d, a: row(d, "conv").update(groups=0), "groups of conv must be an integer from 1, not"),
     (lambda d, a: row(d, "conv").update(groups=3), "groups of conv must divide its channels 2 and"),
     (lambda d, a: row(d, "conv").update(padding=-1), "padding of conv must be an integer from 0"),
+    (lambda d, a: row(d, "conv").update(stride=[1]), "stride of conv must be 2 integers from 1"),
+    (lambda d, a: row(d, "conv").update(padding=[1, 2, 3]), "conv must be 2 or 4 integers from 0"),
+    (lambda d, a: row(d, "flat").update(order="whc"), "order of flat must be one of chw, hwc, not"),
+    (lambda d, a: row(d, "mean").update(count_pad=1), "count_pad of mean must be one of False, "),
+    (lambda d, a: d["input"].update(min=1), r"input min must be in -65535\.\.0, not 1"),
     (lambda d, a: row(d, "conv").update(stride=0), "stride of conv must be an integer from 1"),
     (lambda d, a: row(d, "conv").update(kernel=None), "kernel of conv must be an integer from 1"),
     (lambda d, a: row(d, "peak").update(kernel=0), "kernel of peak must be an integer from 1"),
