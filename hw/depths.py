@@ -43,6 +43,7 @@ from ..errors import N2uqError
 from ..ir import (
     Add,
     ArgMax,
+    Concat,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -137,6 +138,15 @@ def _(node: SlidingWindow, port: int, count: np.ndarray, reads: tuple[Edge, ...]
     row, column = np.divmod(window - 1, edge.shape[1])
     return np.maximum(here, (window > 0) * come(row * sh + kh - 1, column * sw + kw - 1,
                                                 channels - 1))
+
+
+@needed.register
+def _(node: Concat, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+      takes: int, gives: int) -> np.ndarray:
+    pixel, channel = np.divmod(count * gives - 1, edge.channels)
+    before = sum(read.channels for read in reads[:port])
+    channels = (channel + 1 - before).clip(0, reads[port].channels)
+    return -(-(pixel * reads[port].channels + channels) // takes)
 
 
 @needed.register(MatVec)

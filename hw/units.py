@@ -10,6 +10,7 @@ from ..errors import N2uqError
 from ..ir import (
     Add,
     ArgMax,
+    Concat,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -37,6 +38,7 @@ from ..ir.folding import (
 )
 from .add import AddUnit
 from .argmax import ArgMaxUnit
+from .concat import ConcatUnit
 from .depthwise import DepthwiseMatVecUnit
 from .fifo import FifoUnit
 from .fork import ForkUnit
@@ -106,6 +108,11 @@ def _(node: PiecewiseLinear, reads: tuple[Edge, ...], edge: Edge, fold: Fold) ->
 @unit.register
 def _(node: Add, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Component:
     return AddUnit(node, reads[0], reads[1], edge, pe=fold.pe)
+
+
+@unit.register
+def _(node: Concat, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Component:
+    return ConcatUnit(node, reads, edge, pe=fold.pe)
 
 
 @unit.register

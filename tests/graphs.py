@@ -15,6 +15,7 @@ from n2uq_hw.hw.heaps import LUTS
 from n2uq_hw.ir import (
     Add,
     ArgMax,
+    Concat,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -175,6 +176,20 @@ class Grower:
                  multiplier=rng.integers(-9, 10, (2, channels)),
                  offset=rng.integers(-20, 20, (2, channels)))
 
+    def dense(self) -> None:
+        """The channels of a tensor beside those of branches from it, and from each other."""
+        rng, x = self.rng, self.tip
+        tensors = [x]
+        for _ in range(int(rng.integers(1, 3))):
+            self.tip = tensors[int(rng.integers(0, len(tensors)))]
+            self.branch((1, 1), int(rng.integers(1, 5)), 0)
+            tensors.append(self.tip)
+        if rng.random() < 0.3:
+            tensors.append(x)  # twice
+        first, *more = (tensors[k] for k in np.argsort([rng.random() for _ in tensors]))
+        self.tip = first
+        self.add(Concat, *more)
+
     def finish(self) -> Graph:
         rng = self.rng
         if rng.random() < 0.6:
@@ -206,6 +221,16 @@ def random_residual(name: str, source: Source) -> Graph:
         grower.windows()
     for _ in range(int(grower.rng.integers(1, 3))):
         grower.block(nested=1)
+    return grower.finish()
+
+
+def random_dense(name: str, source: Source) -> Graph:
+    """One or two Concats of branches, right behind the Input or each other, or not."""
+    grower = Grower(name, source)
+    for _ in range(int(grower.rng.integers(1, 3))):
+        if grower.rng.random() < 0.4:
+            grower.windows()
+        grower.dense()
     return grower.finish()
 
 

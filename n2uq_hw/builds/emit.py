@@ -119,7 +119,7 @@ def emit(graph: Graph, sized: Sizing, out: Path, images: np.ndarray, labels: np.
 
     Parameters
     ----------
-    graph, sized: what to build, and its folding with a depth for every FIFO on an Add, as
+    graph, sized: what to build, and its folding with a depth for every FIFO where branches meet, as
         `size_fifos` returns it.
     images: integers [N, C, H, W] to keep as test vectors, with golden's results.
     labels: those of a `Task`.

@@ -21,6 +21,7 @@ from ..hw.threshold import comparator_table
 from ..ir import (
     Add,
     ArgMax,
+    Concat,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -175,6 +176,16 @@ def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold, fami
 @parts.register
 def _(node: Add, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
     return Parts("Add", {"sum": fold.pe * max(map(_bits, reads))}, {"out": fold.pe * _bits(edge)})
+
+
+@parts.register
+def _(node: Concat, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+    ways, bits = len(reads), fold.pe * _bits(edge)
+    if fold.pe == edge.channels:
+        return Parts("Concat whole", {"ways": ways}, {"out": bits})
+    count = _count(ways) + _count(max(read.channels for read in reads) // fold.pe)
+    return Parts("Concat", {"choose": (ways - 1) * bits, "ways": ways, "count": count},
+                 {"out": bits, "count": count})
 
 
 @parts.register

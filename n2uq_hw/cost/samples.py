@@ -225,6 +225,11 @@ def _add(rng: np.random.Generator, channels: int, bits: int, other_bits: int, pe
             ir.Add("y", ("x", "z"))], Fold(pe)
 
 
+def _concat(rng: np.random.Generator, ways: int, channels: int, bits: int, pe: int
+            ) -> tuple[Nodes, Fold]:
+    return [_x((1, 1, channels), bits), ir.Concat("y", ("x",) * ways)], Fold(pe)
+
+
 def _saturate(rng: np.random.Generator, channels: int, bits: int, out_bits: int, pe: int
               ) -> tuple[Nodes, Fold]:
     half = 2**(out_bits - 1)
@@ -262,5 +267,6 @@ def _convert(rng: np.random.Generator, bits: int, lanes_in: int, lanes_out: int
 _MAKERS: dict[str, Callable[..., tuple[Nodes, Fold]]] = {
     "Pad": _pad, "SlidingWindow": _window, "MatVec": _matvec, "DepthwiseMatVec": _depthwise,
     "Threshold": _threshold, "Scale": _scale, "PiecewiseLinear": _lines, "Add": _add,
+    "Concat": _concat,
     "Saturate": _saturate, "MaxPool": _pool(ir.MaxPool), "SumPool": _pool(ir.SumPool),
     "ArgMax": _argmax, "Fifo": _fifo, "Fork": _fork, "WidthConvert": _convert}

@@ -4,6 +4,7 @@ from .graph import Graph, describe, dump, load_graph
 from .nodes import (
     Add,
     ArgMax,
+    Concat,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -32,8 +33,8 @@ from .nodes import (
 )
 
 __all__ = [
-    "Add", "ArgMax", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Fork", "Graph", "Input",
-    "MatVec", "MaxPool", "Node", "OffsetMatVec", "Pad", "PiecewiseLinear", "Saturate", "Scale",
+    "Add", "ArgMax", "Concat", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Fork", "Graph",
+    "Input", "MatVec", "MaxPool", "Node", "OffsetMatVec", "Pad", "PiecewiseLinear", "Saturate", "Scale",
     "SlidingWindow", "SumPool", "Threshold", "Unrolled", "WidthConvert", "bits_for", "describe",
     "dtype_for", "dump", "infer", "lines", "load_graph", "threshold_values", "weight_bits",
 ]

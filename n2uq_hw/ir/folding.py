@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache, singledispatch
 from itertools import product
-from math import isqrt
+from math import gcd, isqrt
 from typing import Any
 
 from ..errors import N2uqError
@@ -22,6 +22,7 @@ from .graph import Graph
 from .nodes import (
     Add,
     ArgMax,
+    Concat,
     DepthwiseMatVec,
     Edge,
     Flatten,
@@ -148,7 +149,7 @@ class ConvertFold(Fold):
 
 @dataclass(frozen=True)
 class FifoFold(Fold):
-    """Of the Fifo on an input of an Add (`fifo_names`): its `depth` in beats."""
+    """Of the Fifo on an input of a join (`fifo_names`): its `depth` in beats."""
 
     depth: int = 2
 
@@ -171,7 +172,7 @@ def unfolded(node: Node, **lanes: int) -> Fold:
 
 
 def fifo_names(graph: Graph) -> list[str]:
-    """The FIFOs of a lowered graph whose depths are to choose: one on each input of an Add."""
+    """The FIFOs of a lowered graph whose depths are to choose: one on each input of a join."""
     nodes = {node.name for node in graph.nodes}
     return [fresh(f"{node.name}_i{k}_fifo", nodes) for node in graph.nodes if len(node.inputs) > 1
             for k in range(len(node.inputs))]
@@ -203,6 +204,11 @@ def divided(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[
 @divided.register(SumPool)
 def _(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, int]]:
     return {"pe": ("channels", edge.channels)}
+
+
+@divided.register
+def _(node: Concat, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, int]]:
+    return {"pe": ("channels common to all inputs", gcd(*(read.channels for read in reads)))}
 
 
 @divided.register
@@ -241,12 +247,14 @@ def choices(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[
 
 
 def wholes(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[int, str]:
-    """What lanes beyond those of `divided` are, ascending: of a SlidingWindow, of a pool."""
+    """What lanes beyond those of `divided` are, ascending: of a SlidingWindow, a pool, a Concat."""
     found = {}
     if isinstance(node, SlidingWindow):
         found = {node.kernel[1] * reads[0].channels: "a row of the kernel"}
     if isinstance(node, SlidingWindow | MaxPool | SumPool):
         found[max(edge.channels, reads[0].channels)] = "a whole window"
+    if isinstance(node, Concat):
+        found = {edge.channels: "a whole pixel"}
     least = min(edge.channels, reads[0].channels) if reads else 0
     return {lanes: what for lanes, what in found.items() if lanes > least}
 
@@ -257,8 +265,9 @@ def lanes_in(node: Node, port: int, fold: Fold, read: Edge) -> int:
     return fold.pe
 
 
-@lanes_in.register
-def _(node: SlidingWindow, port: int, fold: Fold, read: Edge) -> int:
+@lanes_in.register(SlidingWindow)
+@lanes_in.register(Concat)
+def _(node: Node, port: int, fold: Fold, read: Edge) -> int:
     return min(fold.pe, read.channels)
 
 

@@ -19,6 +19,7 @@ from ..errors import N2uqError
 from .nodes import (
     Add,
     ArgMax,
+    Concat,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -265,6 +266,11 @@ def _(node: PiecewiseLinear, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarr
 @evaluate.register
 def _(node: Add, edges: tuple[Edge, ...], x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return x.astype(np.int64) + y
+
+
+@evaluate.register
+def _(node: Concat, edges: tuple[Edge, ...], *xs: np.ndarray) -> np.ndarray:
+    return np.concatenate(xs, axis=3)
 
 
 @evaluate.register

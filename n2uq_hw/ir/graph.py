@@ -65,7 +65,7 @@ class Graph(Shown):
                 continue
             try:
                 _need(len(reads) in node.READS, node,
-                      f"must read {' or '.join(map(str, node.READS))} edges, not {len(reads)}")
+                      f"must read {_counts(node.READS)} edges, not {len(reads)}")
                 edges[node.name] = infer(node, *reads)
             except N2uqError as error:
                 raise N2uqError(f"{self.name}: {error}") from None
@@ -207,6 +207,10 @@ def load_graph(path: Path) -> Graph:
     if arrays:
         raise N2uqError(f"{path}: array {min(arrays)} is of no node")
     return graph
+
+
+def _counts(counts: range) -> str:
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
 def _node(row: dict[str, Any], arrays: dict[str, np.ndarray]) -> Node:

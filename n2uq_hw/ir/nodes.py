@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import N2uqError
 
-__all__ = ["Add", "ArgMax", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Fork", "Input",
+__all__ = ["Add", "ArgMax", "Concat", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Fork", "Input",
            "MatVec", "MaxPool", "Node", "OffsetMatVec", "Pad", "PiecewiseLinear", "Saturate",
            "Scale", "SlidingWindow", "SumPool", "Threshold", "Unrolled", "WidthConvert",
            "bits_for", "dtype_for", "infer", "lines", "threshold_values", "weight_bits"]
@@ -25,6 +25,7 @@ __all__ = ["Add", "ArgMax", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Fork"
 MAX_ELEMENTS = 2**26  # of one image on one edge; what is above is a fault, not a network
 MAX_BITS = 62         # so that int64 holds every sum of two
 LATER = {"later": True}  # a field that older files lack; files hold it where it is no default
+MAX_INPUTS = 2**10
 
 
 def bits_for(lo: int, hi: int) -> tuple[int, bool]:
@@ -225,6 +226,13 @@ class Add(Node):
     """Sum of two tensors of one shape, exact."""
 
     READS: ClassVar[range] = range(2, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Concat(Node):
+    """[H, W, C1], [H, W, C2], ... to [H, W, C1 + C2 + ...]: the channels of one after the other."""
+
+    READS: ClassVar[range] = range(2, MAX_INPUTS + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -482,6 +490,17 @@ def _(node: Add, x: Edge, y: Edge) -> Edge:
     _need(x.shape == y.shape, node, f"must read two equal shapes, not {x.shape} and {y.shape}")
     _narrow(node, _magnitude(x.lo, x.hi) + _magnitude(y.lo, y.hi))
     return Edge(x.shape, x.lo + y.lo, x.hi + y.hi)
+
+
+@infer.register
+def _(node: Concat, *edges: Edge) -> Edge:
+    shapes = [edge.shape for edge in edges]
+    _need(len({shape[:2] for shape in shapes}) == 1, node,
+          f"must read images of one size, not {', '.join(map(str, shapes))}")
+    shape = (*shapes[0][:2], sum(edge.channels for edge in edges))
+    _size(node, *shape)
+    return Edge(shape, np.concatenate([edge.lo for edge in edges]),
+                np.concatenate([edge.hi for edge in edges]))
 
 
 @infer.register

@@ -224,7 +224,7 @@ def load_folding(path: Path, graph: Graph) -> Folding:
         raise N2uqError(f"{path}: {fifos} must map FIFOs to depths, not {depths!r}")
     for name, depth in depths.items():
         if name not in (names := fifo_names(graph)):
-            raise N2uqError(f"{path}: {fifos}: {name} must be a FIFO on an Add of {graph.name}: "
+            raise N2uqError(f"{path}: {fifos}: {name} must be a FIFO of a join of {graph.name}: "
                             f"{', '.join(names) or 'it has none'}")
         if type(depth) is not int or not 1 <= depth <= MAX_ELEMENTS:
             raise N2uqError(f"{path}: {fifos}: {name} must be 1 to {MAX_ELEMENTS} beats, "

@@ -7,7 +7,7 @@ value is found exactly, by eliminating one unit's lanes after the other (dynamic
 chains and on branches alike).
 
 The cost is estimated LUTs, those that are memory included, and `BLOCK_LUTS` for each block RAM.
-The FIFOs of an Add are left out of the choice: the branches settle how many bits they hold.
+The FIFOs of joins are left out of the choice: the branches settle how many bits they hold.
 """
 
 from __future__ import annotations
@@ -440,8 +440,8 @@ class Problem:
     def within(self, cycles: int) -> Folding:
         """The folding that costs least with at most `cycles` per image in the timing model.
 
-        FIFOs on Adds never fill there.  Units wait for each other, such as between two images: what
-        that takes more than they need by themselves, they are given less, and then as many of them
+        FIFOs of joins never fill there.  Units wait for each other, such as between two images:
+        what that takes more than they need by themselves, they are given less, and then as many of them
         as can be are given back what that costs.  Raises N2uqError where even units that are all
         as fast as they can be take too many.
         """
@@ -469,7 +469,7 @@ class Problem:
         return folding
 
     def taken(self, folding: Folding) -> float:
-        """Cycles per image in the timing model, with FIFOs on Adds that never fill."""
+        """Cycles per image in the timing model, with unbounded FIFOs where branches meet."""
         deep = {name: FifoFold(depth=UNBOUNDED) for name in fifo_names(self.graph)}
         return forecast(self.graph, folding | deep).cycles_per_image
 

@@ -12,7 +12,7 @@
 
 namespace {
 
-enum Kind : int32_t { PIPE, JOIN, FORK, PAD, WINDOW, UP, DOWN, FIFO, SOURCE, SINK };
+enum Kind : int32_t { PIPE, JOIN, FORK, PAD, WINDOW, UP, DOWN, FIFO, SELECT, SOURCE, SINK };
 // BUSY: it works on a beat (a PIPE, JOIN, UP takes one or works on one again; others take or give
 // one); else BLOCKED: it offers a beat that is not taken; STARVED: it waits for one; IDLE: neither.
 enum Mode : int32_t { BUSY, STARVED, BLOCKED, IDLE };
@@ -37,12 +37,14 @@ struct Window {
 };
 struct Convert { int32_t ratio; int32_t count, valid; };
 struct Fifo { int32_t depth, block; int32_t level, valid, high; };
+struct Select { int32_t first, second; int32_t at; };  // beats of both in turn; at once if 0
 struct End { int32_t count, pattern, log; int32_t moved, held; };
 
 struct Unit {
     int32_t kind, in, in1, out;
     union {
-        Pipe pipe; Join join; Fork fork; Pad pad; Window window; Convert convert; Fifo fifo; End end;
+        Pipe pipe; Join join; Fork fork; Pad pad; Window window; Convert convert; Fifo fifo;
+        Select select; End end;
     };
     int64_t next;  // the cycle for which the state holds
     int64_t since;  // the cycle from which on it is in `mode`
@@ -134,6 +136,10 @@ struct Simulation : State {
     void offer(Unit &u) {
         if (u.kind == PAD) {
             set_valid(u.out, valid[u.in] || place(u.pad) == 0);
+        } else if (u.kind == SELECT) {
+            const Select &s = u.select;
+            set_valid(u.out, s.first ? valid[s.at < s.first ? u.in : u.in1]
+                                     : valid[u.in] && valid[u.in1]);
         } else if (u.kind == FORK) {
             for (int k = 0; k < u.fork.ways; k++)
                 set_valid(u.out + k, valid[u.in] && !(u.fork.done >> k & 1));
@@ -219,7 +225,8 @@ struct Simulation : State {
         int64_t runs = 0;
         const bool offered = kind != SOURCE && valid[u.in];
         const bool free = kind == FORK || kind == SINK || ready[u.out];
-        const bool showed = kind == PAD ? valid[u.out] : kind != FORK && shown<kind>(u);
+        const bool showed = kind == PAD || kind == SELECT ? valid[u.out]
+            : kind != FORK && shown<kind>(u);
         const bool enable = !showed || free;
         gave = showed && free;
         switch (kind) {
@@ -369,6 +376,16 @@ struct Simulation : State {
                 runs = took ? f.depth - f.level : f.level - 1;
             break;
         }
+        case SELECT: {
+            Select &s = u.select;
+            const bool both = s.first == 0;
+            set_ready(u.in, free && (both ? valid[u.in1] : s.at < s.first));
+            set_ready(u.in1, free && (both ? offered : s.at >= s.first));
+            took = gave;
+            changed = gave && !both;
+            if (changed && ++s.at == s.first + s.second) s.at = 0;
+            break;
+        }
         case SOURCE: {
             End &e = u.end;
             gave = valid[u.out] && free;
@@ -388,13 +405,13 @@ struct Simulation : State {
             break;
         }
         }
-        if (kind != SOURCE && kind != SINK && kind != PAD && kind != FORK)
+        if (kind != SOURCE && kind != SINK && kind != PAD && kind != FORK && kind != SELECT)
             set_valid(u.out, shown<kind>(u));
         u.issuing = issue;
         u.taking = took;
         u.giving = kind == FORK ? took : gave;
         u.running = changed && runs > 0;
-        const bool starved = kind == JOIN ? enable : kind == PAD ? !showed
+        const bool starved = kind == JOIN ? enable : kind == PAD || kind == SELECT ? !showed
             : kind == FORK ? !offered : kind != SOURCE && ready[u.in] && !offered;
         const bool blocked = kind == SOURCE ? u.end.held : kind == FORK ? offered
             : showed && !free;
@@ -415,6 +432,7 @@ struct Simulation : State {
         case UP: return clock<UP>(u);
         case DOWN: return clock<DOWN>(u);
         case FIFO: return clock<FIFO>(u);
+        case SELECT: return clock<SELECT>(u);
         case SOURCE: return clock<SOURCE>(u);
         default: return clock<SINK>(u);
         }
@@ -662,7 +680,7 @@ void set_up(
         if (u.in1 >= 0) s.consumer[u.in1] = k;
         for (int32_t way = 0; u.out >= 0 && way < (u.kind == FORK ? u.fork.ways : 1); way++)
             s.producer[u.out + way] = k;
-        if (u.kind == PAD || u.kind == FORK || u.kind == SOURCE)
+        if (u.kind == PAD || u.kind == FORK || u.kind == SELECT || u.kind == SOURCE)
             s.immediate[k >> 6] |= 1ull << (k & 63);
         if (u.kind >= SOURCE) s.ends.push_back(k);
         if (u.kind == SINK) s.sinks.push_back(k);

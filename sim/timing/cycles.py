@@ -36,6 +36,7 @@ from n2uq_hw.hw.unrolled import unrolled_latency
 from n2uq_hw.ir import (
     Add,
     ArgMax,
+    Concat,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -72,7 +73,7 @@ MARKS, STEP = 512, 512          # of a run that trials begin from; cycles betwee
 class Kind(IntEnum):
     """State machines, in the order of cycles.cpp."""
 
-    PIPE, JOIN, FORK, PAD, WINDOW, UP, DOWN, FIFO, SOURCE, SINK = range(10)
+    PIPE, JOIN, FORK, PAD, WINDOW, UP, DOWN, FIFO, SELECT, SOURCE, SINK = range(11)
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,15 @@ def _(node: Add, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage
 
 
 @timing.register
+def _(node: Concat, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage, ...]:
+    """Each input is joined to those before it, in turn or at once; a register behind."""
+    at_once = fold.pe == edge.channels
+    beats = [0 if at_once else read.channels // fold.pe for read in reads]
+    return (*(Stage(Kind.SELECT, (sum(beats[:k]), beats[k])) for k in range(1, len(beats))),
+            *pipe(1))
+
+
+@timing.register
 def _(node: Fork, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage, ...]:
     return (Stage(Kind.FORK, (node.ways,)),)
 
@@ -268,10 +278,15 @@ class Circuit:
 
     def add(self, name: str, stages: Sequence[Stage], inputs: Sequence[int], beats: int
             ) -> list[int]:
-        """A unit that reads the streams `inputs` and gives `beats` per image; its outputs."""
+        """A unit that reads the streams `inputs` and gives `beats` per image; its outputs.
+
+        A stage reads what the one before it gives, and as many more of `inputs` as it takes.
+        """
         for k, stage in enumerate(stages):
             outputs = stage.parameters[0] if stage.kind == Kind.FORK else 1
-            inputs = self._stage((name, k), stage, inputs, beats, outputs)
+            takes = 1 + (stage.kind in (Kind.JOIN, Kind.SELECT))
+            inputs = [*self._stage((name, k), stage, inputs[:takes], beats, outputs),
+                      *inputs[takes:]]
         return list(inputs)
 
     def source(self, name: str, beats: int, images: int) -> int:

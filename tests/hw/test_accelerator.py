@@ -11,7 +11,14 @@ from types import FrameType
 
 import numpy as np
 import pytest
-from graphs import random_chain, random_folding, random_residual, whole, with_depths
+from graphs import (
+    random_chain,
+    random_dense,
+    random_folding,
+    random_residual,
+    whole,
+    with_depths,
+)
 from units import Bench
 
 from n2uq_hw.builds.emit import accelerator_verilog
@@ -24,6 +31,7 @@ from n2uq_hw.hw.units import unit
 from n2uq_hw.ir import (
     Add,
     ArgMax,
+    Concat,
     Fifo,
     Flatten,
     Fork,
@@ -45,16 +53,20 @@ from n2uq_hw.plan.choice import choose
 
 IMAGES = 4
 CHAINS, RESIDUALS = range(8), (26, 151, 170, 175, 197, 215)  # small ones of every kind
+DENSE = (6, 20, 23, 27)
 
 
 def random_graph(seed: int) -> Graph:
     """Chains, then graphs with branches."""
     if seed in CHAINS:
         return random_chain(f"g{seed}", seed)
-    return random_residual(f"g{seed}", RESIDUALS[seed - len(CHAINS)])
+    branched = [(random_residual, each) for each in RESIDUALS] + [
+        (random_dense, each) for each in DENSE]
+    make, source = branched[seed - len(CHAINS)]
+    return make(f"g{seed}", source)
 
 
-GRAPHS = range(len(CHAINS) + len(RESIDUALS))
+GRAPHS = range(len(CHAINS) + len(RESIDUALS) + len(DENSE))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +109,7 @@ def test_hardware_graph_changes_no_value() -> None:
                         node, port, folds[node.name], hardware.edges[name])), node
             readers = sum(other.inputs.count(node.name) for other in hardware.nodes)
             assert readers <= 1 or (isinstance(node, Fork) and node.ways == readers), node
-            if isinstance(node, Add):
+            if isinstance(node, Add | Concat):
                 assert all(isinstance(hardware[name], Fifo) for name in node.inputs)
 
 

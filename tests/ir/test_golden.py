@@ -15,6 +15,7 @@ from n2uq_hw.errors import N2uqError
 from n2uq_hw.ir import (
     Add,
     ArgMax,
+    Concat,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -248,6 +249,18 @@ def test_add(lo: int, hi: int) -> None:
     (x, (a,)), (y, (b,)) = drawn(rng, (2, 3, 2), lo, hi), drawn(rng, (2, 3, 2), -hi, -lo)
     same(Add("n"), (a, b), x, x.astype(object) + y, y)
     same(Add("n"), (a, a), x, x.astype(object) * 2, x)
+
+
+@spans
+def test_concat(lo: int, hi: int) -> None:
+    rng = np.random.default_rng(18)
+    (x, (a,)), (y, (b,)), (z, (c,)) = (
+        drawn(rng, (2, 3, channels), *ends) for channels, ends in (
+            (2, (lo, hi)), (1, (-hi, -lo)), (3, (0, 9))))
+    expected = [[[[*p, *q, *r] for p, q, r in zip(*rows, strict=True)]
+                 for rows in zip(*images, strict=True)]
+                for images in zip(x.tolist(), y.tolist(), z.tolist(), strict=True)]
+    same(Concat("n"), (a, b, c), x, expected, y, z)
 
 
 @spans

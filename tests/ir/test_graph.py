@@ -17,6 +17,7 @@ from n2uq_hw.files import load_arrays
 from n2uq_hw.ir import (
     Add,
     ArgMax,
+    Concat,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -74,7 +75,8 @@ EVERY = chain(
     Fork("fork", ways=2),
     PiecewiseLinear("bend", turn=array(0, 3, -2), shift=2, offset=array([1, 2, 3], [0, -4, 5]),
                     multiplier=array([-1, 3, 2], [4, 4, 4])),
-    Add("sum", ("fork",)), Saturate("held", lo=-30, hi=25), ArgMax("top"),
+    Add("sum", ("fork",)), Saturate("held", lo=-30, hi=25), Concat("beside", ("fork",)),
+    ArgMax("top"),
     shape=(3, 5, 2), lo=-2, hi=5)
 
 
@@ -142,6 +144,7 @@ def test_ranges_are_reached_and_never_exceeded(seed: int) -> None:
     check_exact(Fork("n"), edge(1, 2, 1, 3))
     check_exact(WidthConvert("n", lanes=1), edge(1, 2, 1, 3))
     check_exact(Add("n"), edge(1, 1, 2, 3), edge(1, 1, 2, 3))
+    check_exact(Concat("n"), edge(1, 1, 2, 3), edge(1, 1, 1, 3), edge(1, 1, 1, 3))
     lo, hi = np.sort(rng.integers(-6, 10, 2)).tolist()
     check_exact(Saturate("n", lo=lo, hi=hi), edge(1, 1, 3, 6))
     check_exact(SlidingWindow("n", kernel=(1, 2)), edge(1, 3, 1, 3))
@@ -271,6 +274,9 @@ VECTOR = {"shape": (1, 1, 2), "lo": 0, "hi": 3}
     (chain(Add("a")), "g: Add a: must read 2 edges, not 1"),
     (chain(Pad("p", frame=(1, 0, 0, 0)), Add("a", ("x",))),
      r"g: Add a: must read two equal shapes, not \(2, 1, 1\) and \(1, 1, 1\)"),
+    (chain(Concat("c")), "g: Concat c: must read 2 to 1024 edges, not 1"),
+    (chain(Pad("p", frame=(1, 0, 0, 0)), Concat("c", ("x",))),
+     r"g: Concat c: must read images of one size, not \(2, 1, 1\), \(1, 1, 1\)"),
     (chain(Add("a", ("x",)), Add("b", ("x",)), **WIDE), "g: Add a: values must fit 62 bits"),
     (chain(Saturate("c", lo=2, hi=1)), r"g: Saturate c: lo must not exceed hi, not 2\.\.1"),
     (chain(Fork("f", ways=0)), "g: Fork f: ways must be positive, not 0"),
@@ -338,7 +344,7 @@ def test_dump() -> None:
         "in -2..5, 4 bits signed"]
     assert dump(EVERY).count("\n") == len(EVERY.nodes) + 1
     assert "  sum              = Add(bend, fork) : [1, 1, 3] in " in dump(EVERY)
-    assert "  top              = ArgMax(held) : [1, 1, 1] in 0.." in dump(EVERY)
+    assert "  top              = ArgMax(beside) : [1, 1, 1] in 0.." in dump(EVERY)
 
 
 Change = Callable[[dict[str, Any], dict[str, np.ndarray]], object]

@@ -256,7 +256,7 @@ def test_rtl_loses_no_cycle_either(bench: Bench, blocks: dict[str, tuple[Graph, 
 
 @pytest.mark.parametrize("text,message", [
     ("fifos: 7", "fifos must map FIFOs to depths, not 7"),
-    ("fifos: {sum: 7}", "fifos: sum must be a FIFO on an Add of g: add"),
+    ("fifos: {sum: 7}", "fifos: sum must be a FIFO of a join of g: add"),
     ("fifos: {NAME: true}", "fifos: NAME must be 1 to 67108864 beats, not True"),
     ("fifos: {NAME: 0}", "fifos: NAME must be 1 to 67108864 beats, not 0"),
     ("fifos: {NAME: 67108865}", "fifos: NAME must be 1 to 67108864 beats, not 67108865")])

@@ -23,6 +23,7 @@ from graphs import (
     branch_fifos,
     generator,
     random_chain,
+    random_dense,
     random_folding,
     random_residual,
     whole,
@@ -43,6 +44,7 @@ from n2uq_hw.hw.units import unit
 from n2uq_hw.ir import (
     Add,
     ArgMax,
+    Concat,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -158,6 +160,11 @@ UNITS: list[tuple[Node, tuple[Edge, ...], Fold]] = [
     (Saturate("saturate", lo=-3, hi=5), (IMAGE,), Fold(2)),
     (Add("add", ("a", "b")), (IMAGE, IMAGE), Fold(2)),
     (Add("add_wide", ("a", "b")), (IMAGE, IMAGE), Fold(4)),
+    *((Concat(f"concat{k}", ("a", "b", "c")[:len(reads)]), reads, Fold(pe))
+      for k, (reads, pe) in enumerate([
+          ((IMAGE, IMAGE), 2), ((IMAGE, IMAGE), 8), ((IMAGE, edge_of((5, 6, 2), 0, 3)), 1),
+          ((IMAGE, edge_of((5, 6, 2), 0, 3), IMAGE), 2),
+          ((IMAGE, edge_of((5, 6, 3), 0, 3), IMAGE), 11)])),
     (ArgMax("argmax"), (PIXEL,), Fold(3)),
     (ArgMax("argmax_wide"), (PIXEL,), Fold(12)),
     *((Fifo(f"fifo{depth}", depth=depth), (IMAGE,), Fold(1))
@@ -257,13 +264,15 @@ def test_patterns_must_let_a_beat_through() -> None:
 CHAINS = range(300, 326)
 RESIDUALS = (311, 329, 305, 315, 386, 343, 417, 360, 369, 357, 377, 364, 406, 396, 345, 318, 353,
              331, 387, 312, 325, 341, 338, 371, 390, 402)
+DENSE = (27, 20, 24, 33, 48, 6, 12, 45)
 IMAGES = 4
 
 
 def random_accelerator(kind: str, source: Source, name: str, factor: int
                        ) -> tuple[Accelerator, Graph]:
     """Any graph, folding and depths that do not deadlock."""
-    graph = {"chain": random_chain, "residual": random_residual}[kind](name, source)
+    graph = {"chain": random_chain, "residual": random_residual, "dense": random_dense}[kind](
+        name, source)
     rng = generator(source)
     accelerator = with_depths(Accelerator(graph, random_folding(graph, source)), factor)
     adds = branch_fifos(accelerator.graph)
@@ -289,10 +298,10 @@ def check_wholes(bench: Bench, stalls: tuple[float, float], seed: int) -> None:
              {"i": run.sources[name][0], "o": run.sinks[name][0].cycles})
 
 
-def accelerators(chains: Sequence[int], residuals: Sequence[int],
+def accelerators(chains: Sequence[int], residuals: Sequence[int], dense: Sequence[int],
                  factory: pytest.TempPathFactory) -> Bench:
     cases = []
-    for kind, seeds in (("chain", chains), ("residual", residuals)):
+    for kind, seeds in (("chain", chains), ("residual", residuals), ("dense", dense)):
         for seed in seeds:
             accelerator, graph = random_accelerator(kind, seed, f"{kind}{seed}", 1 + seed % 3)
             cases.append(whole(accelerator, graph, IMAGES, seed))
@@ -302,12 +311,13 @@ def accelerators(chains: Sequence[int], residuals: Sequence[int],
 @pytest.fixture(scope="module")
 def some(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """The small ones."""
-    return accelerators((304, 311, 321, 312, 305, 306), RESIDUALS[:6], tmp_path_factory)
+    return accelerators((304, 311, 321, 312, 305, 306), RESIDUALS[:6], DENSE[:2],
+                        tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return accelerators(CHAINS, RESIDUALS, tmp_path_factory)
+    return accelerators(CHAINS, RESIDUALS, DENSE, tmp_path_factory)
 
 
 SIDES = [(0, 0), (0.7, 0), (0, 0.7), (0.4, 0.3)]
