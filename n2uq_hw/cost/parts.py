@@ -184,7 +184,8 @@ def _(node: Concat, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str
     if fold.pe == edge.channels:
         return Parts("Concat whole", {"ways": ways}, {"out": bits})
     count = _count(ways) + _count(max(read.channels for read in reads) // fold.pe)
-    return Parts("Concat", {"choose": (ways - 1) * bits, "ways": ways, "count": count},
+    choices = -(-(ways - 1) // 3) if family == "xcup" else ways - 1  # a LUT6 chooses one of four
+    return Parts("Concat", {"choose": choices * bits, "ways": ways, "count": count},
                  {"out": bits, "count": count})
 
 

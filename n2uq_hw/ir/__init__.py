@@ -34,7 +34,8 @@ from .nodes import (
 
 __all__ = [
     "Add", "ArgMax", "Concat", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Fork", "Graph",
-    "Input", "MatVec", "MaxPool", "Node", "OffsetMatVec", "Pad", "PiecewiseLinear", "Saturate", "Scale",
-    "SlidingWindow", "SumPool", "Threshold", "Unrolled", "WidthConvert", "bits_for", "describe",
-    "dtype_for", "dump", "infer", "lines", "load_graph", "threshold_values", "weight_bits",
+    "Input", "MatVec", "MaxPool", "Node", "OffsetMatVec", "Pad", "PiecewiseLinear", "Saturate",
+    "Scale", "SlidingWindow", "SumPool", "Threshold", "Unrolled", "WidthConvert", "bits_for",
+    "describe", "dtype_for", "dump", "infer", "lines", "load_graph", "threshold_values",
+    "weight_bits",
 ]

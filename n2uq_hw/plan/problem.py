@@ -441,9 +441,9 @@ class Problem:
         """The folding that costs least with at most `cycles` per image in the timing model.
 
         FIFOs of joins never fill there.  Units wait for each other, such as between two images:
-        what that takes more than they need by themselves, they are given less, and then as many of them
-        as can be are given back what that costs.  Raises N2uqError where even units that are all
-        as fast as they can be take too many.
+        what that takes more than they need by themselves, they are given less, and then as many of
+        them as can be are given back what that costs.  Raises N2uqError where even units that are
+        all as fast as they can be take too many.
         """
         target, (bound, folding) = cycles, self.solve(cycles)
         cost = bound
