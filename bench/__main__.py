@@ -53,19 +53,19 @@ def built(name: str, folder: Path, cycles: int | None = None) -> tuple[Build, np
     """A build of the shipped net `name`, images to run, and whether they are real."""
     net = find_net(name)
     graph = lower(net)
-    found = data.images_for(net.meta["dataset"], MNIST if MNIST.is_dir() else None)
-    images = found[0] if found else np.random.default_rng(0).integers(
+    samples = data.images_for(net.meta["dataset"], MNIST if MNIST.is_dir() else None)
+    images = samples[0] if samples else np.random.default_rng(0).integers(
         0, net.input.max + 1, (64, *net.input.shape))
     emit(graph, size_fifos(graph, choose(graph, cycles)), folder / name, images[:8], None)
-    return load_build(folder / name), images, "real" if found else "random"
+    return load_build(folder / name), images, "real" if samples else "random"
 
 
 def table(*columns: str) -> Table:
     """An empty table, first column left."""
-    made = Table(box=None, pad_edge=False)
+    rows = Table(box=None, pad_edge=False)
     for k, column in enumerate(columns):
-        made.add_column(column, justify="right" if k else "left")
-    return made
+        rows.add_column(column, justify="right" if k else "left")
+    return rows
 
 
 def utilization(console: Console, folder: Path) -> None:
@@ -110,11 +110,11 @@ def timing(console: Console, folder: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", "from n2uq_hw.cli import main; main()", "cycles", path,
              "--clock", str(CLOCK), "--json"], stdout=subprocess.PIPE, check=True)
-        seconds, found = time.perf_counter() - begin, json.loads(done.stdout)
+        seconds, cycles = time.perf_counter() - begin, json.loads(done.stdout)
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-        rows.add_row(name, f"{seconds:.1f}", f"{memory:.2f}", f"{found['cycles_first_output']:,}",
-                     f"{found['cycles_per_image']:,.0f}",
-                     f"{CLOCK * 1e6 / found['cycles_per_image']:,.1f}")
+        rows.add_row(name, f"{seconds:.1f}", f"{memory:.2f}", f"{cycles['cycles_first_output']:,}",
+                     f"{cycles['cycles_per_image']:,.0f}",
+                     f"{CLOCK * 1e6 / cycles['cycles_per_image']:,.1f}")
     console.print(rows, "")
 
 
@@ -184,12 +184,12 @@ def foldings(console: Console, folder: Path) -> None:
                 continue
             plan = solve(problem, cycles=cycles) if asked else sized(
                 graph, problem.solve(cycles)[1], family)
-            found, made = plan.cycles, plan.as_dict()
+            reached, summary = plan.cycles, plan.as_dict()
             cost, _ = problem.solve(problem.cycles(plan.folding))
             rows.add_row(
-                f"{asked or 'most'}", f"{CLOCK * 1e6 / found:,.1f}", f"{found:,.0f}",
-                f"{made['macs_per_cycle']:,.0f}",
-                *(f"{made['total'][kind]:,}" for kind in ("lut", "ff", "bram", "lutram")),
+                f"{asked or 'most'}", f"{CLOCK * 1e6 / reached:,.1f}", f"{reached:,.0f}",
+                f"{summary['macs_per_cycle']:,.0f}",
+                *(f"{summary['total'][kind]:,}" for kind in ("lut", "ff", "bram", "lutram")),
                 f"{100 * (cost / problem.bound(cycles) - 1):.1f} %",
                 f"{time.perf_counter() - begin:.1f}")
         console.print(rows, "")
@@ -205,13 +205,13 @@ def _accuracy(console: Console, asked: study.Study) -> None:
     rows = study.load_rows(asked.results)
     console.print(f"[bold]{asked.title}, test accuracy in %, {asked.epochs} epochs, "
                   f"{len({row['seed'] for row in rows})} seeds; integer models")
-    made = table("method", "bits", "mean", "std", "least", "most", "N2UQ ahead by")
+    shown = table("method", "bits", "mean", "std", "least", "most", "N2UQ ahead by")
     for each in study.summaries(rows):
         ahead = f"{each.ahead:+.2f} ± {each.margin:.2f}{' *' if each.differs else '  '}"
-        made.add_row(each.method, str(each.bits), *(
+        shown.add_row(each.method, str(each.bits), *(
             f"{value:.2f}" for value in (each.mean, each.std, each.least, each.most)),
             "" if each.method == "N2UQ" else ahead)
-    console.print(made, f"ahead: mean over seeds, ± 95 % (Student's t, paired), * where 0 lies "
+    console.print(shown, f"ahead: mean over seeds, ± 95 % (Student's t, paired), * where 0 lies "
                   f"outside; one image is {100 / asked.images:.2f} points", "")
 
 

@@ -16,23 +16,23 @@ from da4ml.trace import FixedVariableArrayInput, HWConfig, comb_trace
 
 
 def main(workload: str, folder: str, delay: int, cutoff: int) -> None:
-    given = np.load(workload)
+    arrays = np.load(workload)
     begin = time.perf_counter()
-    x = FixedVariableArrayInput(len(given["w0"]), hwconf=HWConfig(1, -1, -1),
+    x = FixedVariableArrayInput(len(arrays["w0"]), hwconf=HWConfig(1, -1, -1),
                                 solver_options={"hard_dc": delay}).quantize(0, 2, 0)
     first = x
     for k in range(3):
-        x = x @ given[f"w{k}"].astype(np.float64)
+        x = x @ arrays[f"w{k}"].astype(np.float64)
         if k < 2:
-            x = sum(x >= t for t in given[f"t{k}"].T.astype(np.float64))
-    made = comb_trace(first, x)
-    model = VerilogModel(made, "peer", folder, latency_cutoff=cutoff)
+            x = sum(x >= t for t in arrays[f"t{k}"].T.astype(np.float64))
+    comb = comb_trace(first, x)
+    model = VerilogModel(comb, "peer", folder, latency_cutoff=cutoff)
     model.write()
-    vectors = np.random.default_rng(0).integers(0, 4, (2000, len(given["w0"])))
+    vectors = np.random.default_rng(0).integers(0, 4, (2000, len(arrays["w0"])))
     a = vectors
     for k in range(2):
-        a = ((a @ given[f"w{k}"])[..., None] >= given[f"t{k}"]).sum(axis=-1)
-    right = bool((made.predict(vectors.astype(np.float64)) == a @ given["w2"]).all())
+        a = ((a @ arrays[f"w{k}"])[..., None] >= arrays[f"t{k}"]).sum(axis=-1)
+    right = bool((comb.predict(vectors.astype(np.float64)) == a @ arrays["w2"]).all())
     print(json.dumps({"seconds": time.perf_counter() - begin, "right": right,
                       "stages": len(model._pipe.solutions) if model._pipe else 0}))
 

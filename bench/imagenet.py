@@ -43,15 +43,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--images", type=int, default=3)
     parser.add_argument("--cycles", type=int, help="per image; default: as the slowest window")
     parser.add_argument("--out", type=Path, default=Path("build/imagenet"))
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        return run(given)
+        return run(options)
     except N2uqError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def run(given: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Build, simulate one image, then `given.images` of them; print what it took.
 
     The cycles must be those of the timing model.
@@ -64,32 +64,33 @@ def run(given: argparse.Namespace) -> int:
         rows.append((what, f"{time.perf_counter() - clock:,.1f} s"))
         clock = time.perf_counter()
 
-    net = (plausible("resnet18", SIZE) if given.checkpoint is None else
-           import_checkpoint(given.checkpoint, "resnet18", size=SIZE))
-    images = np.random.default_rng(0).integers(0, 256, (given.images, 3, SIZE, SIZE), np.uint8)
+    net = (plausible("resnet18", SIZE) if options.checkpoint is None else
+           import_checkpoint(options.checkpoint, "resnet18", size=SIZE))
+    images = np.random.default_rng(0).integers(0, 256, (options.images, 3, SIZE, SIZE), np.uint8)
     took("net read or made")
     graph = lower(net)
     took("lowered")
-    sized = size_fifos(graph, choose(graph, given.cycles))
+    sized = size_fifos(graph, choose(graph, options.cycles))
     took("folding chosen, FIFOs sized")
-    predicted = forecast(graph, sized.folding, images=given.images)
+    predicted = forecast(graph, sized.folding, images=options.images)
     took("cycles predicted")
-    emit(graph, sized, given.out, images[:1], None)
-    build = load_build(given.out)
+    emit(graph, sized, options.out, images[:1], None)
+    build = load_build(options.out)
     took("Verilog written, golden of one image")
-    size = sum(path.stat().st_size for path in (given.out / "rtl").iterdir())
+    size = sum(path.stat().st_size for path in (options.out / "rtl").iterdir())
     rows.append(("  of it", f"{size / 1e6:,.1f} MB"))
     first = timed(build, images[:1], rows, "first image: ")
-    further = timed(build, images, rows, f"{given.images} images again: ")
-    each = (further[1] - first[1]) / max(given.images - 1, 1)
+    further = timed(build, images, rows, f"{options.images} images again: ")
+    each = (further[1] - first[1]) / max(options.images - 1, 1)
     for verdict, _ in (first, further):
         if verdict.mismatches:
             print(f"mismatch: {verdict.first_mismatch}", file=sys.stderr)
             return 1
     verdict = further[0]
     for key in ("cycles_first_output", "cycles_per_image"):
-        if (found := getattr(verdict, key)) != (due := getattr(predicted, key)):
-            print(f"mismatch: {key} must be {due:,}, as predicted, not {found:,}", file=sys.stderr)
+        if (measured := getattr(verdict, key)) != (due := getattr(predicted, key)):
+            print(f"mismatch: {key} must be {due:,}, as predicted, not {measured:,}",
+                  file=sys.stderr)
             return 1
     rows += [("each further image", f"{each:,.1f} s"),
              ("cycles to the first logit", f"{verdict.cycles_first_output:,}, as predicted"),

@@ -55,13 +55,13 @@ def _statistics(net: Net, rng: np.random.Generator) -> dict[str, np.ndarray]:
     small = rng.uniform(0, 1, (2, 3, 32, 32))
     values = {images_name(net.layers):
               (small - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))}
-    found: dict[str, np.ndarray] = {}
+    moments: dict[str, np.ndarray] = {}
     for layer in net.layers:
         xs = [values[name] for name in sources(net.layers)[layer.name]]
         p = net.of(layer)
         if isinstance(layer, BatchNorm):
             p = p | {"running_mean": xs[0].mean(axis=(0, 2, 3)).astype(np.float32),
                      "running_var": (xs[0].var(axis=(0, 2, 3)) + 1e-3).astype(np.float32)}
-            found |= {f"{layer.name}.{key}": p[key] for key in ("running_mean", "running_var")}
+            moments |= {f"{layer.name}.{key}": p[key] for key in ("running_mean", "running_var")}
         values[layer.name] = layer_float(layer, p, *xs)
-    return found
+    return moments

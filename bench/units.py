@@ -76,11 +76,11 @@ def fmax(case: Sample, seeds: Iterable[int] = SEEDS) -> float:
                                         work=WORK).fmax_mhz for seed in seeds)
 
 
-def cells(found: synth.Resources, best: int) -> str:
+def cells(used: synth.Resources, best: int) -> str:
     """LUTs, and carry cells and flip-flops beside them; the best count of a row in bold."""
-    text = f"{found.lut} {found.carry}c {found.ff}f"
-    memory = "".join(f" {n}{mark}" for n, mark in ((found.lutram, "m"), (found.bram, "b")) if n)
-    return (f"[bold]{text}[/bold]" if found.lut == best else text) + memory
+    text = f"{used.lut} {used.carry}c {used.ff}f"
+    memory = "".join(f" {n}{mark}" for n, mark in ((used.lutram, "m"), (used.bram, "b")) if n)
+    return (f"[bold]{text}[/bold]" if used.lut == best else text) + memory
 
 
 def form_table(title: str, rows: Iterable[tuple[str, Callable[[str], Sample]]],
@@ -90,11 +90,11 @@ def form_table(title: str, rows: Iterable[tuple[str, Callable[[str], Sample]]],
     for column in ("case", *FORMS, "best", "rule", "loss %"):
         table.add_column(column, justify="left" if column == "case" else "right")
     for label, make in rows:
-        found = {form: resources(make(form), family) for form in FORMS}
-        best = min(FORMS, key=lambda form: found[form].lut)
+        costs = {form: resources(make(form), family) for form in FORMS}
+        best = min(FORMS, key=lambda form: costs[form].lut)
         rule = min(FORMS, key=lambda form: estimate(*make(form).make(), family).lut)
-        table.add_row(label, *(cells(found[form], found[best].lut) for form in FORMS), best, rule,
-                      f"{100 * (found[rule].lut / found[best].lut - 1):.1f}")
+        table.add_row(label, *(cells(costs[form], costs[best].lut) for form in FORMS), best, rule,
+                      f"{100 * (costs[rule].lut / costs[best].lut - 1):.1f}")
         console.log(f"{family} {title} {label}", highlight=False)
     console.print(table)
 
@@ -106,9 +106,9 @@ def style_table(cases: Iterable[tuple[str, Callable[[str], Sample]]], family: st
     for column in ("case", *STYLES, "best"):
         table.add_column(column, justify="left" if column == "case" else "right")
     for label, make in cases:
-        found = {style: resources(make(style), family) for style in STYLES}
-        best = min(STYLES, key=lambda style: found[style].lut)
-        table.add_row(label, *(cells(found[style], found[best].lut) for style in STYLES), best)
+        costs = {style: resources(make(style), family) for style in STYLES}
+        best = min(STYLES, key=lambda style: costs[style].lut)
+        table.add_row(label, *(cells(costs[style], costs[best].lut) for style in STYLES), best)
         console.log(f"{family} Threshold {label}", highlight=False)
     console.print(table)
 
@@ -133,8 +133,8 @@ def synthesize_samples(which: str, console: Console) -> None:
             if which == "new" and sample.found:
                 continue
             for family in FAMILIES:
-                found = resources(sample, family)
-                sample.found[family] = {kind: getattr(found, kind) for kind in CELLS}
+                used = resources(sample, family)
+                sample.found[family] = {kind: getattr(used, kind) for kind in CELLS}
             console.log(f"{k + 1} of {len(units)}: {sample.kind} {sample.params}", highlight=False)
         save_samples(version, units)
     save_weights(fit(units))

@@ -113,9 +113,9 @@ def proven(graph: Graph, levels: int, family: str, folder: Path, images: np.ndar
     verdict = verify(build, images, labels, jobs=jobs)
     assert verdict.mismatches == 0, verdict.first_mismatch
     predicted = forecast(build.graph, build.folding, images=len(images) // verdict.shares)
-    found, due = ((each.cycles_first_output, each.cycles_per_image)
-                  for each in (verdict, predicted))
-    assert found == due, f"cycles must be {due}, as predicted, not {found}"
+    measured, due = ((each.cycles_first_output, each.cycles_per_image)
+                     for each in (verdict, predicted))
+    assert measured == due, f"cycles must be {due}, as predicted, not {measured}"
     return build, verdict, seconds
 
 
@@ -139,23 +139,23 @@ def theirs(path: Path, name: str, python: Path, folder: Path) -> Design:
     delay, adders = PEERS[name]
     said = tools.run([python, str(Path(__file__).with_name("da4ml_design.py")), str(path),
                       str(folder), str(delay), str(adders)], cwd=Path.cwd(), name="da4ml")
-    made = json.loads(said.splitlines()[-1])
-    assert made["right"], "da4ml's own model differs from the network"
+    design = json.loads(said.splitlines()[-1])
+    assert design["right"], "da4ml's own model differs from the network"
     # A module that no design without tables needs; Yosys wants its file at once.
     files = sorted(set((folder / "src").rglob("*.v"))
                    - set((folder / "src").rglob("lookup_table.v")))
-    return Design(f"da4ml, {name}", {family: files for family in LUTS}, "peer", made["seconds"],
-                  str(made["stages"]), "")
+    return Design(f"da4ml, {name}", {family: files for family in LUTS}, "peer", design["seconds"],
+                  str(design["stages"]), "")
 
 
 def mnist(options: argparse.Namespace) -> None:
     """The MNIST MLP in logic on each family, beside published rows."""
     console = Console(width=None if sys.stdout.isatty() else 118, highlight=False)
     versions, graph = tools.versions(), lower(find_net(NET))
-    given = data.images_for("mnist", MNIST if MNIST.is_dir() else None)
-    if given is None:
+    samples = data.images_for("mnist", MNIST if MNIST.is_dir() else None)
+    if samples is None:
         raise N2uqError(f"{MNIST}: must be the folder of the MNIST files ($N2UQ_MNIST)")
-    images, labels = given
+    images, labels = samples
     table = Table(box=None, pad_edge=False)
     for k, column in enumerate(("design", "accuracy %", "LUT", "FF", "MHz", "latency ns",
                                 "cycles", "made in s", "simulated in s")):

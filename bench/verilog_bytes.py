@@ -26,15 +26,16 @@ def main() -> int:
     parser.add_argument("file", type=Path, help="where the digests are, or will be")
     parser.add_argument("--sources", type=Path, default=Path(__file__).parents[1])
     parser.add_argument("--nets", help="with commas between; default: all that ship")
-    given = parser.parse_args()
-    env = os.environ | {"PYTHONPATH": str(given.sources.resolve())}
+    options = parser.parse_args()
+    env = os.environ | {"PYTHONPATH": str(options.sources.resolve())}
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-m", "n2uq_hw", *words], env=env, text=True,
-                              capture_output=True, check=False, cwd=given.sources)
+                              capture_output=True, check=False, cwd=options.sources)
 
-    nets = given.nets.split(",") if given.nets else list(json.loads(run("nets", "--json").stdout))
-    before = json.loads(given.file.read_text()) if given.file.exists() else {}
+    nets = (options.nets.split(",") if options.nets else
+            list(json.loads(run("nets", "--json").stdout)))
+    before = json.loads(options.file.read_text()) if options.file.exists() else {}
     digests: dict[str, dict[str, str]] = {}
     for net in nets:
         for name, words in FOLDINGS.items():
@@ -45,17 +46,17 @@ def main() -> int:
                     fewest = re.search(r"takes ([\d,]+) cycles", refused)
                     words = ("--cycles", fewest[1].replace(",", "")) if fewest else ()
                 done = run("build", net, *words, "--out", str(out))
-                made = {file.name: hashlib.sha256(file.read_bytes()).hexdigest()
-                        for file in sorted((out / "rtl").iterdir())} if not done.returncode else {
+                hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+                          for file in sorted((out / "rtl").iterdir())} if not done.returncode else {
                             "refused": done.stderr.strip()}
-            for file, digest in made.items():
+            for file, digest in hashes.items():
                 old = before.get(f"{net}, {name}", {}).get(file)
                 state = "" if not before else "same" if old == digest else "DIFFERENT"
                 print(f"{net}, {name}: {file} {digest[:16]} {state}", flush=True)
-            digests[f"{net}, {name}"] = made
+            digests[f"{net}, {name}"] = hashes
     if not before:
-        given.file.write_text(json.dumps(digests, indent=1) + "\n")
-    return int(bool(before) and any(before.get(key) != made for key, made in digests.items()))
+        options.file.write_text(json.dumps(digests, indent=1) + "\n")
+    return int(bool(before) and any(before.get(key) != hashes for key, hashes in digests.items()))
 
 
 if __name__ == "__main__":

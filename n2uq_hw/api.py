@@ -177,34 +177,34 @@ class Costs(Shown):
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        found = self.synthesis.as_dict()
+        summary = self.synthesis.as_dict()
         if self.estimates:
-            found["estimates"] = {name: cost._asdict() for name, cost in self.estimates.items()}
+            summary["estimates"] = {name: cost._asdict() for name, cost in self.estimates.items()}
         if self.placed is not None:
-            found["pnr"] = self.placed.as_dict() | {
+            summary["pnr"] = self.placed.as_dict() | {
                 "cycles_per_image": self.cycles_per_image,
                 "images_per_second": self.placed.fmax_mhz * 1e6 / self.cycles_per_image}
-        return found
+        return summary
 
     def parts(self) -> list[str | Table]:
         """A row per unit, counted beside estimated, and what was placed."""
-        found, kinds = self.synthesis, ("lut", "carry", "ff", "bram", "lutram", "dsp")
+        synthesis, kinds = self.synthesis, ("lut", "carry", "ff", "bram", "lutram", "dsp")
         also = ("lut", "ff", "bram", "lutram") if self.estimates else ()
         guessed = self.estimates | {"in all": Cost(*map(sum, zip(*self.estimates.values(),
                                                                   strict=True)))}
         table = Table("unit", *(k.upper() for k in kinds),
                       *(f"estimated {k.upper()}" for k in also))
-        for name, used in [*found.units.items(), ("in all", found.total)]:
+        for name, used in [*synthesis.units.items(), ("in all", synthesis.total)]:
             table.add_row(name, *(f"{getattr(used, kind):,}" for kind in kinds),
                           *(f"{getattr(guessed[name], kind):,.0f}" for kind in also))
         shown: list[str | Table] = [
-            f"{self.name} on {found.family}, Yosys {found.version}, DSP blocks "
+            f"{self.name} on {synthesis.family}, Yosys {synthesis.version}, DSP blocks "
             f"{'on' if self.dsp else 'off'}", table,
             "in all: the units and what connects them"]
         if self.placed is not None:
             rate = self.placed.fmax_mhz * 1e6 / self.cycles_per_image
             shown.append(
-                f"nextpnr-{found.family} {self.placed.version}, {self.placed.device}, seed "
+                f"nextpnr-{synthesis.family} {self.placed.version}, {self.placed.device}, seed "
                 f"{self.placed.seed}: {self.placed.fmax_mhz:.1f} MHz; "
                 f"{self.cycles_per_image:,.2f} cycles per image, {rate:,.0f} images/s")
         return shown
@@ -282,11 +282,11 @@ class Build(Shown, emit.Build):
                 measured.keep_verdict(self, verdict, of)
                 rate = verdict.cycles_per_image
             progress(f"yosys {family}", 0.0)
-            found = synth.synthesize_build(self, family, dsp=dsp)
-        measured.keep_costs(self, found, dsp, placed, of)
+            synthesis = synth.synthesize_build(self, family, dsp=dsp)
+        measured.keep_costs(self, synthesis, dsp, placed, of)
         # Beside what was counted, where there are estimates: the families that they are fitted to.
         guessed = {} if dsp or family not in FAMILIES else prices(self.graph, self.folding, family)
-        return Costs(self.graph.name, found, dsp, guessed, placed, rate)
+        return Costs(self.graph.name, synthesis, dsp, guessed, placed, rate)
 
     def report(self, images: np.ndarray | None = None, labels: np.ndarray | None = None, *,
                clock: float = pages.CLOCK) -> Path:
@@ -301,8 +301,8 @@ class Build(Shown, emit.Build):
     @property
     def described(self) -> dict[str, Any]:
         """What `report.json` says: a row per unit with shape, exact range, width, folding."""
-        found: dict[str, Any] = json.loads(read_text(self.path / "report.json"))
-        return found
+        report: dict[str, Any] = json.loads(read_text(self.path / "report.json"))
+        return report
 
     def parts(self) -> list[str | Table]:
         """A row per unit, and where the files are."""
@@ -341,22 +341,22 @@ def build(graph: Graph, plan: Plan | Folding | None, out: str | Path, *, net: Ne
                   None if labels is None else labels[:VECTORS],
                   lambda stage: progress(f"build: {stage}", 0.0))
         progress("build: report", 0.0)
-        made = load_build(out)
-        if net is not None and "labels" in made.vectors:
-            measured.keep_agreement(made, accuracy.agreement(
-                net, graph, made.vectors["images"], made.vectors["labels"]),
+        written = load_build(out)
+        if net is not None and "labels" in written.vectors:
+            measured.keep_agreement(written, accuracy.agreement(
+                net, graph, written.vectors["images"], written.vectors["labels"]),
                 accuracy.trained(net))
-        made.report()
-    return made
+        written.report()
+    return written
 
 
 def _checked(graph: Graph, images: np.ndarray, labels: np.ndarray | None
              ) -> tuple[np.ndarray, np.ndarray | None]:
     """Both, as files of them are checked."""
-    given = {"images": np.asarray(images)}
+    arrays = {"images": np.asarray(images)}
     if labels is not None:
-        given["labels"] = np.asarray(labels)
-    return data.from_arrays(graph.name, given)
+        arrays["labels"] = np.asarray(labels)
+    return data.from_arrays(graph.name, arrays)
 
 
 def _random_images(graph: Graph) -> np.ndarray:

@@ -71,8 +71,8 @@ def images_for(dataset: str, source: Path | None) -> tuple[np.ndarray, np.ndarra
     source: an .npz file (see `read_npz`), or the folder of the data set's files, or None.
     """
     if source is not None and not source.is_dir():
-        given = read_npz(source)
-        return given.images, given.labels
+        samples = read_npz(source)
+        return samples.images, samples.labels
     if dataset not in DATASETS or (dataset == "mnist" and source is None):
         return None
     held = load(dataset, source)
@@ -102,19 +102,19 @@ def read_npz(path: Path) -> Samples:
     try:
         with np.load(path, allow_pickle=False) as file:
             images, labels = from_arrays(path, file)
-            given = {key: file[key] for key in ("logits", "mean", "std") if key in file}
+            extras = {key: file[key] for key in ("logits", "mean", "std") if key in file}
     except FileNotFoundError:
         raise N2uqError(f"{path}: no such file or folder") from None
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise N2uqError(f"{path}: must be an .npz file of plain arrays: {error}") from None
     for key, count, axes in (("logits", len(images), (2, 4)), ("mean", images.shape[1], (1,)),
                              ("std", images.shape[1], (1,))):
-        if key in given and (given[key].dtype.kind != "f" or given[key].ndim not in axes
-                             or len(given[key]) != count or not np.isfinite(given[key]).all()):
+        if key in extras and (extras[key].dtype.kind != "f" or extras[key].ndim not in axes
+                              or len(extras[key]) != count or not np.isfinite(extras[key]).all()):
             raise N2uqError(f"{path}: {key} must be {count} finite floats"
-                            f"{' per class' if key == 'logits' else ''}, not {given[key].dtype} "
-                            f"{list(given[key].shape)}")
-    return Samples(images, labels, **given)
+                            f"{' per class' if key == 'logits' else ''}, not {extras[key].dtype} "
+                            f"{list(extras[key].shape)}")
+    return Samples(images, labels, **extras)
 
 
 def from_arrays(path: Path | str, arrays: Mapping[str, np.ndarray]

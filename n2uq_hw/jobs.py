@@ -119,8 +119,8 @@ def _start_server() -> None:
 
 def _received(pipe: connection.Connection, process: BaseProcess) -> dict[str, Any] | Failure:
     try:
-        found: dict[str, Any] | Failure = pipe.recv()
-        return found
+        result: dict[str, Any] | Failure = pipe.recv()
+        return result
     except EOFError:
         process.join()
         return Failure(f"must end by itself, was ended with code {process.exitcode}")

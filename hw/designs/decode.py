@@ -88,8 +88,8 @@ class Decode(CodebookDesign):
                                 f"plane{c}").times(2**c)
                           for c in range(shared[0].hi.bit_length()))]
         products = []
-        for level, given in pairs:
-            x = d.until(given, level.cycle)
+        for level, operand in pairs:
+            x = d.until(operand, level.cycle)
             ends = np.multiply.outer((level.lo, level.hi), (x.lo, x.hi))
             products.append(d.register(Term(level.value * x.value, int(ends.min()),
                                             int(ends.max()), level.cycle), "product"))

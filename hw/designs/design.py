@@ -123,11 +123,11 @@ class Datapath:
         """
         pairs = list(zip(signs, terms, strict=True))
         while len(pairs) > 1:
-            made = [(sign, _add_signed(a, sign.value ^ other.value, b))
-                    for (sign, a), (other, b) in zip(pairs[0::2], pairs[1::2], strict=False)]
-            made += pairs[len(pairs) & ~1:]
+            partial = [(sign, _add_signed(a, sign.value ^ other.value, b))
+                       for (sign, a), (other, b) in zip(pairs[0::2], pairs[1::2], strict=False)]
+            partial += pairs[len(pairs) & ~1:]
             pairs = [(self.register(sign, "sign"), self.register(term, what))
-                     for sign, term in made]
+                     for sign, term in partial]
         return pairs[0]
 
     def signed(self, sign: Term, term: Term, what: str = "signed") -> Term:
@@ -139,14 +139,14 @@ class Datapath:
 
         A last one without another is beside a 0.
         """
-        made = []
+        rows = []
         for a, b in zip(terms[0::2], [*terms[1::2], *[None] * (len(terms) % 2)], strict=True):
             held = self.register(a, "held")
             if b is None:
-                made.append((held, Term(Const(0), 0, 0, held.cycle), held))
+                rows.append((held, Term(Const(0), 0, 0, held.cycle), held))
             else:
-                made.append((held, self.register(b, "held"), self.register(add(a, b), "pair")))
-        return made
+                rows.append((held, self.register(b, "held"), self.register(add(a, b), "pair")))
+        return rows
 
     def selected(self, selects: Sequence[Term], pairs: Sequence[tuple[Term, Term, Term]],
                  what: str = "selected") -> Term:
@@ -170,11 +170,11 @@ class Datapath:
     def case(self, values: Sequence[int], index: HdlValue, cycle: int, what: str = "case") -> Term:
         """``values[index]``, constants: a table for each bit, as `DigitProduct` has them."""
         lo, hi = min(values), max(values)
-        made = Signal(shape_for(lo, hi), name=self.name(what))
-        for bit in range(len(made)):
+        result = Signal(shape_for(lo, hi), name=self.name(what))
+        for bit in range(len(result)):
             column = sum((value >> bit & 1) << k for k, value in enumerate(values))
-            self.m.d.comb += made[bit].eq(Const(column, len(values)).bit_select(index, 1))
-        return Term(made, lo, hi, cycle)
+            self.m.d.comb += result[bit].eq(Const(column, len(values)).bit_select(index, 1))
+        return Term(result, lo, hi, cycle)
 
     def cases(self, values: Sequence[int], indices: Sequence[Term],
               signs: Sequence[Term] = (), what: str = "case") -> Term:
@@ -188,7 +188,7 @@ class Datapath:
         lo, hi = min(values), max(values)
         by = 2**hi.bit_length() if signs else 2**(shape_for(lo, hi).width - 1) if lo < 0 else 0
         whole = [*values, *(-value for value in values)] if signs else values
-        chains, made = -(-len(indices) // 3), []
+        chains, totals = -(-len(indices) // 3), []
         lanes = list(zip_longest(indices, signs))
         for chain in range(chains):
             (index, sign), *more = lanes[chain::chains]
@@ -207,10 +207,10 @@ class Datapath:
                         Cat(entry ^ turn.replicate(len(entry)), ~turn), by - hi, by + hi,
                         total.cycle), turn)
                 total = self.register(added, what)
-            made.append(total if more else self.register(total, what))
+            totals.append(total if more else self.register(total, what))
         # The last one of an odd number waits longest.
-        made.sort(key=lambda total: total.cycle)
-        return self.sum((self.until(total, made[-1].cycle) for total in made), what)
+        totals.sort(key=lambda total: total.cycle)
+        return self.sum((self.until(total, totals[-1].cycle) for total in totals), what)
 
     def lookup(self, table: str, index: HdlValue, cycle: int) -> Term:
         """An entry of one of the design's tables, which is constant or a memory that is written."""
@@ -345,8 +345,8 @@ class Design(ABC):
         yield cls(**point)
 
     @classmethod
-    def with_levels(cls, given: Trained, **point: Any) -> Iterator[Design]:
-        """Every design of this class that has the levels `given`; none where they are no choice."""
+    def with_levels(cls, trained: Trained, **point: Any) -> Iterator[Design]:
+        """Every design of this class with these levels; none where they are no choice."""
         return iter(())
 
     @property

@@ -163,8 +163,8 @@ class SumsUnit(FoldedUnit):
             raise N2uqError(f"{node.name}: SIMD must be the {node.design.lanes} lanes of its "
                             f"design, not {simd}")
         self.design, self.sums = node.design, Sums.of(node, edge)
-        made = self.sums.layout(pe) if self.design.finishes else beats(element(out), pe)
-        super().__init__(node, edge, made, pe=pe, simd=simd, memory=memory,
+        payload = self.sums.layout(pe) if self.design.finishes else beats(element(out), pe)
+        super().__init__(node, edge, payload, pe=pe, simd=simd, memory=memory,
                          **load_ports(self.design))
 
     def elaborate(self, platform):
@@ -211,12 +211,12 @@ class TurnsUnit(Unit):
     def elaborate(self, platform):
         m = Module()
         m.submodules.own = own = self.own
-        given, bits = self.i.p.as_value(), len(own.i.p.as_value())
-        common = Signal(len(given) - bits)
+        word, bits = self.i.p.as_value(), len(own.i.p.as_value())
+        common = Signal(len(word) - bits)
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += common.eq(given[bits:])
+            m.d.sync += common.eq(word[bits:])
         m.d.comb += [
-            own.i.p.as_value().eq(given[:bits]), own.i.valid.eq(self.i.valid),
+            own.i.p.as_value().eq(word[:bits]), own.i.valid.eq(self.i.valid),
             self.i.ready.eq(own.i.ready), self.o.valid.eq(own.o.valid),
             self.o.p.as_value().eq(Cat(own.o.p.as_value(), common)),
             own.o.ready.eq(self.o.ready)]

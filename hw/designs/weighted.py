@@ -74,16 +74,16 @@ class Weighted(Design):
         """What adds up to the dot product."""
         for k, group in enumerate(groups):
             bits, least = INDEX // len(group), min(self._lifts[s] for s in group)
-            found: dict[tuple[int, bool], dict[int, HdlValue]] = {}
+            indices: dict[tuple[int, bool], dict[int, HdlValue]] = {}
             for place, s in enumerate(group):
                 shape = shape_for(sums[s].lo, sums[s].hi)
                 for bit in range(shape.width):
                     at = self._lifts[s] - least + bit
                     sign = shape.signed and bit == shape.width - 1
                     first = at if sign else at // bits * bits
-                    found.setdefault((least + first, sign), {})[
+                    indices.setdefault((least + first, sign), {})[
                         place * bits + at - first] = sums[s].value[bit]
-            for (position, sign), index in found.items():
+            for (position, sign), index in indices.items():
                 yield Entry(position, sign, f"sums{k}", Cat(
                     index.get(at, Const(0, 1)) for at in range(bits * len(group))))
 
@@ -99,13 +99,13 @@ class Weighted(Design):
             moved = Term(entry.value << position, entry.lo << position, entry.hi << position,
                          total.cycle)
             if sign:
-                made = Term(total.value - moved.value, total.lo - moved.hi, total.hi - moved.lo,
-                            total.cycle)
+                added = Term(total.value - moved.value, total.lo - moved.hi, total.hi - moved.lo,
+                             total.cycle)
             else:
-                made = moved if total is zero else absorbed(total, moved)
-            if made.lo < -half or made.hi >= half:  # what is beyond cancels out
-                made = Term(made.value, -half, half - 1, made.cycle)
-            total = d.register(made, "dot") if k or len(entries) == 1 else made
+                added = moved if total is zero else absorbed(total, moved)
+            if added.lo < -half or added.hi >= half:  # what is beyond cancels out
+                added = Term(added.value, -half, half - 1, added.cycle)
+            total = d.register(added, "dot") if k or len(entries) == 1 else added
         return Term(total.value, lo, hi, total.cycle)
 
 

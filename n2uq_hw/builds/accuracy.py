@@ -124,7 +124,7 @@ def agreement(net: Net, graph: Graph, images: np.ndarray, labels: np.ndarray | N
 
 def normalized(net: Net, samples: Samples) -> Net:
     """The net for images that are normalized as `samples` says; itself if they are as its own."""
-    mean, std = (of if given is None else tuple(float(v) for v in given) for given, of in
+    mean, std = (of if told is None else tuple(float(v) for v in told) for told, of in
                  ((samples.mean, net.input.mean), (samples.std, net.input.std)))
     changed = replace(net.input, mean=mean, std=std)
     if np.allclose([changed.factor, changed.offset], [net.input.factor, net.input.offset], 1e-6):
@@ -148,9 +148,9 @@ def explain(net: Net, formats: Formats, images: np.ndarray, logits: np.ndarray,
         if progress:
             progress("what each format costs", k / len(kept))
         graph = lower(net, replace(formats, residual_bits=None, **bits))
-        found = agreement(net, graph, images, None, logits=logits)
-        rows.append({"rounded": name, "top1_agreement": found.top1_agreement,
-                     "worst_logit_error": found.worst_logit_error})
+        result = agreement(net, graph, images, None, logits=logits)
+        rows.append({"rounded": name, "top1_agreement": result.top1_agreement,
+                     "worst_logit_error": result.worst_logit_error})
     return rows
 
 
@@ -174,8 +174,8 @@ def calibrate(net: Net, formats: Formats, images: np.ndarray) -> Ranges:
 def trained(net: Net) -> float | None:
     """Test accuracy of the float model that a net file tells."""
     known = net.meta.get("accuracy")
-    found = known.get("float") if isinstance(known, dict) else None
-    return found if isinstance(found, float) else None
+    accuracy = known.get("float") if isinstance(known, dict) else None
+    return accuracy if isinstance(accuracy, float) else None
 
 
 def topology(net: Net) -> str:
@@ -222,8 +222,8 @@ def measure_shipped(source: Path | None, progress: Progress | None = None) -> No
     rows = {name: {k: v for k, v in row.items() if k not in ("layers", "weights")}
             for name, row in shipped_table().items()}
     shipped = [load_net(path) for path in nets.shipped().values()]
-    found = [(net, images_for(net.meta["dataset"], source)) for net in shipped]
-    for net, (images, labels) in [(net, held) for net, held in found if held is not None]:
+    known = [(net, images_for(net.meta["dataset"], source)) for net in shipped]
+    for net, (images, labels) in [(net, held) for net, held in known if held is not None]:
         name, graph = net.name, lower(net)
         agrees = agreement(net, graph, images, labels, progress)
         few = images[:RTL_IMAGES], None if labels is None else labels[:RTL_IMAGES]

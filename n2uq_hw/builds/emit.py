@@ -87,11 +87,11 @@ def accelerator_verilog(graph: Graph, folding: Folding) -> dict[str, str]:
     """Texts by file name: `<name>.v`, its memory files, and the AXI4-Stream `<name>_axis.v`."""
     library = Library()
     library.signature(module_name(graph), lambda: Accelerator(graph, folding))
-    given, made = ports(graph, folding)
+    source, output = ports(graph, folding)
     files = library_verilog(library, prefix(graph))
     wrapper = render("axis.v.j2", name=module_name(graph, WRAPPER),
-                     accelerator=module_name(graph), version=__version__, input=given, output=made,
-                     saturated=saturates(graph))
+                     accelerator=module_name(graph), version=__version__, input=source,
+                     output=output, saturated=saturates(graph))
     return {**files, f"{module_name(graph, WRAPPER)}.v": wrapper}
 
 
@@ -173,10 +173,10 @@ class Build:
         """`count` images to run, and labels if known: of `source`, else the data set of the net,
         else the build's own test vectors; all of the vectors for None.
         """
-        found = images_for(self.graph.meta.get("dataset", ""), source)
-        if found is None:
-            found = self.vectors["images"], self.vectors.get("labels")
-        images, labels = found
+        samples = images_for(self.graph.meta.get("dataset", ""), source)
+        if samples is None:
+            samples = self.vectors["images"], self.vectors.get("labels")
+        images, labels = samples
         count = len(self.vectors["images"]) if count is None and source is None else count
         if count is not None and not 1 <= count <= len(images):
             raise N2uqError(f"images must be 1 to the {len(images)} at hand, not {count}"

@@ -62,10 +62,10 @@ def keep_verdict(build: Build, verdict: Verdict, of: str) -> None:
     predicted = None
     images = verdict.images // verdict.shares  # cycles are those of the first share
     with suppress(N2uqError):  # without g++
-        found = stalled(build.graph, build.folding, images, verdict.stalls, verdict.seed
-                        ) if verdict.stalls else forecast(build.graph, build.folding, images=images)
-        predicted = {"cycles_first_output": found.cycles_first_output,
-                     "cycles_per_image": found.cycles_per_image}
+        timing = (stalled(build.graph, build.folding, images, verdict.stalls, verdict.seed)
+                  if verdict.stalls else forecast(build.graph, build.folding, images=images))
+        predicted = {"cycles_first_output": timing.cycles_first_output,
+                     "cycles_per_image": timing.cycles_per_image}
     tool = "iverilog" if verdict.simulator == "icarus" else verdict.simulator
     row = verdict.as_dict() | {"predicted": predicted, "version": tools.versions()[tool]}
     del row["cycles_per_second"]  # of the machine, not of the design

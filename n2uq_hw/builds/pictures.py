@@ -33,17 +33,17 @@ def _rows(panel: Any, names: Sequence[str]) -> None:
     panel.tick_params(axis="y", length=0)
 
 
-def over_time(found: Forecast) -> Any:
+def over_time(timing: Forecast) -> Any:
     """What each unit does over time: a row per unit, its height the share of each of MODES."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path as Outline
 
-    rows = found.over_time()
+    rows = timing.over_time()
     spans = len(next(iter(rows.values())))
-    span = -(-found.cycles // spans)
+    span = -(-timing.cycles // spans)
     drawn = figure(WIDTH, 62 + ROW * len(rows))
     panel = drawn.subplots()
-    edges = np.minimum(np.arange(spans + 1) * span, found.cycles)
+    edges = np.minimum(np.arange(spans + 1) * span, timing.cycles)
     lengths = np.maximum(np.diff(edges), 1)
     base = np.zeros((len(rows), spans))
     handles = []
@@ -58,7 +58,7 @@ def over_time(found: Forecast) -> Any:
             handles.append(patch)
         base += share
     _rows(panel, list(rows))
-    panel.set(xlim=(0, found.cycles), xlabel="clock cycle")
+    panel.set(xlim=(0, timing.cycles), xlabel="clock cycle")
     panel.xaxis.set_major_formatter("{x:,.0f}")
     panel.locator_params(axis="x", nbins=5, integer=True)
     drawn.legend(handles=handles, loc="outside upper right", ncols=3, frameon=False,
@@ -79,18 +79,18 @@ def _band(edges: np.ndarray, low: np.ndarray, high: np.ndarray) -> Any:
     return Outline(np.concatenate([points, points[:1]]), closed=True)
 
 
-def cycle_bars(found: Forecast, needs: Mapping[str, int], clock: float) -> Any:
+def cycle_bars(timing: Forecast, needs: Mapping[str, int], clock: float) -> Any:
     """Cycles per image that each unit needs, and images/s at `clock` MHz, beside those taken."""
     drawn = figure(WIDTH, 48 + ROW * len(needs))
     panel = drawn.subplots()
     panel.barh(range(len(needs)), list(needs.values()), height=0.76, color=[
-        color("second" if name == found.bottleneck else "first") for name in needs])
-    panel.axvline(found.cycles_per_image, color=color("ink"), linewidth=0.8, linestyle="--")
+        color("second" if name == timing.bottleneck else "first") for name in needs])
+    panel.axvline(timing.cycles_per_image, color=color("ink"), linewidth=0.8, linestyle="--")
     for k, cycles in enumerate(needs.values()):
         for x, text in ((1.2, f"{cycles:,}"), (1.4, _rate(clock, cycles))):
-            panel.text(x * found.cycles_per_image, k, text, fontsize=7, ha="right", va="center")
+            panel.text(x * timing.cycles_per_image, k, text, fontsize=7, ha="right", va="center")
     _rows(panel, list(needs))
-    panel.set(xlim=(0, 1.4 * found.cycles_per_image),
+    panel.set(xlim=(0, 1.4 * timing.cycles_per_image),
               xlabel="cycles per image, and images/s; dashed: the pipeline")
     panel.xaxis.set_major_formatter("{x:,.0f}")
     panel.locator_params(axis="x", nbins=4, integer=True)
@@ -127,12 +127,12 @@ def cell_bars(cells: Mapping[str, Mapping[str, tuple[int, int]]], names: Sequenc
 
 def equidistant(thresholds: np.ndarray, signs: np.ndarray) -> np.ndarray:
     """Ascending `thresholds` made equidistant, from the first to the last of each run of a sign."""
-    made = thresholds.astype(np.float64)
+    moved = thresholds.astype(np.float64)
     cuts = np.flatnonzero(np.diff(signs)) + 1
-    for part in np.split(np.arange(len(made)), cuts):
+    for part in np.split(np.arange(len(moved)), cuts):
         if len(part):
-            made[part] = np.linspace(made[part[0]], made[part[-1]], len(part))
-    return made
+            moved[part] = np.linspace(moved[part[0]], moved[part[-1]], len(part))
+    return moved
 
 
 @dataclass(frozen=True)
@@ -160,12 +160,12 @@ class Steps:
 
 def steps_of(node: Threshold, edge: Edge) -> list[Steps]:
     """The steps of each channel of `node`, which reads `edge`; one for all if it has one table."""
-    found = []
+    channels = []
     for thresholds, signs in zip(node.thresholds, node.signs, strict=True):
         order = np.argsort(thresholds[signs != 0], kind="stable")
         learned, sign = thresholds[signs != 0][order], signs[signs != 0][order]
-        found.append(Steps(learned, sign, equidistant(learned, sign)))
-    return found
+        channels.append(Steps(learned, sign, equidistant(learned, sign)))
+    return channels
 
 
 def thresholds(channels: Sequence[Steps], sums: np.ndarray | None, edge: Edge) -> Any:

@@ -58,21 +58,21 @@ def write_report(build: Build, images: np.ndarray | None = None,
         images, labels = build.vectors["images"], build.vectors.get("labels")
     task = Task(build.graph, labels)
     count = len(unroll(build.graph, build.folding)[0].nodes)
-    found = forecast(build.graph, build.folding, spans=SPANS if count <= 60 else SPANS // 2)
+    timing = forecast(build.graph, build.folding, spans=SPANS if count <= 60 else SPANS // 2)
     measured = load_measured(build)
-    units = _units(build, found, measured)
+    units = _units(build, timing, measured)
     with charts.style(build.graph.name):
         page = render(
-            "report.html.j2", name=build.graph.name, units=units, forecast=found, clock=clock,
+            "report.html.j2", name=build.graph.name, units=units, forecast=timing, clock=clock,
             graph=build.graph, report=report(build.graph, build.folding), modes=MODES,
             verdicts=_verdicts(measured), costs=_costs(measured),
             accuracy=_accuracy(build, measured, images, task, of_vectors),
             measure=measure(task.counted, task.rule), are_values=task.is_values,
-            network=_network(build, found, units), provenance=_provenance(build),
-            over_time=charts.inline(pictures.over_time(found), "time", _time_label(found)),
+            network=_network(build, timing, units), provenance=_provenance(build),
+            over_time=charts.inline(pictures.over_time(timing), "time", _time_label(timing)),
             cycles=charts.inline(pictures.cycle_bars(
-                found, {row["name"]: row["cycles"] for row in units}, clock), "cycles",
-                _cycles_label(found, units)),
+                timing, {row["name"]: row["cycles"] for row in units}, clock), "cycles",
+                _cycles_label(timing, units)),
             cells=_cells_picture(measured, units), quantizers=_quantizers(build, images),
             images=len(images), of_vectors=of_vectors, theme=charts.THEME, changed=build.changed,
             saturation=_saturation(measured))
@@ -87,14 +87,14 @@ def _verdicts(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
         row[key] == value for key, value in row["predicted"].items())} for row in rows]
 
 
-def _units(build: Build, found: Forecast, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _units(build: Build, timing: Forecast, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row per unit: what was built, what it does, what it costs, where its module is."""
     built = {row["name"]: row for row in report(build.graph, build.folding)["layers"]}
     lines, cells = _modules(build), _cells(build, measured)
     hardware, _ = hardware_graph(build.graph, build.folding)
     modules = module_names(hardware) | {hardware.input.name: module_name(hardware, WRAPPER)}
     rows = []
-    for row in found.layers:
+    for row in timing.layers:
         name = row["name"]
         module = modules[name]
         file, line = lines[module]
@@ -106,13 +106,13 @@ def _units(build: Build, found: Forecast, measured: Mapping[str, Any]) -> list[d
 
 def _modules(build: Build) -> dict[str, tuple[str, int]]:
     """File and line of each Verilog module."""
-    found = {}
+    places = {}
     for path in build.verilog:
         if path.suffix == ".v":
             for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
                 if named := re.match(r"module (\w+)\s*\(", text):
-                    found[named[1]] = path.name, number
-    return found
+                    places[named[1]] = path.name, number
+    return places
 
 
 def _owner(hardware: Graph, name: str) -> str:
@@ -176,7 +176,7 @@ def _cells_picture(measured: Mapping[str, Any], units: list[dict[str, Any]]) -> 
     return charts.inline(pictures.cell_bars(cells, names), "cells", label)
 
 
-def _network(build: Build, found: Forecast, units: list[dict[str, Any]]) -> Markup:
+def _network(build: Build, timing: Forecast, units: list[dict[str, Any]]) -> Markup:
     """The picture of the network."""
     hardware, folds = hardware_graph(build.graph, build.folding)
     names, lines = {row["name"] for row in units}, []
@@ -188,7 +188,7 @@ def _network(build: Build, found: Forecast, units: list[dict[str, Any]]) -> Mark
             row["name"], f"{row['kind']}{lanes} · {shape}", row["utilization"], row["link"],
             f"{row['name']}: {row['kind']}, PE {row['pe']}, SIMD {row['simd']}, output {shape} of "
             f"{row['bits']} bits, {row['cycles']:,} cycles per image, utilization "
-            f"{100 * row['utilization']:.1f} %", row["name"] == found.bottleneck))
+            f"{100 * row['utilization']:.1f} %", row["name"] == timing.bottleneck))
         for at in hardware[row["name"]].inputs:
             source, takes = _source(hardware, at), lanes_of(hardware, folds, at)
             if source in names:
@@ -208,16 +208,16 @@ def _fifo_depths(hardware: Graph, name: str) -> Iterator[int]:
         (name,) = node.inputs
 
 
-def _time_label(found: Forecast) -> str:
-    start = f"What each unit does in {found.cycles:,} cycles of {found.images} images: "
+def _time_label(timing: Forecast) -> str:
+    start = f"What each unit does in {timing.cycles:,} cycles of {timing.images} images: "
     return start + "; ".join(
-        f"{row['name']} " + ", ".join(f"{mode} {100 * row[mode] / found.cycles:.1f} %"
-                                      for mode in MODES if row[mode]) for row in found.layers)
+        f"{row['name']} " + ", ".join(f"{mode} {100 * row[mode] / timing.cycles:.1f} %"
+                                      for mode in MODES if row[mode]) for row in timing.layers)
 
 
-def _cycles_label(found: Forecast, units: list[dict[str, Any]]) -> str:
-    return (f"Cycles per image that each unit needs, of {found.cycles_per_image:,.2f} taken; "
-            f"bottleneck {found.bottleneck}: "
+def _cycles_label(timing: Forecast, units: list[dict[str, Any]]) -> str:
+    return (f"Cycles per image that each unit needs, of {timing.cycles_per_image:,.2f} taken; "
+            f"bottleneck {timing.bottleneck}: "
             + "; ".join(f"{row['name']} {row['cycles']:,}" for row in units))
 
 
@@ -239,7 +239,7 @@ def _quantizers(build: Build, images: np.ndarray) -> list[Quantizer]:
     graph = build.graph
     nodes = [node for node in graph.nodes if isinstance(node, Threshold)]
     sums = _sums(graph, nodes, images)
-    made: list[Quantizer] = []
+    quantizers: list[Quantizer] = []
     for node in nodes:
         (edge,) = graph.reads(node)
         channels = pictures.steps_of(node, edge)
@@ -253,12 +253,12 @@ def _quantizers(build: Build, images: np.ndarray) -> list[Quantizer]:
                      f"channel {name} learned {_listed(learned)}, equidistant {_listed(even)}"
                      for name, learned, even in listed[:pictures.SHOWN]))
         seen = sums.get(node.name)
-        made.append(Quantizer(
+        quantizers.append(Quantizer(
             node.name, len(channels), max(len(steps.learned) for steps in channels), departure,
-            falling, charts.inline(pictures.thresholds(channels, seen, edge), f"steps{len(made)}",
-                                   label),
+            falling, charts.inline(pictures.thresholds(channels, seen, edge),
+                                   f"steps{len(quantizers)}", label),
             listed, 0 if seen is None else len(seen)))
-    return made
+    return quantizers
 
 
 def _listed(values: list[int] | list[float]) -> str:

@@ -198,15 +198,15 @@ def _cached(verilog: Sequence[Path], work: Path, name: str, key: Sequence[object
         digest = hashlib.sha256(json.dumps([names, texts, key]).encode()).hexdigest()
         result = work / f"{name}-{digest[:16]}.json"
         if result.is_file():
-            found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-            return found
+            earlier: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+            return earlier
         with tools.scratch() as scratch:
             for path in verilog:
                 shutil.copy(path, scratch)
-            made = compute(scratch)
+            counts = compute(scratch)
         work.mkdir(parents=True, exist_ok=True)
-        write_file(result, json.dumps(made, indent=1) + "\n")
-        return made
+        write_file(result, json.dumps(counts, indent=1) + "\n")
+        return counts
     except OSError as error:
         raise N2uqError(f"{error.filename2 or error.filename or work}: {error.strerror}") from None
 
@@ -244,11 +244,11 @@ def synthesize(verilog: Sequence[Path], top: str, family: str, *, units: Sequenc
                 "units": {name: asdict(_total(_leaves(modules, name))) for name in units}}
 
     version = tools.yosys_version()
-    made = _cached(verilog, work, top, [family, script, version, repr(sorted(_COST.items()))],
-                   compute)
-    return Synthesis(top, family, Resources(**made["total"]),
-                     {name: Resources(**row) for name, row in made["units"].items()},
-                     made["cells"], made["pads"], version, script)
+    counts = _cached(verilog, work, top, [family, script, version, repr(sorted(_COST.items()))],
+                     compute)
+    return Synthesis(top, family, Resources(**counts["total"]),
+                     {name: Resources(**row) for name, row in counts["units"].items()},
+                     counts["cells"], counts["pads"], version, script)
 
 
 def synthesize_build(build: Build, family: str, *, dsp: bool = True) -> Synthesis:
@@ -257,9 +257,9 @@ def synthesize_build(build: Build, family: str, *, dsp: bool = True) -> Synthesi
     names = module_names(graph)
     modules = {names[node.name]: node.name for node in graph.nodes
                if not isinstance(node, Input | Flatten)}
-    found = synthesize(build.verilog, module_name(graph), family, units=tuple(modules), dsp=dsp,
-                       work=build.path / "synthesis")
-    return replace(found, units={modules[name]: used for name, used in found.units.items()})
+    result = synthesize(build.verilog, module_name(graph), family, units=tuple(modules), dsp=dsp,
+                        work=build.path / "synthesis")
+    return replace(result, units={modules[name]: used for name, used in result.units.items()})
 
 
 def _short(need: Resources, pads: int, limit: Resources, pads_limit: int) -> str:

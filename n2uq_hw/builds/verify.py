@@ -151,8 +151,8 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
     task = Task(build.graph, labels)
     nhwc = channels_last(images, build.graph.input.shape, build.graph.name)
     expected = golden.run(build.graph, nhwc)
-    given, made = ports(build.graph, build.folding)
-    bits = len(images) * (given.beats * (given.tdata + 1) + made.beats * (made.tdata + 1))
+    source, output = ports(build.graph, build.folding)
+    bits = len(images) * (source.beats * (source.tdata + 1) + output.beats * (output.tdata + 1))
     count = 1 if jobs is None else min(max(jobs, -(-bits // BITS)), len(images))
     cuts = [k * len(images) // count for k in range(count + 1)]
 
@@ -160,12 +160,12 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
         run = _simulate(build, nhwc[first:end], stalls, seed, simulator, told)
         record, truth = run.sinks[build.graph.name][0], expected[first:end]
         # Every bit of every beat: data, the bits that pad it to bytes, and tlast.
-        wrong = (record.beats != _beats(truth, made)).reshape(end - first, -1).any(axis=1)
-        got = unpack(record.beats[:, :made.bits], made.lanes, made.width, made.signed
+        wrong = (record.beats != _beats(truth, output)).reshape(end - first, -1).any(axis=1)
+        got = unpack(record.beats[:, :output.bits], output.lanes, output.width, output.signed
                      ).astype(truth.dtype).reshape(truth.shape)
         return _Share(
             first, end, got, wrong, _saturated(build.graph, run),
-            int(run.sources[build.graph.name][0][0]), record.cycles[made.beats - 1::made.beats],
+            int(run.sources[build.graph.name][0][0]), record.cycles[output.beats - 1::output.beats],
             int(record.cycles[0]), run.cycles, run.seconds)
 
     told = progress or (lambda stage, fraction: None)
@@ -276,7 +276,7 @@ def _work(build: Build, taps: tuple[Tap, ...] = ()) -> Path:
 
 
 def _dut(build: Build, nhwc: np.ndarray, taps: tuple[Tap, ...] = ()) -> Dut:
-    given, made = ports(build.graph, build.folding)
+    source, output = ports(build.graph, build.folding)
     # What no output needs is counted too: the rest of an image that strides leave out.
     counted = tuple(
         Await(node.name, f"accelerator.{node.name}__o__valid", f"accelerator.{node.name}__o__ready",
@@ -286,10 +286,10 @@ def _dut(build: Build, nhwc: np.ndarray, taps: tuple[Tap, ...] = ()) -> Dut:
         name=build.graph.name, module=module_name(build.graph, WRAPPER),
         taps=taps, awaits=counted, probes=(SATURATED,) if counted else (),
         clock="aclk", reset="aresetn", reset_active_low=True,
-        sources=(Source("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", given.tdata + 1,
-                        _beats(nhwc, given), last="s_axis_tlast"),),
-        sinks=(Sink("m_axis_tdata", "m_axis_tvalid", "m_axis_tready", made.tdata + 1,
-                    len(nhwc) * made.beats, last="m_axis_tlast"),))
+        sources=(Source("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", source.tdata + 1,
+                        _beats(nhwc, source), last="s_axis_tlast"),),
+        sinks=(Sink("m_axis_tdata", "m_axis_tvalid", "m_axis_tready", output.tdata + 1,
+                    len(nhwc) * output.beats, last="m_axis_tlast"),))
 
 
 def _simulate(build: Build, nhwc: np.ndarray, stalls: float, seed: int, simulator: str,

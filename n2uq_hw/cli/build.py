@@ -54,12 +54,12 @@ def build(
 
     formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits,
                       output_fraction_bits)
-    given = api.load(net)
-    graph = api.lower(given, formats, top1=top1, calibrate=calibrate)
+    trained = api.load(net)
+    graph = api.lower(trained, formats, top1=top1, calibrate=calibrate)
     plan = api.fold(graph, folding=folding, cycles=cycles, unroll=unroll, lut=lut, search=False,
                     fifo_budget=fifo_budget, least_fifos=least_fifos)
-    images, labels = images_for(given.meta.get("dataset", ""), data_path) or (None, None)
-    built = api.build(graph, plan, out, net=given, images=images, labels=labels)
+    images, labels = images_for(trained.meta.get("dataset", ""), data_path) or (None, None)
+    built = api.build(graph, plan, out, net=trained, images=images, labels=labels)
     if as_json:
         return show_json(built.described | fifos(plan.sizing))
     show(*built.parts(), *plan.sizing.parts())

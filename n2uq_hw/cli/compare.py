@@ -86,25 +86,25 @@ def compare(
             given for study in studies(level)
             for given in study.levels(load_rows(study.results))))
     with bars() as progress:
-        found = measure(settings, cache or _cache_folder(), workers=jobs, limit=limit,
-                        progress=progress)
-    made = report.write(found, settings, out)
+        result = measure(settings, cache or _cache_folder(), workers=jobs, limit=limit,
+                         progress=progress)
+    summary = report.write(result, settings, out)
     if as_json:
-        show_json(made)
+        show_json(summary)
     else:
         table = Table("bits", "lanes", "family", "N2UQ", "size", "best nonuniform", "size",
                   "ratio", left=1)
-        for contest in report.contests(found.rows):
+        for contest in report.contests(result.rows):
             table.add_row(*report.cells(contest))
         show(table, "size: LUTs, transistors on cmos; of the best form of each side",
-               f"{len(found.rows):,} rows and {len(made['losses']):,} cases that N2UQ loses in "
+               f"{len(result.rows):,} rows and {len(summary['losses']):,} cases that N2UQ loses in "
                f"{out / 'report.md'}")
-    for line in found.notes:
+    for line in result.notes:
         say(f"note: {line}")
-    for line in found.failures:
+    for line in result.failures:
         say(f"failed: {line}")
-    if found.failures:
-        raise typer.Exit(1 if found.mismatch else 2)
+    if result.failures:
+        raise typer.Exit(1 if result.mismatch else 2)
 
 
 def _cache_folder() -> Path:

@@ -23,7 +23,7 @@ def cost(
     """Synthesize a build with Yosys: LUTs, flip-flops and memories per unit and in all."""
     from ..api import load_build
 
-    found = load_build(folder).cost(family, dsp=dsp, pnr=pnr, seed=seed)
+    costs = load_build(folder).cost(family, dsp=dsp, pnr=pnr, seed=seed)
     if as_json:
-        return show_json(found.as_dict())
-    show(*found.parts())
+        return show_json(costs.as_dict())
+    show(*costs.parts())

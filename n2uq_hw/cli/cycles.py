@@ -67,16 +67,16 @@ def cycles(
     graph = api.lower(net, formats, top1=top1, calibrate=calibrate)
     plan = api.fold(graph, folding=folding, cycles=cycles, search=False, fifo_budget=fifo_budget)
     if stalls:
-        found = stalled(graph, plan.folding, images, stalls, seed)
+        timing = stalled(graph, plan.folding, images, stalls, seed)
     else:
         at_hand = images == plan.sizing.images and source == sink == "always"
-        found = forecast(graph, plan.folding, images=images, source=pattern(source),
-                         sink=pattern(sink), trace=plan.sizing.trace if at_hand else None)
+        timing = forecast(graph, plan.folding, images=images, source=pattern(source),
+                          sink=pattern(sink), trace=plan.sizing.trace if at_hand else None)
     if picture is not None:
-        plot(found, picture)
-    timed = found.timed(clock)
+        plot(timing, picture)
+    timed = timing.timed(clock)
     if as_json:
-        return show_json(found.as_dict() | timed | fifos(plan.sizing))
-    show(*found.parts(), *plan.sizing.parts(),
+        return show_json(timing.as_dict() | timed | fifos(plan.sizing))
+    show(*timing.parts(), *plan.sizing.parts(),
          f"at {clock:g} MHz: {timed['images_per_second']:,.1f} images/s, latency "
          f"{timed['latency_us']:,.1f} µs")

@@ -43,7 +43,7 @@ def lower(
     """Lower a network to integers: layers, ranges, widths, and agreement with the float model."""
     from .. import api
 
-    given = api.load(net)
+    trained = api.load(net)
     formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits,
                       output_fraction_bits)
     if reference is not None and data_path is not None:
@@ -52,22 +52,22 @@ def lower(
     samples = None
     if reference is not None:
         samples = data.read_npz(reference)
-        own, given = given, accuracy.normalized(given, samples)
-        if given is not own:
-            say(f"note: {given.name} is lowered for the mean and std in {reference}, which are not "
-                "its own")
-    elif (found := data.images_for(given.meta.get("dataset", ""), data_path)) is not None:
-        samples = data.Samples(*found)
-    graph = api.lower(given, formats, top1=top1, calibrate=calibrate)
+        own, trained = trained, accuracy.normalized(trained, samples)
+        if trained is not own:
+            say(f"note: {trained.name} is lowered for the mean and std in {reference}, "
+                "which are not its own")
+    elif (images := data.images_for(trained.meta.get("dataset", ""), data_path)) is not None:
+        samples = data.Samples(*images)
+    graph = api.lower(trained, formats, top1=top1, calibrate=calibrate)
     agrees, costs = None, []
     if samples is not None:
         with bars() as progress:
-            agrees = accuracy.agreement(given, graph, samples.images, samples.labels, progress,
+            agrees = accuracy.agreement(trained, graph, samples.images, samples.labels, progress,
                                         logits=samples.logits)
             if reference is not None and "residual" in graph.meta and samples.logits is not None:
-                costs = accuracy.explain(given, formats, samples.images, samples.logits, progress)
+                costs = accuracy.explain(trained, formats, samples.images, samples.logits, progress)
     if agrees is not None and agrees.close:
-        say(f"note: {given.name}: {agrees.close} of {agrees.count} {agrees.counted} have their "
+        say(f"note: {trained.name}: {agrees.close} of {agrees.count} {agrees.counted} have their "
             f"class by less than a step of the output, {agrees.step:.3g}; more "
             "--output-fraction-bits tell them apart")
     if out is not None:
@@ -98,6 +98,6 @@ def lower(
                "16-bit stem and head")
     if agrees is None:
         show("agreement with the float model not measured: give images of "
-               f"{given.name} with --data")
+               f"{trained.name} with --data")
     else:
         show(*agrees.parts())

@@ -24,6 +24,6 @@ def report(
     from ..api import load_build
 
     build = load_build(folder)
-    given = (None, None) if images is None and data_path is None else build.images(
+    held = (None, None) if images is None and data_path is None else build.images(
         images, data_path)
-    show(str(build.report(*given, clock=clock)))
+    show(str(build.report(*held, clock=clock)))

@@ -149,8 +149,8 @@ def _plan(drivers: Mapping[int, tuple[str, list[int]]]
             kind, pins = drivers[net]
             level[net] = 1 + max(level[pin] for pin in pins)
             groups[level[net], kind].append(net)
-    return [(_GATES[kind], np.array([drivers[net][1] for net in found]).T, np.array(found))
-            for (_, kind), found in sorted(groups.items())]
+    return [(_GATES[kind], np.array([drivers[net][1] for net in outputs]).T, np.array(outputs))
+            for (_, kind), outputs in sorted(groups.items())]
 
 
 def map_gates(verilog: Sequence[Path], top: str) -> Netlist:

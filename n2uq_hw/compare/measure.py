@@ -97,12 +97,12 @@ class Settings:
             for number in numbers:
                 if not 1 <= number <= most:
                     raise N2uqError(f"{what} must be 1..{most}, not {number}")
-        for what, given in (("bits", self.bits), ("lanes", self.lanes), ("seeds", self.seeds),
-                            ("families", self.families), ("dsp", self.dsps),
-                            ("designs", [cls.__qualname__ for cls in self.classes]),
-                            ("nets", [f"of {each.weight_bits} × {each.act_bits} bits"
-                                      for each in self.codes])):
-            twice = [value for k, value in enumerate(given) if value in given[:k]]
+        for what, chosen in (("bits", self.bits), ("lanes", self.lanes), ("seeds", self.seeds),
+                             ("families", self.families), ("dsp", self.dsps),
+                             ("designs", [cls.__qualname__ for cls in self.classes]),
+                             ("nets", [f"of {each.weight_bits} × {each.act_bits} bits"
+                                       for each in self.codes])):
+            twice = [value for k, value in enumerate(chosen) if value in chosen[:k]]
             if twice:
                 raise N2uqError(f"{what} must be given once each, and {twice[0]} is given twice")
 
@@ -197,14 +197,14 @@ def find_design(name: str) -> type[Design]:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        design = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # of the user's module: any
         raise N2uqError(f"design {name}: must be module:Class that can be imported: "
                         f"{type(error).__name__}: {error}") from None
-    if not (isinstance(found, type) and issubclass(found, Design)) or inspect.isabstract(found):
+    if not (isinstance(design, type) and issubclass(design, Design)) or inspect.isabstract(design):
         raise N2uqError(f"design {name}: must be a class of designs with all that Design asks for, "
                         "and is not")
-    return found
+    return design
 
 
 @cache
@@ -251,18 +251,18 @@ def _synthesize(members: Sequence[Module], family: str, dsp: bool, work: Path) -
     """
     pins, bits = [], [0, 0]
     for _, top, ports in members:
-        given, bits = _pins(ports, bits)
-        pins.append(f"  {top} {top}_unit ({given});\n")
+        connected, bits = _pins(ports, bits)
+        pins.append(f"  {top} {top}_unit ({connected});\n")
     inputs, outputs = bits
-    text = (f"module together (input clk, input [{inputs - 1}:0] given, "
-            f"output [{outputs - 1}:0] made);\n{''.join(pins)}endmodule\n")
+    text = (f"module together (input clk, input [{inputs - 1}:0] inputs, "
+            f"output [{outputs - 1}:0] outputs);\n{''.join(pins)}endmodule\n")
     with tools.scratch() as scratch:
         (scratch / "together.v").write_text(text, encoding="utf-8")
-        found = synth.synthesize(
+        result = synth.synthesize(
             [*(file for folder, _, _ in members for file in sorted(folder.iterdir())),
              scratch / "together.v"], "together", family, dsp=dsp, work=work,
             units=[top for _, top, _ in members])
-    return {name: asdict(used) for name, used in found.units.items()}
+    return {name: asdict(used) for name, used in result.units.items()}
 
 
 def _route(members: Sequence[Module], family: str, dsp: bool, seed: int, work: Path
@@ -274,31 +274,31 @@ def _route(members: Sequence[Module], family: str, dsp: bool, seed: int, work: P
         if family == "ice40":  # where each port would take a pad
             (scratch / "pads.v").write_text(_few_pads(top, ports), encoding="utf-8")
             files, top = [*files, scratch / "pads.v"], "few_pads"
-        found = synth.place_and_route(files, top, family, dsp=dsp, seed=seed, work=work)
-    return {"fmax_mhz": round(found.fmax_mhz, 2), "device": found.device}
+        placed = synth.place_and_route(files, top, family, dsp=dsp, seed=seed, work=work)
+    return {"fmax_mhz": round(placed.fmax_mhz, 2), "device": placed.device}
 
 
 def _pins(ports: Ports, bits: Sequence[int]) -> tuple[str, list[int]]:
-    """The pins of an instance at the next bits of buses `given` and `made`, and the bits after."""
+    """The pins of an instance at the next bits of `inputs` and `outputs`, and the bits after."""
     pins, after = [".clk(clk)"], list(bits)
     for name, (out, width) in ports.items():
         if name != "clk":
-            pins.append(f".{name}({'made' if out else 'given'}[{after[out]} +: {width}])")
+            pins.append(f".{name}({'outputs' if out else 'inputs'}[{after[out]} +: {width}])")
             after[out] += width
     return ", ".join(pins), after
 
 
 def _few_pads(top: str, ports: Ports) -> str:
     """Verilog of `top` between shift registers: a path from register to register for each port."""
-    pins, (given, made) = _pins(ports, (0, 0))
+    pins, (inputs, outputs) = _pins(ports, (0, 0))
     return f"""module few_pads (input clk, input d, input keep, output q);
-  reg [{given - 1}:0] given;
-  reg [{made}:0] held;
-  wire [{made - 1}:0] made;
-  assign q = held[{made}];
+  reg [{inputs - 1}:0] inputs;
+  reg [{outputs}:0] held;
+  wire [{outputs - 1}:0] outputs;
+  assign q = held[{outputs}];
   always @(posedge clk) begin
-    given <= {{given, d}};
-    held <= keep ? {{made, 1'b0}} : held << 1;
+    inputs <= {{inputs, d}};
+    held <= keep ? {{outputs, 1'b0}} : held << 1;
   end
   {top} unit ({pins});
 endmodule
@@ -307,11 +307,11 @@ endmodule
 
 @dataclass(frozen=True)
 class _Whole:
-    """A row whose gateware is proven: `made` is what `_make` found."""
+    """A row whose gateware is proven: `proof` is what `_make` returned."""
 
     row: Row
     top: str
-    made: dict[str, Any]
+    proof: dict[str, Any]
 
     @property
     def label(self) -> str:
@@ -356,12 +356,12 @@ class _Bench:
     def costing(self, call: Callable[..., dict[str, Any]], members: Sequence[_Whole], *more: Any
                 ) -> Job:
         """Of `_synthesize` or `_route`: of members of one family."""
-        given = members[0].row.family, members[0].row.dsp_blocks, *more
-        key = _key(call.__name__.strip("_"), [each.made["digest"] for each in members], given,
+        options = members[0].row.family, members[0].row.dsp_blocks, *more
+        key = _key(call.__name__.strip("_"), [each.proof["digest"] for each in members], options,
                    _sources(_COSTERS), self.versions)
-        modules = [(self.cache / "verilog" / each.made["verilog"], each.top, each.made["ports"])
+        modules = [(self.cache / "verilog" / each.proof["verilog"], each.top, each.proof["ports"])
                    for each in members]
-        return Job(key, call, (modules, *given, self.cache / "synthesis"))
+        return Job(key, call, (modules, *options, self.cache / "synthesis"))
 
 
 def _subjects(settings: Settings, **point: int) -> Iterator[Subject]:
@@ -369,9 +369,9 @@ def _subjects(settings: Settings, **point: int) -> Iterator[Subject]:
     subjects = LEVELS[settings.level].subjects
     sizes = 2**point["weight_bits"], 2**point["act_bits"]
     yield from subjects(settings.classes, **point)
-    for given in settings.trained:
-        if all((len(each.weights), len(each.activations)) == sizes for each in given.values()):
-            yield from subjects(settings.classes, given=given, **point)
+    for trained in settings.trained:
+        if all((len(each.weights), len(each.activations)) == sizes for each in trained.values()):
+            yield from subjects(settings.classes, trained=trained, **point)
 
 
 def measure(settings: Settings, cache: Path, *, workers: int = 2, limit: float = 1800.0,
@@ -406,9 +406,9 @@ def measure(settings: Settings, cache: Path, *, workers: int = 2, limit: float =
 def _prove(bench: _Bench, settings: Settings, subjects: Sequence[Subject],
            codes: Sequence[Codes | None]) -> tuple[list[Row], list[_Whole]]:
     """All rows, with what proofs tell; those whose gateware is proven and wants FPGA costs."""
-    made = bench.run("gateware and golden", list(map(bench.making, subjects, codes)))
+    proofs = bench.run("gateware and golden", list(map(bench.making, subjects, codes)))
     rows, whole = [], []
-    for subject, given, result in zip(subjects, codes, made, strict=True):
+    for subject, stream, result in zip(subjects, codes, proofs, strict=True):
         error = "" if not isinstance(result, Failure) else bench.failed(
             f"{subject.name}, {subject.act_bits} bits, {subject.lanes} lanes", result)
         for family, dsp in product(settings.families, settings.dsps):
@@ -427,7 +427,7 @@ def _prove(bench: _Bench, settings: Settings, subjects: Sequence[Subject],
             if family == GATES:
                 row.ff, row.gates, row.transistors, row.activity = (
                     result[key] for key in ("flops", "gates", "transistors", "activity"))
-                row.toggled_by = "random codes" if given is None else given.name
+                row.toggled_by = "random codes" if stream is None else stream.name
             else:
                 whole.append(_Whole(row, subject.top, result))
     return rows, whole
@@ -445,8 +445,8 @@ def _count(bench: _Bench, settings: Settings, whole: Sequence[_Whole]) -> None:
         chunks += [group[k:k + size] for k in range(0, len(group), size)]
     while chunks:
         alone = []
-        found = bench.run("synthesis", [bench.costing(_synthesize, chunk) for chunk in chunks])
-        for chunk, result in zip(chunks, found, strict=True):
+        results = bench.run("synthesis", [bench.costing(_synthesize, chunk) for chunk in chunks])
+        for chunk, result in zip(chunks, results, strict=True):
             if not isinstance(result, Failure):
                 for each in chunk:
                     row, used = each.row, result[each.top]
@@ -482,9 +482,9 @@ def _time(bench: _Bench, settings: Settings, whole: Sequence[_Whole]) -> None:
     results = iter(bench.run("place and route", [
         bench.costing(_route, [each], seed) for each in chosen for seed in settings.seeds]))
     for each in chosen:
-        row, found = each.row, [next(results) for _ in settings.seeds]
-        placed = [result for result in found if not isinstance(result, Failure)]
-        if failed := [result for result in found if isinstance(result, Failure)]:
+        row, routed = each.row, [next(results) for _ in settings.seeds]
+        placed = [result for result in routed if not isinstance(result, Failure)]
+        if failed := [result for result in routed if isinstance(result, Failure)]:
             too_large = failed[0].kind == synth.TooLargeError.__name__
             row.note = failed[0].text if too_large else bench.failed(each.label, failed[0])
             continue

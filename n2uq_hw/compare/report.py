@@ -89,12 +89,12 @@ def _best(rows: Iterable[Row]) -> Row | None:
 
 def contests(rows: Sequence[Row]) -> list[Contest]:
     """One for each point, in the order of `rows`."""
-    found = []
+    pairs = []
     for point, group in _points(rows).items():
         theirs = [row for row in group if not row.uniform]
-        found.append(Contest(point, _best(row for row in group if _ours(row)), _best(theirs),
+        pairs.append(Contest(point, _best(row for row in group if _ours(row)), _best(theirs),
                              _best(row for row in theirs if row.writable)))
-    return found
+    return pairs
 
 
 def bits_of(weight_bits: int, act_bits: int) -> str:
@@ -117,7 +117,7 @@ def cells(contest: Contest) -> list[str]:
 
 def losses(rows: Sequence[Row]) -> list[Loss]:
     """Every other design, point and metric in which N2UQ's best form is worse."""
-    found = []
+    worse = []
     for _, group in _points(rows).items():
         ours = _best(row for row in group if _ours(row))
         for row in group:
@@ -126,16 +126,16 @@ def losses(rows: Sequence[Row]) -> list[Loss]:
             for metric, (_, less) in METRICS.items():
                 value, own = getattr(row, metric), getattr(ours, metric)
                 if None not in (value, own) and (value < own if less else value > own):
-                    found.append(Loss(row, ours, metric))
-    return found
+                    worse.append(Loss(row, ours, metric))
+    return worse
 
 
 def _by(rows: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     """The rows of each key, in the order in which they come."""
-    found: dict[K, list[T]] = {}
+    groups: dict[K, list[T]] = {}
     for row in rows:
-        found.setdefault(key(row), []).append(row)
-    return found
+        groups.setdefault(key(row), []).append(row)
+    return groups
 
 
 def _points(rows: Iterable[Row]) -> dict[tuple[Any, ...], list[Row]]:
@@ -152,7 +152,7 @@ def _accuracy(rows: Sequence[Row]) -> list[dict[str, Any]]:
         return []
     table = json.loads(LITERATURE.read_text(encoding="utf-8"))["imagenet"]
     widest = max(row.lanes for row in rows)
-    found = []
+    lines = []
     for point, group in _points(row for row in rows if row.lanes == widest).items():
         _, weight_bits, act_bits, _, family, dsp, _ = point
         if weight_bits != act_bits or weight_bits not in table["bits"]:
@@ -160,11 +160,11 @@ def _accuracy(rows: Sequence[Row]) -> list[dict[str, Any]]:
         for method, entry in table["methods"].items():
             best = _best(row for row in group if row.method in entry["designs"])
             if best is not None:
-                found.append({
+                lines.append({
                     "method": method, "bits": weight_bits, "lanes": widest, "family": family,
                     "dsp_blocks": dsp, "top1": entry["top1"][table["bits"].index(weight_bits)],
                     "design": best.design, "size": size(best)})
-    return found
+    return lines
 
 
 def _trained(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -179,24 +179,24 @@ def _trained(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _of_study(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    made = []
-    found = summaries(load_rows(study.results)) if rows else []
+    lines = []
+    results = summaries(load_rows(study.results)) if rows else []
     widest = max((row.lanes for row in rows), default=0)
     for point, group in _points(row for row in rows if row.lanes == widest).items():
         _, weight_bits, act_bits, _, family, dsp, _ = point
-        for each in found:
+        for each in results:
             best = _best(row for row in group if row.trained == each.method)
             if best is not None and weight_bits == act_bits == each.bits:
-                made.append({"net": study.net, **asdict(each), "differs": each.differs,
-                             "lanes": widest, "family": family, "dsp_blocks": dsp,
-                             "design": best.design, "size": size(best)})
-    return made
+                lines.append({"net": study.net, **asdict(each), "differs": each.differs,
+                              "lanes": widest, "family": family, "dsp_blocks": dsp,
+                              "design": best.design, "size": size(best)})
+    return lines
 
 
 def _references(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Figures that were known before, beside the measured ones of the same designs."""
     known = json.loads(LITERATURE.read_text(encoding="utf-8"))["reference_points"]
-    found = []
+    points = []
     for title, entry in known["designs"].items():
         for bits, luts in zip(known["bits"], entry["luts"], strict=True):
             best = _best(row for row in rows if row.family == known["family"]
@@ -206,9 +206,9 @@ def _references(rows: Sequence[Row]) -> list[dict[str, Any]]:
                          and row.trained not in LEARNED
                          and row.design.startswith(tuple(entry["names"])))
             if best is not None:
-                found.append({"title": title, "bits": bits, "known": luts, "design": best.design,
-                              "luts": best.luts})
-    return found
+                points.append({"title": title, "bits": bits, "known": luts, "design": best.design,
+                               "luts": best.luts})
+    return points
 
 
 def _csv(rows: Sequence[Row]) -> str:
@@ -223,71 +223,72 @@ def _csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def described(found: Comparison, settings: Settings) -> dict[str, Any]:
+def described(comparison: Comparison, settings: Settings) -> dict[str, Any]:
     """All that was found, JSON-ready."""
     return {
-        "n2uq-hw": __version__, "versions": found.versions,
+        "n2uq-hw": __version__, "versions": comparison.versions,
         "options": {name: getattr(settings, name) for name in (
             "level", "bits", "lanes", "families", "dsps", "routed", "seeds", "together")},
-        "rows": [asdict(row) for row in found.rows],
+        "rows": [asdict(row) for row in comparison.rows],
         "best": [{"point": contest.point, **{
             side: None if row is None else {"design": row.design, "size": size(row)}
             for side, row in (("ours", contest.ours), ("theirs", contest.theirs),
-                              ("written", contest.written))}} for contest in contests(found.rows)],
+                              ("written", contest.written))}}
+            for contest in contests(comparison.rows)],
         "losses": [{"design": loss.row.design, "point": loss.row.point, "metric": loss.metric,
                     "value": loss.values[0], "ours": loss.ours.design,
-                    "our_value": loss.values[1]} for loss in losses(found.rows)],
-        "imagenet": _accuracy(found.rows),
-        "trained": _trained(found.rows),
-        "reference_points": _references(found.rows),
-        "failures": found.failures}
+                    "our_value": loss.values[1]} for loss in losses(comparison.rows)],
+        "imagenet": _accuracy(comparison.rows),
+        "trained": _trained(comparison.rows),
+        "reference_points": _references(comparison.rows),
+        "failures": comparison.failures}
 
 
-def write(found: Comparison, settings: Settings, out: Path) -> dict[str, Any]:
+def write(comparison: Comparison, settings: Settings, out: Path) -> dict[str, Any]:
     """Write the folder `out`, whole or not at all; returns what its compare.json holds."""
-    made = described(found, settings)
+    summary = described(comparison, settings)
     with whole_directory(out, **{"n2uq-hw": __version__}) as part:
-        (part / "compare.csv").write_text(_csv(found.rows), encoding="utf-8")
-        (part / MARK).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-        pictures = _plots(found.rows, made, part)
-        text = _report(found, settings, made, list(pictures))
+        (part / "compare.csv").write_text(_csv(comparison.rows), encoding="utf-8")
+        (part / MARK).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        pictures = _plots(comparison.rows, summary, part)
+        text = _report(comparison, settings, summary, list(pictures))
         (part / "report.md").write_text(text, encoding="utf-8")
         (part / "report.html").write_text(_page(text, pictures), encoding="utf-8")
-    return made
+    return summary
 
 
-def _report(found: Comparison, settings: Settings, made: Mapping[str, Any],
+def _report(comparison: Comparison, settings: Settings, summary: Mapping[str, Any],
             pictures: Sequence[str]) -> str:
     """report.md."""
     literature = json.loads(LITERATURE.read_text(encoding="utf-8"))
     tables: dict[str, dict[str, dict[int, Row]]] = {}
     notes: dict[str, list[str]] = {}
-    for row in found.rows:
+    for row in comparison.rows:
         title = (f"{row.family}{', DSP blocks' * row.dsp_blocks}, {row.case}"
                  f"{', ' * bool(row.case)}{row.lanes} lanes")
         if size(row) is not None:
             tables.setdefault(title, {}).setdefault(row.design, {})[row.act_bits] = row
         if row.note:
             notes.setdefault(row.note, []).append(f"{row.design}, {row.act_bits} bits, {title}")
-    dots = sorted({row.compared_dots for row in found.rows if row.compared_dots})
+    dots = sorted({row.compared_dots for row in comparison.rows if row.compared_dots})
     dots = list(dict.fromkeys((*dots[:1], *dots[-1:])))
     return render(
-        "compare.md.j2", version=__version__, versions=found.versions, level=settings.level,
-        rows=found.rows, contests=contests(found.rows), losses=losses(found.rows), gates=GATES,
-        size=size, bits_of=bits_of, metrics=METRICS, imagenet=made["imagenet"], notes=notes,
-        source=literature["imagenet"]["source"], references=made["reference_points"],
-        reference_source=literature["reference_points"]["source"], failures=found.failures,
+        "compare.md.j2", version=__version__, versions=comparison.versions, level=settings.level,
+        rows=comparison.rows, contests=contests(comparison.rows),
+        losses=losses(comparison.rows), gates=GATES, size=size, bits_of=bits_of, metrics=METRICS, imagenet=summary["imagenet"], notes=notes,
+        source=literature["imagenet"]["source"], references=summary["reference_points"],
+        reference_source=literature["reference_points"]["source"], failures=comparison.failures,
         tables=[(title, settings.bits, lines) for title, lines in tables.items()],
-        families=list(_by(made["imagenet"], lambda row: (row["family"], row["dsp_blocks"]))),
-        accuracy=_by(made["imagenet"], lambda row: (row["method"], row["bits"], row["top1"])),
-        rounded=sorted({(row.design, row.act_bits, row.rounding) for row in found.rows
+        families=list(_by(summary["imagenet"], lambda row: (row["family"], row["dsp_blocks"]))),
+        accuracy=_by(summary["imagenet"], lambda row: (row["method"], row["bits"], row["top1"])),
+        rounded=sorted({(row.design, row.act_bits, row.rounding) for row in comparison.rows
                         if row.rounding}),
         studies=[(STUDIES[net], _by(group, lambda row: (row["method"], row["bits"])))
-                 for net, group in _by(made["trained"], lambda row: row["net"]).items()],
+                 for net, group in _by(summary["trained"], lambda row: row["net"]).items()],
         pictures=pictures, seeds=settings.seeds, routed=settings.routed, beats=BEATS,
         streams=STREAMS, together=settings.together, dots=" to ".join(f"{n:,}" for n in dots),
         commands={family: FAMILIES[family] for family in settings.families if family != GATES},
-        toggled_by=", ".join(sorted({row.toggled_by for row in found.rows if row.toggled_by})))
+        toggled_by=", ".join(sorted({row.toggled_by for row in comparison.rows if row.toggled_by})))
 
 
 def _page(text: str, pictures: Mapping[str, Markup]) -> str:
@@ -303,7 +304,7 @@ def _page(text: str, pictures: Mapping[str, Markup]) -> str:
                   pictures=list(pictures.values()))
 
 
-def _plots(rows: Sequence[Row], made: Mapping[str, Any], folder: Path) -> dict[str, Markup]:
+def _plots(rows: Sequence[Row], summary: Mapping[str, Any], folder: Path) -> dict[str, Markup]:
     """Plots as SVG and PNG in `folder`; by the names of the SVG files, the same for a page."""
     from matplotlib.figure import Figure
 
@@ -311,8 +312,8 @@ def _plots(rows: Sequence[Row], made: Mapping[str, Any], folder: Path) -> dict[s
     with charts.style("n2uq-hw"):
         for name, figure, label in (
                 *_bars(rows, Figure),
-                *_curves(made["imagenet"], "imagenet", "top1", PUBLISHED, Figure),
-                *(curve for net, group in _by(made["trained"], lambda row: row["net"]).items()
+                *_curves(summary["imagenet"], "imagenet", "top1", PUBLISHED, Figure),
+                *(curve for net, group in _by(summary["trained"], lambda row: row["net"]).items()
                   for curve in _curves(group, net, "mean", f"{STUDIES[net].title}, {OWN}",
                                        Figure))):
             for suffix in ("svg", "png"):

@@ -283,16 +283,16 @@ class Streamed(Subject):
 
     def prove(self, verilog: Sequence[Path], codes: Codes | None) -> Proof:
         graph, folding, edges = self.whole.graph, self.whole.folding, self.whole.graph.edges
-        given, made = edges[graph.input.name], edges[graph.nodes[-1].name]
+        read, out = edges[graph.input.name], edges[graph.nodes[-1].name]
         images = self.images
         if images is None:
             images = np.random.default_rng(0).integers(
-                given.lo, given.hi + 1, (VECTORS, *given.shape))
-            images[0], images[1] = given.lo, given.hi
+                read.lo, read.hi + 1, (VECTORS, *read.shape))
+            images[0], images[1] = read.lo, read.hi
         expected = golden.run(graph, images)
         ports = _ports(self.whole)
-        beats = {"i": (given, lanes_of(graph, folding, graph.input.name), images),
-                 "o": (made, lanes_of(graph, folding, graph.nodes[-1].name), expected)}
+        beats = {"i": (read, lanes_of(graph, folding, graph.input.name), images),
+                 "o": (out, lanes_of(graph, folding, graph.nodes[-1].name), expected)}
         bits = {name: pack(values.reshape(-1, lanes), edge.width)
                 for name, (edge, lanes, values) in beats.items()}
         runs = []
@@ -304,8 +304,8 @@ class Streamed(Subject):
             for stalls in 0.0, 0.3:
                 runs.append(simulate([*verilog, folder / "loaded.v"], [dut], work=folder / "work",
                                      stalls=(stalls, stalls), seed=1, max_idle=MAX_IDLE * 100))
-                ((found,),) = runs[-1].sinks.values()
-                if (wrong := (found.beats != bits["o"]).any(axis=1)).any():
+                ((received,),) = runs[-1].sinks.values()
+                if (wrong := (received.beats != bits["o"]).any(axis=1)).any():
                     raise MismatchError(f"{self.name}: beat {wrong.argmax()} of {len(wrong)} "
                                         "differs between Verilog and golden")
         ((accepted,),), ((record,),) = runs[0].sources.values(), runs[0].sinks.values()
@@ -314,11 +314,11 @@ class Streamed(Subject):
 
 def _ports(whole: Whole) -> dict[str, list[int]]:
     """Of each port of its Verilog, whether it is an output, and its bits."""
-    found, unit = {"clk": [0, 1], "rst": [0, 1]}, whole.create()
+    members, unit = {"clk": [0, 1], "rst": [0, 1]}, whole.create()
     for path, member, _ in unit.signature.flatten(unit):
         if bits := Shape.cast(member.shape).width:
-            found["__".join(map(str, path))] = [int(member.flow == wiring.Out), bits]
-    return found
+            members["__".join(map(str, path))] = [int(member.flow == wiring.Out), bits]
+    return members
 
 
 def _loaded(whole: Whole, ports: Mapping[str, Sequence[int]]) -> str:
@@ -331,10 +331,10 @@ def _loaded(whole: Whole, ports: Mapping[str, Sequence[int]]) -> str:
         for place, values in enumerate(of.tables.values()):
             for at, value in enumerate(values.tolist()):
                 entry = {"en": 1, "table": place, "addr": at, "data": value}
-                given = "; ".join(
+                writes = "; ".join(
                     f"{port} = {ports[port][1]}'d{entry[what] % 2**ports[port][1]}"
                     for what, port in mine.items())
-                rows.append(f"      {step}: begin {given}; end\n")
+                rows.append(f"      {step}: begin {writes}; end\n")
                 step += 1
     body = [f"  reg [{ports[name][1] - 1}:0] {name};\n" for name in loads]
     clear = "".join(f"    {name} = 0;\n" for name in loads)
@@ -356,53 +356,53 @@ endmodule
 """
 
 
-Given = Mapping[str, Trained]  # levels by layer, that with the most multiplies first
+TrainedLayers = Mapping[str, Trained]  # by layer, that with the most multiplies first
 
 
-def _lane(classes: Iterable[type[Design]], given: Given | None = None, **point: int
+def _lane(classes: Iterable[type[Design]], trained: TrainedLayers | None = None, **point: int
           ) -> Iterator[Subject]:
     """One array of lanes for each variant of each class."""
     for cls in classes:
-        yield from map(Lane, cls.with_levels(_first(given), **point) if given else
+        yield from map(Lane, cls.with_levels(_first(trained), **point) if trained else
                        cls.variants(**point))
 
 
-def _first(given: Given) -> Trained:
-    return next(iter(given.values()))
+def _first(trained: TrainedLayers) -> Trained:
+    return next(iter(trained.values()))
 
 
-def _mvu(classes: Iterable[type[Design]], given: Given | None = None, *, weight_bits: int,
+def _mvu(classes: Iterable[type[Design]], trained: TrainedLayers | None = None, *, weight_bits: int,
          act_bits: int, lanes: int) -> Iterator[Subject]:
     """A 3 × 3 convolution of ResNet-18, SIMD the larger factor of `lanes`; and its quantizer."""
     pe = 2**((lanes.bit_length() - 1) // 2)
     if lanes & (lanes - 1):
         raise N2uqError(f"lanes of an MVU must be a power of two, not {lanes}")
     for whole in mvus(classes, weight_bits=weight_bits, act_bits=act_bits, pe=pe,
-                      simd=lanes // pe, given=_first(given) if given else None):
+                      simd=lanes // pe, trained=_first(trained) if trained else None):
         yield Streamed(whole, lanes)
 
 
-def _quantizer(classes: Iterable[type[Design]], given: Given | None = None, *, weight_bits: int,
-               act_bits: int, lanes: int) -> Iterator[Subject]:
+def _quantizer(classes: Iterable[type[Design]], trained: TrainedLayers | None = None, *,
+               weight_bits: int, act_bits: int, lanes: int) -> Iterator[Subject]:
     """Thresholds alone, and with a codebook, of the methods that `classes` are of."""
-    methods = {cls.method for cls in classes if given is None}
+    methods = {cls.method for cls in classes if trained is None}
     for whole in quantizers(bits=act_bits, pe=lanes):
         if whole.method in methods:
             yield Streamed(whole, lanes)
 
 
-def _network(classes: Iterable[type[Design]], given: Given | None = None, *, weight_bits: int,
-             act_bits: int, lanes: int) -> Iterator[Subject]:
+def _network(classes: Iterable[type[Design]], trained: TrainedLayers | None = None, *,
+             weight_bits: int, act_bits: int, lanes: int) -> Iterator[Subject]:
     """The shipped digits CNN and MNIST MLP of so many bits; their folding has the lanes.
 
-    Levels are `given` for the digits CNN, which has those layers.
+    Levels are `trained` for the digits CNN, which has those layers.
     """
     for name in (f"{kind}_w{weight_bits}a{act_bits}" for kind in ("digits_cnn", "mnist_mlp")):
         if name in nets.shipped():
-            found = data.images_for(nets.find_net(name).meta.get("dataset", ""), None)
-            for whole in networks(classes, net=name, cycles=CYCLES, given=given):
-                images = None if found is None else channels_last(
-                    found[0][:VECTORS], whole.graph.input.shape, name)
+            samples = data.images_for(nets.find_net(name).meta.get("dataset", ""), None)
+            for whole in networks(classes, net=name, cycles=CYCLES, trained=trained):
+                images = None if samples is None else channels_last(
+                    samples[0][:VECTORS], whole.graph.input.shape, name)
                 yield Streamed(whole, whole.point["lanes"], images)
 
 
@@ -411,7 +411,7 @@ class Level(NamedTuple):
 
     Members
     -------
-    subjects: of classes, or of those designs that have levels `given`.
+    subjects: of classes, or of those designs that have levels `trained`.
     lanes: those that it is compared at by default; (0,) where it has its own.
     """
 

@@ -86,8 +86,8 @@ def quantizers(*, bits: int, channels: int = 64, pe: int = 1, sum_bits: int = 12
     for kind, size in (("monotone", levels), ("general", 2 * levels)):
         steps = np.sort(rng.integers(-half // 2, half // 2, (channels, size)))
         signs = np.repeat([[-1, 1]], levels, axis=1)[:, -size:] * np.ones_like(steps)
-        given: dict[str, Any] = {"thresholds": steps, "signs": signs.astype(np.int8),
-                                 "base": np.full(channels, levels * (kind == "general"))}
+        tables: dict[str, Any] = {"thresholds": steps, "signs": signs.astype(np.int8),
+                                  "base": np.full(channels, levels * (kind == "general"))}
         books: list[Codebook | None] = [None, *(
             Codebook("book", ("quan",), bits=width, writable=writable, values=np.round(
                 np.linspace(0, 1, levels + 1)**1.5 * (2**width - 1)).astype(np.int64))
@@ -99,7 +99,7 @@ def quantizers(*, bits: int, channels: int = 64, pe: int = 1, sum_bits: int = 12
                     title += f" codebook {book.bits} bits{' written' * book.writable}"
                 graph = Graph(_identifier(title), (
                     Input("input", shape=(1, 1, channels), lo=-half, hi=half - 1),
-                    Threshold("quan", ("input",), **given), *filter(None, [book])))
+                    Threshold("quan", ("input",), **tables), *filter(None, [book])))
                 yield Whole(title, "codebook" if book else Uniform.method, not book, {
                     "weight_bits": 0, "act_bits": bits, "channels": channels, "pe": pe,
                     "sum_bits": sum_bits, "case": kind}, graph,
@@ -109,11 +109,11 @@ def quantizers(*, bits: int, channels: int = 64, pe: int = 1, sum_bits: int = 12
 
 def mvus(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int,
          outputs: int = 128, inputs: int = 1152, pe: int = 16, simd: int = 32, seed: int = 1,
-         given: Trained | None = None) -> Iterator[Whole]:
+         trained: Trained | None = None) -> Iterator[Whole]:
     """An MVU and its quantizer in the designs of `classes`, for normally distributed weights.
 
     The defaults are a 3 × 3 convolution of ResNet-18 from 128 to 128 channels, without its window.
-    With levels `given`, in the designs that have them.
+    With `trained` levels, in the designs that have them.
     """
     normal = np.random.default_rng(seed).normal(size=(outputs, inputs))
     # N2UQ's scale; its levels end there.
@@ -121,21 +121,22 @@ def mvus(classes: Iterable[type[Design]], *, weight_bits: int, act_bits: int,
     point = {"weight_bits": weight_bits, "act_bits": act_bits, "outputs": outputs,
              "inputs": inputs, "pe": pe, "simd": simd}
     for cls in classes:
-        made = list(_designs(cls, given, weight_bits=weight_bits, act_bits=act_bits, lanes=simd))
-        if issubclass(cls, Uniform) and not given:
-            levels = made[0].weights
+        designs = list(_designs(cls, trained, weight_bits=weight_bits, act_bits=act_bits,
+                                lanes=simd))
+        if issubclass(cls, Uniform) and not trained:
+            levels = designs[0].weights
             node = MatVec("mvu", ("input",), weights=levels[nearest(levels, normal)])
             for form in FORMS:
-                yield _mvu(form, made[0], point, node, MatVecFold(pe, simd, form))
+                yield _mvu(form, designs[0], point, node, MatVecFold(pe, simd, form))
         else:
-            for design in made:
+            for design in designs:
                 yield _mvu(design.name, design, point, CodedMatVec(
                     "mvu", ("input",), weights=nearest(design.weights, normal), design=design),
                     MatVecFold(pe, simd))
 
 
-def _designs(cls: type[Design], given: Trained | None, **point: int) -> Iterator[Design]:
-    return cls.with_levels(given, **point) if given else cls.variants(**point)
+def _designs(cls: type[Design], trained: Trained | None, **point: int) -> Iterator[Design]:
+    return cls.with_levels(trained, **point) if trained else cls.variants(**point)
 
 
 def nearest(levels: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -176,11 +177,11 @@ def moments(node: MatVec, read: Edge) -> tuple[np.ndarray, np.ndarray]:
 
 
 def networks(classes: Iterable[type[Design]], *, net: str, cycles: int | None = None,
-             given: Mapping[str, Trained] | None = None) -> Iterator[Whole]:
+             trained: Mapping[str, Trained] | None = None) -> Iterator[Whole]:
     """A shipped network in the designs of `classes`: its own codes and topology, one folding.
 
     An image takes at most so many `cycles`; the folding is otherwise as `choose` has it.  With
-    levels `given` by layer, in the designs that have them and whose codes of activations ascend.
+    levels `trained` by layer, in the designs that have them and whose codes of activations ascend.
 
     Layers of the network's own few bits are in the design, with thresholds where they would lie;
     layers of 8 bits, the first and the last, stay as they are.
@@ -193,23 +194,24 @@ def networks(classes: Iterable[type[Design]], *, net: str, cycles: int | None = 
              and graph.reads(node)[0].hi.max() < 2**bits]
     point = {"weight_bits": bits, "act_bits": bits, "case": net,
              "lanes": sum(folding[name].pe * folding[name].simd for name in names)}
-    if given is not None and not given.keys() >= {*names}:
+    if trained is not None and not trained.keys() >= {*names}:
         return
     for cls in classes:
         if issubclass(cls, Uniform):
-            for form in FORMS if given is None else ():
+            for form in FORMS if trained is None else ():
                 folds = {name: replace(fold, form=form) for name in names
                          if isinstance(fold := folding[name], MatVecFold)}
                 yield Whole(form, cls.method, True, point, replace(
                     graph, name=_identifier(f"{graph.name} {form}")), folding | folds,
                     cls.trained)
             continue
-        made = [{design.name: design for design in _designs(
-            cls, given[name] if given else None, weight_bits=bits, act_bits=bits,
+        by_name = [{design.name: design for design in _designs(
+            cls, trained[name] if trained else None, weight_bits=bits, act_bits=bits,
             lanes=folding[name].simd)} for name in names]
-        for title in made[0]:
-            if all(title in layer and (given is None or _counts(layer[title])) for layer in made):
-                layers = [layer[title] for layer in made]
+        for title in by_name[0]:
+            if all(title in layer and (trained is None or _counts(layer[title]))
+                   for layer in by_name):
+                layers = [layer[title] for layer in by_name]
                 yield Whole(title, layers[0].method, layers[0].uniform, point, replace(
                     coded(graph, dict(zip(names, layers, strict=True))),
                     name=_identifier(f"{graph.name} {title}")), folding, layers[0].trained)
@@ -229,7 +231,7 @@ def coded(graph: Graph, by_layer: Mapping[str, Design]) -> Graph:
     nodes: list[Node] = []
     moved: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = {}
     for node in graph.nodes:
-        made: Node = node
+        new: Node = node
         if (design := by_layer.get(node.name)) and isinstance(node, MatVec):
             (read,) = graph.reads(node)
             if not _counts(design):
@@ -237,14 +239,14 @@ def coded(graph: Graph, by_layer: Mapping[str, Design]) -> Graph:
                                 f"not be {design.activations.tolist()}")
             levels = 2 * np.arange(2**design.weight_bits) - (2**design.weight_bits - 1)
             order = np.argsort(design.weights, kind="stable")
-            made = coded = CodedMatVec(node.name, node.inputs, design=design,
-                                       weights=order[np.searchsorted(levels, node.weights)])
+            new = coded = CodedMatVec(node.name, node.inputs, design=design,
+                                      weights=order[np.searchsorted(levels, node.weights)])
             moved[node.name] = *moments(node, read), *moments(coded, read)
         elif isinstance(node, Threshold) and node.inputs[0] in moved:
             mean, deviation, to, by = (values[:, None] for values in moved[node.inputs[0]])
-            made = replace(node, thresholds=np.ceil(
+            new = replace(node, thresholds=np.ceil(
                 to + (node.thresholds - mean) / deviation * by).astype(np.int64))
-        nodes.append(made)
+        nodes.append(new)
     return graph.with_nodes(nodes)
 
 

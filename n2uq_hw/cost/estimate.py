@@ -60,16 +60,16 @@ def estimates(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold, famil
         compared = (numbers(family).unrolled_compared * edge.channels
                     * (node.threshold is not None))
         return [Cost(unit.graph.luts + compared, unit.registers)] * len(memories)
-    made = parts(node, reads, edge, fold, family)
-    if made.key == "Input":
+    counted = parts(node, reads, edge, fold, family)
+    if counted.key == "Input":
         return [Cost()] * len(memories)
-    weighs = weights(family, made.key)
+    weighs = weights(family, counted.key)
     lut, ff = weighs["lut"], weighs["ff"]
-    found = Cost(lut["unit"] + weighed(made.lut, lut), ff["unit"] + weighed(made.ff, ff))
-    for memory in made.memories:
-        found = found.plus(_mapped(memory, lut, ff))
-    return [found.plus(_mapped(made.weights[style], lut, ff)) for style in memories
-            ] if made.weights else [found] * len(memories)
+    cost = Cost(lut["unit"] + weighed(counted.lut, lut), ff["unit"] + weighed(counted.ff, ff))
+    for memory in counted.memories:
+        cost = cost.plus(_mapped(memory, lut, ff))
+    return [cost.plus(_mapped(counted.weights[style], lut, ff)) for style in memories
+            ] if counted.weights else [cost] * len(memories)
 
 
 def _mapped(memory: Memory, lut: Counts, ff: Counts) -> Cost:

@@ -65,8 +65,8 @@ def numbers(family: str) -> Numbers:
 
 def weights(family: str, key: str) -> dict[str, dict[str, float]]:
     """The weights of `family` for units of the `key` of `Parts`: "lut" and "ff", by count."""
-    found: dict[str, dict[str, float]] = _stored()[family]["weights"][key]
-    return found
+    fitted: dict[str, dict[str, float]] = _stored()[family]["weights"][key]
+    return fitted
 
 
 def save_weights(fitted: Mapping[str, Any], path: Path = FITTED) -> None:

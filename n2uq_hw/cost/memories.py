@@ -75,15 +75,15 @@ def _block(depth: int, width: int, family: str, *, written: bool) -> _Blocks:
     Where words are narrower than 9 bits, the ninth of each 9 bits holds more words, which 5
     multiplexers a bit bring in.  Three words of 12 bits are one of 36, unless they are `written`.
     """
-    found = []
+    mappings = []
     for w, words, n, cost in FAMILIES[family].blocks:
         if written and w == 12:
             continue
         wide, rows = ceil(width / w), ceil(depth / words)
         plain = rows * (words // 9 * 8 if w < 9 else words)
-        found.append(_Blocks(cost * wide * rows, n * wide * rows,
-                             width * (rows - 1) + 5 * width * (depth > plain)))
-    return min(found)
+        mappings.append(_Blocks(cost * wide * rows, n * wide * rows,
+                                width * (rows - 1) + 5 * width * (depth > plain)))
+    return min(mappings)
 
 
 @lru_cache(2**16)

@@ -80,22 +80,22 @@ def fit(samples: Iterable[Sample]) -> Weights:
     """
     weights: Weights = {}
     for family in FAMILIES:
-        found: dict[str, list[tuple[Parts, dict[str, int]]]] = {}
+        groups: dict[str, list[tuple[Parts, dict[str, int]]]] = {}
         for sample in samples:
             if not sample.held_out:
-                made = parts(*sample.make(), family)
-                found.setdefault(made.key, []).append((made, sample.found[family]))
-        weights[family] = {key: {of: _fit([made.counts[of] for made, _ in rows],
+                counted = parts(*sample.make(), family)
+                groups.setdefault(counted.key, []).append((counted, sample.found[family]))
+        weights[family] = {key: {of: _fit([counted.counts[of] for counted, _ in rows],
                                           [cells[of] for _, cells in rows])
-                                 for of in ("lut", "ff")} for key, rows in found.items()}
+                                 for of in ("lut", "ff")} for key, rows in groups.items()}
     return weights
 
 
-def _fit(counts: list[dict[str, float]], found: list[int]) -> dict[str, float]:
+def _fit(counts: list[dict[str, float]], cells: list[int]) -> dict[str, float]:
     names = list(counts[0])
     a = np.array([[row[name] for name in names] for row in counts])
-    y = np.array(found, float)
-    a, y = (values / np.maximum(found, LEAST)[:, None] for values in (a, y[:, None]))
+    y = np.array(cells, float)
+    a, y = (values / np.maximum(cells, LEAST)[:, None] for values in (a, y[:, None]))
     draw = np.diag(np.sqrt(DRAW * (a**2).sum(axis=0)) + 1e-9)
     a, y = np.vstack([a, draw]), np.concatenate([y[:, 0], np.diag(draw)])
     return {name: float(f"{weight:.4g}") for name, weight in zip(
@@ -131,12 +131,12 @@ def errors(samples: Iterable[Sample], family: str) -> list[Errors]:
     """The errors of `cost.estimate`, by kind of unit."""
     rows: dict[str, list[tuple[bool, float, float, bool]]] = {}
     for sample in samples:
-        made, found = sample.make(), sample.found[family]
-        cost = estimate(*made, family)
-        luts, key = found["lut"] + found["lutram"], parts(*made, family).key
+        unit, cells = sample.make(), sample.found[family]
+        cost = estimate(*unit, family)
+        luts, key = cells["lut"] + cells["lutram"], parts(*unit, family).key
         rows.setdefault(key if key.startswith(sample.kind) else sample.kind, []).append((
             sample.held_out, abs(cost.lut + cost.lutram - luts) / max(luts, LEAST),
-            abs(cost.ff - found["ff"]) / max(found["ff"], LEAST), cost.bram != found["bram"]))
+            abs(cost.ff - cells["ff"]) / max(cells["ff"], LEAST), cost.bram != cells["bram"]))
     made_of = []
     for key, of in sorted(rows.items()):
         of.sort(key=lambda row: not row[0])

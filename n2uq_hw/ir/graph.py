@@ -218,13 +218,13 @@ def _node(row: dict[str, Any], arrays: dict[str, np.ndarray]) -> Node:
     name, kind = row["name"], row.pop("kind")
     if kind not in Node.KINDS:
         raise N2uqError(f"node {name} must be one of {', '.join(Node.KINDS)}, not {kind}")
-    given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}
     for f in fields(Node.KINDS[kind]):
-        if f.name not in given and not f.metadata.get("later"):
+        if f.name not in values and not f.metadata.get("later"):
             if (key := f"{name}.{f.name}") not in arrays:
                 raise N2uqError(f"{f.name} of {name} is missing")
-            given[f.name] = arrays.pop(key)
-    return Node.KINDS[kind](**given)
+            values[f.name] = arrays.pop(key)
+    return Node.KINDS[kind](**values)
 
 
 def _later(f: Field[Any], value: Any) -> bool:
@@ -247,9 +247,9 @@ def _check_fields(graph: str, node: Node) -> None:
         value = getattr(node, f.name)
         if not _fits(value, hints[f.name]):
             rule = "an integer array" if hints[f.name] is np.ndarray else f"{f.type}"
-            given = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) \
+            actual = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) \
                 else repr(value)
-            raise N2uqError(f"{graph}: {f.name} of {node.name} must be {rule}, not {given}")
+            raise N2uqError(f"{graph}: {f.name} of {node.name} must be {rule}, not {actual}")
 
 
 def dump(graph: Graph) -> str:

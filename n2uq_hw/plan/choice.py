@@ -65,9 +65,9 @@ def fold(graph: Graph, *, cycles: int | None = None, fps: float | None = None,
     sliding window needs.  Raises N2uqError for options that exclude each other, for a goal that
     cannot be reached, and for a faulty file.
     """
-    given = {"fps": fps, "cycles": cycles, "luts": luts, "unroll": unroll, "folding": folding}
+    asked = {"fps": fps, "cycles": cycles, "luts": luts, "unroll": unroll, "folding": folding}
     named = [name if isinstance(value, dict) else f"{name} {value}"
-             for name, value in given.items() if value is not None]
+             for name, value in asked.items() if value is not None]
     if len(named) > 1:
         raise N2uqError(f"{' and '.join(named)} exclude each other")
     for name, number, least, most, unit in (

@@ -91,20 +91,20 @@ class Plan(Shown):
 
     def parts(self) -> list[str | Table]:
         """A row per unit with its folding, cycles and cells, the FIFOs, and what an image takes."""
-        found = self.as_dict()
+        summary = self.as_dict()
         table = Table("unit", "kind", "PE", "SIMD", "style", "cycles", *(k.upper() for k in KINDS),
                       left=2)
-        for row in found["layers"]:
+        for row in summary["layers"]:
             table.add_row(row["name"], row["kind"], str(row["pe"]), str(row["simd"]), row["style"],
                           *(f"{row[key]:,}" for key in ("cycles", *KINDS)))
-        for name, row in ((f"between units ({found['between']['units']})", found["between"]),
-                          ("in all", found["total"])):
+        for name, row in ((f"between units ({summary['between']['units']})", summary["between"]),
+                          ("in all", summary["total"])):
             table.add_row(name, *[""] * 5, *(f"{row[kind]:,}" for kind in KINDS))
         return [f"{self.graph.name} on {self.family}, estimated without DSP blocks", table,
                 "between units: width converters, FIFOs, forks; cycles per image in which the unit "
                 f"is busy; a block RAM was taken for {BLOCK_LUTS[self.family]} LUTs",
                 *self.sizing.parts(),
-                f"{self.cycles:,.0f} cycles per image, {found['macs_per_cycle']:,.1f} MACs per "
+                f"{self.cycles:,.0f} cycles per image, {summary['macs_per_cycle']:,.1f} MACs per "
                 "cycle"]
 
 

@@ -236,21 +236,21 @@ class Problem:
         if logic:
             takes, gives = [[*takes[0], reads[0].channels]], [*gives, edge.channels]
         shape = (len(takes[0]), len(gives))[:1 + isinstance(node, MatVec)]
-        cycles, made = np.full(shape, np.inf), dict[tuple[int, ...], Fold]()
+        cycles, chosen = np.full(shape, np.inf), dict[tuple[int, ...], Fold]()
         count = len(costs[folds[0]])
         table, behind = np.zeros((*shape, count, 4)), None
         place = dict(zip(folds, places, strict=True))
         for start, part in parts:
-            for fold, found in part.items():
+            for fold, options in part.items():
                 *before, at = place[fold]
                 cycles[*before, start + at] = fold_cycles(node, reads, edge, fold)
                 for k in range(count):  # pairs have fewer styles: each several times
                     at_style = (*before, start + at, k)
-                    made[at_style], table[at_style] = found[k % len(found)]
+                    chosen[at_style], table[at_style] = options[k % len(options)]
         if isinstance(other, Threshold) and other is not node:
             behind = np.zeros_like(table)
-            for fold, found in self._costs(other, self.paired, folds).items():
-                behind[place[fold]] = [cost for _, cost in found]
+            for fold, options in self._costs(other, self.paired, folds).items():
+                behind[place[fold]] = [cost for _, cost in options]
         if logic:
             last, fold = tuple(n - 1 for n in shape), unfolded(node, pe=edge.channels)
             if isinstance(node, MatVec):
@@ -258,8 +258,8 @@ class Problem:
                 each = numbers(self.family).unrolled_least * reads[0].width
                 table[last] = Cost(each * np.count_nonzero(np.unique(node.weights, axis=0)))
             cycles[last] = edge.shape[0] * edge.shape[1]
-            made.update({(*last, k): fold for k in range(count)})
-        return _Unit(takes, gives, pairs, table, behind, cycles, made, dict(zip(
+            chosen.update({(*last, k): fold for k in range(count)})
+        return _Unit(takes, gives, pairs, table, behind, cycles, chosen, dict(zip(
             ((fold.pe, fold.simd) for fold in folds), places, strict=True)), logic)
 
     def _costs(self, node: Node, graph: Graph, folds: list[Fold]
@@ -267,17 +267,18 @@ class Problem:
         """Of each fold of `node` of `graph` all styles, and what they cost."""
         reads, edge = graph.reads(node), graph.edges[node.name]
         memories = [memory for memory in MEMORIES if memory != AUTO]
-        made: dict[Fold, list[tuple[Fold, Cost]]] = {fold: [] for fold in folds}
+        options: dict[Fold, list[tuple[Fold, Cost]]] = {fold: [] for fold in folds}
         for styles, fold in product(_styles(node), folds):
             each = replace(fold, **styles)
             if not isinstance(each, MatVecFold | DepthwiseFold):
-                made[fold].append((each, estimate(node, reads, edge, each, self.family)))
+                options[fold].append((each, estimate(node, reads, edge, each, self.family)))
                 continue
-            found = estimates(node, reads, edge, each, self.family, memories)
+            costs = estimates(node, reads, edge, each, self.family, memories)
             # Of one word, there is nothing to choose.
-            made[fold] += [(replace(each, memory=memory if found[0] != found[-1] else AUTO), cost)
-                           for memory, cost in zip(memories, found, strict=True)]
-        return made
+            differ = costs[0] != costs[-1]
+            options[fold] += [(replace(each, memory=memory if differ else AUTO), cost)
+                              for memory, cost in zip(memories, costs, strict=True)]
+        return options
 
     def _price(self, name: str) -> None:
         """Find what the MatVec costs unrolled, the Threshold in it included."""
@@ -360,15 +361,15 @@ class Problem:
 
     def cycles(self, folding: Folding) -> int:
         """Cycles per image of the slowest unit, in steady state."""
-        found = [fold_cycles(node, self.graph.reads(node), self.graph.edges[node.name],
+        needs = [fold_cycles(node, self.graph.reads(node), self.graph.edges[node.name],
                              folding[node.name]) for node in self.nodes]
         for name, cycles in self.slow.items():
             source = self.graph[name].inputs[0]
             folds = folding[source], folding[name]
             (*_, gives), at = (self.units[it].places[fold.pe, fold.simd]
                                for it, fold in zip((source, name), folds, strict=True))
-            found.append(ceil(cycles[gives, *at]))
-        return max(found)
+            needs.append(ceil(cycles[gives, *at]))
+        return max(needs)
 
     def solve(self, cycles: int, blocks: float | None = None) -> tuple[float, Folding]:
         """The least cost of a folding with at most `cycles` per image, and the folding.
@@ -447,14 +448,14 @@ class Problem:
         """
         target, (bound, folding) = cycles, self.solve(cycles)
         cost = bound
-        while (found := self.taken(folding)) > cycles:
+        while (reached := self.taken(folding)) > cycles:
             faster = [taken for node in self.nodes for taken in [fold_cycles(
                 node, self.graph.reads(node), self.graph.edges[node.name], folding[node.name])]
                       if taken > self.units[node.name].cycles.flat[-1]]
             if not faster:
-                raise N2uqError(f"{self.graph.name}: takes {found:,.0f} cycles per image where "
+                raise N2uqError(f"{self.graph.name}: takes {reached:,.0f} cycles per image where "
                                 f"every unit is as fast as it can be; {cycles:,} cannot be reached")
-            target = min(int(target * cycles / found), max(faster) - 1)
+            target = min(int(target * cycles / reached), max(faster) - 1)
             cost, folding = self._priced(dict.fromkeys(self.units, target))
         limits, names = dict.fromkeys(self.units, target), list(self.units)
         parts = [names[len(names) // 2:], names[:len(names) // 2]] if cost > NEAR * bound else []

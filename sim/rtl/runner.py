@@ -336,6 +336,6 @@ def _result(run: Path, duts: Sequence[Dut], outcome: Mapping[str, float], max_id
 
     return Run({name: tuple(records) for name, records in sinks.items()},
                {name: tuple(cycles) for name, cycles in sources.items()}, read("tap", 0),
-               {name: {probe: record.beats[0] for probe, record in found.items()}
-                for name, found in read("probe", 1).items()},
+               {name: {probe: record.beats[0] for probe, record in probes.items()}
+                for name, probes in read("probe", 1).items()},
                int(end), outcome["seconds"], compile_seconds)

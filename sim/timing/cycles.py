@@ -114,18 +114,18 @@ def _(node: Pad, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage
 @timing.register
 def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage, ...]:
     kernel, lines = stages(node, reads[0], fold.pe)
-    found: tuple[Stage, ...] = ()
+    parts: tuple[Stage, ...] = ()
     if kernel:
         (windows, read) = kernel
         (height, width, _), (kh, kw), (sh, sw) = read.shape, windows.kernel, windows.stride
-        found += pipe(1, beats=width, emits=width - kw + 1, every=sw,
+        parts += pipe(1, beats=width, emits=width - kw + 1, every=sw,
                       rows=(height, height - kh + 1, sh))
     if lines:
         windows, read = lines
         it = line_buffer(windows, read, read.channels // fold.pe)
-        found += (Stage(Kind.WINDOW, (it.run, node.kernel[0], it.columns, it.rows, it.depth,
+        parts += (Stage(Kind.WINDOW, (it.run, node.kernel[0], it.columns, it.rows, it.depth,
                                       *it.jumps, it.back, it.to_run)),)
-    return found
+    return parts
 
 
 @timing.register
@@ -268,13 +268,13 @@ class Circuit:
 
     def _stage(self, key: Key, stage: Stage, inputs: Sequence[int], beats: int, outputs: int
                ) -> list[int]:
-        made = list(range(self._streams, self._streams + outputs))
+        streams = list(range(self._streams, self._streams + outputs))
         self._streams += outputs
         first, second = (*inputs, -1, -1)[:2]
-        self._rows.append((stage.kind, first, second, made[0] if made else -1, beats,
+        self._rows.append((stage.kind, first, second, streams[0] if streams else -1, beats,
                            *stage.parameters))
         self._keys.append(key)
-        return made
+        return streams
 
     def add(self, name: str, stages: Sequence[Stage], inputs: Sequence[int], beats: int
             ) -> list[int]:
@@ -438,17 +438,17 @@ def _at(array: np.ndarray) -> ctypes.c_void_p:
 
 def circuit(graph: Graph, folding: Folding, images: int) -> Circuit:
     """The circuit of a hardware graph, with a source `i` and a sink `o` of so many images."""
-    made = Circuit()
+    model = Circuit()
     lanes = {node.name: lanes_of(graph, folding, node.name) for node in graph.nodes}
     beats = {name: edge.size // lanes[name] for name, edge in graph.edges.items()}
-    streams = {graph.input.name: [made.source("i", beats[graph.input.name], images)]}
+    streams = {graph.input.name: [model.source("i", beats[graph.input.name], images)]}
     for node in graph.nodes[1:]:
-        given = [streams[name].pop(0) for name in node.inputs]
-        streams[node.name] = given if isinstance(node, Flatten) else made.add(
+        inputs = [streams[name].pop(0) for name in node.inputs]
+        streams[node.name] = inputs if isinstance(node, Flatten) else model.add(
             node.name, timing(node, graph.reads(node), graph.edges[node.name], folding[node.name]),
-            given, beats[node.name])
-    made.sink("o", streams[graph.output][0], beats[graph.output], images)
-    return made
+            inputs, beats[node.name])
+    model.sink("o", streams[graph.output][0], beats[graph.output], images)
+    return model
 
 
 @cache

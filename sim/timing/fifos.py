@@ -132,11 +132,11 @@ class _Search:
     minimal: whether all was tried.
     """
 
-    def __init__(self, made: Circuit, images: int, least: dict[str, int], deep: set[str],
+    def __init__(self, model: Circuit, images: int, least: dict[str, int], deep: set[str],
                  budget: float, work: float) -> None:
         self.least, self.budget, self.work = least, budget, work
-        self.beats = made.beats("o") // images
-        self.trials = made.trials({name: name in deep for name in least}, images)
+        self.beats = model.beats("o") // images
+        self.trials = model.trials({name: name in deep for name in least}, images)
         self.depths = dict.fromkeys(least, UNBOUNDED)
         self.failed = set[tuple[int, ...]]()
 

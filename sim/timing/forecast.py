@@ -157,12 +157,12 @@ def forecast(graph: Graph, folding: Folding, *, images: int = 4, source: np.ndar
         raise N2uqError(f"images must be at least 1, not {images}")
     hardware, folds = hardware_graph(graph, folding)
     graph, folding = unroll(graph, folding)
-    made = circuit(hardware, folds, images)
-    per_image = made.beats("o") // images
+    model = circuit(hardware, folds, images)
+    per_image = model.beats("o") // images
     ends = {"i": source, "o": sink}
-    trace = trace or made.run(ends, images=images)
+    trace = trace or model.run(ends, images=images)
     if spans:
-        trace = made.run(ends, images=images, span=-(-trace.cycles // spans), spans=spans)
+        trace = model.run(ends, images=images, span=-(-trace.cycles // spans), spans=spans)
     start, last = int(trace.ends["i"][0]), trace.ends["o"][per_image - 1::per_image]
     rate = cycles_per_image(last, start)
     rows = _rows(graph, folding, hardware, trace, rate)
@@ -170,7 +170,7 @@ def forecast(graph: Graph, folding: Folding, *, images: int = 4, source: np.ndar
         graph.name, images, trace.cycles, int(trace.ends["o"][0]) - start + 1,
         int(last[0]) - start + 1, rate,
         max(mac_utilization(graph, folding, rate).values(), default=0.0),
-        _bottleneck(rows, {"source": (made.beats("i") // images, source),
+        _bottleneck(rows, {"source": (model.beats("i") // images, source),
                            "sink": (per_image, sink)}, rate), rows, trace)
 
 
@@ -181,10 +181,10 @@ def stalled(graph: Graph, folding: Folding, images: int, stalls: float, seed: in
     cycles = 2**16
     while True:  # until the patterns are long enough
         source, sink = (stall_pattern(seed, port, stalls, cycles) for port in range(2))
-        found = forecast(graph, folding, images=images, source=source, sink=sink)
-        if found.cycles <= cycles:
-            return found
-        cycles = 2 * found.cycles
+        timing = forecast(graph, folding, images=images, source=source, sink=sink)
+        if timing.cycles <= cycles:
+            return timing
+        cycles = 2 * timing.cycles
 
 
 def _unit(name: str, trace: Trace) -> Key:
@@ -246,41 +246,41 @@ def _rows(graph: Graph, folding: Folding, hardware: Graph, trace: Trace, rate: f
     return tuple(rows)
 
 
-def plot(found: Forecast, path: Path) -> None:
+def plot(timing: Forecast, path: Path) -> None:
     """Draw the pipeline over time and what each unit's cycles went into; SVG or PNG by suffix."""
     from n2uq_hw import charts
 
     if path.suffix not in (".svg", ".png"):
         raise N2uqError(f"{path}: a plot must be an .svg or .png file")
-    with charts.style(found.name):
-        figure = drawn(found)
+    with charts.style(timing.name):
+        figure = drawn(timing)
         try:
             figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
         except OSError as error:
             raise N2uqError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def drawn(found: Forecast) -> Any:
+def drawn(timing: Forecast) -> Any:
     """The Figure of `plot`."""
     from matplotlib.figure import Figure
 
-    rows, y = found.layers, np.arange(len(found.layers))
+    rows, y = timing.layers, np.arange(len(timing.layers))
     figure = Figure(figsize=(13, 2 + 0.16 * len(rows)), layout="constrained")
     time, spent = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for k, row in enumerate(rows):
-        times = found.trace.images[_last(row, found.trace)]
+        times = timing.trace.images[_last(row, timing.trace)]
         for image, (first, last) in enumerate(times):
             if last >= 0:
                 time.barh(k, last - first + 1, left=first, height=0.8, color=f"C{image % 10}")
     time.set(xlabel="cycle: from the first beat of an image to its last, a color per image",
              yticks=y, yticklabels=[row["name"] for row in rows],
-             title=f"{found.name}: {found.cycles_per_image:,.2f} cycles per image")
+             title=f"{timing.name}: {timing.cycles_per_image:,.2f} cycles per image")
     left = np.zeros(len(rows))
     for mode, color in zip(MODES, ("C2", "0.8", "C3", "0.93"), strict=True):
-        values = np.array([row[mode] for row in rows]) / found.cycles
+        values = np.array([row[mode] for row in rows]) / timing.cycles
         spent.barh(y, values, left=left, height=0.8, color=color, label=mode)
         left += values
-    spent.set(xlabel="share of all cycles", xlim=(0, 1), title=f"bottleneck: {found.bottleneck}")
+    spent.set(xlabel="share of all cycles", xlim=(0, 1), title=f"bottleneck: {timing.bottleneck}")
     figure.legend(*spent.get_legend_handles_labels(), loc="outside lower right",
                   ncols=len(MODES), frameon=False)
     time.invert_yaxis()
