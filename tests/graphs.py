@@ -346,5 +346,5 @@ def branch_fifos(graph: Graph) -> dict[str, int]:
 
 def whole(accelerator: Accelerator, graph: Graph, images: int, seed: int = 0) -> Whole:
     """The accelerator of `graph` on so many random images."""
-    given = images_on(graph.edges[graph.input.name], images, seed)
-    return Whole(accelerator.graph.name, accelerator, given, golden.run(graph, given))
+    images_in = images_on(graph.edges[graph.input.name], images, seed)
+    return Whole(accelerator.graph.name, accelerator, images_in, golden.run(graph, images_in))

@@ -15,9 +15,9 @@ def marked(mark: str) -> list[str]:
 def left(mark: str, seconds: float) -> list[str]:
     """Those that are there still when so much time has passed."""
     until = time.monotonic() + seconds
-    while (found := marked(mark)) and time.monotonic() < until:
+    while (running := marked(mark)) and time.monotonic() < until:
         time.sleep(0.02)
-    return found
+    return running
 
 
 def _read(path: Path) -> str:

@@ -144,9 +144,9 @@ def test_a_bit_that_differs_is_a_verdict(net: n2.Net, tmp_path: Path) -> None:
     last = graph.nodes[-1]
     assert isinstance(last, Scale)
     other = graph.with_nodes([*graph.nodes[:-1], replace(last, offset=last.offset + 2**last.shift)])
-    made = n2.build(other, None, tmp_path / "b")
-    right = n2.Build(made.path, graph, made.folding, made.vectors, ())
-    verdict = right.verify(made.vectors["images"][:3])
+    wrong = n2.build(other, None, tmp_path / "b")
+    right = n2.Build(wrong.path, graph, wrong.folding, wrong.vectors, ())
+    verdict = right.verify(wrong.vectors["images"][:3])
     assert verdict.mismatches == 3 and "image 0" in verdict.first_mismatch
     assert "3 mismatches (DIFFERENT)" in repr(verdict) and verdict.first_mismatch in repr(verdict)
 
@@ -203,9 +203,9 @@ def test_the_face_says_what_it_takes() -> None:
     """Every public name and method of the face has a docstring of its own."""
     def described() -> Iterator[object]:
         for name in n2.__all__:
-            found = getattr(n2, name)
-            yield found
-            if isinstance(found, type) and found.__module__ == "n2uq_hw.api":
-                yield from (value for key, value in vars(found).items()
+            item = getattr(n2, name)
+            yield item
+            if isinstance(item, type) and item.__module__ == "n2uq_hw.api":
+                yield from (value for key, value in vars(item).items()
                             if not key.startswith("_") and callable(value))
-    assert all((found.__doc__ or "").strip() for found in described())
+    assert all((item.__doc__ or "").strip() for item in described())

@@ -210,7 +210,7 @@ def test_a_file_system_without_exchange_is_served(tmp_path: Path, monkeypatch) -
 
 def test_builds_are_the_same_bytes_in_every_locale(net, tmp_path: Path) -> None:
     net.save(tmp_path / "small.safetensors")
-    made = []
+    written = []
     for name, env in (("utf8", {"LC_ALL": "C.UTF-8"}), ("ascii", {
             "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}), ("latin", {
             "LC_ALL": "en_US.ISO-8859-1", "PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"})):
@@ -221,9 +221,9 @@ def test_builds_are_the_same_bytes_in_every_locale(net, tmp_path: Path) -> None:
         assert (b"\xc3\x97" in run.stdout, b"\xd7" in run.stdout.replace(b"\xc3\x97", b"")) == {
             "utf8": (True, False), "ascii": (False, False), "latin": (False, True)}[name]
         assert b"\\x" not in run.stdout
-        made.append({path.relative_to(tmp_path / name): path.read_bytes()
-                     for path in sorted((tmp_path / name).rglob("*")) if path.is_file()})
-    assert made[0] == made[1] == made[2]
+        written.append({path.relative_to(tmp_path / name): path.read_bytes()
+                        for path in sorted((tmp_path / name).rglob("*")) if path.is_file()})
+    assert written[0] == written[1] == written[2]
 
 
 def test_replacing_is_not_slow_to_give_way(tmp_path: Path) -> None:

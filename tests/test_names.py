@@ -67,12 +67,12 @@ def called(name: str, names: Sequence[str]) -> tuple[Net, Graph, Folding]:
     net, graph, folding = plain()
     own = dict(zip("abcdefghj", names, strict=True))
     # Parameters are drawn by the layer's order, and so are the same.
-    made = lower(named := net_of(name, names))
+    renamed = lower(named := net_of(name, names))
     assert all((named.params[f"{own[key[0]]}{key[1:]}"] == value).all()
                for key, value in net.params.items())
-    return named, made, {new.name: folding[old.name]
-                         for old, new in zip(graph.nodes, made.nodes, strict=True)
-                         if old.name in folding}
+    return named, renamed, {new.name: folding[old.name]
+                            for old, new in zip(graph.nodes, renamed.nodes, strict=True)
+                            if old.name in folding}
 
 
 @given(st.sampled_from(NETS), st.lists(st.sampled_from(NAMES), min_size=9, max_size=9, unique=True))
@@ -160,10 +160,10 @@ def test_in_simulation_and_on_the_terminal(tmp_path: Path, monkeypatch: pytest.M
 
 @given(st.lists(st.text(min_size=1, max_size=12) | st.sampled_from(NAMES), unique=True))
 def test_identifiers(names: list[str]) -> None:
-    made = identifiers(names, ("Axis",))
-    assert list(made) == names
-    assert len({text.lower() for text in made.values()} | {"axis"}) == len(names) + 1
-    for name, text in made.items():
+    words = identifiers(names, ("Axis",))
+    assert list(words) == names
+    assert len({text.lower() for text in words.values()} | {"axis"}) == len(names) + 1
+    for name, text in words.items():
         assert re.fullmatch(r"[A-Za-z_]\w*", text, re.ASCII)
         assert len(text) <= LONGEST + len(names) + 1
         if re.fullmatch(r"[a-z]\w*", name, re.ASCII) and len(names) == 1 and name != "axis":

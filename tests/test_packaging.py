@@ -17,10 +17,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 def test_the_package_list_is_complete() -> None:
     listed = set(PROJECT["tool"]["setuptools"]["packages"])
-    found = {".".join(path.relative_to(ROOT).parts[:-1])
-             for pattern in ("n2uq_hw/__init__.py", "n2uq_hw/*/__init__.py",
-                             "n2uq_hw/*/*/__init__.py") for path in ROOT.glob(pattern)}
-    assert listed == found
+    packages = {".".join(path.relative_to(ROOT).parts[:-1])
+                for pattern in ("n2uq_hw/__init__.py", "n2uq_hw/*/__init__.py",
+                                "n2uq_hw/*/*/__init__.py") for path in ROOT.glob(pattern)}
+    assert listed == packages
     for name in ("hw", "sim", "templates"):
         link = ROOT / "n2uq_hw" / name
         assert link.is_symlink() and link.resolve() == ROOT / name

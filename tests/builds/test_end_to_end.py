@@ -29,9 +29,9 @@ IMAGES = 1000  # of MNIST; digits has 360
 @pytest.mark.parametrize("name", NETS)
 def test_verilog_is_bit_exact_and_busy(name: str, tmp_path: Path) -> None:
     net = find_net(name)
-    found = data.images_for(net.meta["dataset"], MNIST if MNIST.is_dir() else None)
-    assert found is not None and found[1] is not None
-    images, labels = found[0][:IMAGES], found[1][:IMAGES]
+    samples = data.images_for(net.meta["dataset"], MNIST if MNIST.is_dir() else None)
+    assert samples is not None and samples[1] is not None
+    images, labels = samples[0][:IMAGES], samples[1][:IMAGES]
     graph = lower(net)
     emit(graph, size_fifos(graph, choose(graph)), tmp_path / name, images[:8], labels[:8])
     build = load_build(tmp_path / name)

@@ -85,8 +85,8 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
     def all(self, tag: str, **attrs: str) -> list[dict[str, str | None]]:
-        return [found for name, found in self.elements if name == tag
-                and all(found.get(key) == value for key, value in attrs.items())]
+        return [attributes for name, attributes in self.elements if name == tag
+                and all(attributes.get(key) == value for key, value in attrs.items())]
 
 
 @pytest.fixture
@@ -104,10 +104,10 @@ def page(build: Build, *images: Any) -> Page:
 def verdict(build: Build, **changed: Any) -> Verdict:
     """What a simulation without stalls would show: the timing model's cycles."""
     images = changed.get("images", 8)
-    found = forecast(build.graph, build.folding, images=images)
+    timing = forecast(build.graph, build.folding, images=images)
     return replace(Verdict(
-        images=images, mismatches=0, cycles_first_output=found.cycles_first_output,
-        cycles_per_image=found.cycles_per_image, mac_utilization=0.5, accuracy=0.625,
+        images=images, mismatches=0, cycles_first_output=timing.cycles_first_output,
+        cycles_per_image=timing.cycles_per_image, mac_utilization=0.5, accuracy=0.625,
         cycles_per_second=1e5, stalls=0.0, seed=0, simulator="icarus"), **changed)
 
 
@@ -119,36 +119,36 @@ def costs(build: Build, family: str = "xcup") -> Synthesis:
 
 
 def test_a_page_of_a_build_that_was_only_built(small: Build) -> None:
-    found = page(small)
-    assert "Not simulated yet." in found.text and "Not costed yet" in found.text
-    assert found.all("html", lang="en") and found.all("meta", charset="utf-8")
-    assert found.all("meta", name="viewport")
+    html = page(small)
+    assert "Not simulated yet." in html.text and "Not costed yet" in html.text
+    assert html.all("html", lang="en") and html.all("meta", charset="utf-8")
+    assert html.all("meta", name="viewport")
     # Nothing comes from elsewhere, nothing runs.
-    assert not found.all("script") and not found.all("img")
+    assert not html.all("script") and not html.all("img")
     text = (small.path / PAGE).read_text(encoding="utf-8")
     assert not re.search(r'(?:href|src)="(?:https?:|//)', text) and "@import" not in text
     body = text.partition("</style>")[2]  # its colors are those of the style sheet
     assert "var(--first)" in body and not any(
         color in body for pair in charts.THEME.values() for color in pair)
-    for link in found.all("a"):
+    for link in html.all("a"):
         target, _, fragment = (link["href"] or "").partition("#")
-        assert (small.path / target).exists() if target else found.all(
+        assert (small.path / target).exists() if target else html.all(
             "section", id=fragment), link
     # Every picture has text: its numbers, or a caption.
-    for svg in found.all("svg"):
+    for svg in html.all("svg"):
         assert svg["aria-label"] and svg["role"] in ("img", "group")
-    assert len(found.all("figure")) == len(found.all("figcaption"))
-    ids = Counter(attrs["id"] for _, attrs in found.elements if "id" in attrs)
+    assert len(html.all("figure")) == len(html.all("figcaption"))
+    ids = Counter(attrs["id"] for _, attrs in html.elements if "id" in attrs)
     assert set(ids.values()) == {1}
-    assert all(name in ids for attrs in found.all("figure") if (name := attrs.get(
+    assert all(name in ids for attrs in html.all("figure") if (name := attrs.get(
         "aria-labelledby")))
-    levels = [int(tag[1]) for tag, _ in found.elements if re.fullmatch(r"h\d", tag)]
+    levels = [int(tag[1]) for tag, _ in html.elements if re.fullmatch(r"h\d", tag)]
     assert levels[0] == 1 and levels.count(1) == 1 and set(levels[1:]) == {2}
 
 
 def test_the_numbers_are_those_of_the_model(small: Build) -> None:
-    found, model_says = page(small), forecast(small.graph, small.folding)
-    rows = {row[0]: row for row in found.rows}
+    html, model_says = page(small), forecast(small.graph, small.folding)
+    rows = {row[0]: row for row in html.rows}
     verilog = (small.path / "rtl" / "small.v").read_text().splitlines()
     for row in model_says.layers:
         cells = rows[row["name"]]
@@ -157,13 +157,13 @@ def test_the_numbers_are_those_of_the_model(small: Build) -> None:
                                ("busy", "starved", "blocked")]
         if row["kind"] != "Input":
             assert verilog[int(cells[-1]) - 1].startswith(f"module small_{row['name']}(")
-    assert f"{model_says.cycles_per_image:,.2f}" in found.text
-    label = found.all("svg", **{"class": "chart"})[0]["aria-label"] or ""
+    assert f"{model_says.cycles_per_image:,.2f}" in html.text
+    label = html.all("svg", **{"class": "chart"})[0]["aria-label"] or ""
     fc = next(row for row in model_says.layers if row["name"] == "fc")
     assert f"fc busy {100 * fc['busy'] / model_says.cycles:.1f} %" in label
     expected = small.vectors["expected"].reshape(8, -1).argmax(axis=1)
     share = float((expected == small.vectors["labels"]).mean())
-    assert ["golden (integers)", f"{100 * share:.2f} %", "8"] in found.rows
+    assert ["golden (integers)", f"{100 * share:.2f} %", "8"] in html.rows
 
 
 def test_the_same_build_gives_the_same_page(small: Build) -> None:
@@ -188,22 +188,22 @@ def test_what_was_measured_is_shown(small: Build) -> None:
     keep_costs(small, costs(small), True, None, of)
     keep_agreement(small, Agreement(40, 1.0, 0.01, 0.5, 0.525, None, None, "images", 40, "",
                                       0, 2**-8), 0.512)
-    found = page(small)
-    assert "✔ Bit-exact on 8 images." in found.text
-    assert "Cycles measured are the cycles predicted." in found.text
-    assert "In 6 images 12,345 elements of the residual stream were saturated" in found.text
-    rows = {tuple(row[:4]): row for row in found.rows}
+    html = page(small)
+    assert "✔ Bit-exact on 8 images." in html.text
+    assert "Cycles measured are the cycles predicted." in html.text
+    assert "In 6 images 12,345 elements of the residual stream were saturated" in html.text
+    rows = {tuple(row[:4]): row for row in html.rows}
     assert rows["8", "0", "0.0", "0"][8] == rows["6", "0", "0.3", "7"][8] == "✔ yes"
-    assert ["xcup", "1,234", "6", "0", "77", "3", "0", "0.70"] in found.rows
-    assert ["float model, as trained", "51.20 %", "test split"] in found.rows
-    assert ["float model", "52.50 %", "40"] in found.rows
-    assert ["golden (integers)", "50.00 %", "40"] in found.rows
-    assert ["Verilog in simulation", "75.00 %", "8"] in found.rows
+    assert ["xcup", "1,234", "6", "0", "77", "3", "0", "0.70"] in html.rows
+    assert ["float model, as trained", "51.20 %", "test split"] in html.rows
+    assert ["float model", "52.50 %", "40"] in html.rows
+    assert ["golden (integers)", "50.00 %", "40"] in html.rows
+    assert ["Verilog in simulation", "75.00 %", "8"] in html.rows
     # conv1: 1 LUT, and 2 + 1 that are memory in the FIFO before it; quan1: 3.
-    rows_of = {row[0]: row for row in found.rows}
+    rows_of = {row[0]: row for row in html.rows}
     assert rows_of["conv1"][-4] == "1 + 3" and rows_of["quan1"][-4] == "3"
     assert "conv1 4 LUT, 10 FF" in next(
-        label for svg in found.all("svg", role="img")
+        label for svg in html.all("svg", role="img")
         if (label := svg["aria-label"] or "").startswith("Cells on xcup"))
 
 
@@ -214,13 +214,13 @@ def test_what_is_wrong_is_said(small: Build, wrong: str) -> None:
            if wrong == "mismatches" else replace(good, cycles_first_output=1))
     keep_verdict(small, good, verilog_hash(small))
     keep_verdict(small, bad, verilog_hash(small))
-    found = page(small)
+    html = page(small)
     if wrong == "mismatches":
-        assert "✘ Not bit-exact." in found.text and "Bit-exact on" not in found.text
-        assert "3 of 8 images differ from golden: image 5: layer <fc> differs & so on" in found.text
+        assert "✘ Not bit-exact." in html.text and "Bit-exact on" not in html.text
+        assert "3 of 8 images differ from golden: image 5: layer <fc> differs & so on" in html.text
     else:
-        assert "Its cycles were not as predicted." in found.text
-        assert [row[8] for row in found.rows if row[0] == "8"] == ["✘ no"]
+        assert "Its cycles were not as predicted." in html.text
+        assert [row[8] for row in html.rows if row[0] == "8"] == ["✘ no"]
 
 
 def test_results_of_another_build_are_not_shown(small: Build) -> None:
@@ -337,24 +337,24 @@ def test_boxes_and_lines_never_share_a_place(seed: int) -> None:
 
 def test_the_picture_is_cut_into_parts() -> None:
     nodes = boxes(*(f"n{k}" for k in range(30)))
-    found = Page(diagram(nodes, [Line(a.name, b.name, "2 bit × 4") for a, b in
-                                 pairwise(nodes)]))
-    parts = found.all("svg")
+    html = Page(diagram(nodes, [Line(a.name, b.name, "2 bit × 4") for a, b in
+                                pairwise(nodes)]))
+    parts = html.all("svg")
     views = [[float(v) for v in (part["viewbox"] or "").split()] for part in parts]
     assert len(parts) == 4 and all(top + height == below for (_, top, _, height), (_, below, _, _)
                                    in pairwise(views))
-    assert len(found.all("rect", width=str(WIDTH))) == 30
+    assert len(html.all("rect", width=str(WIDTH))) == 30
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
-    found = Page(diagram([Box("<b>&", "a < b", 0, 'x"y', "<i>")], []))
-    assert "<b>&" in found.text and not found.all("b") and found.all("a", href='x"y')
+    html = Page(diagram([Box("<b>&", "a < b", 0, 'x"y', "<i>")], []))
+    assert "<b>&" in html.text and not html.all("b") and html.all("a", href='x"y')
     with charts.style("x"):
         drawn = charts.figure(50, 50)
         drawn.subplots().set(title="<b> $x_1$ & y")
-        found = Page(charts.inline(drawn, "x", '<b> & "quoted"'))
-    assert "<b> $x_1$ & y" in found.text
-    assert found.all("svg", **{"aria-label": '<b> & "quoted"'})
+        html = Page(charts.inline(drawn, "x", '<b> & "quoted"'))
+    assert "<b> $x_1$ & y" in html.text
+    assert html.all("svg", **{"aria-label": '<b> & "quoted"'})
 
 
 LONG = "conv_with_a_name_that_is_much_too_long_for_a_box"
@@ -372,10 +372,10 @@ def test_builds_of_other_kinds(kind: str, tmp_path: Path) -> None:
     folding = unrolled(graph) if kind == "unrolled" else choose(graph)
     emit(graph, size_fifos(graph, folding), tmp_path / "b", images, None)
     build = load_build(tmp_path / "b")
-    found = page(build, images[:0], np.zeros(0, np.int64)) if kind == "no images" else page(build)
-    assert ("No images are at hand" in found.text) == (kind == "no images")
-    assert bool(found.all("section", id="thresholds")) == (kind != "one unit")
-    names = {row[0] for row in found.rows}
+    html = page(build, images[:0], np.zeros(0, np.int64)) if kind == "no images" else page(build)
+    assert ("No images are at hand" in html.text) == (kind == "no images")
+    assert bool(html.all("section", id="thresholds")) == (kind != "one unit")
+    names = {row[0] for row in html.rows}
     assert names >= {row["name"] for row in forecast(graph, folding).layers}
     assert any(isinstance(node, MatVec) for node in graph.nodes) != (kind == "one unit")
 
@@ -432,16 +432,16 @@ def test_chromium_shows_it(small: Build, tmp_path: Path) -> None:
     done = chromium(tmp_path, "--allow-file-access-from-files", "--dump-dom",
                     "--virtual-time-budget=5000", probe.as_uri())
     assert done.returncode == 0 and "CONSOLE" not in done.stderr, done.stderr
-    found = json.loads(Page(done.stdout).all("body")[0]["data-found"] or "null")
+    seen = json.loads(Page(done.stdout).all("body")[0]["data-found"] or "null")
     own = Page(path.read_text(encoding="utf-8"))
-    assert found["scroll"] == 390, found
+    assert seen["scroll"] == 390, seen
     for tag in ("table", "figure", "svg", "h2"):
-        assert found[tag] == len(own.all(tag)) > 3, tag
-    assert found["empty"] == 0
+        assert seen[tag] == len(own.all(tag)) > 3, tag
+    assert seen["empty"] == 0
     def rgb(name: str) -> str:
         light = charts.color(name)
         return f"rgb({', '.join(str(int(light[k:k + 2], 16)) for k in (1, 3, 5))})"
-    assert found["ink"] == rgb("ink") and {rgb("first"), rgb("second")} <= set(found["fills"])
+    assert seen["ink"] == rgb("ink") and {rgb("first"), rgb("second")} <= set(seen["fills"])
     for name, options in (("light", []), ("dark", ["--force-dark-mode"])):
         shot = tmp_path / f"{name}.png"
         done = chromium(tmp_path, "--window-size=1280,2000", f"--screenshot={shot}", *options,

@@ -132,19 +132,19 @@ def test_a_map_is_compared_pixel_by_pixel() -> None:
     labels = logits.argmax(axis=1)
     assert len(np.unique(labels)) == 3
     labels[0] = (labels[0] + 1) % 3
-    found = agreement(MAP, graph, IMAGES, labels)
-    assert (found.counted, found.count) == ("pixels", 30 * 24)
-    assert found.worst_logit_error is not None
-    assert found.worst_logit_error < graph.meta["output_scale"]
+    agreed = agreement(MAP, graph, IMAGES, labels)
+    assert (agreed.counted, agreed.count) == ("pixels", 30 * 24)
+    assert agreed.worst_logit_error is not None
+    assert agreed.worst_logit_error < graph.meta["output_scale"]
     outputs = golden.run(graph, IMAGES.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    assert found.top1_agreement == (outputs.argmax(axis=1) == logits.argmax(axis=1)).mean() > 0.98
-    assert found.accuracy == (outputs.argmax(axis=1) == labels).mean()
-    assert found.accuracy_float == 29 / 30
+    assert agreed.top1_agreement == (outputs.argmax(axis=1) == logits.argmax(axis=1)).mean() > 0.98
+    assert agreed.accuracy == (outputs.argmax(axis=1) == labels).mean()
+    assert agreed.accuracy_float == 29 / 30
     coarse = lower(MAP, Formats(output_fraction_bits=1))
     step, margin = coarse.meta["output_scale"], margins(logits.transpose(0, 2, 3, 1))
     assert step == 0.5
     assert agreement(MAP, coarse, IMAGES, None).close == ((margin > 0) & (margin < 0.5)).sum() > 0
-    assert agreement(MAP, graph, IMAGES, labels, logits=logits) == found
+    assert agreement(MAP, graph, IMAGES, labels, logits=logits) == agreed
     with pytest.raises(N2uqError, match=r"logits of map must be \[30, 3, 4, 6\], not \[30, 3\]"):
         agreement(MAP, graph, IMAGES, None, logits=logits[:, :, 0, 0])
 
@@ -154,11 +154,11 @@ def test_one_logit_is_a_class_or_a_value() -> None:
     logits = real(ONE, images)[:, 0]
     labels = logits > 0
     assert 5 < labels.sum() < 25
-    found = agreement(ONE, graph, images, labels.astype(np.uint8))
+    agreed = agreement(ONE, graph, images, labels.astype(np.uint8))
     outputs = golden.run(graph, images.transpose(0, 2, 3, 1)).reshape(-1)
-    assert found.accuracy_float == 1 and found.count == 30
-    assert found.accuracy == found.top1_agreement == ((outputs > 0) == labels).mean() == 1
-    assert (graph.output, found.close) == ("fc", 0)  # the accumulator: its sign is the logit's
+    assert agreed.accuracy_float == 1 and agreed.count == 30
+    assert agreed.accuracy == agreed.top1_agreement == ((outputs > 0) == labels).mean() == 1
+    assert (graph.output, agreed.close) == ("fc", 0)  # the accumulator: its sign is the logit's
     values = agreement(ONE, graph, images, logits + 0.5)
     assert (values.top1_agreement, values.accuracy, values.counted) == (None, None, "values")
     assert values.mean_error_float == pytest.approx(0.5)

@@ -254,9 +254,9 @@ def test_without_saturation_nothing_is_counted(built: Path, images: np.ndarray) 
     ({"images": np.zeros((2, 5, 5, 2), int)}, r"\[N, 2, 5, 5\], not int64 \[2, 5, 5, 2\]"),
     ({"images": np.full((2, 2, 5, 5), 16)}, r"must lie in 0..15, not 16..16")])
 def test_faults(built: Path, images: np.ndarray, change: dict, message: str) -> None:
-    given = {"images": images, **change}
+    arguments = {"images": images, **change}
     with pytest.raises(N2uqError, match=message):
-        verify(load_build(built), given.pop("images"), None, **given)
+        verify(load_build(built), arguments.pop("images"), None, **arguments)
 
 
 def test_single_image(built: Path, images: np.ndarray) -> None:

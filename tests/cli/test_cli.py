@@ -34,7 +34,7 @@ ICARUS = pytest.mark.skipif(shutil.which("iverilog") is None or shutil.which("vv
 
 
 @pytest.fixture(scope="module")
-def made(net: Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def simulated(net: Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the net in `small.safetensors`, and its build in `b`, already simulated."""
     folder = tmp_path_factory.mktemp("cli")
     net.save(folder / "small.safetensors")
@@ -290,11 +290,11 @@ def test_what_no_module_foresees(run: Cli, monkeypatch: pytest.MonkeyPatch, erro
 
 
 @pytest.mark.parametrize("missing,there", [("g++", ""), ("make", "g++"), ("perl", "g++ make")])
-def test_missing_tools(made: Path, tmp_path: Path, missing: str, there: str) -> None:
+def test_missing_tools(simulated: Path, tmp_path: Path, missing: str, there: str) -> None:
     for name in there.split():
         (tmp_path / name).symlink_to(str(shutil.which(name)))
     (tmp_path / "t").mkdir()
-    done = child(made, "verify", "b", code=2, PATH=str(tmp_path), TMPDIR=str(tmp_path / "t"))
+    done = child(simulated, "verify", "b", code=2, PATH=str(tmp_path), TMPDIR=str(tmp_path / "t"))
     assert done.stderr == f"error: {missing}: needed on PATH for simulation with Verilator, " \
         "and not found\n"
     assert not names(tmp_path / "t")
@@ -320,9 +320,9 @@ def test_a_compiler_that_fails(built: Path, tmp_path: Path, script: str, message
     ("kill -SEGV $$", "simulation: must end by itself, was ended by SIGSEGV"),
     ("kill -KILL $$", "simulation: must end by itself, was ended by SIGKILL"),
     ("exit 0", "simulation: no message")])
-def test_a_simulator_that_crashes(run: Cli, made: Path, tmp_path: Path, script: str, message: str
-                                  ) -> None:
-    shutil.copytree(made / "b", tmp_path / "b")
+def test_a_simulator_that_crashes(run: Cli, simulated: Path, tmp_path: Path, script: str,
+                                  message: str) -> None:
+    shutil.copytree(simulated / "b", tmp_path / "b")
     program, = (tmp_path / "b" / "simulation" / "verilator").iterdir()
     program.write_text(f"#!/bin/sh\n{script}\n")
     before = names(tmp_path)
@@ -412,13 +412,14 @@ def test_a_terminal_that_lacks_signs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["a b", "a'b"])
-def test_temporary_folder_that_make_cannot_take(made: Path, tmp_path: Path, folder: str) -> None:
+def test_temporary_folder_that_make_cannot_take(simulated: Path, tmp_path: Path, folder: str
+                                                ) -> None:
     (tmp_path / folder).mkdir()
-    done = child(made, "build", "small.safetensors", "--out", "never", code=2,
+    done = child(simulated, "build", "small.safetensors", "--out", "never", code=2,
                  TMPDIR=str(tmp_path / folder))
     assert done.stderr.startswith("error: TMPDIR must be a path of letters")
     assert folder in done.stderr and done.stderr.count("\n") == 1
-    assert not (made / "never").exists() and not names(tmp_path / folder)
+    assert not (simulated / "never").exists() and not names(tmp_path / folder)
 
 
 # --- What it prints ---------------------------------------------------------------------------
@@ -433,9 +434,9 @@ def test_version_and_help(run: Cli) -> None:
 @pytest.mark.parametrize("command", ["nets", "train", "lower", "build", "verify", "cost", "demo",
                                      "export"])
 def test_every_option_is_explained(command: str) -> None:
-    found = typer.main.get_command(cli.app).commands[command]
-    assert found.help
-    assert [p.name for p in found.params if not getattr(p, "help", None)] == []
+    asked = typer.main.get_command(cli.app).commands[command]
+    assert asked.help
+    assert [p.name for p in asked.params if not getattr(p, "help", None)] == []
 
 
 def test_nets_lists_what_is_shipped(run: Cli) -> None:
@@ -449,9 +450,9 @@ def test_lower_with_and_without_images(run: Cli, net: Net, images: np.ndarray, t
                                        ) -> None:
     net.save(tmp_path / "small.safetensors")
     np.savez(tmp_path / "i.npz", images=images, labels=np.arange(len(images)) % 5)
-    found = strict(run("lower", "small.safetensors", "--data", "i.npz", "--json")[1])
-    assert {"images", "top1_agreement", "worst_logit_error", "accuracy"} <= set(found)
-    assert found["images"] == 40 and found["top1_agreement"] > 0.9
+    agreed = strict(run("lower", "small.safetensors", "--data", "i.npz", "--json")[1])
+    assert {"images", "top1_agreement", "worst_logit_error", "accuracy"} <= set(agreed)
+    assert agreed["images"] == 40 and agreed["top1_agreement"] > 0.9
     assert strict(run("lower", "small.safetensors", "--json")[1])["images"] == 0
     code, out, err = run("lower", "small.safetensors", "--out", "g.safetensors")
     assert (code, err) == (0, "") and "2,460 MACs per image" in out
@@ -497,20 +498,20 @@ def test_lower_says_what_is_compared(run: Cli, tmp_path: Path) -> None:
     np.savez(tmp_path / "map.npz", images=images, labels=np.ones((12, 2, 4), int))
     np.savez(tmp_path / "values.npz", images=images, labels=np.ones(12))
     share = r"\d+\.\d\d %"
-    for net, given, begins, ends in (
+    for net, archive, begins, ends in (
             ("one", "one", "12 images, class 1 where the logit is above 0", f"accuracy {share}"),
             ("map", "map", "12 images, 96 pixels", f"accuracy of pixels {share}"),
             ("one", "values", "12 images, no classes", r"mean absolute error \d\.\d{4}")):
-        code, out, err = run("lower", f"{net}.safetensors", "--data", f"{given}.npz")
+        code, out, err = run("lower", f"{net}.safetensors", "--data", f"{archive}.npz")
         assert (code, err) == (0, "")
-        same = "" if given == "values" else (
+        same = "" if archive == "values" else (
             f"the integers give the float model's class on {share}, ")
-        error = "worst error" if given == "values" else "worst logit error"
+        error = "worst error" if archive == "values" else "worst logit error"
         assert re.fullmatch(rf"{begins}: {same}{error} [0-9.e-]+; {ends} \(float .*\)",
                             out.splitlines()[-1])
-        found = strict(run("lower", f"{net}.safetensors", "--data", f"{given}.npz", "--json")[1])
-        assert (found["counted"], found["count"]) == {
-            "one": ("images", 12), "map": ("pixels", 96), "values": ("values", 12)}[given]
+        agreed = strict(run("lower", f"{net}.safetensors", "--data", f"{archive}.npz", "--json")[1])
+        assert (agreed["counted"], agreed["count"]) == {
+            "one": ("images", 12), "map": ("pixels", 96), "values": ("values", 12)}[archive]
 
 
 def test_agreement_with_given_logits_and_what_formats_cost(run: Cli, tmp_path: Path) -> None:
@@ -518,17 +519,17 @@ def test_agreement_with_given_logits_and_what_formats_cost(run: Cli, tmp_path: P
     net.save(tmp_path / "r.safetensors")
     images = np.random.default_rng(0).integers(0, 256, (9, 1, 12, 12), np.uint8)
     logits = net.forward(images).astype(np.float32)
-    given = {"images": images, "labels": logits.argmax(axis=1), "logits": logits,
-             "mean": np.float32(net.input.mean), "std": np.float32(net.input.std)}
-    np.savez(tmp_path / "i.npz", **given)
+    arrays = {"images": images, "labels": logits.argmax(axis=1), "logits": logits,
+              "mean": np.float32(net.input.mean), "std": np.float32(net.input.std)}
+    np.savez(tmp_path / "i.npz", **arrays)
     fine = ("--residual-fraction-bits", "20", "--stem-bits", "16", "--head-bits", "16")
     code, out, err = run("lower", "r.safetensors", "--agreement", "i.npz", *fine, "--json")
-    found = strict(out)
-    assert (code, err, found["images"], found["residual_fraction_bits"]) == (0, "", 9, 20)
-    assert found["accuracy"] == found["top1_agreement"]  # the labels are the logits' own
-    finest, *others = found["rounding"]
+    agreed = strict(out)
+    assert (code, err, agreed["images"], agreed["residual_fraction_bits"]) == (0, "", 9, 20)
+    assert agreed["accuracy"] == agreed["top1_agreement"]  # the labels are the logits' own
+    finest, *others = agreed["rounding"]
     assert [row["rounded"] for row in others] == ["residual stream", "stem", "head"]
-    assert finest["worst_logit_error"] == found["worst_logit_error"]
+    assert finest["worst_logit_error"] == agreed["worst_logit_error"]
     # All is as fine as can be asked for already: no choice costs anything.
     assert all(row["worst_logit_error"] == finest["worst_logit_error"] for row in others)
     coarse = strict(run("lower", "r.safetensors", "--agreement", "i.npz", "--head-bits", "2",
@@ -536,11 +537,11 @@ def test_agreement_with_given_logits_and_what_formats_cost(run: Cli, tmp_path: P
     head = coarse["rounding"][-1]
     assert head["worst_logit_error"] > coarse["rounding"][0]["worst_logit_error"]
     # Logits that are not the net's are compared with all the same; the net does not run.
-    np.savez(tmp_path / "other.npz", **given | {"logits": logits + 100})
+    np.savez(tmp_path / "other.npz", **arrays | {"logits": logits + 100})
     other = strict(run("lower", "r.safetensors", "--agreement", "other.npz", *fine, "--json")[1])
-    assert other["worst_logit_error"] > 90 and other["top1_agreement"] == found["top1_agreement"]
+    assert other["worst_logit_error"] > 90 and other["top1_agreement"] == agreed["top1_agreement"]
     # The file's normalization counts, and is said to be another.
-    np.savez(tmp_path / "mean.npz", **given | {"mean": np.float32([0.1])})
+    np.savez(tmp_path / "mean.npz", **arrays | {"mean": np.float32([0.1])})
     code, out, err = run("lower", "r.safetensors", "--agreement", "mean.npz")
     assert code == 0 and err == ("note: net is lowered for the mean and std in mean.npz, which are "
                                  "not its own\n")
@@ -598,9 +599,9 @@ def test_builds_are_repeatable_and_readable(run: Cli, net: Net, tmp_path: Path) 
         assert one.stat().st_mode & 0o777 == (tmp_path / "small.safetensors").stat().st_mode & 0o777
 
 
-def test_reports_show_what_was_simulated(run: Cli, made: Path) -> None:
-    code, out, err = run("report", made / "b")
-    assert (code, out, err) == (0, f"{made / 'b' / 'report.html'}\n", "")
+def test_reports_show_what_was_simulated(run: Cli, simulated: Path) -> None:
+    code, out, err = run("report", simulated / "b")
+    assert (code, out, err) == (0, f"{simulated / 'b' / 'report.html'}\n", "")
     text = Path(out.strip()).read_text(encoding="utf-8")
     assert "✔ Bit-exact on" in text and "Cycles measured are the cycles predicted." in text
 
@@ -610,59 +611,60 @@ def test_unrolled(run: Cli, net: Net, tmp_path: Path, monkeypatch: pytest.Monkey
     run("build", "small.safetensors", "--out", "b", "--unroll", 2)
     layers = strict((tmp_path / "b" / "report.json").read_text())["layers"]
     assert "unrolled" in [layer["style"] for layer in layers]
-    found = strict(run("verify", "b", "--json")[1])
-    assert (found["images"], found["mismatches"]) == (64, 0)
+    verdict = strict(run("verify", "b", "--json")[1])
+    assert (verdict["images"], verdict["mismatches"]) == (64, 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
     shared = strict(run("verify", "b", "--bulk", "--json")[1])
-    assert shared.keys() == found.keys() and (found["shares"], shared["shares"]) == (1, 3)
+    assert shared.keys() == verdict.keys() and (verdict["shares"], shared["shares"]) == (1, 3)
     for key in ("images", "mismatches", "cycles_first_output", "cycles_per_image"):
-        assert shared[key] == found[key], key
+        assert shared[key] == verdict[key], key
     assert "3 shares; cycles are those of the first" in run("verify", "b", "--bulk")[1]
 
 
 @pytest.mark.parametrize("stalls", [0.0, 0.3])
 @pytest.mark.parametrize("simulator", ["verilator", pytest.param("icarus", marks=ICARUS)])
-def test_sim(run: Cli, made: Path, stalls: float, simulator: str) -> None:
-    code, out, err = run("verify", made / "b", "--stalls", stalls, "--simulator", simulator,
+def test_sim(run: Cli, simulated: Path, stalls: float, simulator: str) -> None:
+    code, out, err = run("verify", simulated / "b", "--stalls", stalls, "--simulator", simulator,
                          "--json")
     assert (code, err) == (0, "")
-    found = strict(out)
+    verdict = strict(out)
     assert {"images", "mismatches", "cycles_first_output", "cycles_per_image", "mac_utilization",
-            "accuracy", "cycles_per_second"} <= set(found)
-    assert (found["images"], found["mismatches"], found["accuracy"]) == (64, 0, None)
-    assert 0 < found["mac_utilization"] <= 1
+            "accuracy", "cycles_per_second"} <= set(verdict)
+    assert (verdict["images"], verdict["mismatches"], verdict["accuracy"]) == (64, 0, None)
+    assert 0 < verdict["mac_utilization"] <= 1
 
 
-def test_sim_table_and_labels(run: Cli, made: Path, images: np.ndarray, tmp_path: Path) -> None:
+def test_sim_table_and_labels(run: Cli, simulated: Path, images: np.ndarray, tmp_path: Path
+                              ) -> None:
     np.savez(tmp_path / "i.npz", images=images, labels=np.zeros(len(images), int))
-    code, out, err = run("verify", made / "b", "--data", tmp_path / "i.npz", "--images", 7)
+    code, out, err = run("verify", simulated / "b", "--data", tmp_path / "i.npz", "--images", 7)
     assert (code, err) == (0, "") and re.search(r"images +7, 0 mismatches", out)
     assert re.search(r"accuracy +\d+\.\d\d %", out)
 
 
 @pytest.mark.parametrize("option", [[], ["--json"]])
-def test_a_mismatch_exits_1(run: Cli, made: Path, monkeypatch: pytest.MonkeyPatch,
+def test_a_mismatch_exits_1(run: Cli, simulated: Path, monkeypatch: pytest.MonkeyPatch,
                             option: list[str]) -> None:
     where = "image 3: layer fc first differs at pixel (0, 0), channel 2: 5 in RTL, 6 in golden"
     verdict = verify.Verdict(4, 1, 10, 9.5, 0.5, None, 1e5, 0.0, 0, "verilator", {}, where)
     monkeypatch.setattr(verify, "verify", lambda *args, **more: verdict)
-    code, out, err = run("verify", made / "b", *option)
+    code, out, err = run("verify", simulated / "b", *option)
     assert (code, err) == (1, f"mismatch: {where}\n")
     assert strict(out)["mismatches"] == 1 if option else "1 mismatches (DIFFERENT)" in out
 
 
 @pytest.mark.parametrize("exact,text", [(True, "as in golden"), (False, "DIFFERENT")])
 def test_the_table_says_of_the_counter_what_the_verdict_does(
-        run: Cli, made: Path, monkeypatch: pytest.MonkeyPatch, exact: bool, text: str) -> None:
+        run: Cli, simulated: Path, monkeypatch: pytest.MonkeyPatch, exact: bool, text: str) -> None:
     verdict = verify.Verdict(4, int(not exact), 10, 9.5, 0.5, None, 1e5, 0.0, 0, "verilator",
                              saturated=1234, saturated_exact=exact)
     monkeypatch.setattr(verify, "verify", lambda *args, **more: verdict)
-    code, out, _ = run("verify", made / "b")
+    code, out, _ = run("verify", simulated / "b")
     assert (code, f"1,234 ({text})" in out) == (int(not exact), True)
 
 
-def test_edited_verilog_is_noted(run: Cli, made: Path, tmp_path: Path) -> None:
-    shutil.copytree(made / "b", tmp_path / "b")
+def test_edited_verilog_is_noted(run: Cli, simulated: Path, tmp_path: Path) -> None:
+    shutil.copytree(simulated / "b", tmp_path / "b")
     with (tmp_path / "b" / "rtl" / "small.v").open("a") as file:
         file.write("(")
     code, out, err = run("verify", "b")
@@ -671,20 +673,20 @@ def test_edited_verilog_is_noted(run: Cli, made: Path, tmp_path: Path) -> None:
     assert error.startswith("error: verilator: small.v:")
 
 
-def test_cost(run: Cli, made: Path) -> None:
-    found = strict(run("cost", made / "b", "--family", "ice40", "--no-dsp", "--json")[1])
-    assert found["total"]["dsp"] == 0 < found["total"]["lut"]
-    code, out, err = run("cost", made / "b", "--family", "ice40", "--no-dsp")
+def test_cost(run: Cli, simulated: Path) -> None:
+    costs = strict(run("cost", simulated / "b", "--family", "ice40", "--no-dsp", "--json")[1])
+    assert costs["total"]["dsp"] == 0 < costs["total"]["lut"]
+    code, out, err = run("cost", simulated / "b", "--family", "ice40", "--no-dsp")
     assert (code, err) == (0, "") and "small on ice40, Yosys" in out
-    assert re.search(rf"in all +{found['total']['lut']:,} ", out)
-    assert all(re.search(rf"^{unit} ", out, re.MULTILINE) for unit in found["units"])
+    assert re.search(rf"in all +{costs['total']['lut']:,} ", out)
+    assert all(re.search(rf"^{unit} ", out, re.MULTILINE) for unit in costs["units"])
 
 
-def test_progress_is_for_terminals_and_on_stderr(made: Path) -> None:
-    done = child(made, "verify", "b", "--json")
+def test_progress_is_for_terminals_and_on_stderr(simulated: Path) -> None:
+    done = child(simulated, "verify", "b", "--json")
     assert done.stderr == "" and strict(done.stdout)["mismatches"] == 0
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([*COMMAND, "verify", "b", "--json"], cwd=made, stdin=theirs,
+    process = subprocess.Popen([*COMMAND, "verify", "b", "--json"], cwd=simulated, stdin=theirs,
                                stdout=subprocess.PIPE, stderr=theirs,
                                env={**os.environ, "TERM": "xterm"})
     os.close(theirs)

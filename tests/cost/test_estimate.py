@@ -50,14 +50,14 @@ def test_units_that_nothing_was_fitted_to(family: str) -> None:
 
 def test_the_weights_are_those_that_fit() -> None:
     """Also on another machine, whose least squares may round otherwise."""
-    made, stored = fit(SAMPLES), {
+    refitted, stored = fit(SAMPLES), {
         family: of["weights"] for family, of in json.loads(fitted.FITTED.read_text()).items()}
-    assert made.keys() == stored.keys() == FAMILIES.keys()
+    assert refitted.keys() == stored.keys() == FAMILIES.keys()
     for family, keys in stored.items():
-        assert made[family].keys() == keys.keys()
+        assert refitted[family].keys() == keys.keys()
         for key, weights in keys.items():
             for of in ("lut", "ff"):
-                assert weights[of] == pytest.approx(made[family][key][of], rel=0.02, abs=0.02)
+                assert weights[of] == pytest.approx(refitted[family][key][of], rel=0.02, abs=0.02)
 
 
 def test_held_out_units_have_no_say() -> None:
@@ -68,9 +68,9 @@ def test_held_out_units_have_no_say() -> None:
 
 
 def test_every_kind_is_in_the_set() -> None:
-    made = {type(sample.make()[0]).__name__ for sample in SAMPLES}
+    in_set = {type(sample.make()[0]).__name__ for sample in SAMPLES}
     kinds = set(Node.KINDS) - {"Input", "Flatten"}
-    assert made == kinds | {"OffsetMatVec"}
+    assert in_set == kinds | {"OffsetMatVec"}
     assert {sample.kind for sample in SAMPLES if sample.held_out} == kinds
     assert len(SAMPLES) >= 400 and tools.yosys_version() == VERSION
     forms = {sample.params["form"] for sample in SAMPLES if sample.kind == "MatVec"}
@@ -83,9 +83,9 @@ def synthesized(sample: Sample, family: str, folder: Path) -> dict[str, int]:
     files = library_verilog(library, "unit")
     for name, text in files.items():
         (folder / name).write_text(text)
-    found = synth.synthesize([folder / name for name in files], "unit", family, dsp=False,
+    total = synth.synthesize([folder / name for name in files], "unit", family, dsp=False,
                              work=folder / "work").total
-    return {kind: getattr(found, kind) for kind in sample.found[family]}
+    return {kind: getattr(total, kind) for kind in sample.found[family]}
 
 
 @pytest.mark.parametrize("kind", ["WidthConvert", "Add", "Fork", "Pad"])
@@ -111,7 +111,7 @@ def test_the_set_is_written_as_it_is_read(tmp_path: Path, monkeypatch) -> None:
 
 
 # Cells that Yosys 0.70 makes of single memories: words, bits, block RAMs, LUTs that are memory.
-@pytest.mark.parametrize("family,block,depth,width,found", [
+@pytest.mark.parametrize("family, block, depth, width, cells", [
     ("xcup", True, 64, 36, (0, 48)), ("xcup", True, 128, 36, (1, 0)),
     ("xcup", True, 256, 8, (0, 64)), ("xcup", True, 512, 8, (1, 0)),
     ("xcup", True, 1024, 72, (4, 0)), ("xcup", True, 4096, 16, (4, 0)),
@@ -119,9 +119,9 @@ def test_the_set_is_written_as_it_is_read(tmp_path: Path, monkeypatch) -> None:
     ("ecp5", True, 33, 16, (0, 72)), ("ecp5", True, 64, 36, (1, 0)),
     ("ecp5", True, 1000, 72, (4, 0)), ("ecp5", True, 256, 2, (0, 96)),
     ("ecp5", False, 1024, 8, (0, 768))])
-def test_memories_that_are_written(family, block, depth, width, found) -> None:
+def test_memories_that_are_written(family, block, depth, width, cells) -> None:
     memory = ram(depth, width, family, block=block)
-    assert (memory.bram, memory.lutram) == found
+    assert (memory.bram, memory.lutram) == cells
 
 
 @pytest.mark.parametrize("family,depth,width,blocks", [
@@ -151,10 +151,10 @@ def test_comparators_with_constants(bits, t, xcup, ecp5) -> None:
         Input("x", shape=(1, 1, 8), lo=-2**(bits - 1), hi=2**(bits - 1) - 1),
         Threshold("y", ("x",), thresholds=np.array([[t]]), signs=np.ones((1, 1), np.int8),
                   base=np.zeros(1, np.int64))))
-    for family, found in (("xcup", xcup), ("ecp5", ecp5)):
+    for family, luts in (("xcup", xcup), ("ecp5", ecp5)):
         sides = graph["y"], graph.reads(graph["y"]), graph.edges["y"]
-        made = parts(*sides, ThresholdFold(3), family)
-        assert abs(made.lut["compare"] / 3 - found) <= 1, family
+        counted = parts(*sides, ThresholdFold(3), family)
+        assert abs(counted.lut["compare"] / 3 - luts) <= 1, family
 
 
 @pytest.mark.parametrize("bits,xcup,ecp5", [
@@ -162,8 +162,8 @@ def test_comparators_with_constants(bits, t, xcup, ecp5) -> None:
     (63, 90, 109)])
 def test_counters_of_ones(bits, xcup, ecp5) -> None:
     """Measured as well, of single counters."""
-    for family, found in (("xcup", xcup), ("ecp5", ecp5)):
-        assert made_of._ones(bits, family) == pytest.approx(found, rel=0.12, abs=0.5)
+    for family, luts in (("xcup", xcup), ("ecp5", ecp5)):
+        assert made_of._ones(bits, family) == pytest.approx(luts, rel=0.12, abs=0.5)
 
 
 @pytest.mark.parametrize("value,bits,xcup,ecp5", [
@@ -171,8 +171,8 @@ def test_counters_of_ones(bits, xcup, ecp5) -> None:
     (21, 20, 62, 82), (15727, 6, 32, 96), (-8, 8, 0, 18), (-425, 16, 156, 232)])
 def test_products_with_constants(value, bits, xcup, ecp5) -> None:
     """Measured: single ones are up to a third off."""
-    for family, found in (("xcup", xcup), ("ecp5", ecp5)):
-        assert made_of._multiplied(value, bits, family) == pytest.approx(found, rel=0.33)
+    for family, luts in (("xcup", xcup), ("ecp5", ecp5)):
+        assert made_of._multiplied(value, bits, family) == pytest.approx(luts, rel=0.33)
     assert made_of._multiplied(64, bits, "ecp5") == made_of._multiplied(0, bits, "xcup") == 0
 
 
@@ -206,8 +206,8 @@ def test_an_add_by_hand() -> None:
     def edge(bits: int) -> Edge:
         return Edge((1, 1, 8), np.full(8, -2**(bits - 1)), np.full(8, 2**(bits - 1) - 1))
 
-    found = estimate(Add("y"), (edge(16), edge(8)), edge(17), Fold(8), "xcup")
-    assert [round(n) for n in found] == [8 * 16 + 4, 8 * 17 + 1, 0, 0]
+    cost = estimate(Add("y"), (edge(16), edge(8)), edge(17), Fold(8), "xcup")
+    assert [round(n) for n in cost] == [8 * 16 + 4, 8 * 17 + 1, 0, 0]
 
 
 def test_faults() -> None:
@@ -233,10 +233,10 @@ def test_unrolled_layers(family: str, tmp_path: Path) -> None:
     library.signature("fc", lambda: unit(*sides))
     for name, text in library_verilog(library, "fc").items():
         (tmp_path / name).write_text(text)
-    found = synth.synthesize([tmp_path / "fc.v"], "fc", family, dsp=False, work=tmp_path).total
+    total = synth.synthesize([tmp_path / "fc.v"], "fc", family, dsp=False, work=tmp_path).total
     guess = estimate(*sides, family)
-    assert guess.lut == pytest.approx(found.lut, rel=0.15)
-    assert guess.ff == pytest.approx(found.ff, rel=0.1)
+    assert guess.lut == pytest.approx(total.lut, rel=0.15)
+    assert guess.ff == pytest.approx(total.ff, rel=0.1)
 
 
 def test_new_weights_leave_the_other_numbers(tmp_path: Path) -> None:

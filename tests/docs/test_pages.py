@@ -27,10 +27,11 @@ def run(page: str, folder: Path, slow: bool) -> None:
     session = pages.Session(folder)
     for block in todo(page, slow):
         if not session.lacks(block):
-            given, made = (pages.masked(block, text) for text in (block.body, session.run(block)))
-            assert made == given, "\n".join((
+            shown, printed = (pages.masked(block, text)
+                              for text in (block.body, session.run(block)))
+            assert printed == shown, "\n".join((
                 f"{pages.PAGES[page]}:{block.line}: `make docs-figures` would change this:",
-                *difflib.unified_diff(given.splitlines(), made.splitlines(), lineterm="", n=1)))
+                *difflib.unified_diff(shown.splitlines(), printed.splitlines(), lineterm="", n=1)))
 
 
 @pytest.mark.parametrize("page", [page for page in pages.PAGES if any(
@@ -48,8 +49,8 @@ def test_all_blocks_print_what_the_page_says(page: str, tmp_path: Path) -> None:
 
 def test_the_notebook_runs_and_prints_what_it_shows(tmp_path: Path) -> None:
     shown = notebooks.printed(nbformat.read(notebooks.NOTEBOOK, 4))
-    made = notebooks.printed(notebooks.executed(tmp_path))
-    assert made == shown, "`make docs-figures` would change docs/notebook.ipynb"
+    printed = notebooks.printed(notebooks.executed(tmp_path))
+    assert printed == shown, "`make docs-figures` would change docs/notebook.ipynb"
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
@@ -74,16 +75,16 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
 @pytest.mark.parametrize("page", pages.PAGES)
 def test_every_block_is_known_and_every_picture_has_a_maker(page: str) -> None:
     text = pages.PAGES[page].read_text("utf-8")
-    found = list(pages.blocks(page))
+    blocks = list(pages.blocks(page))
     opened = re.findall(r"^```(\w+)$", text, re.MULTILINE)
-    assert [block.language for block in found] == opened  # the parser overlooks none
+    assert [block.language for block in blocks] == opened  # the parser overlooks none
     assert set(opened) <= LANGUAGES
-    for block in found:
+    for block in blocks:
         assert block.language not in ("python", "verilog") or "file" in block.marks, block.line
         assert block.marks.keys() <= {"slow", "kept", "varies", "exit", "needs", "file"}
         if "kept" in block.marks:  # says when
             assert re.match(r"```\n\n\*Measured on \d{4}-\d\d-\d\d", text[block.span[1]:])
-    commands = "".join(block.body for block in found if block.runs)
+    commands = "".join(block.body for block in blocks if block.runs)
     for name in re.findall(r"figures/([\w.-]+)", text):
         assert (pages.ROOT / "docs" / "figures" / name).is_file(), name
         assert name in commands or f'"{name}"' in (pages.ROOT / "docs/figures.py").read_text(), name
@@ -111,7 +112,7 @@ def page_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> list[
 
 def test_a_session_runs_commands_statements_and_files(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = page_of(tmp_path, monkeypatch, """# Page
+    blocks = page_of(tmp_path, monkeypatch, """# Page
 
 <!-- file a/b.txt -->
 ```text
@@ -138,12 +139,12 @@ $ exit 3
 ```
 """)
     session = pages.Session(tmp_path)
-    made = {block: session.run(block) for block in found}
-    assert list(made.values()) == [
+    outputs = {block: session.run(block) for block in blocks}
+    assert list(outputs.values()) == [
         "one\n", "$ cat a/b.txt \\\n>     a/b.txt\none\none\n$ true\n",
         ">>> for k in range(2):\n...     print(k)\n...\n0\n1\n>>> k + 1\n2\n", "$ exit 3\n"]
-    again = page_of(tmp_path, monkeypatch, pages.replaced("page", made))
-    assert [block.body for block in again] == list(made.values())
+    again = page_of(tmp_path, monkeypatch, pages.replaced("page", outputs))
+    assert [block.body for block in again] == list(outputs.values())
 
 
 @pytest.mark.parametrize("command", ["exit 1", "false | cat"])

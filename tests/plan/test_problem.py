@@ -116,18 +116,18 @@ def all_foldings(graph: Graph, cycles: int, family: str) -> Iterator[Folding]:
 
     options: list[list[Fold]] = []
     for node in nodes:
-        reads, edge, found = graph.reads(node), graph.edges[node.name], dict[Fold, None]()
+        reads, edge, choices = graph.reads(node), graph.edges[node.name], dict[Fold, None]()
         for lanes in folds_of(node, reads, edge):
             if fold_cycles(node, reads, edge, lanes) > cycles:
                 continue
             every = list(styles(node, lanes))
-            found[cheapest(graph, node.name, every)] = None
+            choices[cheapest(graph, node.name, every)] = None
             if isinstance(node, Threshold):
-                found[cheapest(paired, node.name, every)] = None
+                choices[cheapest(paired, node.name, every)] = None
             elif isinstance(paired[node.name], OffsetMatVec) and lanes.simd % 2 == 0:
-                found[cheapest(paired, node.name, (
+                choices[cheapest(paired, node.name, (
                     replace(it, form="pairs") for it in every))] = None
-        options.append(list(found))
+        options.append(list(choices))
         if isinstance(node, MatVec):
             lut = {"xcup": 6, "ecp5": 4}[family]
             options[-1].append(UnrolledFold(*node.weights.shape, lut=lut))
@@ -209,14 +209,14 @@ def test_layers_are_unrolled_where_the_rate_is_high(family: str) -> None:
 
 def test_a_cnn_at_full_rate_is_unrolled(run) -> None:
     code, out, _ = run("fold", "digits_cnn_w2a2", "--cycles", 100, "--json", "--out", "f.yaml")
-    made, graph = json.loads(out), lower(find_net("digits_cnn_w2a2"))
-    assert code == 0 and made["cycles_per_image"] == 100
+    summary, graph = json.loads(out), lower(find_net("digits_cnn_w2a2"))
+    assert code == 0 and summary["cycles_per_image"] == 100
     folding = load_folding(Path("f.yaml"), graph)
     assert {folding[name].form for name in ("conv1", "conv2", "conv3")} == {UNROLLED}
     assert forecast(graph, folding).cycles_per_image == 100
     folded = luts(graph, choose(graph, 100))
-    assert made["total"]["lut"] + made["total"]["lutram"] < folded / 2
-    assert {"quan1", "quan2", "quan3"} <= {row["name"] for row in made["layers"]}
+    assert summary["total"]["lut"] + summary["total"]["lutram"] < folded / 2
+    assert {"quan1", "quan2", "quan3"} <= {row["name"] for row in summary["layers"]}
     assert "conv2: {pe: 32, simd: 144, form: unrolled, levels: 2, lut: 6}" in Path(
         "f.yaml").read_text()
 
@@ -320,17 +320,18 @@ def test_unknown_family() -> None:
 def test_fold_meets_a_rate_that_the_cycle_model_confirms(run) -> None:
     code, out, _ = run("fold", "mnist_resnet8_w2a2", "--cycles", 20_000, "--json",
                        "--out", "f.yaml")
-    made = json.loads(out)
-    assert code == 0 and made["cycles_per_image"] <= 20_000
-    assert made["images_per_second"] == 200e6 / made["cycles_per_image"]
+    summary = json.loads(out)
+    assert code == 0 and summary["cycles_per_image"] <= 20_000
+    assert summary["images_per_second"] == 200e6 / summary["cycles_per_image"]
     graph = lower(find_net("mnist_resnet8_w2a2"))
     folding = load_folding(Path("f.yaml"), graph)
-    assert forecast(graph, folding).cycles_per_image == made["cycles_per_image"]
+    assert forecast(graph, folding).cycles_per_image == summary["cycles_per_image"]
     # What units need by themselves is less: they wait for each other between two images.
     assert forecast(graph, choose(graph, 20_000)).cycles_per_image > 20_000
-    parts = [*made["layers"], made["between"]]
-    assert sum(row["lut"] for row in parts) == pytest.approx(made["total"]["lut"], abs=len(parts))
-    assert made["macs_per_cycle"] == made["macs"] / made["cycles_per_image"]
+    parts = [*summary["layers"], summary["between"]]
+    luts = sum(row["lut"] for row in parts)
+    assert luts == pytest.approx(summary["total"]["lut"], abs=len(parts))
+    assert summary["macs_per_cycle"] == summary["macs"] / summary["cycles_per_image"]
     code, table, _ = run("fold", "mnist_resnet8_w2a2", "--fps", 10_000)
     assert code == 0 and "between units" in table and "images/s" in table.splitlines()[-1]
 
@@ -365,9 +366,9 @@ def test_units_that_wait_for_each_other_are_faster_than_asked() -> None:
     graph = lower(find_net("mnist_resnet8_w2a2"))
     problem = Problem(graph, unrolls=False)
     cycles = reach(graph)[0]
-    (cost, late), found = problem.solve(cycles), problem.within(cycles)
-    assert problem.taken(late) > cycles == problem.taken(found)
-    assert cost < score(graph, found, "xcup") < 1.02 * cost
+    (cost, late), folding = problem.solve(cycles), problem.within(cycles)
+    assert problem.taken(late) > cycles == problem.taken(folding)
+    assert cost < score(graph, folding, "xcup") < 1.02 * cost
 
 
 def test_a_rate_that_units_reach_but_not_together() -> None:

@@ -21,7 +21,7 @@ SEEDS = (302, 303, 305, 308, 318)  # of chains, and of nets with forks and joins
 
 def figures() -> list[Any]:
     """Depths of FIFOs by trial, and the cycles of runs with and without stalls; as JSON has it."""
-    found: list[Any] = []
+    rows: list[Any] = []
     for seed in SEEDS:
         for make in random_chain, random_residual:
             graph = make("g", seed)
@@ -29,11 +29,11 @@ def figures() -> list[Any]:
             stop = stalled(graph, sized.folding, 3, 0.4, seed)
             whole = circuit(*hardware_graph(graph, sized.folding), 3)
             runs = [whole.run(images=3, dense=dense, span=50, spans=7) for dense in (False, True)]
-            found += [sized.as_dict(), stop.as_dict(), *(
+            rows += [sized.as_dict(), stop.as_dict(), *(
                 {"over": [(str(name), np.asarray(part).tolist())
                           for name, part in run.over.items()],
                  "cycles": run.cycles, "high": list(run.high.values())} for run in runs)]
-    return json.loads(json.dumps(found))
+    return json.loads(json.dumps(rows))
 
 
 if __name__ == "__main__":

@@ -32,13 +32,13 @@ from n2uq_hw.sim.timing.fifos import Sizing, size_fifos
 from n2uq_hw.sim.timing.forecast import cycles_per_image, forecast
 
 
-def made(graph: Graph, folding: Folding, images: int) -> Circuit:
+def circuit_of(graph: Graph, folding: Folding, images: int) -> Circuit:
     return circuit(*hardware_graph(graph, folding), images)
 
 
 def ends(graph: Graph, folding: Folding, images: int) -> np.ndarray:
     """The cycle of each output beat, [images, beats]."""
-    return made(graph, folding, images).run(images=images).ends["o"].reshape(images, -1)
+    return circuit_of(graph, folding, images).run(images=images).ends["o"].reshape(images, -1)
 
 
 def rate(times: np.ndarray) -> float:
@@ -53,9 +53,9 @@ def unbounded(graph: Graph, folding: Folding) -> Folding:
     return with_fifos(folding, dict.fromkeys(fifo_names(graph), UNBOUNDED))
 
 
-def same_run(found: Trace, expected: Trace) -> None:
+def same_run(trace: Trace, expected: Trace) -> None:
     for field in dataclasses.fields(Trace):
-        np.testing.assert_equal(getattr(found, field.name), getattr(expected, field.name),
+        np.testing.assert_equal(getattr(trace, field.name), getattr(expected, field.name),
                                 field.name)
 
 
@@ -71,7 +71,7 @@ def test_a_trial_is_a_run_from_the_start(seed: int, monkeypatch: pytest.MonkeyPa
     folding, rng = random_folding(graph, seed), np.random.default_rng(seed)
     hardware, _ = hardware_graph(graph, folding)
     least = {node.name: node.depth for node in hardware.nodes if node.name in fifo_names(graph)}
-    trials = made(graph, folding, images).trials(dict.fromkeys(least, True), images)
+    trials = circuit_of(graph, folding, images).trials(dict.fromkeys(least, True), images)
     depths = dict.fromkeys(least, UNBOUNDED)
     verdicts = set()
     for _ in range(40):
@@ -90,7 +90,7 @@ def test_a_trial_is_a_run_from_the_start(seed: int, monkeypatch: pytest.MonkeyPa
             if rng.random() < 0.5:
                 trials.keep()
                 depths |= tried
-        run = made(graph, with_fifos(folding, depths), images).run(images=images)
+        run = circuit_of(graph, with_fifos(folding, depths), images).run(images=images)
         same_run(trials.kept, run)
     assert verdicts == {True, False}
 
@@ -137,7 +137,7 @@ def test_no_cycle_is_lost_and_no_entry_to_spare(name: str) -> None:
             assert (less > got).any() or rate(less) > rate(got), fifo
     if name in ("mnist_resnet8", "resnet18 stage"):
         assert any(depth > sized.least[fifo] for fifo, depth in sized.depths.items())
-    same_run(sized.trace, made(graph, sized.folding, images).run(images=images))
+    same_run(sized.trace, circuit_of(graph, sized.folding, images).run(images=images))
 
 
 @pytest.mark.parametrize("name", [name for name in cases() if name.startswith("random")])
@@ -184,8 +184,8 @@ def test_given_depths_stay(tmp_path: Path) -> None:
     graph, folding = cases()["random304"]()
     sized = size_fifos(graph, folding)
     name = next(name for name in sized.depths)
-    given = with_fifos(folding, {name: sized.depths[name] + 100})
-    again = size_fifos(graph, given)
+    deeper = with_fifos(folding, {name: sized.depths[name] + 100})
+    again = size_fifos(graph, deeper)
     assert again.folding[name].depth == sized.depths[name] + 100
     assert again.depths.keys() == sized.depths.keys() - {name}
     whole = size_fifos(graph, sized.folding)
@@ -241,17 +241,17 @@ def test_rtl_loses_no_cycle_either(bench: Bench, blocks: dict[str, tuple[Graph, 
                                    ) -> None:
     """And shows what the model says of all of them."""
     graph, sized = blocks[name]
-    run, found = bench.run(), {}
+    run, times = bench.run(), {}
     for each in VARIANTS[name]:
-        found[each] = run.sinks[f"{name}_{each}"][0].cycles.reshape(sized.images, -1)
+        times[each] = run.sinks[f"{name}_{each}"][0].cycles.reshape(sized.images, -1)
         np.testing.assert_array_equal(
-            found[each], ends(graph, variant(sized, each), sized.images), each)
-    ours = found["sized"]
+            times[each], ends(graph, variant(sized, each), sized.images), each)
+    ours = times["sized"]
     assert ours[-1, -1] + 1 == forecast(graph, sized.folding, images=sized.images).cycles
-    if "deep" in found:
-        assert (ours <= found["deep"]).all() and rate(ours) <= rate(found["deep"])
+    if "deep" in times:
+        assert (ours <= times["deep"]).all() and rate(ours) <= rate(times["deep"])
         assert any(depth > sized.least[fifo] for fifo, depth in sized.depths.items())
-        assert (found["less"] > ours).any()
+        assert (times["less"] > ours).any()
 
 
 @pytest.mark.parametrize("text,message", [
@@ -292,8 +292,8 @@ def test_builds_are_identical(tmp_path: Path) -> None:
     folding, edge = choose(graph), graph.edges["input"]
     images = np.random.default_rng(0).integers(edge.lo[0], edge.hi[0], (2, 2, 4, 4))
     for name in "abc":
-        given = folding if name != "c" else load_folding(tmp_path / "a" / "folding.yaml", graph)
-        emit(graph, size_fifos(graph, given), tmp_path / name, images, None)
+        kept = folding if name != "c" else load_folding(tmp_path / "a" / "folding.yaml", graph)
+        emit(graph, size_fifos(graph, kept), tmp_path / name, images, None)
     manifests = [(tmp_path / name / "manifest.json").read_text() for name in "abc"]
     assert manifests[0] == manifests[1] == manifests[2]
     assert "fifos:\n  add_i0_fifo: " in (tmp_path / "a" / "folding.yaml").read_text()
@@ -303,7 +303,7 @@ def test_a_build_has_the_depths_that_it_is_given(tmp_path: Path) -> None:
     graph = n2uq_block("g", (4, 4, 2), 2)
     sized = size_fifos(graph, choose(graph))
     deeper = {name: depth + 100 for name, depth in sized.depths.items()}
-    given = replace(sized, folding=with_fifos(sized.folding, deeper))
-    emit(graph, given, tmp_path / "b", np.zeros((1, 2, 4, 4), int), None)
-    found = load_folding(tmp_path / "b" / "folding.yaml", graph)
-    assert {name: found[name].depth for name in fifo_names(graph)} == deeper
+    asked = replace(sized, folding=with_fifos(sized.folding, deeper))
+    emit(graph, asked, tmp_path / "b", np.zeros((1, 2, 4, 4), int), None)
+    loaded = load_folding(tmp_path / "b" / "folding.yaml", graph)
+    assert {name: loaded[name].depth for name in fifo_names(graph)} == deeper

@@ -313,9 +313,9 @@ def test_beat_too_many_is_named(faulty) -> None:
         faulty("doubles")
 
 
-@pytest.mark.parametrize("module,given", [("drops", 199), ("hangs", 3)])
-def test_deadlock_is_named(faulty, module: str, given: int) -> None:
-    message = f"{module}: deadlock, output o gave {given} of 200 beats, then nothing for 500 cycles"
+@pytest.mark.parametrize("module, beats", [("drops", 199), ("hangs", 3)])
+def test_deadlock_is_named(faulty, module: str, beats: int) -> None:
+    message = f"{module}: deadlock, output o gave {beats} of 200 beats, then nothing for 500 cycles"
     with pytest.raises(N2uqError, match=message):
         faulty(module)
 
@@ -394,6 +394,6 @@ def test_folders_may_have_spaces(tmp_path: Path) -> None:
     ({"verilog": [Path(__file__), Path(__file__)]}, "file names must differ"),
     ({"verilog": [Path("none.v")]}, "none.v: must be a Verilog file")])
 def test_arguments_are_checked(tmp_path: Path, change: dict, message: str) -> None:
-    given = {"verilog": [], "duts": [device("slice")], "work": tmp_path, **change}
+    arguments = {"verilog": [], "duts": [device("slice")], "work": tmp_path, **change}
     with pytest.raises(N2uqError, match=message):
-        simulate(given.pop("verilog"), given.pop("duts"), **given)
+        simulate(arguments.pop("verilog"), arguments.pop("duts"), **arguments)

@@ -96,10 +96,10 @@ def threshold(name: str, steps: int, channels: int) -> Threshold:
 
 
 def lines(name: str, channels: int, **fields) -> PiecewiseLinear:
-    given = {"turn": RNG.integers(-5, 5, channels), "shift": 4,
-             "multiplier": RNG.integers(-9, 10, (2, channels)),
-             "offset": RNG.integers(-99, 99, (2, channels))} | fields
-    return PiecewiseLinear(name, **given)
+    tables = {"turn": RNG.integers(-5, 5, channels), "shift": 4,
+              "multiplier": RNG.integers(-9, 10, (2, channels)),
+              "offset": RNG.integers(-99, 99, (2, channels))} | fields
+    return PiecewiseLinear(name, **tables)
 
 
 IMAGE, PIXEL, SMALL = edge_of((5, 6, 4), -9, 9), edge_of((1, 1, 12), -9, 9), edge_of(
@@ -217,11 +217,11 @@ def same(name: str, trace: Trace, cycles: dict[str, np.ndarray]) -> None:
 
 @pytest.fixture(scope="module")
 def units(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench([case(node, reads, partial(made, node, reads, fold))
+    return Bench([case(node, reads, partial(unit_of, node, reads, fold))
                   for node, reads, fold in UNITS], tmp_path_factory)
 
 
-def made(node: Node, reads: tuple[Edge, ...], fold: Fold, edge: Edge) -> wiring.Component:
+def unit_of(node: Node, reads: tuple[Edge, ...], fold: Fold, edge: Edge) -> wiring.Component:
     return unit(node, reads, edge, fold)
 
 
@@ -250,8 +250,8 @@ def test_skipping_cycles_changes_nothing(node: Node, reads: tuple[Edge, ...], fo
         sparse, dense = (predicted(node, reads, fold, patterns, dense=each)
                          for each in (False, True))
         for field in dataclasses.fields(Trace):
-            found, expected = (getattr(each, field.name) for each in (sparse, dense))
-            np.testing.assert_equal(found, expected, field.name)
+            skipped, expected = (getattr(each, field.name) for each in (sparse, dense))
+            np.testing.assert_equal(skipped, expected, field.name)
         for spent in sparse.spent.values():
             assert spent.sum() == sparse.cycles
 
@@ -379,16 +379,16 @@ def test_the_forecast_is_what_rtl_shows(digits: Bench) -> None:
     run = digits.run(max_idle=10**6)
     for name in digits.cases:
         graph = lower(nets.find_net(name))
-        found, cycles = forecast(graph, choose(graph), images=5), run.sinks[name][0].cycles
+        model, cycles = forecast(graph, choose(graph), images=5), run.sinks[name][0].cycles
         start, ends = int(run.sources[name][0][0]), cycles.reshape(5, -1)[:, -1]
-        assert found.cycles_first_output == cycles[0] - start + 1
-        assert found.cycles_last_output == ends[0] - start + 1
-        assert found.cycles == ends[-1] + 1
-        assert found.cycles_per_image == (ends[4] - ends[1]) / 3
-        assert 0.5 < found.mac_utilization <= 1
-        for row in found.layers:
-            assert sum(row[mode] for mode in MODES) == found.cycles, row
-            assert row["busy"] >= 5 * found.cycles_per_image * row["utilization"] - 0.01
+        assert model.cycles_first_output == cycles[0] - start + 1
+        assert model.cycles_last_output == ends[0] - start + 1
+        assert model.cycles == ends[-1] + 1
+        assert model.cycles_per_image == (ends[4] - ends[1]) / 3
+        assert 0.5 < model.mac_utilization <= 1
+        for row in model.layers:
+            assert sum(row[mode] for mode in MODES) == model.cycles, row
+            assert row["busy"] >= 5 * model.cycles_per_image * row["utilization"] - 0.01
             assert all(0 < high <= depth for depth, high in row["fifos"].values())
 
 
@@ -437,8 +437,8 @@ def test_a_window_per_cycle(layers: list[tuple], width: int) -> None:
     """An image takes a cycle for each of its pixels and the first frame's, and nothing waits."""
     graph, folding = windows_per_cycle(layers, width)
     frame = 2 * (layers[0][0] // 2)
-    found = forecast(graph, folding, images=6)
-    assert found.cycles_per_image == (16 + frame) * (width + frame) == reach(graph)[0]
+    model = forecast(graph, folding, images=6)
+    assert model.cycles_per_image == (16 + frame) * (width + frame) == reach(graph)[0]
 
 
 def test_with_one_entry_less_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,9 +494,9 @@ def test_patterns_from_files(tmp_path: Path) -> None:
 def test_stalls_are_those_of_the_simulation(built: Path, images: np.ndarray, seed: int) -> None:
     build = load_build(built)
     verdict = verify(build, images, None, stalls=0.4, seed=seed)
-    found = stalled(build.graph, build.folding, len(images), 0.4, seed)
-    assert found.cycles_first_output == verdict.cycles_first_output
-    assert found.cycles_per_image == verdict.cycles_per_image
+    model = stalled(build.graph, build.folding, len(images), 0.4, seed)
+    assert model.cycles_first_output == verdict.cycles_first_output
+    assert model.cycles_per_image == verdict.cycles_per_image
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png"])
@@ -514,9 +514,9 @@ def test_plots(suffix: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["short", "a_network_with_a_name_of_quite_some_letters" * 3])
 def test_nothing_of_a_plot_lies_on_its_titles(name: str) -> None:
-    found = replace(forecast(graph := small(), choose(graph)), name=name, bottleneck=name)
+    plotted = replace(forecast(graph := small(), choose(graph)), name=name, bottleneck=name)
     with charts.style(name):
-        figure = drawn(found)
+        figure = drawn(plotted)
         figure.canvas.draw()
     (legend,) = figure.legends
     box = legend.get_window_extent()
@@ -529,11 +529,11 @@ def test_spans_of_time_add_up(built: Path) -> None:
     build = load_build(built)
     whole = forecast(build.graph, build.folding)
     for spans in (1, 7, 10**5):  # one, some, more than there are cycles
-        found = forecast(build.graph, build.folding, spans=spans)
-        assert found.as_dict() == whole.as_dict()
+        model = forecast(build.graph, build.folding, spans=spans)
+        assert model.as_dict() == whole.as_dict()
         length = -(-whole.cycles // spans)
-        for row in found.layers:
-            over = found.over_time()[row["name"]]
+        for row in model.layers:
+            over = model.over_time()[row["name"]]
             assert over.sum(axis=0).tolist() == [row[mode] for mode in MODES]
             lengths = over.sum(axis=1)
             full, rest = divmod(whole.cycles, length)
@@ -543,9 +543,9 @@ def test_spans_of_time_add_up(built: Path) -> None:
 def test_spans_are_where_they_say() -> None:
     """Sixteen pixels enter one after the other, so the rest of the time is behind them."""
     graph = Graph("g", (Input("input", shape=(4, 4, 1)), Scale("scale", ("input",))))
-    found = forecast(graph, choose(graph), images=1, spans=2)
-    busy = found.over_time()["input"][:, MODES.index("busy")]
-    cycles = -(-found.cycles // 2)
+    model = forecast(graph, choose(graph), images=1, spans=2)
+    busy = model.over_time()["input"][:, MODES.index("busy")]
+    cycles = -(-model.cycles // 2)
     assert busy.tolist() == [cycles, 16 - cycles]
 
 
@@ -554,11 +554,11 @@ def test_the_command_line(tmp_path: Path) -> None:
         return subprocess.run([sys.executable, "-m", "n2uq_hw", "cycles", "digits_mlp_w2a2",
                                *options], cwd=tmp_path, capture_output=True, text=True)
 
-    found = json.loads(command("--json", "--clock", "100", "--images", "6").stdout)
+    printed = json.loads(command("--json", "--clock", "100", "--images", "6").stdout)
     expected = forecast(small(), choose(small()), images=6)
-    assert expected.as_dict().items() <= {**found, "layers": tuple(found["layers"])}.items()
-    assert found["images_per_second"] == 1e8 / expected.cycles_per_image
-    assert found["latency_us"] == expected.cycles_last_output / 100
+    assert expected.as_dict().items() <= {**printed, "layers": tuple(printed["layers"])}.items()
+    assert printed["images_per_second"] == 1e8 / expected.cycles_per_image
+    assert printed["latency_us"] == expected.cycles_last_output / 100
     table = command("--plot", "plot.svg").stdout
     assert "bottleneck: fc" in table and (tmp_path / "plot.svg").is_file()
     stalls = json.loads(command("--json", "--stalls", "0.3", "--seed", "7").stdout)
