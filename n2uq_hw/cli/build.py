@@ -15,19 +15,16 @@ from .options import (
     Cycles,
     DataPath,
     FifoBudget,
-    FractionBits,
-    HeadBits,
     LeastFifos,
     NetName,
-    OutputBits,
-    ResidualBits,
-    StemBits,
     Top1,
+    takes_formats,
     within,
 )
 from .output import fifos, show, show_json
 
 
+@takes_formats
 def build(
         net: NetName, out: Annotated[Path, typer.Option(help="The build directory to write.")],
         folding: Annotated[Path | None, typer.Option(
@@ -45,15 +42,11 @@ def build(
             "or 4.")] = None,
         top1: Top1 = False,
         fifo_budget: FifoBudget = 0.0, least_fifos: LeastFifos = False,
-        calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
-        residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
-        output_fraction_bits: OutputBits = None,
+        calibrate: Calibrate = None, *, formats: Formats,
         data_path: DataPath = None, as_json: AsJson = False) -> None:
     """Write Verilog, IR, folding, test vectors, manifest and report to a directory."""
     from .. import api
 
-    formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits,
-                      output_fraction_bits)
     trained = api.load(net)
     graph = api.lower(trained, formats, top1=top1, calibrate=calibrate)
     plan = api.fold(graph, folding=folding, cycles=cycles, unroll=unroll, lut=lut, search=False,

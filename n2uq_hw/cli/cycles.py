@@ -15,18 +15,15 @@ from .options import (
     Clock,
     Cycles,
     FifoBudget,
-    FractionBits,
-    HeadBits,
     NetName,
-    OutputBits,
-    ResidualBits,
-    StemBits,
     Top1,
+    takes_formats,
     within,
 )
 from .output import fifos, show, show_json
 
 
+@takes_formats
 def cycles(
         net: NetName,
         folding: Annotated[Path | None, typer.Option(
@@ -50,9 +47,7 @@ def cycles(
         seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the stalls.")] = 0,
         fifo_budget: FifoBudget = 0.0,
         top1: Top1 = False,
-        calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
-        residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
-        output_fraction_bits: OutputBits = None,
+        calibrate: Calibrate = None, *, formats: Formats,
         picture: Annotated[Path | None, typer.Option(
             "--plot", help="Draw the pipeline over time, to this .svg or .png file.")] = None,
         as_json: AsJson = False) -> None:
@@ -62,8 +57,6 @@ def cycles(
 
     if stalls and (source, sink) != ("always", "always"):
         raise N2uqError("--stalls and --source or --sink exclude each other")
-    formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits,
-                      output_fraction_bits)
     graph = api.lower(net, formats, top1=top1, calibrate=calibrate)
     plan = api.fold(graph, folding=folding, cycles=cycles, search=False, fifo_budget=fifo_budget)
     if stalls:

@@ -11,18 +11,15 @@ from ..errors import N2uqError
 from ..lowering.formats import Formats
 from .options import (
     Calibrate,
-    FractionBits,
-    HeadBits,
     NetName,
-    OutputBits,
-    ResidualBits,
-    StemBits,
     Top1,
+    takes_formats,
     within,
 )
 from .output import show
 
 
+@takes_formats
 def export(
         net: NetName,
         qonnx: Annotated[Path | None, typer.Option(
@@ -32,16 +29,13 @@ def export(
         batch: Annotated[int, typer.Option(
             callback=within(1, 65536), help="Images per run of the file.")] = 1,
         top1: Top1 = False, calibrate: Calibrate = None,
-        residual_fraction_bits: FractionBits = None, residual_bits: ResidualBits = None,
-        stem_bits: StemBits = 16, head_bits: HeadBits = 8,
-        output_fraction_bits: OutputBits = None) -> None:
+        *, formats: Formats) -> None:
     """Write a network's integers as an ONNX file, which computes golden's outputs. Needs onnx."""
     from .. import api
 
     if qonnx is None and integer is None:
         raise N2uqError("export must have a file to write: --qonnx FILE, --integer FILE, or both")
-    graph = api.lower(net, Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits,
-                                   output_fraction_bits), top1=top1, calibrate=calibrate)
+    graph = api.lower(net, formats, top1=top1, calibrate=calibrate)
     for path, dialect in ((qonnx, "qonnx"), (integer, "integer")):
         if path is not None:
             api.export(graph, path, dialect=dialect, batch=batch)

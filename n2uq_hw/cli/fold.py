@@ -14,19 +14,16 @@ from .options import (
     Clock,
     Cycles,
     FifoBudget,
-    FractionBits,
-    HeadBits,
     LeastFifos,
     NetName,
-    OutputBits,
-    ResidualBits,
-    StemBits,
     Top1,
+    takes_formats,
     within,
 )
 from .output import fifos, show, show_json
 
 
+@takes_formats
 def fold(
         net: NetName,
         fps: Annotated[float | None, typer.Option(
@@ -45,9 +42,7 @@ def fold(
             help="Write the folding to this YAML file, for `build --folding`.")] = None,
         fifo_budget: FifoBudget = 0.0, least_fifos: LeastFifos = False,
         top1: Top1 = False,
-        calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
-        residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
-        output_fraction_bits: OutputBits = None,
+        calibrate: Calibrate = None, *, formats: Formats,
         as_json: AsJson = False) -> None:
     """Choose the cheapest folding for a rate, or the fastest one within a budget of LUTs.
 
@@ -56,8 +51,6 @@ def fold(
     from .. import api
     from ..plan.choice import save_folding
 
-    formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits,
-                      output_fraction_bits)
     graph = api.lower(net, formats, top1=top1, calibrate=calibrate)
     plan = api.fold(graph, fps=fps, cycles=cycles, luts=max_luts, clock=clock, family=family,
                     fifo_budget=fifo_budget, least_fifos=least_fifos)

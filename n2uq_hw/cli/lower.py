@@ -17,26 +17,21 @@ from .options import (
     AsJson,
     Calibrate,
     DataPath,
-    FractionBits,
-    HeadBits,
     NetName,
-    OutputBits,
-    ResidualBits,
-    StemBits,
     Top1,
+    takes_formats,
 )
 from .output import bars, percent, say, show, show_json
 
 
+@takes_formats
 def lower(
         net: NetName, data_path: DataPath = None, top1: Top1 = False,
         reference: Annotated[Path | None, typer.Option(
             "--agreement", help="An .npz with `images` uint8 [N, C, H, W] and, if known, `labels`, "
             "the float model's `logits`, and the `mean` and `std` of its images. Measures the "
             "agreement, and what each format costs of it.")] = None,
-        calibrate: Calibrate = None, residual_fraction_bits: FractionBits = None,
-        residual_bits: ResidualBits = None, stem_bits: StemBits = 16, head_bits: HeadBits = 8,
-        output_fraction_bits: OutputBits = None,
+        calibrate: Calibrate = None, *, formats: Formats,
         out: Annotated[Path | None, typer.Option(help="Save the graph to this file.")] = None,
         text: Annotated[bool, typer.Option("--text", help="Print the graph as text.")] = False,
         as_json: AsJson = False) -> None:
@@ -44,8 +39,6 @@ def lower(
     from .. import api
 
     trained = api.load(net)
-    formats = Formats(residual_fraction_bits, residual_bits, stem_bits, head_bits,
-                      output_fraction_bits)
     if reference is not None and data_path is not None:
         raise N2uqError("--agreement and --data exclude each other, and both are given: "
                         f"{reference}, {data_path}")
@@ -87,8 +80,8 @@ def lower(
     if residual := graph.meta.get("residual"):
         widths = [graph.edges[name].width for name in residual]
         show(f"residual stream: {graph.meta['residual_fraction_bits']} fraction bits, "
-               f"{min(widths)} to {max(widths)} bits; stem weights {stem_bits} bits, "
-               f"head weights {head_bits} bits")
+               f"{min(widths)} to {max(widths)} bits; stem weights {formats.stem_bits} bits, "
+               f"head weights {formats.head_bits} bits")
     if costs:
         table = Table("rounded", "same class", "worst logit error")
         for row in costs:

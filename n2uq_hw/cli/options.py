@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import N2uqError, check_range
+from ..lowering.formats import Formats
 
 
 def within(least: float, most: float, unit: str = "") -> Callable[[typer.CallbackParam, Any], Any]:
@@ -59,6 +62,26 @@ Clock = Annotated[float, typer.Option(
     "--clock", callback=within(0.001, 100_000, "MHz"), help="Clock frequency in MHz.")]
 Cycles = within(1, 10**12)
 Simulator = Annotated[str, typer.Option(help="The simulator: verilator or icarus.")]
+_FORMATS = {
+    "residual_fraction_bits": FractionBits, "residual_bits": ResidualBits, "stem_bits": StemBits,
+    "head_bits": HeadBits, "output_fraction_bits": OutputBits}
+
+
+def takes_formats(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with an option for each field of the `Formats` that it takes as `formats`."""
+    @functools.wraps(command)
+    def with_options(**values: Any) -> None:
+        formats = Formats(**{name: values.pop(name) for name in _FORMATS})
+        command(**values, formats=formats)
+
+    options = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation,
+                                 default=getattr(Formats, name))
+               for name, annotation in _FORMATS.items()]
+    signature = inspect.signature(command, eval_str=True)
+    with_options.__dict__["__signature__"] = signature.replace(parameters=[
+        option for parameter in signature.parameters.values()
+        for option in (options if parameter.name == "formats" else [parameter])])
+    return with_options
 
 
 def floats(what: str, text: str) -> tuple[float, ...]:
