@@ -61,14 +61,7 @@ def run_jobs(jobs: Sequence[Job], cache: Path, *, workers: int, limit: float,
     progress: is told the share of the jobs that are done.
     each: is given the place of each job that ran, and its result, as it comes.
     """
-    results: dict[int, dict[str, Any] | Failure] = {}
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        for k, job in enumerate(jobs):
-            if job.key and (cache / f"{job.key}.json").is_file():
-                results[k] = json.loads((cache / f"{job.key}.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise N2uqError(f"{error.filename or cache}: {error.strerror}") from None
+    results = _kept(jobs, cache)
     waiting = [k for k in range(len(jobs)) if k not in results]
     running: dict[connection.Connection, tuple[int, BaseProcess, float]] = {}
     if waiting:
@@ -105,6 +98,16 @@ def run_jobs(jobs: Sequence[Job], cache: Path, *, workers: int, limit: float,
                 child.join()
     progress(1.0)
     return [results[k] for k in range(len(jobs))]
+
+
+def _kept(jobs: Sequence[Job], cache: Path) -> dict[int, dict[str, Any] | Failure]:
+    """The results that the cache has, by the places of their jobs."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        return {k: json.loads(path.read_text(encoding="utf-8")) for k, job in enumerate(jobs)
+                if job.key and (path := cache / f"{job.key}.json").is_file()}
+    except OSError as error:
+        raise N2uqError(f"{error.filename or cache}: {error.strerror}") from None
 
 
 def _start_server() -> None:

@@ -29,8 +29,8 @@ class Buckets(Weighted, CodebookDesign):
 
     method = "buckets"
 
-    def __init__(self, **levels: Any) -> None:
-        super().__init__(**levels)
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
         if self.act_width:
             raise N2uqError(f"{self.method}: width of activations must be 0, not {self.act_width}")
         coefficients, terms = self.weights.copy(), np.zeros(2**self.weight_bits, np.int64)

@@ -35,8 +35,8 @@ class Decode(CodebookDesign):
 
     method = "codebook"
 
-    def __init__(self, *, form: str = FORMS[0], **levels: Any) -> None:
-        super().__init__(**levels)
+    def __init__(self, *, form: str = FORMS[0], **parameters: Any) -> None:
+        super().__init__(**parameters)
         if form not in FORMS:
             raise N2uqError(f"{self.method}: form must be one of {', '.join(FORMS)}, not {form}")
         self.form = form

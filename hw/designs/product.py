@@ -31,8 +31,8 @@ class ProductTable(Tables, CodebookDesign):
     method = "product table"
 
     def __init__(self, *, split: int = 0, rounded: int = 0, chained: bool = False,
-                 **levels: Any) -> None:
-        super().__init__(**levels)
+                 **parameters: Any) -> None:
+        super().__init__(**parameters)
         self.split, self.rounded, self.chained = split, rounded, chained
         if split and (self.act_width or rounded):
             raise N2uqError(f"{self.method}: split must be 0 where a product is no sum, "

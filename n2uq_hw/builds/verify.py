@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -142,12 +142,7 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
     On a mismatch its share is simulated again up to that image with taps on the inner streams, and
     `first_mismatch` names image, layer, pixel, channel and both values.
     """
-    if not 0 <= stalls <= 0.95:
-        raise N2uqError(f"stalls must be a probability in 0..0.95, not {stalls}")
-    if jobs is not None and jobs < 1:
-        raise N2uqError(f"jobs must be at least 1, not {jobs}")
-    if len(images) < 1:
-        raise N2uqError("images must be at least 1, not 0")
+    _check(len(images), stalls, jobs)
     task = Task(build.graph, labels)
     nhwc = channels_last(images, build.graph.input.shape, build.graph.name)
     expected = golden.run(build.graph, nhwc)
@@ -176,9 +171,7 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
     wrong = np.concatenate([each.wrong for each in shares])
     counted = [each.counted for each in shares]
     counts = [golden_saturated(build.graph, nhwc[each.first:each.end]) for each in shares]
-    first = next((f"the saturation counter differs in images {each.first} to {each.end - 1}: "
-                  f"{each.counted} in RTL, {right} in golden"
-                  for each, right in zip(shares, counts, strict=True) if each.counted != right), "")
+    first = _miscounted(shares, counts)
     if wrong.any():
         bad = next(each for each in shares if each.wrong.any())
         first = _locate(build, nhwc, bad, stalls, seed, simulator, expected)
@@ -197,6 +190,22 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
         seed=seed, simulator=simulator, layers=layers, first_mismatch=first,
         saturated=_sum(counted),
         saturated_exact=None if counted[0] is None else counted == counts, shares=count)
+
+
+def _check(images: int, stalls: float, jobs: int | None) -> None:
+    if not 0 <= stalls <= 0.95:
+        raise N2uqError(f"stalls must be a probability in 0..0.95, not {stalls}")
+    if jobs is not None and jobs < 1:
+        raise N2uqError(f"jobs must be at least 1, not {jobs}")
+    if images < 1:
+        raise N2uqError(f"images must be at least 1, not {images}")
+
+
+def _miscounted(shares: Sequence[_Share], counts: Sequence[int | None]) -> str:
+    """The first share whose saturation counter is not golden's; "" for none."""
+    return next((f"the saturation counter differs in images {each.first} to {each.end - 1}: "
+                 f"{each.counted} in RTL, {right} in golden"
+                 for each, right in zip(shares, counts, strict=True) if each.counted != right), "")
 
 
 def _sum(counts: list[int | None]) -> int | None:

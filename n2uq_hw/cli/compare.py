@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,9 @@ from ..errors import N2uqError
 from ..tables import Table
 from .options import AsJson, numbers, within
 from .output import bars, say, show, show_json
+
+if TYPE_CHECKING:
+    from ..hw.designs import Design
 
 
 def compare(
@@ -44,7 +48,7 @@ def compare(
         net: Annotated[list[str] | None, typer.Option(
             help="Count toggles on the codes of this net, at its bits. Repeat the option for more. "
             "Default: uniformly random codes.")] = None,
-        levels: Annotated[bool | None, typer.Option(
+        trained: Annotated[bool | None, typer.Option(
             "--trained/--no-trained", help="Include designs with the levels of trained nets, and "
             "show their accuracy beside the cost. Default: yes, but not with --quick.")] = None,
         jobs: Annotated[int, typer.Option(min=1, help="How many processes work side by side.")] = 2,
@@ -60,31 +64,21 @@ def compare(
     Exit code 1 if a design differs from its golden model; 2 if a row could not be measured.
     """
     from ..compare import report
-    from ..compare.measure import FAMILIES, Settings, find_design, measure
+    from ..compare.measure import FAMILIES, Settings, measure
     from ..compare.subjects import LEVELS, layer_codes
-    from ..hw.designs import DESIGNS
     from ..train.study import load_rows, studies
 
-    classes = (*DESIGNS, *map(find_design, design or ()))
-    if methods is not None:
-        known = list(dict.fromkeys(cls.method for cls in classes))
-        for name in methods.split(","):
-            if name not in known:
-                raise N2uqError(f"--methods must be of {', '.join(known)}, not {name or 'nothing'}")
-        classes = tuple(cls for cls in classes if cls.method in methods.split(","))
     default = LEVELS[level].lanes if level in LEVELS else ()
     settings = Settings(
-        classes=classes, level=level,
-        bits=numbers("--bits", bits),
+        classes=_classes(design or (), methods), level=level, bits=numbers("--bits", bits),
         lanes=numbers("--lanes", lanes) if lanes else default[:1] if quick else default,
-        families=tuple((families or ("xcup,cmos" if quick else ",".join(FAMILIES))
-                        ).split(",")),
+        families=tuple((families or ("xcup,cmos" if quick else ",".join(FAMILIES))).split(",")),
         dsps=tuple((dsp or ("off" if quick else "off,on")).split(",")),
         routed=pnr or ("none" if quick else "best"), seeds=numbers("--seeds", seeds),
         codes=tuple(map(layer_codes, net or ())), together=quick,
-        trained=() if (quick if levels is None else not levels) else tuple(
-            given for study in studies(level)
-            for given in study.levels(load_rows(study.results))))
+        trained=() if (quick if trained is None else not trained) else tuple(
+            levels for study in studies(level)
+            for levels in study.levels(load_rows(study.results))))
     with bars() as progress:
         result = measure(settings, cache or _cache_folder(), workers=jobs, limit=limit,
                          progress=progress)
@@ -93,18 +87,33 @@ def compare(
         show_json(summary)
     else:
         table = Table("bits", "lanes", "family", "N2UQ", "size", "best nonuniform", "size",
-                  "ratio", left=1)
+                      "ratio", left=1)
         for contest in report.contests(result.rows):
             table.add_row(*report.cells(contest))
         show(table, "size: LUTs, transistors on cmos; of the best form of each side",
-               f"{len(result.rows):,} rows and {len(summary['losses']):,} cases that N2UQ loses in "
-               f"{out / 'report.md'}")
+             f"{len(result.rows):,} rows and {len(summary['losses']):,} cases that N2UQ loses in "
+             f"{out / 'report.md'}")
     for line in result.notes:
         say(f"note: {line}")
     for line in result.failures:
         say(f"failed: {line}")
     if result.failures:
         raise typer.Exit(1 if result.mismatch else 2)
+
+
+def _classes(own: Sequence[str], methods: str | None) -> tuple[type[Design], ...]:
+    """The tree's designs and the user's, or those of them that have one of the methods."""
+    from ..compare.measure import find_design
+    from ..hw.designs import DESIGNS
+
+    classes = (*DESIGNS, *map(find_design, own))
+    if methods is None:
+        return classes
+    known = list(dict.fromkeys(cls.method for cls in classes))
+    for name in methods.split(","):
+        if name not in known:
+            raise N2uqError(f"--methods must be of {', '.join(known)}, not {name or 'nothing'}")
+    return tuple(cls for cls in classes if cls.method in methods.split(","))
 
 
 def _cache_folder() -> Path:

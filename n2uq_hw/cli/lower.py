@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .. import data
 from ..builds import accuracy
 from ..errors import N2uqError
-from ..ir import describe, dump
+from ..ir import Graph, describe, dump
 from ..lowering.formats import Formats
 from ..tables import Table
 from .options import (
@@ -65,32 +66,31 @@ def lower(
             "--output-fraction-bits tell them apart")
     if out is not None:
         graph.save(out)
-    rows = describe(graph)
     if as_json:
         return show_json({
-            "name": graph.name, "layers": rows,
+            "name": graph.name, "layers": describe(graph),
             **{key: graph.meta[key] for key in ("residual_fraction_bits", "output_scale")
                if key in graph.meta},
             **({"rounding": costs} if costs else {}),
             **(agrees.as_dict() if agrees else {"images": 0})})
-    if text:
-        show(dump(graph).rstrip())
-    else:
-        show(*graph.parts())
+    show(*([dump(graph).rstrip()] if text else graph.parts()))
+    _show_formats(graph, formats, costs)
+    show(*agrees.parts() if agrees else (
+        "agreement with the float model not measured: give images of "
+        f"{trained.name} with --data",))
+
+
+def _show_formats(graph: Graph, formats: Formats, costs: Sequence[Mapping[str, Any]]) -> None:
+    """The formats of a residual network, and what each costs where that was measured."""
     if residual := graph.meta.get("residual"):
         widths = [graph.edges[name].width for name in residual]
         show(f"residual stream: {graph.meta['residual_fraction_bits']} fraction bits, "
-               f"{min(widths)} to {max(widths)} bits; stem weights {formats.stem_bits} bits, "
-               f"head weights {formats.head_bits} bits")
+             f"{min(widths)} to {max(widths)} bits; stem weights {formats.stem_bits} bits, "
+             f"head weights {formats.head_bits} bits")
     if costs:
         table = Table("rounded", "same class", "worst logit error")
         for row in costs:
             table.add_row(row["rounded"], percent(row["top1_agreement"]),
                           f"{row['worst_logit_error']:.4f}")
         show(table, "each row with one format as chosen and the others fine: 20 fraction bits, "
-               "16-bit stem and head")
-    if agrees is None:
-        show("agreement with the float model not measured: give images of "
-               f"{trained.name} with --data")
-    else:
-        show(*agrees.parts())
+             "16-bit stem and head")

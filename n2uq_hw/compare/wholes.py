@@ -82,15 +82,15 @@ def quantizers(*, bits: int, channels: int = 64, pe: int = 1, sum_bits: int = 12
     Steps are monotone, as of most layers, or general: those of V-shaped functions, two per level.
     """
     rng, half = np.random.default_rng(seed), 2**(sum_bits - 1)
-    levels = 2**bits - 1
-    for kind, size in (("monotone", levels), ("general", 2 * levels)):
+    count = 2**bits - 1
+    for kind, size in (("monotone", count), ("general", 2 * count)):
         steps = np.sort(rng.integers(-half // 2, half // 2, (channels, size)))
-        signs = np.repeat([[-1, 1]], levels, axis=1)[:, -size:] * np.ones_like(steps)
+        signs = np.repeat([[-1, 1]], count, axis=1)[:, -size:] * np.ones_like(steps)
         tables: dict[str, Any] = {"thresholds": steps, "signs": signs.astype(np.int8),
-                                  "base": np.full(channels, levels * (kind == "general"))}
+                                  "base": np.full(channels, count * (kind == "general"))}
         books: list[Codebook | None] = [None, *(
             Codebook("book", ("quan",), bits=width, writable=writable, values=np.round(
-                np.linspace(0, 1, levels + 1)**1.5 * (2**width - 1)).astype(np.int64))
+                np.linspace(0, 1, count + 1)**1.5 * (2**width - 1)).astype(np.int64))
             for width in LEVEL_BITS for writable in (False, True))]
         for style in STYLES:
             for book in books:

@@ -142,8 +142,8 @@ def test_a_page_of_a_build_that_was_only_built(small: Build) -> None:
     assert set(ids.values()) == {1}
     assert all(name in ids for attrs in html.all("figure") if (name := attrs.get(
         "aria-labelledby")))
-    levels = [int(tag[1]) for tag, _ in html.elements if re.fullmatch(r"h\d", tag)]
-    assert levels[0] == 1 and levels.count(1) == 1 and set(levels[1:]) == {2}
+    headings = [int(tag[1]) for tag, _ in html.elements if re.fullmatch(r"h\d", tag)]
+    assert headings[0] == 1 and headings.count(1) == 1 and set(headings[1:]) == {2}
 
 
 def test_the_numbers_are_those_of_the_model(small: Build) -> None:

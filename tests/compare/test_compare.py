@@ -21,9 +21,9 @@ from n2uq_hw import jobs
 from n2uq_hw.builds import synth
 from n2uq_hw.compare import measure as compare
 from n2uq_hw.compare import report
-from n2uq_hw.compare import subjects as levels
 from n2uq_hw.compare.gates import STREAMS
 from n2uq_hw.compare.measure import Comparison, Settings, find_design, measure
+from n2uq_hw.compare.subjects import BEATS, Lane, _beats, layer_codes
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.designs import DESIGNS, Uniform
 from n2uq_hw.jobs import Failure, Job
@@ -202,14 +202,14 @@ def test_without_nextpnr_a_line_says_so(cache: Path, two_forms: None,
 
 
 def test_toggles_on_a_trained_layer(tmp_path: Path) -> None:
-    codes = levels.layer_codes("digits_cnn_w2a2")
+    codes = layer_codes("digits_cnn_w2a2")
     assert (codes.weight_bits, codes.act_bits) == (2, 2) and codes.weights.shape == (32, 144)
     assert codes.weights.max() == codes.activations.max() == 3
     # Half of them are 0, so less switches than of codes that are all as likely.
     design = Uniform(form="operator", weight_bits=2, act_bits=2, lanes=8)
-    lane = levels.Lane(design)
-    w, a = levels._beats(design, codes)
-    assert w.shape == a.shape == (levels.BEATS, STREAMS, 8)
+    lane = Lane(design)
+    w, a = _beats(design, codes)
+    assert w.shape == a.shape == (BEATS, STREAMS, 8)
     assert w[:18, 5].ravel().tolist() == codes.weights[5].tolist()
     assert a[:18, 0].ravel().tolist() == codes.activations[0].tolist()
     (tmp_path / "lane.v").write_text(lane.verilog()["lanes_uniform_operator.v"])

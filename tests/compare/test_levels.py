@@ -10,9 +10,16 @@ import pytest
 from comparisons import SMALL
 
 from n2uq_hw.compare import report
-from n2uq_hw.compare import subjects as levels
 from n2uq_hw.compare.measure import measure
-from n2uq_hw.compare.subjects import MismatchError, _loaded
+from n2uq_hw.compare.subjects import (
+    LEVELS,
+    VECTORS,
+    Level,
+    MismatchError,
+    Streamed,
+    Subject,
+    _loaded,
+)
 from n2uq_hw.compare.wholes import mvus, quantizers
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.designs import DESIGNS, Apot, Decode, Trained, Uniform
@@ -22,12 +29,12 @@ from n2uq_hw.train import study
 MVU = {"weight_bits": 2, "act_bits": 2, "outputs": 8, "inputs": 24, "pe": 2, "simd": 4}
 
 
-def wholes(**point: int) -> dict[str, levels.Streamed]:
-    return {whole.name: levels.Streamed(whole, 8) for whole in mvus(
+def wholes(**point: int) -> dict[str, Streamed]:
+    return {whole.name: Streamed(whole, 8) for whole in mvus(
         (Uniform, Decode), **(MVU | point))}
 
 
-def files_of(subject: levels.Subject, folder: Path) -> list[Path]:
+def files_of(subject: Subject, folder: Path) -> list[Path]:
     folder.mkdir()
     for name, text in subject.verilog().items():
         (folder / name).write_text(text)
@@ -39,7 +46,7 @@ def test_mvus_are_proven(tmp_path: Path) -> None:
     ours, other = wholes(), wholes(seed=2)
     for k, name in enumerate(("direct", "decode w4 operator writable")):
         proof = ours[name].prove(files_of(ours[name], tmp_path / f"{k}"), None)
-        assert proof.dots == 2 * levels.VECTORS * MVU["outputs"] and proof.gates is None
+        assert proof.dots == 2 * VECTORS * MVU["outputs"] and proof.gates is None
         assert proof.latency > MVU["inputs"] / MVU["simd"]
         with pytest.raises(MismatchError, match=f"^{name}: beat .* differs between Verilog and "):
             ours[name].prove(files_of(other[name], tmp_path / f"other{k}"), None)
@@ -49,15 +56,16 @@ def test_mvus_are_proven(tmp_path: Path) -> None:
 def test_an_mvu_with_the_levels_of_lsq_is_proven(tmp_path: Path) -> None:
     trained = Trained("LSQ", (-2, -1, 0, 1), (0, 1, 2, 3))
     for whole in mvus((Decode,), **MVU, trained=trained):
-        subject = levels.Streamed(whole, 8)
+        subject = Streamed(whole, 8)
         assert subject.prove(files_of(subject, tmp_path / whole.name), None).dots > 100
     assert whole.name == "decode w2 of LSQ pairs"
 
 
 def test_tables_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = wholes()["decode w4 operator writable"]
-    monkeypatch.setattr(levels, "_loaded", lambda *arguments: _loaded(*arguments).replace(
-        "load_en = 1'd1", "load_en = 1'd0"))
+    monkeypatch.setattr(
+        "n2uq_hw.compare.subjects._loaded",
+        lambda *arguments: _loaded(*arguments).replace("load_en = 1'd1", "load_en = 1'd0"))
     with pytest.raises(MismatchError):
         subject.prove(files_of(subject, tmp_path / "v"), None)
 
@@ -66,9 +74,9 @@ def test_a_whole_level(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def small(classes: Any, *, weight_bits: int, act_bits: int, lanes: int) -> Any:
         for whole in mvus(classes, **(MVU | {"weight_bits": weight_bits, "act_bits": act_bits})):
             if whole.name in ("direct", "apot case"):
-                yield levels.Streamed(whole, lanes)
+                yield Streamed(whole, lanes)
 
-    monkeypatch.setitem(levels.LEVELS, "mvu", levels.Level(small, (8,)))
+    monkeypatch.setitem(LEVELS, "mvu", Level(small, (8,)))
     settings = replace(SMALL, classes=(Uniform, Apot), level="mvu", lanes=(8,), routed="none")
     comparison = measure(settings, tmp_path / "cache")
     assert not comparison.failures
@@ -90,7 +98,7 @@ def test_trained_levels_are_in_the_hardware(level: str, lanes: int, net: str) ->
     first = next(iter(asked.layers))
     (trained,) = (each for each in asked.levels(study.load_rows(asked.results))
                   if (each[first].method, len(each[first].weights)) == ("k-means", 4))
-    subjects = list(levels.LEVELS[level].subjects(
+    subjects = list(LEVELS[level].subjects(
         DESIGNS, trained=trained, weight_bits=2, act_bits=2, lanes=lanes))
     assert len({each.name for each in subjects}) == len(subjects) > 3
     for each in subjects:
@@ -104,10 +112,10 @@ def test_trained_levels_are_in_the_hardware(level: str, lanes: int, net: str) ->
 
 
 def test_networks_keep_their_folding() -> None:
-    subjects = list(levels.LEVELS["network"].subjects(
+    subjects = list(LEVELS["network"].subjects(
         (Uniform, Decode), weight_bits=2, act_bits=2, lanes=0))
     assert {subject.case for subject in subjects} == {"digits_cnn_w2a2", "mnist_mlp_w2a2"}
-    by_net: dict[str, list[levels.Streamed]] = {}
+    by_net: dict[str, list[Streamed]] = {}
     for subject in subjects:
         by_net.setdefault(subject.case, []).append(subject)
     for group in by_net.values():
@@ -120,7 +128,7 @@ def test_networks_keep_their_folding() -> None:
 
 
 def test_quantizers_have_cases(tmp_path: Path) -> None:
-    level = levels.LEVELS["quantizer"]
+    level = LEVELS["quantizer"]
     subjects = list(level.subjects((Uniform, Decode), weight_bits=2, act_bits=2, lanes=8))
     assert {each.method for each in level.subjects(
         (Uniform, Apot), weight_bits=2, act_bits=2, lanes=8)} == {"N2UQ"}
@@ -129,7 +137,7 @@ def test_quantizers_have_cases(tmp_path: Path) -> None:
         for of in ((True, False), (False, False), (False, True))}
     written = next(each for each in subjects if each.writable)
     proof = written.prove(files_of(written, tmp_path / "v"), None)
-    assert proof.dots == 2 * levels.VECTORS * 64
+    assert proof.dots == 2 * VECTORS * 64
 
 
 def test_quantizers_of_several_bits_stand_side_by_side(
@@ -137,9 +145,9 @@ def test_quantizers_of_several_bits_stand_side_by_side(
     def small(classes: Any, *, weight_bits: int, act_bits: int, lanes: int) -> Any:
         for whole in quantizers(bits=act_bits, channels=4, pe=lanes, sum_bits=6):
             if whole.name in ("monotone parallel", "monotone parallel codebook 4 bits"):
-                yield levels.Streamed(whole, lanes)
+                yield Streamed(whole, lanes)
 
-    monkeypatch.setitem(levels.LEVELS, "quantizer", levels.Level(small, (2,)))
+    monkeypatch.setitem(LEVELS, "quantizer", Level(small, (2,)))
     settings = replace(SMALL, classes=(Uniform, Decode), level="quantizer", bits=(1, 2),
                        families=("ecp5",), routed="none")
     comparison = measure(settings, tmp_path / "cache")
@@ -156,7 +164,7 @@ def test_quantizers_of_several_bits_stand_side_by_side(
 
 @pytest.mark.slow
 def test_a_network_is_proven(tmp_path: Path) -> None:
-    subjects = levels.LEVELS["network"].subjects((Apot,), weight_bits=3, act_bits=3, lanes=0)
+    subjects = LEVELS["network"].subjects((Apot,), weight_bits=3, act_bits=3, lanes=0)
     subject = next(iter(subjects))
     assert subject.prove(files_of(subject, tmp_path / "v"), None).dots > 100
 
@@ -179,4 +187,4 @@ def test_nothing_to_compare(changed: dict[str, Any], tmp_path: Path) -> None:
 
 def test_lanes_of_an_mvu() -> None:
     with pytest.raises(N2uqError, match="lanes of an MVU must be a power of two, not 24"):
-        list(levels.LEVELS["mvu"].subjects((Uniform,), weight_bits=2, act_bits=2, lanes=24))
+        list(LEVELS["mvu"].subjects((Uniform,), weight_bits=2, act_bits=2, lanes=24))
