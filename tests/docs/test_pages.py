@@ -13,6 +13,9 @@ import notebooks
 import pages
 import pytest
 
+from n2uq_hw.ir import Node
+from n2uq_hw.model import Layer
+
 LANGUAGES = {"console", "pycon", "python", "verilog", "yaml", "text", "sh"}
 
 
@@ -61,6 +64,10 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     commands = (tmp_path / "site" / "cli.html").read_text("utf-8")
     assert 'id="verify"' in commands and "--stalls" in commands and 'id="simulate"' not in commands
+    names = (tmp_path / "site" / "api.html").read_text("utf-8")
+    for kind in (*Layer.__subclasses__(), *Node.__subclasses__()):
+        if kind.__module__.startswith("n2uq_hw.model") or kind.__module__ == "n2uq_hw.ir.nodes":
+            assert f'id="{kind.__module__}.{kind.__qualname__}"' in names
 
 
 def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
