@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import importlib.util
 import os
 import re
@@ -20,8 +22,8 @@ from pathlib import Path
 from .errors import N2uqError
 from .signals import uninterrupted
 
-__all__ = ["Verilator", "fault", "need", "need_nextpnr", "rtlil_to_verilog", "run", "run_nextpnr",
-           "run_yosys", "scratch", "verilator", "versions", "yosys_version"]
+__all__ = ["Verilator", "fault", "library", "need", "need_nextpnr", "rtlil_to_verilog", "run",
+           "run_nextpnr", "run_yosys", "scratch", "verilator", "versions", "yosys_version"]
 
 LINGER = 10.0  # seconds for killed tools to end
 _OLDEST_VERILATOR = (5, 36)  # what cocotb 2 supports
@@ -137,6 +139,35 @@ def run(command: Sequence[str | Path], *, cwd: Path, name: str,
     if code:
         raise N2uqError(f"{name}: {fault(text)}")
     return text
+
+
+def library(source: Path, purpose: str, *flags: str) -> ctypes.CDLL:
+    """The functions of a C++ file, compiled by g++; kept in the user's cache if it can be written.
+
+    Raises N2uqError, without a compiler one that names the `purpose`.
+    """
+    content, compiler = source.read_bytes(), need("g++", purpose)
+    said = " ".join((versions()["g++"], *flags))
+    key = hashlib.sha256(content + said.encode()).hexdigest()[:16]
+    try:
+        kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "n2uq-hw"
+    except RuntimeError:  # a user without a home
+        kept = Path(os.devnull)
+    path = kept / f"{source.stem}-{key}.so"
+    if path.is_file():
+        return ctypes.CDLL(str(path))
+    with scratch() as folder:
+        (folder / source.name).write_bytes(content)
+        run([compiler, *flags, "-std=c++17", "-shared", "-fPIC", "-o", "library.so", source.name],
+            cwd=folder, name="g++")
+        try:
+            kept.mkdir(parents=True, exist_ok=True)
+            part = kept / f".{path.name}.{os.getpid()}"
+            part.write_bytes((folder / "library.so").read_bytes())
+            part.replace(path)
+        except OSError:
+            path = folder / "library.so"
+        return ctypes.CDLL(str(path))
 
 
 class Verilator:

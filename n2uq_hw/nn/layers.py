@@ -10,7 +10,8 @@ is much smaller than the ``weight / s`` that passes by.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from functools import singledispatch
 from itertools import accumulate
 from typing import Any, cast
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 
 from .. import model
 from ..errors import N2uqError
-from ..model import InputSpec, Layer, Net, Size, walk
+from ..model import InputSpec, Layer, Net, Size, sources, walk
+from .fused import fused
 
 __all__ = ["LTQ", "PACT", "Add", "LearnableBias", "Network", "QuantizedConv2d", "QuantizedLinear",
            "count_below", "even_padding", "gste", "module_for", "net_of", "quantize_weight",
@@ -112,8 +114,16 @@ class LTQ(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Equidistant levels ``q·(2/n)·scale2`` of `x` of any shape."""
+        whole = fused(x, None, self.parts())
+        if whole is not None:
+            return whole
+        start, a, scale1, scale2 = self.parts()
+        return gste(x * scale1, start, a) * scale2
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`start`, `a` from 1e-3 on, `scale1` and `scale2`."""
         a = torch.where(self.a > self.eps, self.a, self.eps)
-        return gste(x * self.scale1, self.start, a) * self.scale2
+        return self.start, a, self.scale1, self.scale2
 
 
 class PACT(nn.Module):
@@ -152,10 +162,19 @@ def quantize_weight(weight: Tensor, clip_val: Tensor, bits: int) -> Tensor:
     The gradient is the reference's: straight to ``weight / s`` with s held fixed, also where the
     weight is clipped; none to `clip_val`.
     """
-    codes, scale = (part.detach() for part in weight_codes(weight, clip_val, bits))
-    scaled = weight / scale
-    levels = scale * (codes / ((2**bits - 1) / clip_val) - clip_val / 2)
-    return levels.detach() + (scaled - scaled.detach())
+    return _Weights.apply(weight, clip_val, bits)
+
+
+class _Weights(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, clip_val: Tensor, bits: int) -> Tensor:
+        codes, scale = weight_codes(weight, clip_val, bits)
+        ctx.save_for_backward(scale)
+        return scale * (codes / ((2**bits - 1) / clip_val) - clip_val / 2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return grads[0] / ctx.saved_tensors[0], None, None
 
 
 class QuantizedConv2d(nn.Module):
@@ -318,6 +337,31 @@ def _(layer: model.Flatten) -> nn.Module:
     return nn.Flatten()
 
 
+RUN = (model.Bias, model.PReLU, model.Bias, model.LTQ)
+
+
+def _runs(layers: tuple[Layer, ...]) -> Iterator[tuple[Layer, ...]]:
+    """Bias, PReLU, bias and, where it follows, a quantizer, that only read one another."""
+    reads = sources(layers)
+    readers = Counter(name for names in reads.values() for name in names)
+    for at, first in enumerate(layers):
+        run = [first]
+        for layer in layers[at + 1:at + len(RUN)]:
+            if reads[layer.name] != (run[-1].name,) or readers[run[-1].name] > 1:
+                break
+            run.append(layer)
+        for length in (4, 3):
+            if tuple(map(type, run[:length])) == RUN[:length]:
+                yield tuple(run[:length])
+                break
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether a module is one of a run's, and nobody looks into it."""
+    return (type(module) in (LearnableBias, nn.PReLU, LTQ) and not module._forward_hooks
+            and not module._forward_pre_hooks)
+
+
 def _children(module: nn.Module) -> dict[str, nn.Module]:
     """The modules within `module` by name, to be changed."""
     return cast(dict[str, nn.Module], module._modules)
@@ -342,11 +386,33 @@ class Network(nn.Module):
             if name in _children(parent):  # of layers within this one, by name
                 _children(made).update(_children(_children(parent)[name]))
             _children(parent)[name] = made
+        self.runs = [*_runs(layers)]
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, C, H, W] -> the value of the last layer."""
-        return walk(self.layers, images,
-                    lambda layer, *x: self.module(layer)(*x))
+        fusible = {run[-1].name: run for run in self.runs
+                   if all(_plain(self.module(layer)) for layer in run)}
+        within = {layer.name for run in fusible.values() for layer in run[:-1]}
+
+        def step(layer: Layer, *x: Tensor) -> Tensor:
+            if layer.name in within:
+                return x[0]  # the last layer of the run does all of it
+            run = fusible.get(layer.name, (layer,))
+            whole = self.fused(run, *x) if len(run) > 1 else None
+            if whole is not None:
+                return whole
+            for each in run:
+                x = (self.module(each)(*x),)
+            return x[0]
+
+        return walk(self.layers, images, step)
+
+    def fused(self, run: tuple[Layer, ...], x: Tensor) -> Tensor | None:
+        """What bias, PReLU, bias and perhaps a quantizer make of `x`, in one pass; None if none."""
+        before, prelu, after, *quan = (self.module(layer) for layer in run)
+        bend = torch.stack([before.bias.view(-1), prelu.weight.expand(before.bias.numel()),
+                            after.bias.view(-1)])
+        return fused(x, bend, quan[0].parts() if quan else ())
 
     def module(self, layer: Layer) -> nn.Module:
         """The module of a layer."""

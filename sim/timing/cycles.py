@@ -10,8 +10,6 @@ simulator needs too.
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -453,34 +451,11 @@ def circuit(graph: Graph, folding: Folding, images: int) -> Circuit:
 
 @cache
 def _library() -> ctypes.CDLL:
-    """The compiled functions of cycles.cpp; kept in the user's cache if that can be written."""
-    source = Path(__file__).with_name("cycles.cpp").read_bytes()
-    compiler = tools.need("g++", "the timing model")
-    version = tools.versions()["g++"]
-    key = hashlib.sha256(source + version.encode()).hexdigest()[:16]
-    try:
-        kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "n2uq-hw"
-    except RuntimeError:  # a user without a home
-        kept = Path(os.devnull)
-    path = kept / f"cycles-{key}.so"
-    if not path.is_file():
-        with tools.scratch() as folder:
-            (folder / "cycles.cpp").write_bytes(source)
-            tools.run([compiler, "-O3", "-std=c++17", "-shared", "-fPIC", "-o", "cycles.so",
-                       "cycles.cpp"], cwd=folder, name="g++")
-            try:
-                kept.mkdir(parents=True, exist_ok=True)
-                part = kept / f".{path.name}.{os.getpid()}"
-                part.write_bytes((folder / "cycles.so").read_bytes())
-                part.replace(path)
-            except OSError:
-                path = folder / "cycles.so"
-            return _entry(path)
-    return _entry(path)
+    """The compiled functions of cycles.cpp."""
+    return _entry(tools.library(Path(__file__).with_name("cycles.cpp"), "the timing model", "-O3"))
 
 
-def _entry(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
+def _entry(library: ctypes.CDLL) -> ctypes.CDLL:
     pointer, i32, i64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
     circuit, results = [i32, pointer, i32, pointer, pointer], [pointer] * 3
     functions: Sequence[tuple[str, Any, list[Any]]] = (

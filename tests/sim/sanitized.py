@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,6 @@ def figures() -> list[Any]:
 
 
 if __name__ == "__main__":
-    library = cycles._entry(Path(sys.argv[1]))
+    library = cycles._entry(ctypes.CDLL(sys.argv[1]))
     cycles._library = lambda: library
     print(json.dumps(figures()))
