@@ -15,7 +15,7 @@ from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw import depths, units
 from n2uq_hw.ir import Edge, Node, folding, golden
 from n2uq_hw.ir.folding import Fold
-from n2uq_hw.lowering import lower
+from n2uq_hw.lowering import builder, lower
 from n2uq_hw.lowering.formats import Formats
 from n2uq_hw.model import Layer
 from n2uq_hw.plan import choice
@@ -88,7 +88,7 @@ def test_every_unit_is_in_the_samples() -> None:
 def test_every_layer_has_every_aspect(kind: str) -> None:
     for name, function in LAYER_ASPECTS.items():
         assert function.dispatch(Layer.KINDS[kind]) is not function.dispatch(object), name
-    add = lower._Lowering.__dict__["add"].dispatcher
+    add = builder.Lowering.__dict__["add"].dispatcher
     assert add.dispatch(Layer.KINDS[kind]) is not add.dispatch(object), "lowering"
 
 
@@ -122,7 +122,7 @@ ODD = Odd("odd", ("x",))
      "no order of beats for Odd"),
     (lambda: model.layer_float(OddLayer("odd"), {}, np.zeros(1)), "no float formula for OddLayer"),
     (lambda: nn.module_for(OddLayer("odd")), "no torch module for OddLayer odd"),
-    (lambda: lower._Lowering(NET, Formats(), {}).add(OddLayer("odd")),
+    (lambda: builder.Lowering(NET, Formats(), {}).add(OddLayer("odd")),
      "net: no lowering for OddLayer odd"),
 ])
 def test_the_base_case_raises(call: Callable[[], object], message: str) -> None:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from ..errors import N2uqError
 
-__all__ = ["LEAST", "LIMITS", "OUTPUT_BITS", "Formats", "output_fraction_bits"]
+__all__ = ["EXACT", "LEAST", "LIMITS", "OUTPUT_BITS", "SIGNIFICANT", "Formats",
+           "output_fraction_bits"]
 
 LIMITS = {"residual_fraction_bits": (0, 30), "residual_bits": (2, 48), "stem_bits": (2, 24),
           "head_bits": (2, 24), "output_fraction_bits": (0, 30)}
 LEAST = 8             # fraction bits of an output, where its width allows
 SIGNIFICANT = 12      # bits of an output, of a range of 8 times its spread
+EXACT = 24            # the same, of nets that have a formula for every integer
 OUTPUT_BITS = 28      # of the widest output
 
 
@@ -47,8 +49,9 @@ class Formats:
                 raise N2uqError(f"{key.replace('_', '-')} must be in {least}..{most}, not {value}")
 
 
-def output_fraction_bits(reach: float, spread: float, least: int) -> int:
-    """Fraction bits of logits: `least` and `LEAST`, and `SIGNIFICANT` bits in all.
+def output_fraction_bits(reach: float, spread: float, least: int,
+                         significant: int = SIGNIFICANT) -> int:
+    """Fraction bits of logits: `least` and `LEAST`, and so many `significant` bits in all.
 
     Parameters
     ----------
@@ -58,6 +61,6 @@ def output_fraction_bits(reach: float, spread: float, least: int) -> int:
 
     The outputs stay within `OUTPUT_BITS`, sign included.
     """
-    significant = math.ceil(SIGNIFICANT - 4 - math.log2(spread)) if spread > 0 else 0
+    fine = math.ceil(significant - 4 - math.log2(spread)) if spread > 0 else 0
     most = OUTPUT_BITS - 1 - math.ceil(math.log2(reach)) if reach > 0 else LEAST
-    return min(max(least, LEAST, significant), most)
+    return min(max(least, LEAST, fine), most)

@@ -49,11 +49,12 @@ T = TypeVar("T")
 def split(waiting: tuple[T, ...]) -> tuple[tuple[T, ...], tuple[T, ...], tuple[T, ...],
                                            tuple[T, ...]]:
     """What of the layers that wait is rounded together: affine ones, a bend, its bias; the rest."""
-    bend = next((k for k, layer in enumerate(waiting)
-                 if isinstance(layer, PReLU | ReLU | ReLU6)), len(waiting))
+    layers = [getattr(each, "layer", each) for each in waiting]
+    bend = next((k for k, layer in enumerate(layers)
+                 if isinstance(layer, PReLU | ReLU | ReLU6)), len(layers))
     after = bend + 1
-    if isinstance(next(iter(waiting[bend:]), None), PReLU):
-        after += isinstance(next(iter(waiting[after:]), None), Bias)
+    if isinstance(next(iter(layers[bend:]), None), PReLU):
+        after += isinstance(next(iter(layers[after:]), None), Bias)
     return waiting[:bend], waiting[bend:bend + 1], waiting[bend + 1:after], waiting[after:]
 
 

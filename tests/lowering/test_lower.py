@@ -230,7 +230,7 @@ def test_step_function_of_several_turns() -> None:
     stages = [lambda x: x, *(lambda x, s=s: fold(x, -1.0, s) for s in shifts),
               lambda x: np.clip(np.floor(x), 0, 7).astype(np.int64)]
     lo, hi = np.array([-100, -64]), np.array([90, 64])
-    thresholds, signs, base = step_function(stages, [1, 2, 3], lo, hi, 7)
+    thresholds, signs, base = step_function(stages, [(1, 0), (2, 0), (3, 0)], lo, hi, 7)
     assert (signs == 1).sum() > 14
     for c in range(2):
         x = np.arange(lo[c], hi[c] + 1)
@@ -364,8 +364,6 @@ CONV, FLAT, QUAN = model.Conv("conv", 2, 2, 3), model.Flatten("flat"), model.LTQ
     ((CONV, model.BatchNorm("bn", 3)), "net: BatchNorm bn must have 2 channels, not 3"),
     ((CONV, model.PReLU("prelu", 1)), "net: PReLU prelu must have 2 channels, not 1"),
     ((model.Conv("conv", 3, 2, 3),), "net: Conv conv must have 2 input channels, not 3"),
-    ((model.Conv("conv", 2, 4, 3, groups=2),),
-     "net: Conv conv must have 1 group or be depthwise, not 2 groups of 2 to 4 channels"),
     ((model.Conv("conv", 2, 2, 5),), r"net: SlidingWindow conv_window: kernel 5×5 .* 4×4"),
     ((model.MaxPool("pool", 5, 1),), r"net: SlidingWindow pool_window: kernel 5×5 .* 4×4"),
     ((model.Linear("fc", 32, 2),), r"net: Linear fc must follow a Flatten, not read an image"),

@@ -1,0 +1,259 @@
+"""How layers of any low-bit network become nodes: integer weights, quantizers, sums of levels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from .. import ir, model
+from ..errors import N2uqError
+from ..ir import DepthwiseMatVec, MatVec, Scale, infer
+from ..model import Conv, IntConv, IntLinear, Layer, Linear, Pointwise, Quant, Steps
+from .builder import Lowering
+from .quantize import Levels, Quantized, levels_of, quantized
+from .sums import quantized_sum
+from .values import Value, Waiting, taken
+
+__all__ = ["RULES", "added", "convolved", "made", "matrix", "multiplied"]
+
+EXPANDED = 2**20  # weights of a grouped convolution that is written out with zeros
+RATIO = 2**10     # of two scales, in whole numbers: what multipliers cost little for
+NEAR = 1e-9       # of a half, what float64 may miss
+
+
+def made(x: Value, factors: tuple[np.ndarray, ...], waiting: Waiting = ()) -> Value:
+    """The node of `x`, an accumulator with these factors."""
+    return Value(x.node, x.edge, factors, waiting)
+
+
+def matrix(layer: Any, weights: np.ndarray) -> MatVec:
+    """OIHW in the net, (ky, kx, c) in the stream."""
+    return MatVec(layer.name, weights=weights.transpose(0, 2, 3, 1).reshape(len(weights), -1))
+
+
+def integers(self: Lowering, layer: Layer, x: Value) -> Value:
+    """`x` as integers plus an origin, times factors: what a layer with quantized weights reads."""
+    if not self.low_bit or isinstance(layer, Conv | Linear):
+        if not x.settled and (x.waiting or len(x.factors) > 1 or x.terms):
+            raise self.error(layer, "must follow a quantizer (LTQ or Pact) or the input, not "
+                             f"{x.waiting[-1].name if x.waiting else x.node}")
+        return x
+    if x.waiting and all(stage.affine for stage in x.waiting) and not x.terms:
+        slope, intercept, _ = self.line(x, x.waiting, 1.0)
+        if slope.all():
+            half = np.rint(2 * intercept / slope) / 2
+            origin = np.where(np.abs(intercept / slope - half) <= NEAR, half, intercept / slope)
+            return Value(x.node, x.edge, (_one(slope),), (), x.order, _one(origin))
+    if not x.plain:
+        x = self.fixed(x)
+    return replace(x, factors=(_one(x.factor),), divisor=1)
+
+
+def whole(self: Lowering, layer: Layer, x: Value) -> Value:
+    """`x` with an origin that is an integer, for a pad of real 0."""
+    if not (x.origin % 1).any():
+        return x
+    if (2 * x.origin % 1).any():
+        raise self.error(layer, f"pads with 0, which must be a level of {x.node} or lie midway "
+                         f"between two, not at {-x.origin[0]:.6g}")
+    node = Scale(self.ours(f"{x.node}_doubled"), multiplier=np.array([2]),
+                 offset=(2 * x.origin).astype(np.int64))
+    return replace(self.append(node, x), factors=(x.factors[0] / 2, *x.factors[1:]),
+                   origin=np.zeros(1))
+
+
+def grouped(self: Lowering, layer: Layer, x: Value, weights: np.ndarray, groups: int
+            ) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [O, I/groups, ...] for integers of one unit, and the unit of each output."""
+    factor = x.factor
+    if factor.size == 1:
+        return weights, factor
+    each = factor.reshape(groups, -1)
+    if (each == each[:, :1]).all():
+        return weights, np.repeat(each[:, 0], len(weights) // groups)
+    unit = np.abs(factor).min()
+    ratio = np.rint(factor / unit)
+    if not unit or (ratio * unit != factor).any() or np.abs(ratio).max() > RATIO:
+        raise self.error(layer, f"must read values of one scale, or of multiples of one, not those "
+                         f"of {x.node}, whose channels have {len(np.unique(factor))} scales")
+    per = np.repeat(ratio.reshape(groups, -1), len(weights) // groups, axis=0).astype(np.int64)
+    return weights * per.reshape(*per.shape, *(1,) * (weights.ndim - 2)), np.array([unit])
+
+
+def convolved(self: Lowering, layer: Conv | IntConv, x: Value, weights: np.ndarray,
+              delta: np.ndarray) -> Value:
+    """Windows of `x` times `weights` [O, I/groups, kh, kw], whose unit is `delta`."""
+    x = integers(self, layer, self.image(layer, x))
+    channels, groups = x.edge.channels, layer.groups
+    if channels != layer.in_channels:
+        raise self.error(layer, f"must have {channels} input channels, not {layer.in_channels}")
+    weights, unit = grouped(self, layer, x, weights, groups)
+    depthwise = groups > 1 and groups == layer.in_channels == layer.out_channels
+    if any(model.frame(layer.padding)):
+        x = whole(self, layer, x)
+    own = np.broadcast_to(x.origin, channels).reshape(groups, -1)
+    own = np.repeat(own, len(weights) // groups, axis=0)
+    origin = (weights.sum(axis=(2, 3)) * own).sum(axis=1)
+    if groups > 1 and not depthwise:
+        weights = _written_out(self, layer, weights)
+    x = self.windows(layer, x, _one(-x.origin.astype(np.int64)), always=depthwise)
+    node = (DepthwiseMatVec(layer.name, weights=weights.reshape(channels, -1).T)
+            if depthwise else matrix(layer, weights))
+    return replace(made(self.append(node, x), _factors(layer, unit, delta)), origin=_one(origin))
+
+
+def _factors(layer: Layer, unit: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
+    """In the order in which the layer's formula multiplies."""
+    return (unit, delta) if isinstance(layer, IntConv | IntLinear) else (delta, unit)
+
+
+def _written_out(self: Lowering, layer: Conv | IntConv, weights: np.ndarray) -> np.ndarray:
+    """Weights of all input channels, zeros between the groups."""
+    outputs, own = weights.shape[:2]
+    if weights.size * layer.groups > EXPANDED:
+        raise self.error(layer, f"must have 1 group, be depthwise, or have at most {EXPANDED} "
+                         f"weights with zeros between its groups, not {layer.groups} groups of "
+                         f"{layer.in_channels} to {layer.out_channels} channels")
+    out = np.zeros((outputs, own * layer.groups, *weights.shape[2:]), weights.dtype)
+    group = np.arange(outputs) // (outputs // layer.groups)
+    out[np.arange(outputs)[:, None], group[:, None] * own + np.arange(own)] = weights
+    return out
+
+
+def multiplied(self: Lowering, layer: Any, x: Value, weights: np.ndarray, delta: np.ndarray
+               ) -> Value:
+    """One vector's product with `weights` [out, in], whose unit is `delta`."""
+    x = integers(self, layer, x)
+    if x.edge.shape[:2] != (1, 1):
+        raise self.error(layer, f"must follow a Flatten, not read an image {x.edge.shape}")
+    if layer.in_features != x.edge.channels:
+        raise self.error(layer, f"must have {x.edge.channels} input features, "
+                         f"not {layer.in_features}")
+    weights, unit = grouped(self, layer, x, taken(weights, x.order), 1)
+    node = MatVec(layer.name, weights=weights)
+    origin = (weights * x.origin).sum(axis=1)
+    return replace(made(self.append(node, x), _factors(layer, unit, delta)), origin=_one(origin))
+
+
+def _int_conv(self: Lowering, layer: IntConv, x: Value) -> Value:
+    p = self.net.of(layer)
+    return convolved(self, layer, x, _narrowest(p["codes"]), p["scale"])
+
+
+def _int_linear(self: Lowering, layer: IntLinear, x: Value) -> Value:
+    p = self.net.of(layer)
+    return multiplied(self, layer, x, _narrowest(p["codes"]), p["scale"])
+
+
+def _narrowest(codes: np.ndarray) -> np.ndarray:
+    return codes.astype(ir.dtype_for(int(codes.min()), int(codes.max())))
+
+
+def _pointwise(self: Lowering, layer: Pointwise, x: Value) -> Value:
+    _check_channels(self, layer, x)
+    return self.stage(layer, x)
+
+
+def _check_channels(self: Lowering, layer: Pointwise | Quant | Steps, x: Value) -> None:
+    if layer.channels not in (1, x.edge.channels):
+        raise self.error(layer, f"must have 1 or {x.edge.channels} channels, "
+                         f"not {layer.channels}")
+
+
+def _quantizer(self: Lowering, layer: Quant | Steps, x: Value) -> Value:
+    """Waiting layers and quantizer become one node, which is left out where it changes nothing."""
+    _check_channels(self, layer, x)
+    p = {key: value[x.order] if x.order is not None and len(value) > 1 else value
+         for key, value in self.net.of(layer).items()}
+    if isinstance(layer, Steps) and not p["scale"].all():
+        raise self.error(layer, "must have a scale other than 0")
+    levels = levels_of(layer, p)
+    try:
+        if x.terms:
+            x, result = _summed(self, x, levels)
+        else:
+            result = quantized(x, levels)
+    except N2uqError as error:
+        raise self.error(layer, f"cannot be lowered: {error}") from None
+    self.proofs[layer.name] = result.proof
+    if result.constant:
+        self.warnings.append(f"{layer.name} is constant: whatever it reads, it gives one level")
+    same = _changes_nothing(result.node, x)
+    at = x if same else self.append(result.node, x)
+    return Value(at.node, at.edge, (_one(levels.factor),), (), x.order, _one(levels.origin))
+
+
+def _changes_nothing(node: ir.Node, x: Value) -> bool:
+    if isinstance(node, Scale):
+        out = infer(node, x.edge)
+        return bool((node.multiplier == 1 << node.shift).all() and not node.offset.any()
+                    and (out.lo == x.edge.lo).all() and (out.hi == x.edge.hi).all())
+    assert isinstance(node, ir.Threshold)
+    lo, hi = int(x.edge.lo.min()), int(x.edge.hi.max())
+    if hi - lo > node.thresholds.shape[1]:
+        return False
+    every = np.arange(lo, hi + 1)[:, None]
+    return bool((ir.threshold_values(node, every) == every).all())
+
+
+def _summed(self: Lowering, x: Value, levels: Levels) -> tuple[Value, Quantized]:
+    """The sum that waits, of terms times integers, and the quantizer behind it."""
+    factors, result = quantized_sum(x, levels)
+    total = None
+    for k, (term, multiplier) in enumerate(zip(x.terms, factors, strict=True)):
+        if (multiplier != 1).any():
+            term = self.append(Scale(self.ours(f"{x.node}_scaled{k}"), multiplier=multiplier), term)
+        last = k == len(x.terms) - 1
+        name = x.node if last else self.ours(f"{x.node}_part{k}")
+        total = self.append(ir.Add(name), total, term) if total else term
+    assert total is not None
+    return replace(total, order=x.order), result
+
+
+def added(self: Lowering, layer: model.Add, x: Value, y: Value) -> Value | None:
+    """The sum of levels, exactly: of integers, or waiting for a quantizer; None if neither."""
+    if x.plain and y.plain and x.factor.size == y.factor.size == 1:
+        ratio = _fraction(x) / _fraction(y)
+        unit = abs(_fraction(x) / ratio.numerator)
+        exact = ratio == 1 or Fraction(float(unit)) == unit
+        if exact and max(abs(ratio.numerator), ratio.denominator) <= RATIO:
+            sides = [_times(self, layer, k, each, whole) for k, (each, whole) in enumerate(
+                ((x, int(_fraction(x) / unit)), (y, int(_fraction(y) / unit))))]
+            total = self.append(ir.Add(layer.name), *sides)
+            return Value(total.node, total.edge, (np.array([float(unit)]),), (), x.order,
+                         sides[0].origin + sides[1].origin)
+    terms = [term for each in (x, y) for term in (each.terms or (each,))]
+    lines = all(stage.affine for term in terms for stage in term.waiting)
+    if (x.terms and x.waiting) or (y.terms and y.waiting) or not lines \
+            or self.readers[layer.name] > 1:
+        return None
+    edge = infer(ir.Add(layer.name), x.edge, y.edge)
+    return Value(layer.name, edge, (np.ones(1),), (), x.order, terms=tuple(terms))
+
+
+def _fraction(x: Value) -> Fraction:
+    value = Fraction(1, x.divisor)
+    for factor in x.factors:
+        value *= Fraction(float(factor[0]))
+    return value
+
+
+def _times(self: Lowering, layer: Layer, k: int, x: Value, factor: int) -> Value:
+    if factor == 1:
+        return x
+    node = Scale(self.ours(f"{layer.name}_scaled{k}"), multiplier=np.array([factor]))
+    return replace(self.append(node, x), origin=x.origin * factor)
+
+
+def _one(values: np.ndarray) -> np.ndarray:
+    """[1] where all are the same."""
+    return values[:1] if (values == values[:1]).all() else values
+
+
+RULES: dict[type[Layer], Callable[..., Value]] = {
+    IntConv: _int_conv, IntLinear: _int_linear, Pointwise: _pointwise, Quant: _quantizer,
+    Steps: _quantizer}

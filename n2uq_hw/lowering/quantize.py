@@ -1,0 +1,165 @@
+"""A quantizer behind integers, exactly: as steps, or as one multiply, add and shift."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from ..errors import N2uqError
+from ..ir import Node, Scale, Threshold
+from ..model import Layer, Params, Quant, layer_float
+from .fit import Bounds, Fit, fit, of_steps
+from .steps import evaluated, every_step, step_function
+from .values import Value
+
+__all__ = ["Levels", "Quantized", "levels_of", "node_of", "quantized", "stepped"]
+
+EVERY = 2**24      # integers of all channels that are evaluated one by one, where bisection may err
+FEW = 2**16        # that always are
+LOW = 15           # steps up to which thresholds cost no more than a multiplier
+MOST_LEVELS = 2**17
+MOST_STEPS = 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """What a quantizer makes of real numbers [M, C]: integers in least..most, and what they mean.
+
+    A level stands for (level - zero + origin) · factor; `zero` is integer.
+    """
+
+    name: str
+    least: int
+    most: int
+    parameters: tuple[Layer, Params]
+    zero: np.ndarray
+    origin: np.ndarray
+    factor: np.ndarray
+    even: bool = False
+
+    def __call__(self, y: np.ndarray) -> np.ndarray:
+        """Levels, counted from `least`."""
+        layer, p = self.parameters
+        if isinstance(layer, Quant):
+            # (q - zero)·scale with scale and zero left out: q itself.
+            q = layer_float(layer, {"scale": np.ones(1), "zero_point": np.zeros(1)},
+                            y / p["scale"] + p["zero_point"])
+        else:
+            q = layer_float(layer, {**p, "scale": np.ones(1), "offset": np.zeros(1)}, y)
+        return q - self.least
+
+    def take(self, channel: int) -> Levels:
+        """The levels of one channel."""
+        layer, p = self.parameters
+        return replace(self, parameters=(layer, {
+            key: value[channel:channel + 1] if len(value) > 1 else value
+            for key, value in p.items()}))
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all channels have one function."""
+        return all(len(value) == 1 for value in self.parameters[1].values())
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The node, and the proof in words."""
+
+    node: Node
+    proof: str
+    constant: bool
+
+
+def levels_of(layer: Layer, p: Params) -> Levels:
+    """The levels of a Quant or a Steps with parameters in the stream's order."""
+    if isinstance(layer, Quant):
+        zero = np.rint(p["zero_point"])
+        whole = bool((zero == p["zero_point"]).all())
+        return Levels(layer.name, layer.lo, layer.hi, (layer, p),
+                      zero.astype(np.int64) if whole else np.zeros(1, np.int64),
+                      np.zeros(1) if whole else -p["zero_point"], p["scale"],
+                      layer.rounding == "even")
+    scale = np.where(p["scale"] == 0, 1.0, p["scale"])
+    origin = p["offset"] / scale
+    whole = np.rint(origin)
+    is_whole = bool((np.abs(origin - whole) <= 1e-9 * np.abs(origin)).all()) \
+        and bool((p["scale"] != 0).all())
+    return Levels(layer.name, 0, p["thresholds"].shape[1], (layer, p),
+                  -whole.astype(np.int64) if is_whole else np.zeros(1, np.int64),
+                  np.zeros(1) if is_whole else origin, p["scale"])
+
+
+def stepped(x: Value, levels: Levels, lo: np.ndarray, hi: np.ndarray
+            ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+    """Steps of the levels behind `x`, counted as they are; and how it is proven."""
+    stages, count = x.stages(x.waiting), int((hi - lo + 1).sum())
+    monotone = all(stage.monotone for stage in x.waiting)
+    turns = [(len(stages) - len(x.waiting) + k, turn) for k, stage in enumerate(x.waiting)
+             for turn in stage.turns]
+    if count <= FEW or (count <= EVERY and (turns or not monotone)):
+        steps = every_step([*stages, levels], lo, hi)
+        return *steps[:2], steps[2] + levels.least, f"evaluated at all {count:,} integers"
+    least, most = levels.least, levels.most
+    if most - least > MOST_LEVELS and not turns:
+        ends = evaluated([*stages, levels], np.stack([lo, hi])) + least
+        least, most = max(least, int(ends.min())), min(most, int(ends.max()))
+    if most - least > MOST_LEVELS:
+        raise N2uqError(f"{levels.name} must have at most {MOST_LEVELS} levels within its input's "
+                        f"range, not {most - least + 1}")
+    shift = least - levels.least
+    quantize = partial(_counted, levels, shift, most - least)
+    steps = step_function([*stages, quantize], turns, lo, hi, most - least)
+    return *steps[:2], steps[2] + least, f"bisected over all {count:,} integers"
+
+
+def _counted(levels: Levels, shift: int, most: int, y: np.ndarray) -> np.ndarray:
+    return (levels(y) - shift).clip(0, most)
+
+
+def quantized(x: Value, levels: Levels) -> Quantized:
+    """The node that makes the levels of `x`."""
+    lo, hi = x.edge.lo, x.edge.hi
+    if x.plain and x.uniform and levels.uniform:
+        lo, hi = lo.min(keepdims=True), hi.max(keepdims=True)  # one function for all channels
+    thresholds, signs, base, proof = stepped(x, levels, lo, hi)
+    bounds = of_steps(thresholds, signs, base, lo, hi, (levels.least, levels.most))
+    return node_of(levels, thresholds, signs, base, bounds, proof)
+
+
+def node_of(levels: Levels, thresholds: np.ndarray, signs: np.ndarray, base: np.ndarray,
+            bounds: Bounds | None, proof: str) -> Quantized:
+    """A line where it costs less than the steps; else these."""
+    steps, constant = thresholds.shape[1], not signs.any()
+    line = None
+    if bounds is not None and steps and (steps > LOW or len(base) == 1) \
+            and (levels.zero == levels.zero[0]).all():
+        line = fit(bounds, even=levels.even)
+    if line is not None and (steps > LOW or _wires(line)):
+        zero = int(levels.zero[0])
+        clip = (levels.least - zero, levels.most - zero)
+        node: Node = Scale(levels.name, multiplier=_one(line.multiplier),
+                           offset=_one(line.offset - (zero << line.shift)), shift=line.shift,
+                           clip=clip, ties=line.ties)
+        how = "ties to even" if line.ties == "even" else "floor"
+        return Quantized(node, f"(x·m + c) >> {line.shift}, {how}, equals the formula at every "
+                         f"integer: {steps} steps, {proof}", constant)
+    if thresholds.size > MOST_STEPS:
+        raise N2uqError(f"{levels.name} must be a multiply, add and shift, or need at most "
+                        f"{MOST_STEPS} steps, not {thresholds.size}")
+    base = base - levels.zero
+    if len(levels.zero) > 1 and len(thresholds) == 1:
+        thresholds, signs = (np.repeat(each, len(base), axis=0) for each in (thresholds, signs))
+    node = Threshold(levels.name, thresholds=thresholds, signs=signs, base=base)
+    return Quantized(node, f"{steps} steps, {proof}", constant)
+
+
+def _wires(line: Fit) -> bool:
+    """Whether it needs no multiplier."""
+    m = int(line.multiplier[0])
+    return m > 0 and m & (m - 1) == 0
+
+
+def _one(values: np.ndarray) -> np.ndarray:
+    return values[:1] if (values == values[0]).all() else values

@@ -1,0 +1,156 @@
+"""What a layer of the net becomes: an edge of integers, and the real numbers that these stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from ..ir import Edge
+from ..model import OPS, BatchNorm, Bias, Layer, Params, Pointwise, PReLU, ReLU6, layer_float
+from ..model import ReLU as Relu
+from .steps import Scalar
+
+__all__ = ["Affine", "Stage", "Value", "Waiting", "taken"]
+
+LINES = ("add", "sub", "rsub", "mul", "div", "neg")  # affine operations
+# Monotone in float64 too, since each is rounded correctly; the others come from a library.
+ROUNDED = (*LINES, "min", "max", "relu", "floor", "ceil", "round", "sign", "abs", "sqrt")
+
+
+def taken(values: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+    """`values` [..., C] in another order of the channels; one value serves all."""
+    return values if order is None or values.shape[-1] == 1 else values[..., order]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """``slope·x + intercept`` per channel, under the name of the layer that it is part of."""
+
+    name: str
+    slope: np.ndarray
+    intercept: np.ndarray
+    affine = True
+    monotone = True
+    turns = ()
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return x * self.slope + self.intercept
+
+    def take(self, order: np.ndarray) -> Affine:
+        """The same of channels in another order."""
+        return Affine(self.name, taken(self.slope, order), taken(self.intercept, order))
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A scalar layer that waits for a quantizer or a format; parameters [1] or [C]."""
+
+    layer: Layer
+    params: Params
+
+    @classmethod
+    def of(cls, layer: Layer, params: Params, order: np.ndarray | None) -> Stage:
+        """With parameters in the order of the stream; one way of saying ReLU and PReLU each."""
+        p = {key: taken(value.reshape(-1), order) for key, value in params.items()}
+        if isinstance(layer, Pointwise) and not layer.float32:
+            if layer.op == "relu":
+                layer = Relu(layer.name)
+            elif layer.op == "leaky_relu":
+                layer, p = PReLU(layer.name, layer.channels), {"weight": p["value"]}
+        return cls(layer, p)
+
+    @property
+    def name(self) -> str:
+        """The layer's."""
+        return self.layer.name
+
+    @property
+    def affine(self) -> bool:
+        """Whether it is a line."""
+        layer = self.layer
+        return isinstance(layer, BatchNorm | Bias) or (
+            isinstance(layer, Pointwise) and layer.op in LINES and not layer.float32)
+
+    @property
+    def monotone(self) -> bool:
+        """Whether it is monotone in float64, on either side of its turns."""
+        layer = self.layer
+        return not isinstance(layer, Pointwise) or layer.op in ROUNDED
+
+    @property
+    def turns(self) -> tuple[float, ...]:
+        """Where it may begin to fall or to rise."""
+        if isinstance(self.layer, PReLU):
+            return (0.0,) if (self.params["weight"] < 0).any() else ()
+        return OPS[self.layer.op].turns if isinstance(self.layer, Pointwise) else ()
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return layer_float(self.layer, self.params, x)
+
+    def take(self, order: np.ndarray) -> Stage:
+        """The same of channels in another order."""
+        return Stage(self.layer, {key: taken(value, order) for key, value in self.params.items()})
+
+
+Waiting = tuple[Stage | Affine, ...]
+BENDS = (PReLU, Relu, ReLU6)
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """What a layer of the net has become: an edge, and what its integers stand for.
+
+    real = (integer + origin) · factors[0] · factors[1] ... / divisor, multiplied in this order as
+    the paper writes it (acc · Δ · δ), then through the scalar layers that wait for a quantizer or a
+    format.  After a Flatten, element i of the stream is element `order[i]` of the net's vector.
+    A sum that waits has `terms` instead of a node: its real value is theirs.
+    """
+
+    node: str
+    edge: Edge
+    factors: tuple[np.ndarray, ...]
+    waiting: Waiting = ()
+    order: np.ndarray | None = None
+    origin: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    divisor: int = 1
+    terms: tuple[Value, ...] = ()
+
+    @property
+    def settled(self) -> bool:
+        """Whether the real value is the integer times one factor."""
+        return self.plain and len(self.factors) == 1 and self.factors[0].size == 1 \
+            and not self.origin.any()
+
+    @property
+    def plain(self) -> bool:
+        """Whether no layer waits."""
+        return not self.waiting and not self.terms
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all channels have one function, as far as no layer waits."""
+        return all(each.size == 1 for each in (*self.factors, self.origin))
+
+    @property
+    def factor(self) -> np.ndarray:
+        """The product of all factors, [1] or [C]."""
+        product = np.ones(1)
+        for factor in self.factors:
+            product = product * factor
+        return product / self.divisor
+
+    def stages(self, waiting: Waiting) -> list[Scalar]:
+        """Origin, factors and waiting layers as functions of the integer."""
+        stages: list[Scalar] = [partial(np.add, self.origin)] if self.origin.any() else []
+        stages += [partial(np.multiply, factor) for factor in self.factors]
+        if self.divisor != 1:
+            stages.append(lambda x: x / self.divisor)
+        return [*stages, *waiting]
+
+    def take(self, order: np.ndarray) -> Value:
+        """The same real values of channels in another order, or of some, or of some again."""
+        return replace(self, factors=tuple(taken(factor, order) for factor in self.factors),
+                       waiting=tuple(stage.take(order) for stage in self.waiting),
+                       origin=taken(self.origin, order))
