@@ -1,16 +1,16 @@
 """The nodes of a graph as a net's layers are lowered to them, and what is real-valued in it.
 
-A layer's rule is a registration of `Lowering.add`: `lower` has those of N2UQ's layers, `low_bit`
-those of any low-bit network's.
+A rule says what a kind of layer becomes: `lower` has those of N2UQ's layers, `low_bit` those of any
+low-bit network's, `moves` those of layers that move or pool pixels.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import singledispatchmethod
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +48,7 @@ from .formats import EXACT, OUTPUT_BITS, SIGNIFICANT, Formats, output_fraction_b
 from .precision import Precision, split
 from .values import BENDS, Affine, Stage, Value, Waiting
 
-__all__ = ["PRODUCT_BITS", "Lowering", "Ranges"]
+__all__ = ["PRODUCT_BITS", "Lowering", "Ranges", "Rules"]
 
 PRODUCT_BITS = 60         # of an accumulator times a multiplier: int64, with room for the offset
 SPAN = 42                 # bits of an accumulator of logits, for errors of 2^-18 of the largest
@@ -57,13 +57,14 @@ NARROW = 32               # bits of any accumulator, for errors of 2^-28 of the 
 LOW_BIT = (IntConv, IntLinear, Quant, Steps)  # layers of nets that have a formula for every integer
 
 Ranges = Mapping[str, tuple[int, int]]
+Rules = Mapping[type[Layer], Callable[..., Value]]
 
 
 class Lowering:
     """The nodes so far, and what each layer of the net has become."""
 
-    def __init__(self, net: Net, formats: Formats, ranges: Ranges) -> None:
-        self.net, self.formats, self.ranges = net, formats, ranges
+    def __init__(self, net: Net, formats: Formats, ranges: Ranges, rules: Rules) -> None:
+        self.net, self.formats, self.ranges, self.rules = net, formats, ranges, rules
         bits, self.precision = formats.residual_fraction_bits, Precision.of(net)
         self.fraction_bits = self.precision.residual if bits is None else bits
         self.step = 2.0**-self.fraction_bits
@@ -179,7 +180,8 @@ class Lowering:
             x = self.added(x)
             return self.fixed(x) if x.waiting else x
         x, slope, intercept, span = self.settled_line(x, affine, self.step)
-        if bend and isinstance(bend[0].layer, PReLU):
+        kind = bend[0].layer if bend and isinstance(bend[0], Stage) else None
+        if isinstance(kind, PReLU):
             node: Node = self.bent(x, bend[0], after, slope, intercept, span)
         else:
             names = [layer.name for layer in (*affine, *bend)]
@@ -189,7 +191,7 @@ class Lowering:
                                  intercept, span)
             if bend:
                 hi = int(infer(node, x.edge).hi.max())
-                most = round(6 / self.step) if isinstance(bend[0].layer, ReLU6) else max(hi, 0)
+                most = round(6 / self.step) if isinstance(kind, ReLU6) else max(hi, 0)
                 node = replace(node, clip=(0, most))
         made = self.held(self.counted(self.append(node, x), self.step, rest))
         return self.fixed(made) if rest else made
@@ -219,9 +221,10 @@ class Lowering:
         return Scale(name, multiplier=_scaled(slope, shift), shift=shift,
                      offset=_scaled(intercept, shift) + (1 << shift >> 1))
 
-    def bent(self, x: Value, prelu: Stage, after: Waiting, slope: np.ndarray,
+    def bent(self, x: Value, prelu: Stage | Affine, after: Waiting, slope: np.ndarray,
              intercept: np.ndarray, span: int) -> PiecewiseLinear:
         """The lines on both sides of zero, and the bias behind them, if there is one."""
+        assert isinstance(prelu, Stage)
         below = prelu.params["weight"].astype(np.float64)
         more = sum((bias.params["bias"].astype(np.float64) for bias in after
                     if isinstance(bias, Stage)), np.zeros(1)) / self.step
@@ -256,17 +259,18 @@ class Lowering:
 
     # --- Layers: windows, and the end -----------------------------------------------------------
 
-    @singledispatchmethod
     def add(self, layer: Layer, *xs: Value) -> Value:
         """The value of `layer`, which reads `xs`."""
-        raise N2uqError(f"{self.net.name}: no lowering for {type(layer).__name__} {layer.name}")
+        if type(layer) not in self.rules:
+            raise N2uqError(f"{self.net.name}: no lowering for {type(layer).__name__} {layer.name}")
+        return self.rules[type(layer)](self, layer, *xs)
 
-    def windows(self, layer: Conv | FloatConv | IntConv | MaxPool | AvgPool, x: Value, pad: np.ndarray, always: bool = False
-                ) -> Value:
+    def windows(self, layer: Conv | FloatConv | IntConv | MaxPool | AvgPool, x: Value,
+                pad: np.ndarray, always: bool = False) -> Value:
         """Padding with `pad` and the layer's windows, where a pixel alone is not all it reads."""
         kernel, stride = model.pair(layer.kernel), model.pair(layer.stride)
         dilation = model.pair(getattr(layer, "dilation", 1))
-        dilated = {} if dilation == (1, 1) else {"dilation": dilation}
+        dilated: dict[str, Any] = {} if dilation == (1, 1) else {"dilation": dilation}
         if any(sides := model.frame(layer.padding)):
             x = self.append(Pad(self.ours(f"{layer.name}_pad"), frame=sides, values=pad), x)
         if always or (kernel, stride) != ((1, 1), (1, 1)):

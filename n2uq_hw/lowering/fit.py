@@ -49,21 +49,19 @@ def of_steps(thresholds: np.ndarray, signs: np.ndarray, base: np.ndarray, lo: np
     rises, falls = (signs > 0).any(axis=1), (signs < 0).any(axis=1)
     if (rises & falls).any():
         return None
-    sign = np.where(falls, -1, 1)[:, None]
     count = used.sum(axis=1, keepdims=True)
     place = np.arange(signs.shape[1])
-    level = np.where(falls[:, None], base[:, None] - place, base[:, None] + place + 1)
-    above = np.where(falls[:, None], 1 - thresholds, thresholds)
+    level = np.where(falls.reshape(-1, 1), base[:, None] - place, base[:, None] + place + 1)
+    above = np.where(falls.reshape(-1, 1), 1 - thresholds, thresholds)
     # What is reached before the first step, and what is not behind the last one.
-    first = np.where(falls, base - count[:, 0], base)[:, None]
-    start = np.where(falls, -hi, lo)[:, None]
-    end = np.where(falls, -lo, hi)[:, None]
+    first, start, end = (np.where(falls, down, up).reshape(-1, 1) for down, up in (
+        (base - count[:, 0], base), (-hi, lo), (-lo, hi)))
     last = first + count + 1
     join = np.concatenate
     return Bounds(
         join([level, first, last], axis=1), join([above - 1, start, end], axis=1),
         join([above, start, end], axis=1), join([used, first > first, last <= ends[1]], axis=1),
-        join([used, first > ends[0], last < last], axis=1), sign[:, 0])
+        join([used, first > ends[0], last < last], axis=1), np.where(falls, -1, 1))
 
 
 def fit(bounds: Bounds, *, even: bool) -> Fit | None:

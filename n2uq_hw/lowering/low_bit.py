@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -13,7 +12,7 @@ from .. import ir, model
 from ..errors import N2uqError
 from ..ir import DepthwiseMatVec, MatVec, Scale, infer
 from ..model import Conv, IntConv, IntLinear, Layer, Linear, Pointwise, Quant, Steps
-from .builder import Lowering
+from .builder import Lowering, Rules
 from .quantize import Levels, Quantized, levels_of, quantized
 from .sums import quantized_sum
 from .values import Value, Waiting, taken
@@ -254,6 +253,6 @@ def _one(values: np.ndarray) -> np.ndarray:
     return values[:1] if (values == values[:1]).all() else values
 
 
-RULES: dict[type[Layer], Callable[..., Value]] = {
+RULES: Rules = {
     IntConv: _int_conv, IntLinear: _int_linear, Pointwise: _pointwise, Quant: _quantizer,
     Steps: _quantizer}

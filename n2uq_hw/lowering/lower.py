@@ -35,12 +35,12 @@ from ..model import (
     weight_codes,
 )
 from . import low_bit, moves
-from .builder import PRODUCT_BITS, Lowering, Ranges
+from .builder import PRODUCT_BITS, Lowering, Ranges, Rules
 from .formats import Formats
 from .steps import Scalar, step_function
 from .values import Affine, Value
 
-__all__ = ["Ranges", "lower"]
+__all__ = ["RULES", "Ranges", "lower"]
 
 STEM_BITS = 16            # for which `Precision.pixels` is
 
@@ -64,41 +64,32 @@ def lower(net: Net, formats: Formats | None = None, *, top1: bool = False,
     in fixed point, each less than one step from the real value of its accumulator, or, of a wide
     accumulator, 2^-18 of the largest.  `meta["output"]` is "class" or
     "logits", or "values" if the net's own ``meta["output"]`` is.  `meta["exact"]` says of each
-    quantizer of a low-bit net how it is proven, and `meta["warnings"]` what is dead.  Raises N2uqError for layers that
-    have no integer form and for a residual stream that does not fit, naming the layer.
+    quantizer of a low-bit net how it is proven, `meta["warnings"]` which are constant.  Raises
+    N2uqError for layers that have no integer form and for a residual stream that does not fit,
+    naming the layer.
     """
-    lowering = Lowering(net, formats or Formats(), ranges or {})
+    lowering = Lowering(net, formats or Formats(), ranges or {}, RULES)
     for layer in net.layers:
         lowering.lower(layer)
     return lowering.finish(top1)
 
 
-rule = Lowering.add.register
-
-
-@rule(BatchNorm)
-@rule(Bias)
-@rule(PReLU)
-def _(self: Lowering, layer: BatchNorm | Bias | PReLU, x: Value) -> Value:
+def _channelwise(self: Lowering, layer: BatchNorm | Bias | PReLU, x: Value) -> Value:
     if layer.channels != x.edge.channels:
         raise self.error(layer, f"must have {x.edge.channels} channels, not {layer.channels}")
     return self.stage(layer, x)
 
 
-@rule(ReLU)
-@rule(ReLU6)
-def _(self: Lowering, layer: ReLU | ReLU6, x: Value) -> Value:
+def _bend(self: Lowering, layer: ReLU | ReLU6, x: Value) -> Value:
     return self.stage(layer, x)
 
 
-@rule(Conv)
-def _(self: Lowering, layer: Conv, x: Value) -> Value:
+def _conv(self: Lowering, layer: Conv, x: Value) -> Value:
     weights, delta = _weights(self, layer)
     return low_bit.convolved(self, layer, x, weights, delta)
 
 
-@rule(FloatConv)
-def _(self: Lowering, layer: FloatConv, x: Value) -> Value:
+def _float_conv(self: Lowering, layer: FloatConv, x: Value) -> Value:
     """Integer weights of `stem_bits`; the normalization of pixels goes into them."""
     x = self.image(layer, x)
     if x.edge.channels != layer.in_channels:
@@ -128,14 +119,12 @@ def _(self: Lowering, layer: FloatConv, x: Value) -> Value:
                         waiting=(Affine(layer.name, np.ones(1), dark),))
 
 
-@rule(Linear)
-def _(self: Lowering, layer: Linear, x: Value) -> Value:
+def _linear(self: Lowering, layer: Linear, x: Value) -> Value:
     weights, delta = _weights(self, layer)
     return low_bit.multiplied(self, layer, x, weights, delta)
 
 
-@rule(FloatLinear)
-def _(self: Lowering, layer: FloatLinear, x: Value) -> Value:
+def _float_linear(self: Lowering, layer: FloatLinear, x: Value) -> Value:
     """Integer weights of `head_bits`."""
     x = x if x.settled else self.fixed(x)
     p, bits = self.net.of(layer), self.formats.head_bits
@@ -153,9 +142,7 @@ def _weights(self: Lowering, layer: Conv | Linear) -> tuple[np.ndarray, np.ndarr
     return (2 * k - (2**layer.bits - 1)).astype(np.int16), delta
 
 
-@rule(LTQ)
-@rule(Pact)
-def _(self: Lowering, layer: LTQ | Pact, x: Value) -> Value:
+def _quantizer(self: Lowering, layer: LTQ | Pact, x: Value) -> Value:
     """Waiting layers and quantizer become steps; a negative δ turns the levels' sign."""
     if x.terms:
         x = self.fixed(x)
@@ -183,16 +170,11 @@ def _(self: Lowering, layer: LTQ | Pact, x: Value) -> Value:
     return self.counted(self.append(node, x), abs(delta) or 1.0)
 
 
-@rule(model.Add)
-def _(self: Lowering, layer: model.Add, x: Value, y: Value) -> Value:
+def _add(self: Lowering, layer: model.Add, x: Value, y: Value) -> Value:
     if (x.order is None) != (y.order is None):
         raise self.error(layer, "must read two images or two vectors, not one of each")
     exact = low_bit.added(self, layer, x, y) if self.low_bit else None
     return exact or self.held(self.append(ir.Add(layer.name), self.fixed(x), self.fixed(y)))
-
-
-for kind, function in {**low_bit.RULES, **moves.RULES}.items():
-    rule(kind)(function)
 
 
 def _symmetric(weights: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
@@ -207,3 +189,9 @@ def _symmetric(weights: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
 def _room(bits: int, terms: int) -> int:
     """Bits that factors of so many weights of `bits` bits may have: their sum fits int64."""
     return PRODUCT_BITS - (bits - 1) - (terms - 1).bit_length()
+
+
+RULES: Rules = {
+    BatchNorm: _channelwise, Bias: _channelwise, PReLU: _channelwise, ReLU: _bend, ReLU6: _bend,
+    Conv: _conv, FloatConv: _float_conv, Linear: _linear, FloatLinear: _float_linear,
+    LTQ: _quantizer, Pact: _quantizer, model.Add: _add, **low_bit.RULES, **moves.RULES}

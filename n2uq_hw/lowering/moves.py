@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from .. import ir, model
 from ..ir import Scale, SumPool
-from ..model import AvgPool, Concat, DepthToSpace, Flatten, Layer, MaxPool, Permute, Upsample
-from .builder import Lowering
+from ..model import AvgPool, Flatten, Layer, MaxPool
+from .builder import Lowering, Rules
 from .low_bit import whole
 from .steps import evaluated
 from .values import Value
@@ -71,7 +70,7 @@ def _avg_pool(self: Lowering, layer: AvgPool, x: Value) -> Value:
 
 
 def _flatten(self: Lowering, layer: Flatten, x: Value) -> Value:
-    x = x if x.settled or self.low_bit and not x.terms else self.fixed(x)
+    x = x if x.settled or (self.low_bit and not x.terms) else self.fixed(x)
     height, width, channels = x.edge.shape
     if (height, width) == (1, 1):
         return x
@@ -83,60 +82,4 @@ def _flatten(self: Lowering, layer: Flatten, x: Value) -> Value:
     return replace(self.append(ir.Flatten(layer.name), x), order=order)
 
 
-def _concat(self: Lowering, layer: Concat, *xs: Value) -> Value:
-    """Factors of each branch, channel by channel; what waits is rounded."""
-    if len({x.order is None for x in xs}) > 1:
-        raise self.error(layer, "must read images or vectors, not some of each")
-    xs = tuple(x if x.plain else self.fixed(x) for x in xs)
-    made = self.append(ir.Concat(layer.name), *xs)
-    origin = _joined(xs, [x.origin for x in xs])
-    factors = [(*x.factors[:-1], x.factors[-1] / x.divisor) for x in xs]
-    most = max(map(len, factors))
-    own = tuple(_joined(xs, [each[k] if k < len(each) else np.ones(1) for each in factors])
-                for k in range(most))
-    starts = np.cumsum([0, *(x.edge.channels for x in xs)])
-    orders = [start + x.order for start, x in zip(starts, xs, strict=False) if x.order is not None]
-    return Value(made.node, made.edge, own, (), np.concatenate(orders) if orders else None, origin)
-
-
-def _joined(xs: tuple[Value, ...], values: list[np.ndarray]) -> np.ndarray:
-    joined = np.concatenate([np.broadcast_to(value, x.edge.channels)
-                             for x, value in zip(xs, values, strict=True)])
-    return joined[:1] if (joined == joined[0]).all() else joined
-
-
-def _upsample(self: Lowering, layer: Upsample, x: Value) -> Value:
-    x = _image(self, layer, x)
-    return self.append(ir.Upsample(layer.name, factor=model.pair(layer.factor)), x)
-
-
-def _depth_to_space(self: Lowering, layer: DepthToSpace, x: Value) -> Value:
-    """IR's order of channels is (b, b, C); of another one, channels are permuted before."""
-    x, block = _image(self, layer, x), layer.block
-    channels = x.edge.channels
-    if channels % block**2:
-        raise self.error(layer, f"must have a block whose square divides the {channels} channels, "
-                         f"not {block}")
-    if layer.mode == "CRD":
-        order = np.arange(channels).reshape(-1, block**2).T.reshape(-1)
-        x = _permuted(self, self.ours(f"{layer.name}_order"), x, order)
-    x = self.fixed(x) if x.waiting or not x.uniform else x
-    return self.append(ir.DepthToSpace(layer.name, block=block), x)
-
-
-def _permute(self: Lowering, layer: Permute, x: Value) -> Value:
-    order = self.net.of(layer)["order"].astype(np.int64)
-    if order.max() >= x.edge.channels:
-        raise self.error(layer, f"must take channels below {x.edge.channels}, not {order.max()}")
-    if x.order is not None:
-        raise self.error(layer, "must read an image, not the vector of a Flatten")
-    return _permuted(self, layer.name, _image(self, layer, x), order)
-
-
-def _permuted(self: Lowering, name: str, x: Value, order: np.ndarray) -> Value:
-    return self.append(ir.Permute(name, order=order), x.take(order))
-
-
-RULES: dict[type[Layer], Callable[..., Value]] = {
-    MaxPool: _max_pool, AvgPool: _avg_pool, Flatten: _flatten, Concat: _concat,
-    Upsample: _upsample, DepthToSpace: _depth_to_space, Permute: _permute}
+RULES: Rules = {MaxPool: _max_pool, AvgPool: _avg_pool, Flatten: _flatten}

@@ -76,19 +76,17 @@ def levels_of(layer: Layer, p: Params) -> Levels:
     """The levels of a Quant or a Steps with parameters in the stream's order."""
     if isinstance(layer, Quant):
         zero = np.rint(p["zero_point"])
-        whole = bool((zero == p["zero_point"]).all())
+        held = bool((zero == p["zero_point"]).all())
         return Levels(layer.name, layer.lo, layer.hi, (layer, p),
-                      zero.astype(np.int64) if whole else np.zeros(1, np.int64),
-                      np.zeros(1) if whole else -p["zero_point"], p["scale"],
+                      zero.astype(np.int64) if held else np.zeros(1, np.int64),
+                      np.zeros(1) if held else -p["zero_point"], p["scale"],
                       layer.rounding == "even")
-    scale = np.where(p["scale"] == 0, 1.0, p["scale"])
-    origin = p["offset"] / scale
-    whole = np.rint(origin)
-    is_whole = bool((np.abs(origin - whole) <= 1e-9 * np.abs(origin)).all()) \
-        and bool((p["scale"] != 0).all())
+    origin = p["offset"] / p["scale"]
+    near = np.rint(origin)
+    held = bool((np.abs(origin - near) <= 1e-9 * np.abs(origin)).all())
     return Levels(layer.name, 0, p["thresholds"].shape[1], (layer, p),
-                  -whole.astype(np.int64) if is_whole else np.zeros(1, np.int64),
-                  np.zeros(1) if is_whole else origin, p["scale"])
+                  -near.astype(np.int64) if held else np.zeros(1, np.int64),
+                  np.zeros(1) if held else origin, p["scale"])
 
 
 def stepped(x: Value, levels: Levels, lo: np.ndarray, hi: np.ndarray

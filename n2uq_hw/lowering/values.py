@@ -1,4 +1,4 @@
-"""What a layer of the net becomes: an edge of integers, and the real numbers that these stand for."""
+"""What a layer of the net becomes: an edge of integers, and what real numbers these stand for."""
 
 from __future__ import annotations
 

@@ -1,0 +1,327 @@
+"""Low-bit nets lowered: the same levels as the float64 formulas, at every integer there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from n2uq_hw import model
+from n2uq_hw.errors import N2uqError
+from n2uq_hw.ir import Add, DepthwiseMatVec, Graph, MatVec, Scale, Threshold, golden
+from n2uq_hw.lowering.lower import lower
+from n2uq_hw.model import (
+    AvgPool,
+    BatchNorm,
+    Flatten,
+    InputSpec,
+    IntConv,
+    IntLinear,
+    Layer,
+    MaxPool,
+    Net,
+    Pointwise,
+    Quant,
+    Steps,
+)
+
+RANDOM: dict[str, Any] = {
+    "codes": lambda rng, shape: rng.integers(-7, 8, shape),
+    "scale": lambda rng, shape: rng.uniform(0.01, 0.1, shape),
+    "zero_point": lambda rng, shape: np.zeros(shape),
+    "offset": lambda rng, shape: np.zeros(shape),
+    "thresholds": lambda rng, shape: np.sort(rng.normal(0, 2, shape), axis=1),
+    "value": lambda rng, shape: rng.uniform(0.1, 2, shape)}
+
+
+def make(*layers: Layer, spec: InputSpec, seed: int = 0, **values: object) -> Net:
+    """A net with the parameters LAYER_PARAMETER of `values`; the others are random."""
+    rng, params = np.random.default_rng(seed), {}
+    for layer in layers:
+        for key, shape in layer.shapes().items():
+            value = values.get(f"{layer.name}_{key}")
+            if value is None:
+                value = RANDOM.get(key, lambda rng, shape: rng.uniform(0.1, 1, shape))(rng, shape)
+            dtype = layer.TYPES.get(key, np.float32)
+            params[f"{layer.name}.{key}"] = np.broadcast_to(np.asarray(value, dtype), shape).copy()
+    return Net("net", spec, layers, params)
+
+
+def check(net: Net, images: np.ndarray, *, within: float = 0.0) -> Graph:
+    """Golden's outputs are the float64 formulas', `within` a share of their range."""
+    graph = lower(net)
+    got = graph.forward(images).reshape(len(images), -1) * graph.scale
+    want = net.forward(images)
+    worst = np.abs(got - want).max()
+    assert worst <= max(within, 1e-12) * np.abs(want).max(), worst
+    return graph
+
+
+def sweep(net: Net) -> np.ndarray:
+    """Images of one pixel, all channels alike, at every integer of the input's range."""
+    every = np.arange(net.input.min, net.input.max + 1)
+    return np.broadcast_to(every[:, None, None, None], (len(every), *net.input.shape))
+
+
+def random_images(net: Net, count: int = 12, seed: int = 1) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.integers(net.input.min, net.input.max + 1, (count, *net.input.shape))
+
+
+# --- A quantizer behind an accumulator: every integer -----------------------------------------
+
+CHANNELS = 3
+UNARY = [op for op, it in model.OPS.items() if not it.valued and op not in ("log", "sqrt", "exp")]
+
+
+def chain(draw: Any) -> tuple[list[Layer], dict[str, object]]:
+    """Up to four element-wise operations, any of the table, values for all or per channel."""
+    layers: list[Layer] = []
+    values: dict[str, object] = {}
+    for k in range(draw(st.integers(0, 4))):
+        op = draw(st.sampled_from([*UNARY, "mul", "add", "sub", "div", "min", "max", "leaky_relu",
+                                   "batch_norm", "elu"]))
+        name = f"op{k}"
+        if op == "batch_norm":
+            layers.append(BatchNorm(name, CHANNELS))
+            continue
+        channels = draw(st.sampled_from([1, CHANNELS]))
+        layers.append(Pointwise(name, op, channels, float32=draw(st.booleans())))
+        if model.OPS[op].valued:
+            small = st.sampled_from([-2.5, -1.0, -0.125, 0.3, 0.5, 1.0, 3.0])
+            values[f"{name}_value"] = [draw(small) for _ in range(channels)]
+    return layers, values
+
+
+@given(data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_any_chain_and_quantizer_at_every_integer(data: Any) -> None:
+    draw = data.draw
+    layers, values = chain(draw)
+    scales = st.sampled_from([0.125, 0.25, 1.0, 2.0, 0.3, 0.07])
+    channels = draw(st.sampled_from([1, CHANNELS]))
+    if draw(st.booleans()):
+        lo = draw(st.sampled_from([-128, -8, -1, 0]))
+        quantizer: Layer = Quant("q", channels, lo, lo + draw(st.sampled_from([1, 3, 15, 16, 255])),
+                                 draw(st.sampled_from(["even", "floor", "ceil", "half_up",
+                                                       "to_zero"])))
+        values |= {"q_scale": [draw(scales) for _ in range(channels)],
+                   "q_zero_point": [draw(st.sampled_from([0, 0, 3, -2]))] * channels}
+    else:
+        quantizer = Steps("q", channels, draw(st.sampled_from([1, 3, 20])))
+        values |= {"q_scale": 0.5, "q_offset": draw(st.sampled_from([0.0, -0.25, -4.0]))}
+    net = make(IntConv("conv", CHANNELS, CHANNELS, 1, groups=CHANNELS), *layers, quantizer,
+               spec=InputSpec((CHANNELS, 1, 1), 90, 0.5, min=-70), **values,
+               conv_codes=np.reshape([3, -2, 1], (CHANNELS, 1, 1, 1)),
+               conv_scale=draw(st.sampled_from([0.25, 0.03])))
+    images = sweep(net)
+    if not np.isfinite(net.forward(images)).all():
+        return
+    check(net, images, within=0.0 if channels == 1 else 1e-5)  # of other scales, 28 bits come out
+
+
+def test_many_levels_are_one_multiply_add_and_shift() -> None:
+    """8 bits behind 16: a line per channel, rising or falling, equals all 255 steps."""
+    net = make(IntConv("conv", 2, 2, 1, groups=2), Pointwise("m", "mul", 2),
+               Pointwise("a", "add", 2), Quant("q", 1, 0, 255, "floor"),
+               spec=InputSpec((2, 1, 1), 30000, 1.0, min=-30000), conv_scale=1,
+               conv_codes=np.reshape([3, 5], (2, 1, 1, 1)), m_value=[0.00237, -0.0011],
+               a_value=[100.3, 77.7], q_scale=1)
+    graph = check(net, sweep(net))
+    node = graph["q"]
+    assert isinstance(node, Scale) and node.ties == "floor" and node.clip == (0, 255)
+    assert node.multiplier[0] > 0 > node.multiplier[1]
+    assert "equals the formula at every integer: 255 steps" in graph.meta["exact"]["q"]
+
+
+def test_sixteen_bits_of_powers_of_two_round_ties_to_even() -> None:
+    """As QKeras has them: no line without ties passes; thousands of integers are ties."""
+    net = make(IntConv("conv", 1, 1, 1), Pointwise("relu", "relu"), Quant("q", 1, 0, 65535),
+               spec=InputSpec((1, 1, 1), 65535, 1.0, min=-65535), conv_codes=[[[[7]]]],
+               conv_scale=2.0**-9, q_scale=2.0**-6)
+    graph = check(net, sweep(net))
+    node = graph["q"]
+    assert isinstance(node, Scale) and node.ties == "even" and node.shift == 3
+    assert node.multiplier.tolist() == [1]
+
+
+def test_ties_by_hand() -> None:
+    # x/2 to even: -3..5 become -2, -1, 0, 0, 0, 1, 2, 2, 2
+    net = make(Pointwise("half", "mul"), Quant("q", 1, -8, 7), half_value=0.5, q_scale=1,
+               spec=InputSpec((1, 1, 1), 5, 1.0, min=-3))
+    assert check(net, sweep(net)).forward(sweep(net)).reshape(-1).tolist() == [
+        -2, -1, 0, 0, 0, 1, 2, 2, 2]
+
+
+def test_a_range_too_wide_to_evaluate_is_bisected() -> None:
+    """2^31 integers; every step's two sides are the formula's."""
+    net = make(IntConv("conv", 1, 1, 1), IntConv("conv2", 1, 1, 1), Pointwise("m", "mul"),
+               Quant("q", 1, 0, 255, "half_up"), spec=InputSpec((1, 1, 1), 65535, 1.0, min=-65535),
+               conv_codes=[[[[32749]]]], conv_scale=1, conv2_codes=[[[[1]]]], conv2_scale=1,
+               m_value=1.3e-7, q_scale=1)
+    graph = check(net, sweep(net)[::97])
+    assert "bisected over all 4,292" in graph.meta["exact"]["q"]
+    node = graph["q"]
+    edge = graph.edges["conv2"]
+    at = np.rint((np.arange(1, 255) - 0.5) / 1.3e-7).astype(np.int64)
+    x = (at[:, None] + np.arange(-3, 4)).reshape(-1, 1, 1, 1)
+    want = np.clip(np.floor(x * 1.3e-7 + 0.5), 0, 255)
+    assert golden.evaluate(node, (edge,), x).tolist() == want.tolist()
+
+
+def test_a_constant_quantizer_is_warned_of() -> None:
+    net = make(Pointwise("dead", "min"), Quant("q", 1, 0, 3), dead_value=-1.0, q_scale=1,
+               spec=InputSpec((1, 1, 1), 5, 1.0))
+    assert check(net, sweep(net)).meta["warnings"] == [
+        "q is constant: whatever it reads, it gives one level"]
+
+
+def test_a_quantizer_that_changes_nothing_has_no_node() -> None:
+    net = make(Quant("q", 1, 0, 15), Quant("again", 1, 0, 15), Quant("wider", 1, -128, 127),
+               spec=InputSpec((1, 1, 1), 20, 0.5), q_scale=0.5, again_scale=0.5, wider_scale=0.5)
+    graph = check(net, sweep(net))
+    assert [node.name for node in graph.nodes] == ["input", "q"]
+    assert set(graph.meta["exact"]) == {"q", "again", "wider"}
+
+
+# --- Integer weights -----------------------------------------------------------------------------
+
+IMAGE = InputSpec((4, 7, 6), 15, 0.125, min=-8)
+
+
+@pytest.mark.parametrize("layer", [
+    IntConv("conv", 4, 6, 3, 1, 1), IntConv("conv", 4, 6, (3, 2), (2, 1), (1, 0, 2, 1)),
+    IntConv("conv", 4, 4, (1, 4), groups=4), IntConv("conv", 4, 8, 3, 2, 1, groups=2),
+    IntConv("conv", 4, 8, 2, 1, 0, groups=4)], ids=str)
+@pytest.mark.parametrize("zero", [0, 3])
+def test_convolutions(layer: IntConv, zero: int) -> None:
+    """A pad is real 0, the level of the zero point, which the stream has as integer 0."""
+    net = make(Quant("q0", 1, 0, 7), layer, BatchNorm("bn", layer.out_channels),
+               Quant("q1", 1, 0, 7), spec=IMAGE, q0_scale=0.3, q0_zero_point=zero, q1_scale=0.2)
+    graph = check(net, random_images(net))
+    assert isinstance(graph["conv"], DepthwiseMatVec) == (layer.groups == 4 == layer.out_channels)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_bipolar_activations(padding: int) -> None:
+    """Levels 0 and 1 stand for -1 and 1; what a pad of 0 lies midway between is doubled."""
+    net = make(Steps("sign", 1, 1), IntConv("conv", 4, 5, 3, 1, padding), Steps("sign2", 1, 1),
+               Flatten("flat"), IntLinear("fc", 5 * (20 if padding == 0 else 42), 3), spec=IMAGE,
+               sign_thresholds=[[0]], sign_scale=2, sign_offset=-1, sign2_thresholds=[[0]],
+               sign2_scale=2, sign2_offset=-1, conv_codes=np.random.default_rng(0).choice(
+                   [-1, 1], (5, 4, 3, 3)), fc_scale=0.5)
+    graph = check(net, random_images(net), within=1e-7)
+    assert graph.edges["sign"].hi.max() == 1 and graph.edges["sign"].lo.min() == 0
+    assert ("sign_doubled" in {node.name for node in graph.nodes}) == (padding == 1)
+
+
+def test_scales_per_channel_go_into_weights() -> None:
+    scales = np.array([0.25, 0.5, 0.25, 1.0])
+    net = make(Quant("q0", 4, -4, 3), IntConv("conv", 4, 5, 3), Quant("q1", 1, 0, 7), spec=IMAGE,
+               q0_scale=scales, q1_scale=0.2)
+    graph, codes = check(net, random_images(net)), net.params["conv.codes"]
+    node = graph["conv"]
+    assert isinstance(node, MatVec)
+    assert node.weights.tolist() == (codes * (scales * 4)[:, None, None]).transpose(
+        0, 2, 3, 1).reshape(5, -1).tolist()
+    depthwise = make(Quant("q0", 4, -4, 3), IntConv("conv", 4, 4, 3, groups=4),
+                     Quant("q1", 1, 0, 7), spec=IMAGE, q0_scale=[0.1, 0.3, 0.7, 0.2], q1_scale=0.2)
+    check(depthwise, random_images(depthwise))
+
+
+def test_a_bias_in_whole_steps_leaves_the_output_an_integer() -> None:
+    net = make(Flatten("flat"), IntLinear("fc", 168, 3), Pointwise("b", "add", 3), spec=IMAGE,
+               fc_scale=0.5, b_value=np.array([5, -3, 1000]) * 0.0625)
+    graph = check(net, random_images(net))
+    assert graph.scale == 0.0625 and graph["logits"].offset.tolist() == [5, -3, 1000]
+    other = make(Flatten("flat"), IntLinear("fc", 168, 3), Pointwise("b", "add", 3), spec=IMAGE)
+    assert check(other, random_images(other), within=1e-7)["logits"].shift > 0
+
+
+# --- Pools and sums ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rounding", ["floor", "even"])
+@pytest.mark.parametrize("layer", [AvgPool("pool", 2, 2), AvgPool("pool", (3, 2), (1, 2), 1),
+                                   AvgPool("pool")], ids=str)
+def test_average_pools_are_sums_and_steps(layer: AvgPool, rounding: str) -> None:
+    net = make(Quant("q0", 1, 0, 7), layer, Quant("q1", 1, 0, 3, rounding), spec=IMAGE,
+               q0_scale=0.25, q1_scale=0.5)
+    check(net, random_images(net, 40))
+
+
+def test_max_pools_pad_signed_levels_and_read_accumulators() -> None:
+    net = make(Quant("q0", 1, -4, 3), MaxPool("pool", 3, 2, 1), IntConv("conv", 4, 5, 2),
+               Pointwise("m", "mul", 5), MaxPool("pool2", 2, 1), Quant("q1", 1, -8, 7), spec=IMAGE,
+               q0_scale=0.25, q1_scale=0.5, m_value=[1, -2, 0.5, -0.1, 3])
+    graph = check(net, random_images(net, 40))
+    assert graph["conv_negated"].multiplier.tolist() == [1, -1, 1, -1, 1]
+
+
+def pairs(net: Net) -> np.ndarray:
+    """Images of one pixel of two channels: every pair of the input's integers."""
+    every = np.arange(net.input.min, net.input.max + 1)
+    return np.stack(np.meshgrid(every, every), axis=-1).reshape(-1, 2, 1, 1)
+
+
+def two_branches(*layers: Layer, **values: object) -> Net:
+    """Each channel quantized by itself to 4 and 5 bits, then added."""
+    return make(IntConv("left", 2, 1, 1), Quant("a", 1, -8, 7),
+                IntConv("right", 2, 1, 1, inputs=("input",)), Quant("b", 1, 0, 31),
+                model.Add("sum", inputs=("a", "b")), *layers, **values,
+                spec=InputSpec((2, 1, 1), 40, 0.05, min=-35),
+                left_codes=np.reshape([1, 0], (1, 2, 1, 1)), left_scale=1, right_scale=1,
+                right_codes=np.reshape([0, 1], (1, 2, 1, 1)))
+
+
+@pytest.mark.parametrize("a,b", [(0.1, 0.1), (0.1, 0.05), (0.1, 0.0625), (0.13, 0.0717),
+                                 (0.0717, 0.4)])
+@pytest.mark.parametrize("most", [3, 15, 255])
+def test_sums_of_two_scales_at_every_pair(a: float, b: float, most: int) -> None:
+    # Scales of float32, as files have them, so that float64 knows ties.
+    net = two_branches(Pointwise("relu", "relu"), Quant("q", 1, 0, most), a_scale=np.float32(a),
+                       b_scale=np.float32(b), q_scale=np.float32(0.4 if most < 16 else 0.031))
+    graph = check(net, pairs(net))
+    assert isinstance(graph["sum"], Add) and "residual" not in graph.meta
+    assert isinstance(graph["q"], Threshold | Scale)
+
+
+def test_a_sum_of_three_is_checked_for_all_triples() -> None:
+    net = make(Quant("a", 1, -2, 1), Quant("b", 1, 0, 3, inputs=("input",)),
+               model.Add("sum1", inputs=("a", "b")), Quant("c", 1, 0, 7, inputs=("input",)),
+               model.Add("sum2", inputs=("sum1", "c")), BatchNorm("bn", 4), Quant("q", 1, 0, 7),
+               spec=IMAGE, a_scale=0.3, b_scale=0.17, c_scale=0.11, q_scale=0.21)
+    graph = check(net, random_images(net))
+    assert "equal at all 512 pairs" in graph.meta["exact"]["q"]
+
+
+def test_a_sum_that_no_quantizer_reads_is_rounded_and_says_so() -> None:
+    net = two_branches(IntConv("conv", 1, 1, 1), a_scale=0.13, b_scale=0.0717)
+    assert "sum" in check(net, pairs(net), within=1e-3).meta["residual"]
+
+
+# --- Refused -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers,values,message", [
+    ((Quant("q", 3, 0, 3),), {}, "net: Quant q must have 1 or 4 channels, not 3"),
+    ((Pointwise("p", "add", 3),), {}, "net: Pointwise p must have 1 or 4 channels, not 3"),
+    ((Quant("q", 4, 0, 3), IntConv("conv", 4, 2, 1)), {"q_scale": [0.1, 0.3, 0.7, 0.2]},
+     "net: IntConv conv must read values of one scale, .* of q, whose channels have 4 scales"),
+    ((Steps("s", 1, 3), IntConv("conv", 4, 2, 3, 1, 1)), {"s_scale": 1, "s_offset": 0.3},
+     "net: IntConv conv pads with 0, which must be a level of s or lie midway .* not at -0.3"),
+    ((Quant("q", 1, 0, 3), AvgPool("pool", 2, 1, 1, False)), {},
+     "net: AvgPool pool must count its padding, .* not leave it out"),
+    ((Pointwise("p", "tanh"), IntConv("conv", 4, 2, 1)), {},
+     "net: p must be followed by a quantizer, since it is no line"),
+    ((Pointwise("p", "rdiv"), Quant("q", 1, 0, 3)), {},
+     "net: Quant q cannot be lowered: values before the quantizer must be finite .* not inf"),
+    ((Steps("s", 1, 3),), {"s_scale": 0}, "net: Steps s must have a scale other than 0"),
+])
+def test_errors_name_layer_rule_and_value(layers, values, message: str) -> None:
+    with pytest.raises(N2uqError, match=message) as caught:
+        lower(make(*layers, spec=IMAGE, **values))
+    assert "\n" not in str(caught.value)
