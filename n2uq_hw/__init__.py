@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         build,
         export,
         fold,
+        import_onnx,
         load,
         load_build,
         lower,
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from .errors import N2uqError
 
 __all__ = ["Build", "Costs", "Forecast", "Formats", "Graph", "InputSpec", "N2uqError", "Net",
-           "Plan", "Verdict", "agreement", "build", "export", "fold", "load", "load_build", "lower",
-           "trace"]
+           "Plan", "Verdict", "agreement", "build", "export", "fold", "import_onnx", "load",
+           "load_build", "lower", "trace"]
 __version__ = "0.1.0"
 
 

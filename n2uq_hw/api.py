@@ -36,6 +36,8 @@ from .tables import Shown, Table
 if TYPE_CHECKING:
     import torch
 
+    from .importers.onnx import Imported
+
 __all__ = [
     "Build",
     "Costs",
@@ -50,6 +52,7 @@ __all__ = [
     "build",
     "export",
     "fold",
+    "import_onnx",
     "load",
     "load_build",
     "lower",
@@ -63,11 +66,35 @@ Images = np.ndarray | Path | str
 
 
 def load(source: str | Path) -> Net:
-    """The trained net that `source` means: a shipped net's name (`n2uq-hw nets`), or a net file.
+    """The trained net that `source` means: a shipped net's name (`n2uq-hw nets`), or a file.
 
-    Raises N2uqError for a name that is not one, and for a file that is not whole.
+    A file is a net file, or, where its name ends in .onnx, an ONNX file that `import_onnx` takes
+    (needs onnx).  Raises N2uqError for a name that is not one, and for a file that is not whole.
     """
+    if Path(source).suffix == ".onnx":
+        return import_onnx(source).net
     return nets.find_net(str(source))
+
+
+def import_onnx(path: str | Path, *, input_scale: float | None = None,
+                input_bits: int | None = None, input_signed: bool = False) -> Imported:
+    """The net in an ONNX file of a low-bit network, and what each of its nodes became (needs onnx).
+
+    Parameters
+    ----------
+    path: QONNX, FINN, QCDQ, QDQ, QOperator or integers, at most 256 MiB; nothing is executed.
+    input_scale, input_bits, input_signed: the integers of the input, where the file has no
+        quantizer there; with one, they make it a part of the hardware.
+
+    `Imported.prepare` makes the net's integers of the file's inputs.  Raises N2uqError for what is
+    no whole file, and for nodes that have no integer form.
+    """
+    try:
+        from .importers import onnx
+    except ModuleNotFoundError as error:
+        raise N2uqError(f"{error.name}: needed to read ONNX files, and not installed "
+                        "(pip install 'n2uq-hw[onnx]')") from None
+    return onnx.import_onnx(Path(path), onnx.Format(input_scale, input_bits, input_signed))
 
 
 def trace(module: torch.nn.Module, input: InputSpec, *, name: str | None = None,

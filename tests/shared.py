@@ -13,3 +13,6 @@ needs_mnist = pytest.mark.skipif(not MNIST.is_dir(), reason="no MNIST: name it i
 # A checkpoint of the authors' training code, and beside it images with the model's own logits.
 CHECKPOINT = SHARED / "checkpoints" / "resnet18_w2a2_quantized_downsample.pth"
 needs_checkpoint = pytest.mark.skipif(not CHECKPOINT.is_file(), reason=f"no {CHECKPOINT.name}")
+# Networks made by others, as ONNX files, and beside each its reference inputs and outputs.
+MODELS = SHARED / "models"
+needs_models = pytest.mark.skipif(not MODELS.is_dir(), reason="no shared models")

@@ -20,7 +20,7 @@ from . import (
     estimator,
     export,
     fold,
-    import_checkpoint,
+    import_net,
     lower,
     nets,
     report,
@@ -32,7 +32,7 @@ from .process import run
 __all__ = ["app", "main"]
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "nets": nets.nets, "train": train.train, "import": import_checkpoint.import_checkpoint,
+    "nets": nets.nets, "train": train.train, "import": import_net.import_net,
     "lower": lower.lower, "build": build.build, "verify": verify.verify, "cycles": cycles.cycles,
     "fold": fold.fold, "estimator": estimator.estimator, "cost": cost.cost,
     "report": report.report, "export": export.export, "compare": compare.compare, "demo": demo.demo}

@@ -52,7 +52,8 @@ def lower(net: Net, formats: Formats | None = None, *, top1: bool = False,
     ----------
     net: the trained network.
     formats: the integer formats of what is real-valued in the net.
-    top1: end in an ArgMax (the class index) instead of the logits.
+    top1: end in an ArgMax (the class index) instead of the logits; so does a net whose
+        ``meta["top1"]`` is true.
     ranges: lo and hi by node name, of the residual stream's tensors (`meta["residual"]`), which
         are held in them (see `accuracy.calibrate`).  Without it they are as wide as any image can
         make them.
@@ -71,7 +72,7 @@ def lower(net: Net, formats: Formats | None = None, *, top1: bool = False,
     lowering = Lowering(net, formats or Formats(), ranges or {}, RULES)
     for layer in net.layers:
         lowering.lower(layer)
-    return lowering.finish(top1)
+    return lowering.finish(top1 or bool(net.meta.get("top1")))
 
 
 def _channelwise(self: Lowering, layer: BatchNorm | Bias | PReLU, x: Value) -> Value:

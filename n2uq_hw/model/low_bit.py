@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from .layers import Layer, Padding, Params, Shapes, Size, convolve, layer_float, pair, per_channel
 from .pointwise import OPS
 
-__all__ = ["Concat", "DepthToSpace", "IntConv", "IntLinear", "Permute", "Pointwise", "Quant",
-           "Steps", "Upsample", "check_values"]
+__all__ = ["ROUNDINGS", "Concat", "DepthToSpace", "IntConv", "IntLinear", "Permute", "Pointwise",
+           "Quant", "Steps", "Upsample", "check_values"]
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ class IntLinear(Layer):
 class Quant(Layer):
     """Uniform quantizer: q = clip(round(x/scale + zero_point), lo, hi), y = (q - zero_point)·scale.
 
-    `channels` is 1 for one scale of all.  `rounding`: "even" (half to even), "half_up", "floor",
-    "ceil" or "to_zero".
+    `channels` is 1 for one scale of all.  `rounding` is a name in `ROUNDINGS`: "even" is half to
+    even, "half_up" floor(x + 1/2); "half_away" and "half_to_zero" move halves so, "away" and
+    "to_zero" all fractions.
     """
 
     channels: int
@@ -147,8 +149,11 @@ def _half_up(x: np.ndarray) -> np.ndarray:
     return below + (x - below >= 0.5)
 
 
-ROUND: dict[str, Any] = {"even": np.rint, "half_up": _half_up, "floor": np.floor, "ceil": np.ceil,
-                         "to_zero": np.trunc}
+ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "even": np.rint, "floor": np.floor, "ceil": np.ceil, "to_zero": np.trunc, "half_up": _half_up,
+    "away": lambda x: np.sign(x) * np.ceil(np.abs(x)),
+    "half_away": lambda x: np.sign(x) * _half_up(np.abs(x)),
+    "half_to_zero": lambda x: np.sign(x) * -_half_up(-np.abs(x))}
 
 
 @layer_float.register
@@ -165,7 +170,7 @@ def _(layer: IntLinear, p: Params, x: np.ndarray) -> np.ndarray:
 @layer_float.register
 def _(layer: Quant, p: Params, x: np.ndarray) -> np.ndarray:
     scale, zero = per_channel(p["scale"], x), per_channel(p["zero_point"], x)
-    return (np.clip(ROUND[layer.rounding](x / scale + zero), layer.lo, layer.hi) - zero) * scale
+    return (np.clip(ROUNDINGS[layer.rounding](x / scale + zero), layer.lo, layer.hi) - zero) * scale
 
 
 @layer_float.register

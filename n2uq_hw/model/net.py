@@ -33,7 +33,7 @@ from .layers import (
     per_channel,
     weight_codes,
 )
-from .low_bit import IntConv, Quant, check_values
+from .low_bit import ROUNDINGS, IntConv, Quant, check_values
 from .pointwise import OPS
 
 __all__ = ["IMAGES", "InputSpec", "Net", "images_name", "load_net", "sources", "walk"]
@@ -287,7 +287,7 @@ def _check_inputs(net: Net) -> None:
 
 SIZES = {"kernel": (2,), "stride": (2,), "dilation": (2,), "padding": (2, 4), "factor": (2,)}
 CHOICES = {"order": ("chw", "hwc"), "mode": ("DCR", "CRD"), "op": tuple(OPS),
-           "rounding": ("even", "floor", "ceil", "half_up", "to_zero"),
+           "rounding": tuple(ROUNDINGS),
            "float32": (False, True), "count_pad": (False, True)}
 
 

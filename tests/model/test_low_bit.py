@@ -27,7 +27,8 @@ def run(layer: model.Layer, x: Any, **values: Any) -> np.ndarray:
 @pytest.mark.parametrize("rounding,expected", [
     ("even", [-2, -2, 0, 0, 2, 3]), ("half_up", [-2, -1, 0, 1, 2, 3]),
     ("floor", [-3, -2, -1, 0, 1, 3]), ("ceil", [-2, -1, 0, 1, 2, 3]),
-    ("to_zero", [-2, -1, 0, 0, 1, 3])])
+    ("to_zero", [-2, -1, 0, 0, 1, 3]), ("away", [-3, -2, -1, 1, 2, 3]),
+    ("half_away", [-3, -2, 0, 1, 2, 3]), ("half_to_zero", [-2, -1, 0, 0, 1, 3])])
 def test_rounding_by_hand(rounding: str, expected: list[int]) -> None:
     x = [-2.5, -1.5, -0.4, 0.5, 1.5, 9]
     assert run(model.Quant("q", 1, -9, 3, rounding), [x], scale=1, zero_point=0).tolist() == [

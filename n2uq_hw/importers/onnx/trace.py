@@ -1,0 +1,346 @@
+"""The walk over an ONNX graph: what each node becomes, layer by layer; nothing is guessed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...model import DepthToSpace, Flatten, Layer, Params, Permute, Pointwise, Quant
+from ...names import fresh
+from .constants import FOLDS, Constant
+from .reading import LARGEST_TENSOR, Node, NoForm, Source
+from .tensors import Atom, Axes, Tensor, atoms
+
+__all__ = ["DOMAINS", "RULES", "WIDE", "Row", "Trace", "Value", "rule"]
+
+Value = Constant | Tensor
+Rule = Callable[..., Value | Sequence[Value | None]]
+RULES: dict[str, Rule] = {}
+# Where operators that are no standard ones come from; QONNX's have been in all but the last three.
+DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "qonnx.custom_op.channels_last",
+           "finn.custom_op.general", "onnx.brevitas", "brevitas.onnx", "com.microsoft", "PACTOps",
+           "ai.onnx.contrib")
+MALFORMED = (ValueError, IndexError, TypeError, OverflowError, KeyError, ZeroDivisionError)
+WIDE = (-2**31, 2**31 - 1)    # of a rounding without bounds of its own
+NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0, "min": math.inf, "max": -math.inf}
+PASSES = ("Identity", "Dropout", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "TopK",
+          "ArgMax")
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule: what a node becomes of its inputs, at least one of them a `Tensor`."""
+    def register(function: Rule) -> Rule:
+        for name in names:
+            RULES[name] = function
+        return function
+    return register
+
+
+class Row(NamedTuple):
+    """A node and what it became; where that is nothing, `why` says why not."""
+
+    node: str
+    op: str
+    became: str
+    why: str = ""
+
+
+class Trace:
+    """The layers so far, and what each tensor of the graph is.
+
+    Members
+    -------
+    plain_weights: layers whose weights are whole numbers without a quantizer.
+    bipolar: layers that are BipolarQuant nodes.
+    """
+
+    def __init__(self, source: Source, letters: str) -> None:
+        self.source, self.letters = source, letters
+        self.layers: list[Layer] = []
+        self.params: dict[str, np.ndarray] = {}
+        self.taken: set[str] = set()
+        self.named: dict[str, Layer] = {}
+        self.rows: list[Row] = []
+        self.notes: list[str] = []
+        self.text = ""
+        self.top1 = False
+        self.plain_weights: set[str] = set()
+        self.bipolar: set[str] = set()
+        self.readers: dict[str, list[Node]] = {}
+        for node in source.nodes:
+            for name in node.inputs:
+                self.readers.setdefault(name, []).append(node)
+        batch = atoms(source.shape[0])
+        dims = tuple(atoms(size) for size in source.shape[1:])
+        axes: dict[str, Axes] = {"C": (), "H": (), "W": ()} | dict(zip(letters, dims, strict=True))
+        self.entry = Tensor("", axes["C"], axes["H"], axes["W"], (batch, *dims), batch)
+        self.values: dict[str, Value | None] = {
+            name: Constant(array) for name, array in source.constants.items()}
+        self.values[source.input] = self.entry
+
+    def run(self) -> None:
+        """Walk over all nodes; those without a form stay so, and so does what reads them."""
+        for node in self.source.nodes:
+            self.text, before = "", len(self.layers)
+            try:
+                results = self.step(node)
+                became = self.text or ", ".join(
+                    _described(layer, node.name) for layer in self.layers[before:])
+                self.rows.append(Row(node.name, node.op, became or (
+                    "a constant" if all(isinstance(each, Constant) for each in results)
+                    else "nothing of its own")))
+            except NoForm as error:
+                results = ()
+                self.rows.append(Row(node.name, node.op, "", str(error)))
+            except MALFORMED as error:
+                results = ()
+                self.rows.append(Row(node.name, node.op, "", f"must be as ONNX has it: {error}"))
+            for place, name in enumerate(node.outputs):
+                if name:
+                    self.values[name] = results[place] if place < len(results) else None
+
+    def step(self, node: Node) -> Sequence[Value | None]:
+        """The values of the outputs of one node."""
+        given = [self.values[name] if name else None for name in node.inputs]
+        missing = [name for name in node.inputs if name and self.values[name] is None]
+        if missing:
+            raise NoForm(f"reads {missing[0]}, which has no form")
+        if node.domain not in DOMAINS:
+            raise NoForm(f"must be of a known domain, not {node.domain}")
+        known = FOLDS if not any(isinstance(each, Tensor) for each in given) else RULES
+        if node.op not in known:
+            raise NoForm(_unknown(node, known is FOLDS))
+        with np.errstate(all="ignore"):
+            result = FOLDS[node.op](node, *given) if known is FOLDS else \
+                RULES[node.op](self, node, *given)
+        if isinstance(result, Constant) and result.array.dtype.kind == "f" and not np.isfinite(
+                result.array).all() and node.op != "Constant":
+            raise NoForm("a constant must be finite, not NaN or infinite")
+        if known is FOLDS and isinstance(result, Constant):
+            self.watch(node, given, result)
+        return (result,) if isinstance(result, Constant | Tensor) else result
+
+    def watch(self, node: Node, given: Sequence[Value | None], result: Constant) -> None:
+        """Say what is strange in a quantizer of weights."""
+        weights = given[0] if given else None
+        if not isinstance(weights, Constant) or not node.op.endswith("Quant"):
+            return
+        if result.codes is None:
+            return
+        if weights.array.ndim > 1 and np.ptp(result.codes) == 0:
+            self.notes.append(f"{node.name}: makes one value of all {weights.array.size:,} weights")
+        lost = int(((weights.array < 0) & (result.array >= 0)).sum())
+        if not node.of("signed", 1) and result.codes.min() >= 0 and lost:
+            self.notes.append(f"{node.name}: is unsigned, and takes {lost:,} of "
+                              f"{weights.array.size:,} weights that are below 0 to 0 or more")
+
+    # --- Layers ---------------------------------------------------------------------------------
+
+    def emit(self, kind: type[Layer], label: str, *reads: str, params: Params | None = None,
+             **fields: Any) -> str:
+        """Append a layer that reads `reads`; returns its name, which nothing else has."""
+        name = " ".join("".join(c if c.isprintable() else "_" for c in label).split()) or "layer"
+        self.taken.add(name := fresh(name, self.taken))
+        layer = kind(name=name, inputs=reads, **fields)
+        self.layers.append(layer)
+        self.named[name] = layer
+        for key, value in (params or {}).items():
+            if not np.isfinite(value).all():
+                raise NoForm(f"{key} must be finite, not {value[~np.isfinite(value)][0]}")
+            self.params[f"{name}.{key}"] = np.ascontiguousarray(
+                value, layer.TYPES.get(key, np.float32))
+        return name
+
+    def layer(self, name: str) -> Layer | None:
+        """The layer of that name; None for the images."""
+        return self.named.get(name)
+
+    def unpadded(self, t: Tensor) -> Tensor:
+        """`t`, if it is a value and nothing else."""
+        if t.ending:
+            raise NoForm(f"must not follow {t.ending}, which must be at the end of the network")
+        if any(t.pads):
+            raise NoForm("a Pad must be before a convolution or an average pool")
+        return t
+
+    def view(self, t: Tensor) -> Tensor:
+        """`t`, if its axes may move."""
+        if any(t.pads):
+            raise NoForm("a Pad must be before a convolution or an average pool")
+        return t
+
+    def plain(self, t: Tensor, label: str) -> Tensor:
+        """`t` as a layer whose value it is."""
+        t = self.unpadded(t)
+        if t.coded is not None:
+            (scale, zero), t = t.coded, replace(t, coded=None)
+            t = self.pointwise(t, "div", np.array(scale), f"{label}_codes")
+            t = self.pointwise(t, "add", np.array(zero), f"{label}_codes")
+        if t.factor != 1:
+            factor, t = t.factor, replace(t, factor=1.0)
+            t = self.pointwise(t, "mul", np.array(factor), f"{label}_scale")
+        return t
+
+    def per_channel(self, t: Tensor, array: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """A constant that goes with `t` as float64 [1] or [C]; `t` becomes a vector if it must."""
+        values = t.aligned(array)
+        if any(size > 1 for size in values.shape[len(t.channels):]) and len(
+                [dim for dim in t.dims if set(dim) - set(t.batch)]) == 1:
+            t = self.flattened(t)
+            values = t.aligned(array)
+        if any(size > 1 for size in values.shape[len(t.channels):]):
+            raise NoForm("a constant must have one value per channel, not one per pixel")
+        values = values.reshape(values.shape[:len(t.channels)]).astype(np.float64)
+        if values.size > 1:
+            values = np.broadcast_to(values, [atom.size for atom in t.channels])
+        return t, values.reshape(-1)
+
+    def pointwise(self, t: Tensor, op: str, array: np.ndarray | None = None, label: str = "", *,
+                  float32: bool = False) -> Tensor:
+        """An element-wise operation, with a constant if it has one."""
+        if t.factor != 1 or t.coded is not None or any(t.pads) or t.ending:
+            t = self.plain(t, label)
+        if array is None:
+            return t.of(self.emit(Pointwise, label, t.layer, op=op))
+        if op in NEUTRAL and (array == NEUTRAL[op]).all() and not float32:
+            return t
+        t, values = self.per_channel(t, array)
+        return t.of(self.emit(Pointwise, label, t.layer, params={"value": values}, op=op,
+                                      channels=len(values), float32=float32))
+
+    def quantize(self, t: Tensor, scale: np.ndarray, zero: np.ndarray, ends: tuple[int, int],
+                 rounding: str, label: str) -> Tensor:
+        """A quantizer of reals; none where the values are on its grid already."""
+        t = self.plain(t, label)
+        t, s = self.per_channel(t, scale)
+        t, z = self.per_channel(t, zero)
+        count = max(len(s), len(z))
+        s, z = np.broadcast_to(s, count), np.broadcast_to(z, count)
+        before = self.grid(t.layer)
+        if before is not None and before.channels == count and (
+                ends[0] <= before.lo and before.hi <= ends[1]) and np.array_equal(
+                    self.params[f"{before.name}.scale"], s) and np.array_equal(
+                    self.params[f"{before.name}.zero_point"], z):
+            self.text = f"nothing: its values are those of {before.name}"
+            return t
+        return t.of(self.emit(Quant, label, t.layer, params={"scale": s, "zero_point": z},
+                                      channels=count, lo=ends[0], hi=ends[1], rounding=rounding))
+
+    def grid(self, name: str) -> Quant | None:
+        """The quantizer whose values those of a layer are."""
+        layer = self.layer(name)
+        while layer is not None and type(layer).__name__ in ("MaxPool", "Flatten", "Upsample"):
+            layer = self.layer(layer.inputs[0])
+        return layer if isinstance(layer, Quant) else None
+
+    def narrowed(self, t: Tensor, low: float, high: float, label: str) -> Tensor | None:
+        """`t` clipped, where the last layer is a quantizer and the bounds are among its values."""
+        layer = self.layer(t.layer)
+        if not isinstance(layer, Quant) or any(t.pads) or t.ending:
+            return None
+        scale, zero = (self.params[f"{layer.name}.{key}"] for key in ("scale", "zero_point"))
+        if t.coded is None:
+            if t.factor != 1 or (scale != scale[0]).any() or (zero != zero[0]).any():
+                return None
+            low, high = (end / scale[0] + zero[0] for end in (low, high))
+        nearest = [round(end) if math.isfinite(end) else end for end in (low, high)]
+        if any(abs(end - near) > 1e-9 * max(1.0, abs(end)) for end, near in zip(
+                (low, high), nearest, strict=True) if math.isfinite(end)):
+            return None
+        lo, hi = max(layer.lo, nearest[0]), min(layer.hi, nearest[1])
+        if lo > hi:
+            return None
+        if (lo, hi) == (layer.lo, layer.hi):
+            self.text = f"nothing: {layer.name} keeps within it"
+            return t
+        name = self.emit(Quant, label, *layer.inputs, params={"scale": scale, "zero_point": zero},
+                         channels=layer.channels, lo=int(lo), hi=int(hi), rounding=layer.rounding)
+        return replace(t, layer=name)
+
+    # --- Axes -----------------------------------------------------------------------------------
+
+    def flattened(self, t: Tensor) -> Tensor:
+        """`t` as a view of a vector."""
+        if t.vector:
+            return t
+        name = self.emit(Flatten, f"{t.layer or self.source.input}_flat", t.layer)
+        return replace(t, layer=name, channels=t.axes, height=(), width=(), vector=True)
+
+    def reordered(self, t: Tensor, order: Axes) -> Tensor:
+        """`t` with its channels in another order."""
+        if order == t.channels:
+            return t
+        places = np.arange(t.size).reshape([atom.size for atom in t.channels])
+        places = places.transpose([t.channels.index(atom) for atom in order]).reshape(-1)
+        name = self.emit(Permute, f"{t.layer or self.source.input}_order", t.layer,
+                         params={"order": places}, channels=t.size)
+        return replace(t, layer=name, channels=order)
+
+    def image(self, t: Tensor) -> tuple[Tensor, bool]:
+        """`t` with its channels along axis 1, and whether height and width are the other way."""
+        if t.ending:
+            raise NoForm(f"must not follow {t.ending}, which must be at the end of the network")
+        if t.vector or len(t.dims) not in (3, 4) or t.dims[0] != t.batch:
+            raise NoForm("must read an image [N, C, H, W] or [N, C, W], not one of shape "
+                         f"{list(t.shape)}" + (" behind a matrix product" if t.vector else ""))
+        channels, spatial = t.dims[1], t.dims[2:]
+        if len(spatial) == 2 and set(channels) < set(t.channels) and (
+                spatial[0][:1], spatial[1][:1]) == (t.height, t.width) and (
+                    len(spatial[0]), len(spatial[1])) == (2, 2):
+            down, right = spatial[0][1], spatial[1][1]
+            if down.size == right.size and {down, right, *channels} == set(t.channels):
+                t = self.reordered(t, (*channels, down, right))
+                name = self.emit(DepthToSpace, f"{t.layer}_blocks", t.layer, block=down.size,
+                                 mode="CRD")
+                tall, wide = (Atom(side[0].size * side[1].size) for side in spatial)
+                return replace(t, layer=name, channels=channels, height=(tall,), width=(wide,),
+                               dims=(t.batch, channels, (tall,), (wide,))), False
+        if set(channels) != set(t.channels):
+            raise NoForm("must have the channels in axis 1")
+        t = self.reordered(t, channels)
+        if len(spatial) == 1:
+            if spatial[0] != t.height + t.width or (t.height and t.width):
+                raise NoForm("must read [N, C, W] of one axis")
+            return t, bool(t.height)
+        if spatial == (t.height, t.width):
+            return t, False
+        if spatial == (t.width, t.height):
+            return t, True
+        raise NoForm("must have height and width in the last two axes")
+
+    def bounded(self, t: Tensor) -> Tensor:
+        """`t`, if it is not too large."""
+        if math.prod(atom.size for atom in t.axes) > LARGEST_TENSOR:
+            raise NoForm(f"must make at most {LARGEST_TENSOR:,} elements")
+        return t
+
+    def at_end(self, node: Node) -> bool:
+        """Whether nothing but views of its output and the choice of a class follow a node."""
+        waiting = list(node.outputs)
+        while waiting:
+            for reader in self.readers.get(waiting.pop(), ()):
+                if reader.op not in PASSES:
+                    return False
+                waiting += [name for name in reader.outputs if name]
+        return True
+
+
+def _described(layer: Layer, name: str) -> str:
+    """The kind of a layer, what it does, and its name where that is not the node's."""
+    kind = type(layer).__name__
+    if isinstance(layer, Pointwise):
+        return f"{kind} {layer.op}"
+    return kind if layer.name == name else f"{kind} {layer.name}"
+
+
+def _unknown(node: Node, constant: bool) -> str:
+    if any(value is None for value in node.attributes.values()) and node.op in (
+            "If", "Loop", "Scan"):
+        return "is control flow, which has no integer form"
+    if constant and node.op in RULES:
+        return "must read an activation, not constants alone"
+    return "has no integer form"

@@ -1,0 +1,44 @@
+"""Networks that others made: what is imported computes what the file does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shared import MODELS, needs_models
+
+from n2uq_hw.importers.onnx import Format, Imported, import_onnx, read_samples
+from n2uq_hw.importers.onnx.check import EXACT
+from n2uq_hw.model import load_net
+
+NAMES = [path.stem for path in sorted(MODELS.glob("*.onnx"))] or ["none"]
+FORMATS = {  # of inputs that no quantizer reads
+    "qkeras_mnist_cnn_w4w8a16": Format(scale=1 / 255, bits=8),
+    "dvs_cnn_w2a2_ternary": Format(bits=2, signed=True)}
+
+
+def imported(name: str) -> Imported:
+    return import_onnx(MODELS / f"{name}.onnx", FORMATS.get(name))
+
+
+@needs_models
+@pytest.mark.parametrize("name", NAMES)
+def test_the_net_computes_what_the_file_does(name: str) -> None:
+    found = imported(name)
+    samples = read_samples(MODELS / f"{name}.npz")
+    outputs = found.net.forward(found.prepare(samples.inputs))
+    if found.net.meta.get("top1"):
+        outputs = outputs.argmax(axis=1)[:, None].astype(np.float64)
+    if found.ending == "Sigmoid":
+        outputs = 1 / (1 + np.exp(-outputs))
+    assert np.abs(outputs - samples.outputs).max() <= EXACT * np.ptp(samples.outputs)
+
+
+@needs_models
+def test_a_net_of_a_file_saves_and_loads(tmp_path: Path) -> None:
+    found = imported("brevitas_signed_zp_w4a4")
+    found.net.save(tmp_path / "net.safetensors")
+    images = found.prepare(read_samples(MODELS / "brevitas_signed_zp_w4a4.npz").inputs)
+    assert (load_net(tmp_path / "net.safetensors").forward(images)
+            == found.net.forward(images)).all()
