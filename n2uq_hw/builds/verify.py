@@ -126,6 +126,83 @@ class _Share:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """A build and images [N, H, W, C], what golden gives for them, and how they are simulated."""
+
+    build: Build
+    nhwc: np.ndarray
+    expected: np.ndarray
+    stalls: float
+    seed: int
+    simulator: str
+
+    def shares(self, jobs: int | None) -> int:
+        """In how many shares so many simulators take the images."""
+        if jobs is None:
+            return 1
+        bits = sum(side.beats * (side.tdata + 1)
+                   for side in ports(self.build.graph, self.build.folding))
+        return min(max(jobs, -(-len(self.nhwc) * bits // BITS)), len(self.nhwc))
+
+    def run(self, first: int, end: int, progress: Progress | None, taps: tuple[Tap, ...] = ()
+            ) -> Run:
+        """Simulate images first..end."""
+        build = self.build
+        # An image inside moves no port: it may take every unit's cycles, one after the other.
+        busy = sum(row["cycles"] for row in report(build.graph, build.folding)["layers"])
+        return simulate(build.verilog, [_dut(build, self.nhwc[first:end], taps)],
+                        work=_work(build, taps) / self.simulator,
+                        stalls=(self.stalls, self.stalls), seed=self.seed,
+                        simulator=self.simulator, progress=progress, max_idle=MAX_IDLE + busy)
+
+    def share(self, first: int, end: int, progress: Progress) -> _Share:
+        """Simulate images first..end, and compare every bit of every beat with golden."""
+        run, graph = self.run(first, end, progress), self.build.graph
+        record, truth = run.sinks[graph.name][0], self.expected[first:end]
+        _, output = ports(graph, self.build.folding)
+        # Data, the bits that pad it to bytes, and tlast.
+        wrong = (record.beats != _beats(truth, output)).reshape(end - first, -1).any(axis=1)
+        got = unpack(record.beats[:, :output.bits], output.lanes, output.width, output.signed
+                     ).astype(truth.dtype).reshape(truth.shape)
+        return _Share(
+            first, end, got, wrong, _saturated(graph, run), int(run.sources[graph.name][0][0]),
+            record.cycles[output.beats - 1::output.beats], int(record.cycles[0]), run.cycles,
+            run.seconds)
+
+    def located(self, share: _Share) -> str:
+        """Where the inner streams first leave golden: image, layer, pixel, channel, both values."""
+        at_image = int(share.wrong.argmax())
+        image = share.first + at_image
+        graph, folding = hardware_graph(self.build.graph, self.build.folding)
+        units = [node.name for node in graph.nodes[1:] if not isinstance(node, Flatten | Fork)]
+        signals = {name: f"accelerator.{signal}__o" for name, signal in signal_names(graph).items()}
+        taps = tuple(
+            Tap(name, valid=f"{signals[name]}__valid", ready=f"{signals[name]}__ready",
+                data=f"{signals[name]}__payload", width=port(graph, folding, name).bits)
+            for name in units)
+        run = self.run(share.first, image + 1, None, taps)
+        truth = golden.run_all(graph, self.nhwc[image:image + 1])
+        for name in units:
+            edge, stream = graph.edges[name], port(graph, folding, name)
+            beats = run.taps[graph.name][name].beats
+            values = unpack(beats, stream.lanes, stream.width, stream.signed).reshape(-1)[
+                at_image * edge.size:(at_image + 1) * edge.size]
+            right = truth[name].reshape(-1)[:len(values)]
+            if (values != right).any():
+                at = int((values != right).argmax())
+                row, column, channel = (int(v) for v in np.unravel_index(at, edge.shape))
+                return (f"image {image}: layer {name} first differs at pixel ({row}, {column}), "
+                        f"channel {channel}: {values[at]} in RTL, {right[at]} in golden")
+        wrong = (share.got[at_image] != self.expected[image]).reshape(-1)
+        if not wrong.any():
+            return f"image {image}: only bits beside the output differ, tdata padding or tlast"
+        at = int(wrong.argmax())
+        return (f"image {image}: only the output differs, at element {at}: "
+                f"{share.got[at_image].reshape(-1)[at]} in RTL, "
+                f"{self.expected[image].reshape(-1)[at]} in golden")
+
+
 def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stalls: float = 0.0,
            seed: int = 0, simulator: str = "verilator", jobs: int | None = None,
            progress: Progress | None = None) -> Verdict:
@@ -145,36 +222,21 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
     _check(len(images), stalls, jobs)
     task = Task(build.graph, labels)
     nhwc = channels_last(images, build.graph.input.shape, build.graph.name)
-    expected = golden.run(build.graph, nhwc)
-    source, output = ports(build.graph, build.folding)
-    bits = len(images) * (source.beats * (source.tdata + 1) + output.beats * (output.tdata + 1))
-    count = 1 if jobs is None else min(max(jobs, -(-bits // BITS)), len(images))
+    trial = _Trial(build, nhwc, golden.run(build.graph, nhwc), stalls, seed, simulator)
+    count = trial.shares(jobs)
     cuts = [k * len(images) // count for k in range(count + 1)]
-
-    def share(first: int, end: int, told: Progress) -> _Share:
-        run = _simulate(build, nhwc[first:end], stalls, seed, simulator, told)
-        record, truth = run.sinks[build.graph.name][0], expected[first:end]
-        # Every bit of every beat: data, the bits that pad it to bytes, and tlast.
-        wrong = (record.beats != _beats(truth, output)).reshape(end - first, -1).any(axis=1)
-        got = unpack(record.beats[:, :output.bits], output.lanes, output.width, output.signed
-                     ).astype(truth.dtype).reshape(truth.shape)
-        return _Share(
-            first, end, got, wrong, _saturated(build.graph, run),
-            int(run.sources[build.graph.name][0][0]), record.cycles[output.beats - 1::output.beats],
-            int(record.cycles[0]), run.cycles, run.seconds)
-
     told = progress or (lambda stage, fraction: None)
     if count > 1:  # the simulator is there when they begin
         prepare(build.verilog, [_dut(build, nhwc[:0])], work=_work(build) / simulator,
                 simulator=simulator, progress=told)
-    shares = _side_by_side(share, list(pairwise(cuts)), jobs or 1, told)
+    shares = _side_by_side(trial.share, list(pairwise(cuts)), jobs or 1, told)
     wrong = np.concatenate([each.wrong for each in shares])
     counted = [each.counted for each in shares]
     counts = [golden_saturated(build.graph, nhwc[each.first:each.end]) for each in shares]
     first = _miscounted(shares, counts)
     if wrong.any():
         bad = next(each for each in shares if each.wrong.any())
-        first = _locate(build, nhwc, bad, stalls, seed, simulator, expected)
+        first = trial.located(bad)
     head = shares[0]
     per_image = cycles_per_image(head.ends, head.accepted)
     layers = mac_utilization(build.graph, build.folding, per_image)
@@ -299,45 +361,3 @@ def _dut(build: Build, nhwc: np.ndarray, taps: tuple[Tap, ...] = ()) -> Dut:
                         _beats(nhwc, source), last="s_axis_tlast"),),
         sinks=(Sink("m_axis_tdata", "m_axis_tvalid", "m_axis_tready", output.tdata + 1,
                     len(nhwc) * output.beats, last="m_axis_tlast"),))
-
-
-def _simulate(build: Build, nhwc: np.ndarray, stalls: float, seed: int, simulator: str,
-              progress: Progress | None, taps: tuple[Tap, ...] = ()) -> Run:
-    # An image that is inside moves no port: it may take every unit's cycles, one after the other.
-    busy = sum(row["cycles"] for row in report(build.graph, build.folding)["layers"])
-    return simulate(build.verilog, [_dut(build, nhwc, taps)], work=_work(build, taps) / simulator,
-                    stalls=(stalls, stalls), seed=seed, simulator=simulator, progress=progress,
-                    max_idle=MAX_IDLE + busy)
-
-
-def _locate(build: Build, nhwc: np.ndarray, share: _Share, stalls: float, seed: int, simulator: str,
-            expected: np.ndarray) -> str:
-    """Where the inner streams first leave golden: image, layer, pixel, channel, both values."""
-    at_image = int(share.wrong.argmax())
-    image = share.first + at_image
-    graph, folding = hardware_graph(build.graph, build.folding)
-    units = [node.name for node in graph.nodes[1:] if not isinstance(node, Flatten | Fork)]
-    signals = {name: f"accelerator.{signal}__o" for name, signal in signal_names(graph).items()}
-    taps = tuple(
-        Tap(name, valid=f"{signals[name]}__valid", ready=f"{signals[name]}__ready",
-            data=f"{signals[name]}__payload", width=port(graph, folding, name).bits)
-        for name in units)
-    run = _simulate(build, nhwc[share.first:image + 1], stalls, seed, simulator, None, taps)
-    truth = golden.run_all(graph, nhwc[image:image + 1])
-    for name in units:
-        edge, stream = graph.edges[name], port(graph, folding, name)
-        values = unpack(run.taps[graph.name][name].beats, stream.lanes, stream.width, stream.signed
-                        ).reshape(-1)[at_image * edge.size:(at_image + 1) * edge.size]
-        right = truth[name].reshape(-1)[:len(values)]
-        if (values != right).any():
-            at = int((values != right).argmax())
-            row, column, channel = (int(v) for v in np.unravel_index(at, edge.shape))
-            return (f"image {image}: layer {name} first differs at pixel ({row}, {column}), "
-                    f"channel {channel}: {values[at]} in RTL, {right[at]} in golden")
-    wrong = (share.got[at_image] != expected[image]).reshape(-1)
-    if not wrong.any():
-        return f"image {image}: only bits beside the output differ, tdata padding or tlast"
-    at = int(wrong.argmax())
-    return (f"image {image}: only the output differs, at element {at}: "
-            f"{share.got[at_image].reshape(-1)[at]} in RTL, "
-            f"{expected[image].reshape(-1)[at]} in golden")
