@@ -409,7 +409,8 @@ class Network(nn.Module):
 
     def fused(self, run: tuple[Layer, ...], x: Tensor) -> Tensor | None:
         """What bias, PReLU, bias and perhaps a quantizer make of `x`, in one pass; None if none."""
-        before, prelu, after, *quan = (self.module(layer) for layer in run)
+        modules: list[Any] = [self.module(layer) for layer in run]
+        before, prelu, after, *quan = modules
         bend = torch.stack([before.bias.view(-1), prelu.weight.expand(before.bias.numel()),
                             after.bias.view(-1)])
         return fused(x, bend, quan[0].parts() if quan else ())
