@@ -12,9 +12,11 @@ import numpy as np
 
 from . import data, nets
 from .builds import accuracy, emit, measured, synth
+from .builds import predict as prediction
 from .builds import report as pages
 from .builds import verify as simulation
 from .builds.accuracy import Agreement
+from .builds.predict import Predictions
 from .builds.verify import Verdict
 from .cost.estimate import Cost
 from .cost.memories import FAMILIES
@@ -47,6 +49,7 @@ __all__ = [
     "InputSpec",
     "Net",
     "Plan",
+    "Predictions",
     "Verdict",
     "agreement",
     "build",
@@ -283,6 +286,30 @@ class Build(Shown, emit.Build):
                 jobs=len(os.sched_getaffinity(0)) if jobs == 0 else jobs, progress=progress)
         measured.keep_verdict(self, verdict, of)
         return verdict
+
+    def predict(self, images: np.ndarray | None = None, labels: np.ndarray | None = None, *,
+                jobs: int | None = None) -> Predictions:
+        """What the Verilog makes of `images` [N, C, H, W]: outputs, classes, cycles per image.
+
+        A function of the hardware, without stalls and without golden.  The first call compiles the
+        Verilog; its processes then wait for the next call, `jobs` of them, one per core if left
+        out.  `labels` give the accuracy.  Left out, the images are the build's test vectors.
+        """
+        if images is None:
+            images, labels = self.vectors["images"], self.vectors.get("labels")
+        images, labels = _checked(self.graph, images, labels)
+        with bars() as progress:
+            return prediction.predict(self, images, labels, jobs=jobs, progress=progress)
+
+    def trace(self, images: np.ndarray, name: str) -> np.ndarray:
+        """The integers on the output of one unit in RTL; golden's are `graph.trace(images, name)`.
+
+        [N, C, H, W], or [N, C] of vectors, for images [N, C, H, W].  Raises N2uqError for a name
+        that no unit has, such as that of a layer that lies in another's logic.
+        """
+        images, _ = _checked(self.graph, images, None)
+        with bars() as progress:
+            return simulation.trace(self, images, name, progress)
 
     def cycles(self, images: int = 4) -> Forecast:
         """What so many images, without a gap, will take in simulation: exact."""

@@ -17,7 +17,8 @@ from ..errors import N2uqError
 from ..hw.accelerator import WRAPPER, module_name, signal_names
 from ..hw.passes import hardware_graph, saturates
 from ..hw.saturate import COUNT_BITS
-from ..ir import Flatten, Fork, Graph, Saturate, golden
+from ..ir import Flatten, Fork, Graph, OffsetMatVec, Saturate, channels_first, golden
+from ..ir.folding import Folding
 from ..sim.rtl.runner import (
     MAX_IDLE,
     Await,
@@ -37,7 +38,7 @@ from ..tables import Shown, Table
 from .emit import Build, Port, port, ports, report
 from .task import Task, figure, measure
 
-__all__ = ["Verdict", "golden_saturated", "verify"]
+__all__ = ["Verdict", "golden_saturated", "trace", "verify"]
 
 ELEMENTS = 2**25  # of all edges, for the images that golden keeps at a time
 BITS = 2**27      # of the beats of a share, a byte each in memory
@@ -175,15 +176,10 @@ class _Trial:
         at_image = int(share.wrong.argmax())
         image = share.first + at_image
         graph, folding = hardware_graph(self.build.graph, self.build.folding)
-        units = [node.name for node in graph.nodes[1:] if not isinstance(node, Flatten | Fork)]
-        signals = {name: f"accelerator.{signal}__o" for name, signal in signal_names(graph).items()}
-        taps = tuple(
-            Tap(name, valid=f"{signals[name]}__valid", ready=f"{signals[name]}__ready",
-                data=f"{signals[name]}__payload", width=port(graph, folding, name).bits)
-            for name in units)
+        taps = _taps(graph, folding)
         run = self.run(share.first, image + 1, None, taps)
         truth = golden.run_all(graph, self.nhwc[image:image + 1])
-        for name in units:
+        for name in (tap.name for tap in taps):
             edge, stream = graph.edges[name], port(graph, folding, name)
             beats = run.taps[graph.name][name].beats
             values = unpack(beats, stream.lanes, stream.width, stream.signed).reshape(-1)[
@@ -361,3 +357,35 @@ def _dut(build: Build, nhwc: np.ndarray, taps: tuple[Tap, ...] = ()) -> Dut:
                         _beats(nhwc, source), last="s_axis_tlast"),),
         sinks=(Sink("m_axis_tdata", "m_axis_tvalid", "m_axis_tready", output.tdata + 1,
                     len(nhwc) * output.beats, last="m_axis_tlast"),))
+
+
+def trace(build: Build, images: np.ndarray, name: str, progress: Progress | None = None
+          ) -> np.ndarray:
+    """What the unit of node `name` makes of `images` [N, C, H, W] in RTL, as `Graph.trace` has it.
+
+    Units that a build merges have no stream of their own: such a name is refused.
+    """
+    graph, folding = hardware_graph(build.graph, build.folding)
+    taps = _taps(graph, folding)
+    if name not in (names := [tap.name for tap in taps]):
+        raise N2uqError(f"{graph.name}: traced must be one of the units {', '.join(names)}, "
+                        f"not {name!r}")
+    nhwc = channels_last(images, build.graph.input.shape, build.graph.name)
+    _check(len(nhwc), 0.0, None)
+    trial = _Trial(build, nhwc, nhwc, 0.0, 0, "verilator")
+    record = trial.run(0, len(nhwc), progress, taps).taps[graph.name][name]
+    edge, stream, node = graph.edges[name], port(graph, folding, name), graph[name]
+    values = unpack(record.beats, stream.lanes, stream.width, stream.signed
+                    ).reshape(-1, *edge.shape)
+    if isinstance(node, OffsetMatVec):  # the thresholds behind it are moved by as much
+        values = values - node.offset
+    return channels_first(values)
+
+
+def _taps(graph: Graph, folding: Folding) -> tuple[Tap, ...]:
+    """A tap on each unit's output of a hardware graph: one simulator serves all who ask for one."""
+    signals = {name: f"accelerator.{signal}__o" for name, signal in signal_names(graph).items()}
+    return tuple(
+        Tap(node.name, valid=f"{signals[node.name]}__valid", ready=f"{signals[node.name]}__ready",
+            data=f"{signals[node.name]}__payload", width=port(graph, folding, node.name).bits)
+        for node in graph.nodes[1:] if not isinstance(node, Flatten | Fork))

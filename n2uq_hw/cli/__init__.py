@@ -27,13 +27,17 @@ from . import (
     train,
     verify,
 )
+from . import (
+    run as run_images,
+)
 from .process import run
 
 __all__ = ["app", "main"]
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "nets": nets.nets, "train": train.train, "import": import_net.import_net,
-    "lower": lower.lower, "build": build.build, "verify": verify.verify, "cycles": cycles.cycles,
+    "lower": lower.lower, "build": build.build, "verify": verify.verify, "run": run_images.run,
+    "cycles": cycles.cycles,
     "fold": fold.fold, "estimator": estimator.estimator, "cost": cost.cost,
     "report": report.report, "export": export.export, "compare": compare.compare, "demo": demo.demo}
 BEFORE: dict[str, Callable[..., None]] = {  # what these were called

@@ -1,6 +1,6 @@
 """The integer dataflow graph, its golden model, and what a folding of it is."""
 
-from .graph import Graph, describe, dump, load_graph
+from .graph import Graph, channels_first, describe, dump, load_graph
 from .nodes import (
     Add,
     ArgMax,
@@ -36,6 +36,7 @@ __all__ = [
     "Add", "ArgMax", "Concat", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Fork", "Graph",
     "Input", "MatVec", "MaxPool", "Node", "OffsetMatVec", "Pad", "PiecewiseLinear", "Saturate",
     "Scale", "SlidingWindow", "SumPool", "Threshold", "Unrolled", "WidthConvert", "bits_for",
+    "channels_first",
     "describe", "dtype_for", "dump", "infer", "lines", "load_graph", "threshold_values",
     "weight_bits",
 ]

@@ -31,7 +31,7 @@ from .nodes import (
     weight_bits,
 )
 
-__all__ = ["Graph", "describe", "dump", "load_graph"]
+__all__ = ["Graph", "channels_first", "describe", "dump", "load_graph"]
 
 FORMAT = 2
 
@@ -111,6 +111,11 @@ class Graph(Shown):
         """What 1 of the output stands for; 1 where class indices come out."""
         return float(self.meta.get("output_scale", 1.0))
 
+    @property
+    def is_class(self) -> bool:
+        """Whether class indices come out."""
+        return self.meta.get("output") == "class"
+
     def forward(self, images: np.ndarray) -> np.ndarray:
         """What golden computes of integer images [N, C, H, W], in the layout of the float net.
 
@@ -118,14 +123,28 @@ class Graph(Shown):
         times `scale` are the float net's, but for what the formats round.  Raises N2uqError for
         images that the graph does not take.
         """
+        return self.arranged(golden.run(self, self._pixels(images)))
+
+    def trace(self, images: np.ndarray, name: str) -> np.ndarray:
+        """What node `name` makes of images [N, C, H, W]: [N, C', H', W'], or [N, C'] of vectors."""
+        if name not in self.edges:
+            raise N2uqError(f"{self.name}: node must be one of {', '.join(self.edges)}, "
+                            f"not {name!r}")
+        return channels_first(golden.run_all(self, self._pixels(images))[name])
+
+    def _pixels(self, images: np.ndarray) -> np.ndarray:
+        """Images [N, C, H, W] as [N, H, W, C]."""
         images, (height, width, channels) = np.asarray(images), self.input.shape
         if images.shape[1:] != (channels, height, width):
             raise N2uqError(f"images of {self.name} must be integers [N, {channels}, {height}, "
                             f"{width}], not {images.dtype} {list(images.shape)}")
-        outputs = np.moveaxis(golden.run(self, np.moveaxis(images, 1, -1)), -1, 1)
-        if self.meta.get("output") == "class":
-            return outputs.reshape(len(images))
-        return outputs if outputs.shape[2:] != (1, 1) else outputs[:, :, 0, 0]
+        return np.moveaxis(images, 1, -1)
+
+    def arranged(self, outputs: np.ndarray) -> np.ndarray:
+        """Outputs [N, H, W, C] in the layout of `forward`."""
+        if self.is_class:
+            return outputs.reshape(len(outputs))
+        return channels_first(outputs)
 
     def parts(self) -> list[str | Table]:
         """The name, a row per node, and the multiplies."""
@@ -192,6 +211,12 @@ class Graph(Shown):
             rows.append(row)
         save_arrays(path, arrays, "n2uq-ir", {
             "format": FORMAT, "name": self.name, "meta": self.meta, "nodes": rows})
+
+
+def channels_first(values: np.ndarray) -> np.ndarray:
+    """[N, H, W, C] as [N, C, H, W], or [N, C] of vectors."""
+    values = np.moveaxis(values, -1, 1)
+    return values if values.shape[2:] != (1, 1) else values[:, :, 0, 0]
 
 
 def load_graph(path: Path) -> Graph:

@@ -42,8 +42,9 @@ from .harness import (
     write_inputs,
 )
 
-__all__ = ["MAX_IDLE", "Await", "Dut", "Probe", "Record", "Run", "Sink", "Source", "Tap", "pack",
-           "prepare", "simulate", "stall_pattern", "unpack"]
+__all__ = ["MAX_IDLE", "Await", "Dut", "Probe", "Progress", "Record", "Run", "Sink", "Source",
+           "Tap", "compiled", "make", "memories", "pack", "prepare", "simulate", "stall_pattern",
+           "unpack"]
 
 MAX_IDLE = 10_000
 _TIMESCALE = ("1ns", "1ps")
@@ -90,7 +91,7 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
             write_inputs(run, duts, stalls, seed, max_idle)
             (run / "plan.json").write_text(json.dumps(
                 {"period": PERIOD, "resets": [int(cycles) for cycles in resets]}), encoding="utf-8")
-            for path in _memories(verilog):
+            for path in memories(verilog):
                 shutil.copy(path, run)
             outcome = _execute(program, run, simulator, duts, report)
             return _result(run, duts, outcome, max_idle, compile_seconds)
@@ -110,7 +111,8 @@ def prepare(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
              progress or (lambda stage, fraction: None))
 
 
-def _memories(verilog: Sequence[Path]) -> list[Path]:
+def memories(verilog: Sequence[Path]) -> list[Path]:
+    """The files among `verilog` that it reads when it starts."""
     return [path for path in verilog if path.suffix == ".hex"]
 
 
@@ -150,27 +152,41 @@ def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str,
     else:
         tools.verilator()
     versions = tools.versions()
+    held = memories(verilog)
+    sources = ["harness.sv", *(path.name for path in verilog if path not in held)]
+
+    def translate(build: Path) -> None:
+        (build / "harness.sv").write_text(harness, encoding="utf-8")
+        by = _compile_icarus if icarus else partial(_verilate, level=0 if short else 1)
+        by(sources, build, report)
+
+    return compiled(simulator, [
+        harness, short, str(config.libs_dir), versions["cocotb"],
+        versions["iverilog"] if icarus else tools.verilator().version], verilog, work, translate)
+
+
+def compiled(kind: str, about: Sequence[str | bool], files: Sequence[Path], work: Path,
+             translate: Callable[[Path], None]) -> tuple[Path, bool]:
+    """The program of a `kind` for these files, kept in `work`, and whether it was compiled now.
+
+    `translate` makes ``simulator`` in the folder that it is given, which holds the files.  `about`
+    and the files tell programs apart.
+    """
     key = hashlib.sha256(json.dumps([
-        simulator, harness, short,
-        [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in verilog],
-        str(config.libs_dir), versions["cocotb"], versions["g++"],
-        versions["iverilog"] if icarus else tools.verilator().version,
+        kind, *about, tools.versions()["g++"],
+        [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files],
     ]).encode()).hexdigest()[:16]
-    program = work / f"{simulator}-{key}"
+    program = work / f"{kind}-{key}"
     if program.is_file():
         return program, False
     # Not in `work`: make refuses folders with a space in their names.
     with tools.scratch() as build:
-        (build / "harness.sv").write_text(harness, encoding="utf-8")
-        for path in verilog:
+        for path in files:
             shutil.copy(path, build)
-        translate = _compile_icarus if icarus else partial(_verilate, level=0 if short else 1)
-        memories = _memories(verilog)
-        translate(["harness.sv", *(path.name for path in verilog if path not in memories)], build,
-                  report)
+        translate(build)
         if not (build / "simulator").is_file():
-            raise N2uqError(f"{'iverilog' if icarus else 'g++'}: must make a simulator, and made "
-                            "none without a fault")
+            raise N2uqError(f"{'iverilog' if kind == 'icarus' else 'g++'}: must make a simulator, "
+                            "and made none without a fault")
         work.mkdir(parents=True, exist_ok=True)
         # Whole or not there: others may look for the program at the same time.
         part = work / f".{program.name}.{os.getpid()}"
@@ -199,7 +215,12 @@ def _verilate(sources: Sequence[str], build: Path, report: Progress, *, level: i
         str(Path(config.share_dir) / "lib" / "verilator" / "verilator.cpp"), *sources,
     ], cwd=build, env=verilator.env, name="verilator")
     report("verilate", 1.0)
-    runtime = _runtime(verilator)
+    make(build, verilator, "timing", level, report)
+
+
+def make(build: Path, verilator: tools.Verilator, kind: str, level: int, report: Progress) -> None:
+    """Compile what Verilator wrote in `build`, with g++ -O`level`; a run-time library per kind."""
+    runtime = _runtime(verilator, kind)
     for path in runtime.glob("*.o"):
         shutil.copy(path, build)  # newer than Vtop.mk, so that make leaves it alone
     texts = list(build.glob("Vtop*.cpp"))
@@ -218,7 +239,7 @@ def _verilate(sources: Sequence[str], build: Path, report: Progress, *, level: i
         _keep_runtime(build, runtime)
 
 
-def _runtime(verilator: tools.Verilator) -> Path:
+def _runtime(verilator: tools.Verilator, kind: str) -> Path:
     """The user's folder of Verilator's run-time library as objects, the same for every design.
 
     Compiling it anew would take most of the time of a small simulation.
@@ -228,7 +249,7 @@ def _runtime(verilator: tools.Verilator) -> Path:
     except RuntimeError:  # a user without a home
         cache = Path(os.devnull)
     key = hashlib.sha256(json.dumps([
-        "timing", RUNTIME, verilator.command, verilator.version, verilator.env.get("MAKEFLAGS", ""),
+        kind, RUNTIME, verilator.command, verilator.version, verilator.env.get("MAKEFLAGS", ""),
         tools.versions()["g++"]]).encode()).hexdigest()[:16]
     return cache / "n2uq-hw" / f"verilated-{key}"
 
