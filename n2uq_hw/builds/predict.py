@@ -171,15 +171,15 @@ def _bytes(nhwc: np.ndarray, port: Port) -> np.ndarray:
 def _models(build: Build, count: int, told: Progress) -> list[Model]:
     """So many running models of the build, those of earlier calls first."""
     program = model_program(build.verilog, module_name(build.graph, WRAPPER),
-                            build.path / "simulation", told)
+                            (build.path / "simulation").resolve(), told)
     given, made = ports(build.graph, build.folding)
     shape = Shape(given.beats, made.beats, given.tdata // 8, made.tdata // 8)
     busy = sum(row["cycles"] for row in report(build.graph, build.folding)["layers"])
     with _LOCK:
-        running = [model for model in _MODELS.pop(program.resolve(), []) if model.alive]
+        running = [model for model in _MODELS.pop(program, []) if model.alive]
         while len(running) < count:
             running.append(Model(program, build.verilog, shape, MAX_IDLE + busy))
-        _MODELS[program.resolve()] = running
+        _MODELS[program] = running
         while len(_MODELS) > KEPT:
             for model in _MODELS.pop(next(iter(_MODELS))):
                 model.close()

@@ -489,7 +489,7 @@ def test_export_writes_what_it_says(run: Cli, net: Net, tmp_path: Path) -> None:
 def test_run_says_and_keeps_what_comes_out(run: Cli, built: Path, images: np.ndarray,
                                            tmp_path: Path) -> None:
     np.savez(tmp_path / "i.npz", images=images[:6], labels=np.zeros(6, int))
-    golden = load_build(built).graph.forward(images[:6])
+    golden = emit.load_build(built).graph.forward(images[:6])
     code, out, err = run("run", built, "i.npz", "--out", "o.npz", "--jobs", "1")
     assert (code, err) == (0, "") and "cycles per image" in out and "accuracy" in out
     with np.load(tmp_path / "o.npz") as kept:
@@ -497,7 +497,7 @@ def test_run_says_and_keeps_what_comes_out(run: Cli, built: Path, images: np.nda
         assert np.array_equal(kept["classes"], golden.argmax(axis=1))
     held = strict(run("run", built, "i.npz", "--json")[1])
     assert held["classes"] == golden.argmax(axis=1).tolist() and held["images"] == 6
-    assert fault(run("run", built, "none.npz")) == "none.npz: no such file"
+    assert fault(run("run", built, "none.npz")) == "none.npz: no such file or folder"
     assert "--jobs must be in 1..4,096" in fault(run("run", built, "i.npz", "--jobs", "0"))
 
 
