@@ -67,6 +67,8 @@ def check(imported: Imported, samples: Samples) -> Check:
     if graph.meta["output"] != "class":
         ours = _ended(ours * graph.meta["output_scale"], imported.ending)
     theirs = samples.outputs
+    if imported.order is not None and theirs.shape == ours.shape:
+        theirs = theirs[:, imported.order]
     if ours.shape != theirs.shape:
         raise N2uqError(f"{samples.path}: outputs must be {list(ours.shape)} as those of "
                         f"{net.name}, not {list(theirs.shape)}")

@@ -49,6 +49,7 @@ class Imported(Shown):
     host: layers and their parameters in front of the net, between the file's input and integers.
     places: which axis of the file's input, the batch left out, is each of (C, H, W); None: size 1.
     ending: what stood behind the last layer and was left off.
+    order: where each of the net's outputs is in the file's; None: they are in one order.
     """
 
     net: Net
@@ -57,6 +58,7 @@ class Imported(Shown):
     host: tuple[tuple[Layer, dict[str, np.ndarray]], ...]
     places: tuple[int | None, ...]
     ending: str = ""
+    order: np.ndarray | None = field(default=None, compare=False)
 
     def prepare(self, inputs: np.ndarray) -> np.ndarray:
         """The net's integers [N, C, H, W] of the file's inputs [N, ...], float."""
@@ -159,27 +161,31 @@ def _trace(source: Source) -> Trace:
     raise Unsupported(f"{faults[0].op} {faults[0].node} {faults[0].why}{more}", first.rows)
 
 
-def _output(trace: Trace) -> tuple[str, str]:
-    """The last layer, in the order of the file's output, and what was left off behind it."""
+def _output(trace: Trace) -> tuple[str, str, np.ndarray | None]:
+    """The last layer, what was left off behind it, and where the file has each of its values.
+
+    A vector is put in the order of the file; a map with channels last stays with channels first.
+    """
     t = trace.values[trace.source.output]
     if not isinstance(t, Tensor):
         raise NoForm(f"output {trace.source.output} must depend on the input")
     if t.ending:
-        return t.layer, t.ending
+        return t.layer, t.ending, None
     t = trace.plain(t, trace.source.output)
     order = [atom for dim in t.dims for atom in dim if atom not in t.batch]
-    if order != [*t.axes]:
-        if not t.vector and set(order[-len(t.channels):]) == set(t.channels) and len(order) > 1 \
-                and (t.height or t.width):
-            trace.notes.append(f"output {trace.source.output}: its channels are first, [N, C, H, "
-                               "W], not last")
-        else:
-            t = trace.flattened(t)
-            places = np.arange(t.size).reshape([atom.size for atom in t.channels])
-            places = places.transpose([t.channels.index(atom) for atom in order]).reshape(-1)
-            return trace.emit(Permute, f"{t.layer}_order", t.layer, params={"order": places},
-                              channels=t.size), ""
-    return t.layer, ""
+    if order == [*t.axes]:
+        return t.layer, "", None
+    last = {atom for dim in t.dims[1:] for atom in dim if len(dim) < len(order)}
+    if not t.vector and last == set(order):
+        trace.notes.append(f"output {trace.source.output}: the net's has the channels first, [N, "
+                           "C, H, W]")
+        places = np.arange(math.prod(t.shape[1:])).reshape([atom.size for atom in order])
+        return t.layer, "", places.transpose([order.index(atom) for atom in t.axes]).reshape(-1)
+    t = trace.flattened(t)
+    places = np.arange(t.size).reshape([atom.size for atom in t.channels])
+    places = places.transpose([t.channels.index(atom) for atom in order]).reshape(-1)
+    return trace.emit(Permute, f"{t.layer}_order", t.layer, params={"order": places},
+                      channels=t.size), "", None
 
 
 def _live(layers: Sequence[Layer], last: str) -> list[Layer]:
@@ -196,7 +202,7 @@ def _live(layers: Sequence[Layer], last: str) -> list[Layer]:
 
 
 def _finish(trace: Trace, form: Format, name: str) -> Imported:
-    last, ending = _output(trace)
+    last, ending, order = _output(trace)
     layers = _live(trace.layers, last)
     if not layers:
         raise NoForm("must have a layer between its input and its output")
@@ -231,7 +237,7 @@ def _finish(trace: Trace, form: Format, name: str) -> Imported:
                           for short in layer.shapes()}) for layer in host)
     places = tuple(trace.letters.index(letter) if letter in trace.letters else None
                    for letter in "CHW")
-    return Imported(net, rows, tuple(trace.notes), held, places, ending)
+    return Imported(net, rows, tuple(trace.notes), held, places, ending, order)
 
 
 def _input(trace: Trace, layers: Sequence[Layer], form: Format

@@ -121,22 +121,23 @@ def _source(path: Path, model: onnx.ModelProto) -> Source:
     if model.functions:
         raise NoForm(f"must hold no functions, not {model.functions[0].name}: inline them first "
                      "(onnx.inliner)")
-    opsets = {each.domain: each.version for each in model.opset_import}
+    opsets = {_text(each.domain): each.version for each in model.opset_import}
     for domain in STANDARD:
         if not 0 < opsets.get(domain, 1) <= NEWEST:
             raise NoForm(f"opset must be in 1..{NEWEST}, not {opsets[domain]}")
     opset = max(opsets.get(domain, 1) for domain in STANDARD)
     if graph.sparse_initializer:
         raise NoForm(f"{graph.sparse_initializer[0].values.name} must be dense, not sparse")
-    constants = {tensor.name: _array(tensor.name, tensor) for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in constants]
+    constants = {_text(tensor.name): _array(_text(tensor.name), tensor)
+                 for tensor in graph.initializer}
+    inputs = [value for value in graph.input if _text(value.name) not in constants]
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     types |= {node.output[0]: held.t.data_type for node in graph.node for held in node.attribute
               if node.op_type == "Constant" and held.name == "value" and node.output}
     types |= {value.name: value.type.tensor_type.elem_type for value in inputs}
     nodes = [_node(node, opsets, opset, types) for node in graph.node]
     _check_names(nodes, constants, {value.name for value in inputs})
-    output = _only("output", [value.name for value in graph.output])
+    output = _only("output", [_text(value.name) for value in graph.output])
     nodes = _live(nodes, output)
     read = {name for node in nodes for name in node.inputs}
     inputs = [value for value in inputs if value.name in read] or inputs
@@ -153,8 +154,15 @@ def _only(what: str, names: list[str]) -> str:
     return names[0]
 
 
+def _text(name: str | bytes) -> str:
+    """A name, which protobuf gives as bytes where it is no text."""
+    if isinstance(name, bytes):
+        raise NoForm(f"names must be UTF-8 text, not {name[:40]!r}")
+    return name
+
+
 def _datatypes(graph: GraphProto) -> dict[str, str]:
-    return {each.tensor_name: pair.value for each in graph.quantization_annotation
+    return {_text(each.tensor_name): _text(pair.value) for each in graph.quantization_annotation
             for pair in each.quant_parameter_tensor_names if pair.key == "finn_datatype"}
 
 
@@ -227,16 +235,18 @@ def _attribute(node: NodeProto, held: AttributeProto) -> Any:
 def _node(node: NodeProto, opsets: dict[str, int], opset: int, types: dict[str, int]) -> Node:
     if not node.output:
         raise NoForm(f"{node.op_type} {node.name} must have an output")
-    held = {each.name: _attribute(node, each) for each in node.attribute}
+    held = {_text(each.name): _attribute(node, each) for each in node.attribute}
+    name, op, domain, *tensors = map(_text, (node.name, node.op_type, node.domain, *node.input,
+                                             *node.output))
+    inputs, outputs = tensors[:len(node.input)], tensors[len(node.input):]
     held.pop("range", None)
     if (place := ZERO_POINTS.get(node.op_type)) is not None:
         zero = node.input[place] if len(node.input) > place else ""
         kind = types.get(zero, 0) if zero else held.get("output_dtype") or TensorProto.UINT8
         known = {number: name for name, number in TensorProto.DataType.items()}
         held["range"] = RANGES.get(known.get(kind, ""))
-    return Node(node.name or next(filter(None, node.output), node.op_type), node.op_type,
-                node.domain, tuple(node.input), tuple(node.output), held,
-                opset if node.domain in STANDARD else opsets.get(node.domain, 1))
+    return Node(name or next(filter(None, outputs), op), op, domain, tuple(inputs), tuple(outputs),
+                held, opset if domain in STANDARD else opsets.get(domain, 1))
 
 
 def _check_names(nodes: list[Node], constants: dict[str, np.ndarray], inputs: set[str]) -> None:
