@@ -12,6 +12,7 @@ import pytest
 import reference
 import torch
 from conftest import Cli
+from damage import faults_of_damage
 from safetensors.torch import save_file
 from shared import CHECKPOINT, needs_checkpoint
 from torch import Tensor
@@ -335,18 +336,7 @@ def test_files_that_are_not_whole(tmp_path: Path) -> None:
 def test_random_damage_is_one_line_or_harmless(new: bool, tmp_path: Path) -> None:
     path = tmp_path / "file.pth"
     torch.save(TINY, path, _use_new_zipfile_serialization=new)
-    whole, rng, faults = path.read_bytes(), np.random.default_rng(0), 0
-    for _ in range(200):
-        damaged = bytearray(whole)
-        for at in rng.integers(0, len(whole), rng.integers(1, 6)):
-            damaged[at] = rng.integers(0, 256)
-        path.write_bytes(damaged)
-        try:
-            read_state(path)
-        except N2uqError as error:
-            faults += 1
-            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
-    assert faults > 20
+    assert faults_of_damage(path, read_state, values=(0, 256), most=5, times=200) > 20
 
 
 def test_names_lose_their_prefix(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damage import check_full_disk, faults_of_damage
 from safetensors.numpy import save_file
 
 from n2uq_hw.errors import N2uqError
@@ -444,37 +445,12 @@ def test_foreign_and_truncated_files(tmp_path: Path) -> None:
 def test_random_damage_is_an_error_or_harmless(tmp_path: Path) -> None:
     path = tmp_path / "graph.safetensors"
     EVERY.save(path)
-    whole, rng = path.read_bytes(), np.random.default_rng(0)
-    faults = 0
-    for _ in range(300):
-        damaged = bytearray(whole)
-        for at in rng.integers(0, len(whole), rng.integers(1, 4)):
-            damaged[at] = rng.integers(32, 127)
-        path.write_bytes(damaged)
-        try:
-            load_graph(path)
-        except N2uqError as error:
-            faults += 1
-            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
-    assert faults > 100
+    assert faults_of_damage(path, load_graph) > 100
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "graph.safetensors"
-    path.write_bytes(b"old")
-
-    def full(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[:10])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(N2uqError, match=r"cannot be written: .*No space left on device"):
-        EVERY.save(path)
-    monkeypatch.undo()
-    assert [p.name for p in tmp_path.iterdir()] == [path.name] and path.read_bytes() == b"old"
-    with pytest.raises(N2uqError, match="cannot be written"):
-        EVERY.save(tmp_path / "none" / "graph.safetensors")
+    check_full_disk(path, EVERY.save, monkeypatch)
     with pytest.raises(N2uqError, match="cannot be written"):
         Graph("g", EVERY.nodes, {"path": path}).save(path)  # no JSON
     assert path.read_bytes() == b"old"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from damage import check_full_disk, faults_of_damage
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
@@ -501,38 +502,13 @@ def test_files_that_are_not_whole(tmp_path: Path) -> None:
 def test_random_damage_is_an_error_or_harmless(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     make().save(path)
-    whole, rng = path.read_bytes(), np.random.default_rng(0)
-    header = 8 + int.from_bytes(whole[:8], "little")
-    faults = 0
-    for _ in range(300):
-        damaged = bytearray(whole)
-        for at in rng.integers(0, header, rng.integers(1, 4)):
-            damaged[at] = rng.integers(32, 127)
-        path.write_bytes(damaged)
-        try:
-            load_net(path)
-        except N2uqError as error:
-            faults += 1
-            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
-    assert faults > 200
+    header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    assert faults_of_damage(path, load_net, end=header) > 200
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "net.safetensors"
-    path.write_bytes(b"old")
-
-    def full(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[:10])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(N2uqError, match=r"cannot be written: .*No space left on device"):
-        make().save(path)
-    monkeypatch.undo()
-    assert [p.name for p in tmp_path.iterdir()] == [path.name] and path.read_bytes() == b"old"
-    with pytest.raises(N2uqError, match="cannot be written"):
-        make().save(tmp_path / "none" / "net.safetensors")
+    check_full_disk(path, lambda target: make().save(target), monkeypatch)
     with pytest.raises(N2uqError, match="cannot be written"):
         make(meta={"path": path}).save(path)  # no JSON
     assert path.read_bytes() == b"old"
