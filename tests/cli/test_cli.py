@@ -22,7 +22,7 @@ from conftest import Cli, random_net
 from processes import left, marked
 
 from n2uq_hw import __version__, cli, model, nets
-from n2uq_hw.builds import verify
+from n2uq_hw.builds import emit, verify
 from n2uq_hw.model import Net, architectures
 
 ICARUS = pytest.mark.skipif(shutil.which("iverilog") is None or shutil.which("vvp") is None,
