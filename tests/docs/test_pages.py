@@ -13,6 +13,7 @@ import notebooks
 import pages
 import pytest
 
+from n2uq_hw import cli
 from n2uq_hw.ir import Node
 from n2uq_hw.model import Layer
 
@@ -108,6 +109,11 @@ def test_files_and_targets_that_a_page_names_exist(page: str) -> None:
     makefile = (pages.ROOT / "Makefile").read_text()
     for target in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_start_names_every_command() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", pages.PAGES["start"].read_text("utf-8"), re.MULTILINE)
+    assert cli.COMMANDS.keys() <= set(re.findall(r"`([\w-]+)`", " ".join(rows)))
 
 
 def page_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> list[pages.Block]:
