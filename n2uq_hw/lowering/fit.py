@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Bounds", "Fit", "fit", "of_steps"]
+__all__ = ["Bounds", "Fit", "fit", "of_steps", "steepest"]
 
 SHIFTS = 44       # the most that is tried
 PRODUCT_BITS = 60
 HALVINGS = 90     # of the interval of slopes: enough for float64
+BIG = np.int64(2**61)
+SLACK = 1e-6      # of a level: what float64 may miss of room
+MANY = 2048       # bounds of a channel of which some tell the slope
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +72,9 @@ def fit(bounds: Bounds, *, even: bool) -> Fit | None:
 
     even: ties to the even are allowed, if nothing else passes.
     """
-    slope, margin, middle = _steepness(bounds)
+    slope = steepest(bounds)
+    least, most = _room(bounds, slope)
+    margin, middle = most - least, (least + most) / 2
     if (margin > 0).all():
         found = _floor(bounds, slope)
         if found is not None:
@@ -86,21 +91,30 @@ def _room(bounds: Bounds, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return least, most
 
 
-def _steepness(bounds: Bounds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The slope that leaves the most room [C, 1], that room [C], and the intercept's middle [C].
+def steepest(bounds: Bounds) -> np.ndarray:
+    """The slope that leaves the most room [C, 1]; of many bounds, those some of them leave."""
+    if bounds.level.shape[1] > MANY:
+        places = np.r_[0:bounds.level.shape[1]:MANY // 8, -3:0]
+        some = Bounds(bounds.level[:, places], bounds.below[:, places], bounds.above[:, places],
+                      bounds.low[:, places], bounds.high[:, places], bounds.sign)
+        slope = _steepness(some)
+        least, most = _room(bounds, slope)
+        if (most - least > -SLACK).all():
+            return slope
+    return _steepness(bounds)
 
-    The room is a concave function of the slope.
-    """
+
+def _steepness(bounds: Bounds) -> np.ndarray:
+    """The slope [C, 1] that leaves the most room, which is a concave function of the slope."""
     both = bounds.low & bounds.high
     steps = both.sum(axis=1)
-    big = np.int64(2**61)
-    left = np.where(both, bounds.above, big).min(axis=1)
-    right = np.where(both, bounds.below, -big).max(axis=1)
-    rise = np.where(both, bounds.level, -big).max(axis=1) - np.where(both, bounds.level,
-                                                                     big).min(axis=1)
+    left = np.where(both, bounds.above, BIG).min(axis=1)
+    right = np.where(both, bounds.below, -BIG).max(axis=1)
+    rise = np.where(both, bounds.level, -BIG).max(axis=1) - np.where(both, bounds.level,
+                                                                     BIG).min(axis=1)
     # The first and the last step bound the slope; with one of them, any will do.
-    most = np.where(steps > 1, rise / np.maximum(right - left, 1), np.where(steps == 1, 1.0, 0.0))
-    most = np.where((steps > 1) & (right <= left), rise + 1.0, most)
+    most = np.where(right > left, rise / np.where(right > left, right - left, 1), rise + 1.0)
+    most = np.where(steps > 1, most, np.where(steps == 1, 1.0, 0.0))
     low, high = np.zeros(len(most)), most * (1 + 1e-12)
     for _ in range(HALVINGS):
         a, b = low + (high - low) / 3, high - (high - low) / 3
@@ -110,9 +124,7 @@ def _steepness(bounds: Bounds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             rooms.append(greatest - least)
         better = rooms[0] < rooms[1]
         low, high = np.where(better, a, low), np.where(better, high, b)
-    slope = ((low + high) / 2)[:, None]
-    least, greatest = _room(bounds, slope)
-    return slope, greatest - least, (least + greatest) / 2
+    return ((low + high) / 2)[:, None]
 
 
 def _floor(bounds: Bounds, slope: np.ndarray) -> Fit | None:

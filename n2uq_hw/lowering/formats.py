@@ -14,7 +14,7 @@ LIMITS = {"residual_fraction_bits": (0, 30), "residual_bits": (2, 48), "stem_bit
           "head_bits": (2, 24), "output_fraction_bits": (0, 30)}
 LEAST = 8             # fraction bits of an output, where its width allows
 SIGNIFICANT = 12      # bits of an output, of a range of 8 times its spread
-EXACT = 24            # the same, of nets that have a formula for every integer
+EXACT = 26            # the same, of nets that have a formula for every integer
 OUTPUT_BITS = 28      # of the widest output
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from ..errors import N2uqError
-from ..ir import Node, Scale, Threshold
+from ..ir import Node, Scale, Threshold, bits_for
 from ..model import Layer, Params, Quant, layer_float
 from .fit import Bounds, Fit, fit, of_steps
 from .steps import evaluated, every_step, step_function
@@ -76,7 +76,9 @@ def levels_of(layer: Layer, p: Params) -> Levels:
     """The levels of a Quant or a Steps with parameters in the stream's order."""
     if isinstance(layer, Quant):
         zero = np.rint(p["zero_point"])
-        held = bool((zero == p["zero_point"]).all())
+        # The integers leave the zero point out, unless they need more bits then.
+        held = bool((zero == p["zero_point"]).all()) and bits_for(
+            int(layer.lo - zero.max()), int(layer.hi - zero.min())) <= bits_for(layer.lo, layer.hi)
         return Levels(layer.name, layer.lo, layer.hi, (layer, p),
                       zero.astype(np.int64) if held else np.zeros(1, np.int64),
                       np.zeros(1) if held else -p["zero_point"], p["scale"],
@@ -96,7 +98,8 @@ def stepped(x: Value, levels: Levels, lo: np.ndarray, hi: np.ndarray
     monotone = all(stage.monotone for stage in x.waiting)
     turns = [(len(stages) - len(x.waiting) + k, turn) for k, stage in enumerate(x.waiting)
              for turn in stage.turns]
-    if count <= FEW or (count <= EVERY and (turns or not monotone)):
+    many = count <= 8 * len(lo) * (levels.most - levels.least)  # bisection would take longer
+    if count <= FEW or (count <= EVERY and (turns or many or not monotone)):
         steps = every_step([*stages, levels], lo, hi)
         return *steps[:2], steps[2] + levels.least, f"evaluated at all {count:,} integers"
     least, most = levels.least, levels.most

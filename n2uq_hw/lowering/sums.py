@@ -10,8 +10,9 @@ from itertools import count
 import numpy as np
 
 from ..errors import N2uqError
-from .fit import Bounds
-from .quantize import Levels, Quantized, node_of
+from ..ir import Scale
+from .fit import Bounds, steepest
+from .quantize import LOW, Levels, Quantized, node_of
 from .steps import evaluated
 from .values import Value
 
@@ -19,27 +20,32 @@ __all__ = ["quantized_sum"]
 
 PAIRS = 2**24      # of all channels, that are evaluated
 FINEST = 2**16     # multiplier of the term with the smallest step
+SHIFTS = 25        # that are tried
 
 
 @dataclass(frozen=True, eq=False)
 class _Channel:
-    """All tuples of the terms' integers of a channel [terms, P], their levels, and slopes."""
+    """All tuples of the terms' integers of a channel [terms, P], their real sums and levels.
+
+    `slopes` are the reals per integer; `rising`: the levels rise with the real sum.
+    """
 
     integers: np.ndarray
+    totals: np.ndarray
     levels: np.ndarray
     slopes: np.ndarray
+    rising: bool
 
-    def steps(self, multiplier: np.ndarray) -> tuple[np.ndarray, ...] | None:
-        """Of Σ multiplier·integer: where the level changes, from where, by how much; the ends.
+    def steps(self, sums: np.ndarray) -> tuple[np.ndarray, ...] | None:
+        """Of sums [P]: where the level changes, from where, by how much; the ends.
 
-        None if tuples of one sum have different levels.
+        None if tuples of one sum have different levels, or levels fall that should rise.
         """
-        sums = multiplier @ self.integers
         order = np.argsort(sums, kind="stable")
         sums, levels = sums[order], self.levels[order]
         change = np.diff(levels)
         at = np.flatnonzero(change)
-        if (sums[at] == sums[at + 1]).any():
+        if (sums[at] == sums[at + 1]).any() or (self.rising and (change < 0).any()):
             return None
         return sums[at + 1], sums[at], change[at], levels[:1], sums[[0, -1]]
 
@@ -52,17 +58,49 @@ def quantized_sum(x: Value, levels: Levels) -> tuple[list[np.ndarray], Quantized
     one = not x.waiting and levels.uniform and all(t.plain and t.uniform for t in x.terms)
     channels = [_channel(x, levels, c, one) for c in range(1 if one else x.edge.channels)]
     pairs = sum(channel.levels.size for channel in channels)
+    proof = f"equal at all {pairs:,} pairs"
+    if levels.most - levels.least > LOW and (found := _shifted(channels, levels, proof)):
+        return found
     for fineness in _finenesses():
         multipliers = [_whole(channel.slopes, fineness) for channel in channels]
-        found = [channel.steps(m) for channel, m in zip(channels, multipliers, strict=True)]
-        if all(each is not None for each in found):
-            break
-    else:
-        raise N2uqError(f"the sum {x.node} must have integer multipliers up to {FINEST} that give "
-                        f"the level of each of its {pairs} pairs")
-    factors = [_one(np.array([m[k] for m in multipliers])) for k in range(len(x.terms))]
-    steps = [each for each in found if each is not None]
-    return factors, _node(levels, steps, f"equal at all {pairs:,} pairs")
+        if steps := _all_steps(channels, multipliers):
+            return _columns(multipliers), _node(levels, steps, proof)
+    raise N2uqError(f"the sum {x.node} must have integer multipliers up to {FINEST} that give the "
+                    f"level of each of its {pairs} pairs")
+
+
+def _shifted(channels: list[_Channel], levels: Levels, proof: str
+             ) -> tuple[list[np.ndarray], Quantized] | None:
+    """Multipliers that make a level 2^shift, for many levels: the sum need only be shifted."""
+    real = [channel.steps(channel.totals) for channel in channels]
+    bounds = _bounds([each for each in real if each is not None], levels)
+    if len(real) < len(channels) or bounds is None:
+        return None
+    densities = steepest(bounds)[:, 0]
+    for shift in range(4, SHIFTS):
+        multipliers = [np.rint(channel.slopes * density * 2.0**shift).astype(np.int64)
+                       for channel, density in zip(channels, densities, strict=True)]
+        if steps := _all_steps(channels, multipliers):
+            found = _node(levels, steps, proof)
+            if isinstance(found.node, Scale) and (found.node.multiplier == 1).all():
+                return _columns(multipliers), found
+    return None
+
+
+def _all_steps(channels: list[_Channel], multipliers: list[np.ndarray]
+               ) -> list[tuple[np.ndarray, ...]]:
+    """The steps of each channel; none if a channel has none."""
+    steps = []
+    for channel, multiplier in zip(channels, multipliers, strict=True):
+        if (found := channel.steps(multiplier @ channel.integers)) is None:
+            return []
+        steps.append(found)
+    return steps
+
+
+def _columns(multipliers: list[np.ndarray]) -> list[np.ndarray]:
+    """A multiplier for each term, [1] or [C]."""
+    return [_one(column) for column in np.stack(multipliers, axis=1)]
 
 
 def _channel(x: Value, levels: Levels, c: int, one: bool) -> _Channel:
@@ -73,9 +111,9 @@ def _channel(x: Value, levels: Levels, c: int, one: bool) -> _Channel:
     if size * (1 if one else x.edge.channels) > PAIRS:
         raise N2uqError(f"the sum {x.node} must have at most {PAIRS} pairs of values, not {size} "
                         f"of each of {x.edge.channels} channels")
-    order, reals, slopes = np.array([c]), [], []
+    own_channel, reals, slopes = np.array([c]), [], []
     for term, (lo, hi) in zip(x.terms, spans, strict=True):
-        own = term.take(order)
+        own = term.take(own_channel)
         real = evaluated(own.stages(own.waiting), np.arange(lo, hi + 1)[:, None])[:, 0]
         reals.append(real)
         slopes.append((real[-1] - real[0]) / max(hi - lo, 1))
@@ -84,9 +122,11 @@ def _channel(x: Value, levels: Levels, c: int, one: bool) -> _Channel:
     total = reals[0]
     for real in reals[1:]:
         total = (total[:, None] + real).reshape(-1)
-    stages = [stage.take(order) for stage in x.waiting]
+    stages = [stage.take(own_channel) for stage in x.waiting]
     values = evaluated([*stages, levels.take(c)], total[:, None])[:, 0]
-    return _Channel(integers, values.astype(np.int64) + levels.least, np.array(slopes))
+    rising = bool((np.diff(values[np.argsort(total, kind="stable")]) >= 0).all())
+    return _Channel(integers, total, values.astype(np.int64) + levels.least, np.array(slopes),
+                    rising)
 
 
 def _finenesses() -> Iterator[int]:
@@ -108,25 +148,39 @@ def _whole(slopes: np.ndarray, fineness: int) -> np.ndarray:
 
 def _node(levels: Levels, steps: list[tuple[np.ndarray, ...]], proof: str) -> Quantized:
     """Steps at the sums where levels change; free between the sums that there are."""
+    (above, *_), signs = _table(steps)
+    base = np.array([first[0] for *_, first, _ in steps])
+    return node_of(levels, above, signs, base, _bounds(steps, levels), proof)
+
+
+def _table(steps: list[tuple[np.ndarray, ...]]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Where each step is, and the sum before it, [C, S]; and signs, 0 where unused."""
     widest = max(int(np.abs(change).sum()) for _, _, change, _, _ in steps)
-    shape = (len(steps), widest)
-    above, below = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    signs, base = np.zeros(shape, np.int8), np.array([first[0] for *_, first, _ in steps])
+    sides = [np.zeros((len(steps), widest), steps[0][0].dtype) for _ in range(2)]
+    signs = np.zeros((len(steps), widest), np.int8)
     for c, (at, before, change, _, _) in enumerate(steps):
         repeat, used = np.abs(change), int(np.abs(change).sum())
-        above[c, :used], below[c, :used] = np.repeat(at, repeat), np.repeat(before, repeat)
+        for side, values in zip(sides, (at, before), strict=True):
+            side[c, :used] = np.repeat(values, repeat)
         signs[c, :used] = np.repeat(np.sign(change), repeat)
-    bounds = None
-    if (signs >= 0).all():
-        place, used = np.arange(widest), signs != 0
-        lo, hi = (np.array([ends[k] for *_, ends in steps])[:, None] for k in (0, 1))
-        first, last = base[:, None], base[:, None] + used.sum(axis=1, keepdims=True) + 1
-        join = np.concatenate
-        bounds = Bounds(
-            join([base[:, None] + place + 1, first, last], axis=1), join([below, lo, hi], axis=1),
-            join([above, lo, hi], axis=1), join([used, first > first, last <= levels.most], axis=1),
-            join([used, first > levels.least, last < last], axis=1), np.ones(len(steps), np.int64))
-    return node_of(levels, above, signs, base, bounds, proof)
+    return sides, signs
+
+
+def _bounds(steps: list[tuple[np.ndarray, ...]], levels: Levels) -> Bounds | None:
+    """The bounds of steps that rise; None if they fall."""
+    (above, below), signs = _table(steps)
+    if (signs < 0).any():
+        return None
+    base = np.array([first for *_, first, _ in steps])
+    place, used = np.arange(signs.shape[1]), signs != 0
+    lo, hi = (np.array([ends[k] for *_, ends in steps])[:, None] for k in (0, 1))
+    last = base + used.sum(axis=1, keepdims=True) + 1
+    never = np.zeros_like(last, bool)
+    join = np.concatenate
+    return Bounds(
+        join([base + place + 1, base, last], axis=1), join([below, lo, hi], axis=1),
+        join([above, lo, hi], axis=1), join([used, never, last <= levels.most], axis=1),
+        join([used, base > levels.least, never], axis=1), np.ones(len(steps), np.int64))
 
 
 def _one(values: np.ndarray) -> np.ndarray:
