@@ -124,19 +124,25 @@ def _(node: Pad, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Ed
 def _(node: SlidingWindow, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
       takes: int, gives: int) -> np.ndarray:
     (kh, kw), (sh, sw), (_, width, channels) = node.kernel, node.stride, reads[port].shape
+    (eh, ew), (dh, dw), of_group = node.extent, node.dilation, channels // node.groups
     window, beat = np.divmod(count - 1, edge.channels // gives)
     row, column = np.divmod(window, edge.shape[1])
-    position, channel = np.divmod((beat + 1) * gives - 1, channels)  # its last element
+    # Its last element, and what comes last of the groups before.
+    group, element = np.divmod((beat + 1) * gives - 1, kh * kw * of_group)
+    position, channel = np.divmod(element, of_group)
+    before = group * of_group
     ky, kx = np.divmod(position, kw)
 
     def come(y: np.ndarray, x: np.ndarray, channel: np.ndarray | int) -> np.ndarray:
         """Beats up to that of `channel` of pixel (y, x)."""
         return (y * width + x) * (channels // takes) + channel // takes + 1
 
-    here = come(row * sh + ky, column * sw + kx, channel)
+    here = np.maximum(
+        come(row * sh + ky * dh, column * sw + kx * dw, before + channel),
+        (group > 0) * come(row * sh + eh - 1, column * sw + ew - 1, before - 1))
     # The window before had to be complete.
     row, column = np.divmod(window - 1, edge.shape[1])
-    return np.maximum(here, (window > 0) * come(row * sh + kh - 1, column * sw + kw - 1,
+    return np.maximum(here, (window > 0) * come(row * sh + eh - 1, column * sw + ew - 1,
                                                 channels - 1))
 
 
@@ -149,9 +155,16 @@ def _(node: Concat, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge:
     return -(-(pixel * reads[port].channels + channels) // takes)
 
 
-@needed.register(MatVec)
-@needed.register(ArgMax)
-def _(node: Node, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+@needed.register
+def _(node: MatVec, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+      takes: int, gives: int) -> np.ndarray:
+    """Whole groups, one after the other."""
+    beats = edge.channels // node.groups // gives
+    return -(-count // beats) * (reads[port].channels // node.groups // takes)
+
+
+@needed.register
+def _(node: ArgMax, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
       takes: int, gives: int) -> np.ndarray:
     return -(-count // (edge.channels // gives)) * (reads[port].channels // takes)
 
@@ -328,7 +341,7 @@ def fifo_depth(graph: Graph, node: Node, lanes: int, *, whole: bool = False,
     window = window_of(graph, node)
     if window is None or isinstance(source, Input | Pad):
         return 0
-    (kh, kw), (sh, _) = window.kernel, window.stride
+    (kh, kw), (sh, _) = window.extent, window.stride
     top, _, left, _ = node.frame if isinstance(node, Pad) else (0, 0, 0, 0)
     rows, pixels = (top, left + 2) if whole else (max(kh - sh - top, 0), max(kw - left, 0))
     depth = (rows * read.shape[1] + pixels) * read.channels // lanes

@@ -46,10 +46,13 @@ def weight_codes_of(weights: np.ndarray) -> tuple[np.ndarray, int, int, int]:
     return ((weights - least) // step).astype(np.uint32), bits, step, least
 
 
-def accumulator_range(weights: np.ndarray, edge: Edge, simd: int) -> tuple[int, int]:
+def accumulator_range(weights: np.ndarray, edge: Edge, simd: int, groups: int = 1
+                      ) -> tuple[int, int]:
     """The exact range of an accumulator over all its partial sums, beat by beat."""
     w = weights.astype(np.int64)
-    ends = np.stack([w * edge.lo, w * edge.hi])
+    lo, hi = (end.reshape(groups, -1).repeat(len(w) // groups, axis=0)
+              for end in (edge.lo, edge.hi))
+    ends = np.stack([w * lo, w * hi])
     return partial_range(ends.min(axis=0), ends.max(axis=0), simd)
 
 
@@ -63,21 +66,24 @@ class FoldedUnit(Unit):
     """An MVU but for its products: the beats of a vector meet the codes of N × K weights.
 
     A vector takes ``(N/PE)·(K/SIMD)`` cycles; it is read once, in the first of the N/PE folds,
-    and replayed from a buffer in the others.
+    and replayed from a buffer in the others.  With G groups a vector is G of them, of K/G elements
+    and N/G results each.
 
     Parameters
     ----------
-    node, edge: weights [N, K], the edge that is read.
+    node, edge: weights [N, K/G], the edge that is read.
     out: payload of a beat of PE results.
-    pe, simd: divisors of N and K.
+    pe, simd: divisors of N/G and K/G.
     memory: style of the weights' ROM, see `folding.MEMORIES`.
     """
 
     def __init__(self, node: MatVec, edge: Edge, out: data.ArrayLayout, *, pe: int, simd: int,
                  memory: str = AUTO, **more: wiring.Member) -> None:
         outputs, inputs = node.weights.shape
-        self.folds = divides(f"{node.name}: PE", pe, "output channels", outputs)
-        self.beats = divides(f"{node.name}: SIMD", simd, "inputs", inputs)
+        of = " of a group" if node.groups > 1 else ""
+        self.folds = divides(f"{node.name}: PE", pe, f"output channels{of}", outputs // node.groups)
+        self.beats = divides(f"{node.name}: SIMD", simd, f"inputs{of}", inputs)
+        self.words = node.groups * self.folds * self.beats  # of weights
         self.node, self.edge, self.pe, self.simd, self.memory = node, edge, pe, simd, memory
         super().__init__(beats(element(edge), simd), out, **more)
 
@@ -102,8 +108,8 @@ class FoldedUnit(Unit):
         ]
         m.d.comb += last.eq(wraps(m, beat, self.beats, issue))
         wraps(m, fold, self.folds, issue & last)
-        by_fold = codes.reshape(self.folds, self.pe, self.beats, self.simd).transpose(0, 2, 1, 3)
-        rows = by_fold.reshape(self.folds * self.beats, -1)
+        by_fold = codes.reshape(-1, self.pe, self.beats, self.simd).transpose(0, 2, 1, 3)
+        rows = by_fold.reshape(self.words, -1)
         weights = rom(m, "weights", bits_of(rows, bits), platform, self.memory)
         step = issue
         if late:
@@ -111,7 +117,7 @@ class FoldedUnit(Unit):
             with m.If(enable):
                 m.d.sync += held.eq(issue)
             step = enable & held
-        wraps(m, weights.addr, self.folds * self.beats, step)
+        wraps(m, weights.addr, self.words, step)
         m.d.comb += weights.en.eq(enable)
         return enable, issue, beat, last, self._vector(m, enable, beat, replay), weights
 
@@ -152,9 +158,9 @@ class MatVecUnit(FoldedUnit):
 
     Parameters
     ----------
-    node, edge, out: weights [N, K], the edge that is read, the edge that is made.  An OffsetMatVec
-        is for centered pairs, its offset theirs and a constant.
-    pe, simd: divisors of N and K.
+    node, edge, out: weights [N, K/G], the edge that is read, the edge that is made.  An
+        OffsetMatVec is for centered pairs, its offset theirs and a constant.
+    pe, simd: divisors of N/G and K/G.
     form: how products are summed, see `MacArray`.
     memory: style of the weights' ROM, see `folding.MEMORIES`.
     """
@@ -166,7 +172,7 @@ class MatVecUnit(FoldedUnit):
             raise N2uqError(f"{node.name}: product form must be one of {', '.join(FORMS)}, "
                             f"not {form}")
         self.form, self.products, self.start = form, PRODUCTS[form], None
-        self.acc = shape_for(*accumulator_range(node.weights, edge, simd))
+        self.acc = shape_for(*accumulator_range(node.weights, edge, simd, node.groups))
         if isinstance(node, OffsetMatVec):
             starts = node.offset - pairs_offset(node.weights, element(edge), simd)
             if self.products.lanes == 1 or (starts != starts[0]).any():

@@ -48,10 +48,19 @@ def steps_behind(graph: Graph, node: Node) -> Threshold | None:
 
 
 def in_logic(graph: Graph, matvec: MatVec) -> Unrolled:
-    """`matvec` unrolled, with the Threshold behind it, and its name (`steps_behind`)."""
+    """`matvec` unrolled, with the Threshold behind it, and its name (`steps_behind`).
+
+    Groups are a matrix that is 0 between them.
+    """
+    weights = matvec.weights
+    if matvec.groups > 1:
+        weights = np.zeros((len(weights), matvec.groups * weights.shape[1]), weights.dtype)
+        at = np.arange(matvec.groups)
+        weights.reshape(matvec.groups, -1, matvec.groups, matvec.weights.shape[1])[
+            at, :, at] = matvec.weights.reshape(matvec.groups, -1, matvec.weights.shape[1])
     if steps := steps_behind(graph, matvec):
-        return Unrolled(steps.name, matvec.inputs, matvec.weights, steps)
-    return Unrolled(matvec.name, matvec.inputs, matvec.weights)
+        return Unrolled(steps.name, matvec.inputs, weights, threshold=steps)
+    return Unrolled(matvec.name, matvec.inputs, weights)
 
 
 def unroll(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:

@@ -2,53 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import numpy as np
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.hdl import Value as HdlValue
 from amaranth.lib import memory
 from amaranth.lib.wiring import connect, flipped
 
 from ..ir import Edge, SlidingWindow, infer
+from .line_buffer import LineBuffer, Loop, read_lines
 from .stream import Unit, beats, divides, element, wraps
 
-__all__ = ["KernelUnit", "LineBuffer", "SlidingWindowUnit", "line_buffer", "stages"]
-
-
-@dataclass(frozen=True)
-class LineBuffer:
-    """What a SlidingWindowUnit counts, in words, of which a pixel has `groups`.
-
-    Members
-    -------
-    depth: words that it holds; see SlidingWindowUnit.
-    rows, columns: windows down and across.
-    run: words of a window's row.
-    jumps: from a window's first word to the next window's, within a row of windows, from row to row
-        and from image to image: what the window's end releases.
-    to_run: from the last word of a window's row to the first of its next one.
-    back: from a window's first word to its last.
-    """
-
-    depth: int
-    rows: int
-    columns: int
-    run: int
-    jumps: tuple[int, int, int]
-    to_run: int
-    back: int
+__all__ = ["KernelUnit", "SlidingWindowUnit", "line_buffer", "stages"]
 
 
 def line_buffer(node: SlidingWindow, edge: Edge, groups: int) -> LineBuffer:
     """The line buffer of `node` that reads `edge` in `groups` words per pixel."""
-    (kh, kw), (sh, sw), (height, width, _) = node.kernel, node.stride, edge.shape
-    rows, columns = (height - kh) // sh + 1, (width - kw) // sw + 1
-    to_last = (columns - 1) * sw
+    (kh, kw), (eh, ew), (dh, dw) = node.kernel, node.extent, node.dilation
+    (sh, sw), (height, width, _) = node.stride, edge.shape
+    rows, columns = (height - eh) // sh + 1, (width - ew) // sw + 1
+    to_last, of_group = (columns - 1) * sw, groups // node.groups
+    words = (Loop("word", kw * groups, 1),) if dw == 1 and node.groups == 1 else (
+        Loop("word", of_group, 1), Loop("kx", kw, dw * groups))
+    parts = (Loop("group", node.groups, of_group),) if node.groups > 1 else ()
     return LineBuffer(
-        ((kh + sh - 2) * width + kw) * groups + 1, rows, columns, kw * groups,
+        ((eh + sh - 2) * width + ew) * groups + 1, rows, columns,
+        (*words, Loop("ky", kh, dh * width * groups), *parts),
         (sw * groups, (sh * width - to_last) * groups,
-         (height * width - ((rows - 1) * sh * width + to_last)) * groups),
-        (width - kw) * groups + 1, ((kh - 1) * width + kw) * groups - 1)
+         (height * width - ((rows - 1) * sh * width + to_last)) * groups))
 
 
 Windows = tuple[SlidingWindow, Edge]  # and what they are windows of
@@ -64,17 +44,19 @@ def stages(node: SlidingWindow, edge: Edge, lanes: int) -> tuple[Windows | None,
     (kh, kw), (sh, sw) = node.kernel, node.stride
     if kh * kw > 1 and lanes == kh * kw * edge.channels:
         return (node, edge), None
-    if kw == 1 or lanes != kw * edge.channels:
+    if kw == 1 or node.groups > 1 or lanes != kw * edge.channels:
         return None, (node, edge)
-    rows = SlidingWindow(f"{node.name}_rows", kernel=(1, kw), stride=(1, sw))
-    return (rows, edge), (SlidingWindow(node.name, kernel=(kh, 1), stride=(sh, 1)),
-                          infer(rows, edge))
+    dh, dw = node.dilation
+    rows = SlidingWindow(f"{node.name}_rows", kernel=(1, kw), stride=(1, sw), dilation=(1, dw))
+    return (rows, edge), (SlidingWindow(node.name, kernel=(kh, 1), stride=(sh, 1),
+                                        dilation=(dh, 1)), infer(rows, edge))
 
 
 class KernelUnit(Unit):
     """The windows of an image, each in one beat, from a shift register of kw columns of kh pixels.
 
     A memory holds the kh - 1 rows above the one that comes, a column of them in each of W words.
+    With dilation there are as many columns and rows as a window extends over.
     Latency from a window's last pixel to its beat: 1 cycle.  It takes a pixel of C channels per
     cycle, ``H·W`` cycles for an image, and gives a window per cycle at most; the next image follows
     without a gap.
@@ -92,10 +74,11 @@ class KernelUnit(Unit):
     def elaborate(self, platform):
         m = Module()
         (height, width, _), (kh, kw), (sh, sw) = (
-            self.edge.shape, self.node.kernel, self.node.stride)
+            self.edge.shape, self.node.extent, self.node.stride)
+        dh = self.node.dilation[0]
         enable = Signal()
         moved = Signal()
-        pixel, window = (port.p.as_value() for port in (self.i, self.o))
+        pixel, window = self.i.p.as_value(), self._window(m)
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
                      moved.eq(enable & self.i.valid)]
         column = Signal(range(width))
@@ -115,13 +98,26 @@ class KernelUnit(Unit):
                          write.data.eq(pixels[len(pixel):]),
                          read.addr.eq(Mux(row_end, 0, column + 1)), read.en.eq(moved)]
         with m.If(moved):
-            for ky in range(kh):
+            for ky in range(self.node.kernel[0]):
                 of_row = window.word_select(ky, kw * len(pixel))
                 m.d.sync += of_row.eq(Cat(of_row[len(pixel):],
-                                          pixels.word_select(ky, len(pixel))))
+                                          pixels.word_select(ky * dh, len(pixel))))
         with m.If(enable):
             m.d.sync += self.o.valid.eq(self.i.valid & whole)
         return m
+
+    def _window(self, m: Module) -> HdlValue:
+        """The shift register, row by row: the output, or what the output is chosen from."""
+        node, out, bits = self.node, self.o.p.as_value(), self.o.p[0].shape().width
+        if node.dilation[1] == node.groups == 1:
+            return out
+        kh, dw, channels = node.kernel[0], node.dilation[1], self.edge.channels
+        columns = node.extent[1]
+        window = Signal(kh * columns * channels * bits)
+        at = np.arange(kh * columns * channels).reshape(kh, columns, node.groups, -1)[:, ::dw]
+        m.d.comb += out.eq(Cat(window.word_select(int(k), bits)
+                               for k in at.transpose(2, 0, 1, 3).reshape(-1)))
+        return window
 
 
 def _counts_down(m: Module, name: str, first: int, every: int, advance: HdlValue, end: HdlValue
@@ -135,6 +131,9 @@ def _counts_down(m: Module, name: str, first: int, every: int, advance: HdlValue
 
 class SlidingWindowUnit(Unit):
     """Every window of the image in the order (ky, kx, c), LANES channels per beat.
+
+    With groups the order is (group, ky, kx, c).  With dilation kh and kw below, but for how many
+    words a window has, are the rows and columns that it extends over.
 
     A circular line buffer is written as pixels come and read window by window; a window's pixels
     are released as soon as no later window needs them.  With G = C/LANES words per pixel it holds
@@ -160,7 +159,8 @@ class SlidingWindowUnit(Unit):
     Parameters
     ----------
     node, edge: kernel and stride, and the image edge.
-    lanes: elements per beat: a divisor of C; or kw·C or kh·kw·C, for which the input has C.
+    lanes: elements per beat: a divisor of C, of groups of a group's; or kw·C, not of groups, or
+        kh·kw·C, for which the input has C.
     """
 
     def __init__(self, node: SlidingWindow, edge: Edge, *, lanes: int) -> None:
@@ -168,8 +168,9 @@ class SlidingWindowUnit(Unit):
         self.kernel, self.lines = stages(node, edge, lanes)
         if self.lines:
             last, read = self.lines
-            groups = divides(f"{node.name}: lanes", lanes, "channels", read.channels)
-            self.plan = line_buffer(last, read, groups)
+            of = "channels of a group" if node.groups > 1 else "channels"
+            divides(f"{node.name}: lanes", lanes, of, read.channels // last.groups)
+            self.plan = line_buffer(last, read, read.channels // lanes)
         super().__init__(*(beats(element(edge), n) for n in (min(lanes, edge.channels), lanes)))
 
     def elaborate(self, platform):
@@ -182,55 +183,5 @@ class SlidingWindowUnit(Unit):
         if not self.lines:
             connect(m, i, flipped(self.o))
             return m
-        kh, plan, depth = self.node.kernel[0], self.plan, self.plan.depth
-        m.submodules.lines = lines = memory.Memory(
-            shape=len(i.p.as_value()), depth=depth, init=[])
-        write = lines.write_port()
-        read = lines.read_port()
-
-        # Where the window is, and which of its words is read: all counters end together.
-        word = Signal(range(plan.run))
-        ky = Signal(range(kh))
-        column = Signal(range(plan.columns))
-        row = Signal(range(plan.rows))
-        issue = Signal()
-        enable = Signal()
-        run_end = wraps(m, word, plan.run, issue)
-        window_end = wraps(m, ky, kh, issue & run_end) & run_end
-        row_end = wraps(m, column, plan.columns, issue & window_end) & window_end
-        image_end = wraps(m, row, plan.rows, issue & row_end) & row_end
-
-        def at_end(of_column: int, of_row: int, of_image: int):
-            return Mux(image_end, of_image, Mux(row_end, of_row, of_column))
-
-        # Words from the one to read to the next one; a window's end goes back to its first one too.
-        steps = (1, plan.to_run, *(jump - plan.back for jump in plan.jumps))
-
-        def step(of_word: int, of_run: int, *of_window: int):
-            return Mux(window_end, at_end(*of_window), Mux(run_end, of_run, of_word))
-
-        # Words written from the window's first on. A jump past the last word written makes it
-        # negative: words that no window reads are let in and forgotten.
-        fill = Signal(range(-max(plan.jumps), depth + 1))
-        # Words written after the one to read: negative while that one is still to come.
-        ahead = Signal(range(-max(plan.jumps) - plan.back - 1, depth), init=-1)
-        m.d.sync += [
-            fill.eq(fill + write.en - Mux(issue & window_end, at_end(*plan.jumps), 0)),
-            ahead.eq(ahead + write.en - Mux(issue, step(*steps), 0)),
-        ]
-        m.d.comb += [
-            enable.eq(~self.o.valid | self.o.ready),
-            issue.eq(enable & (ahead >= 0)),
-            i.ready.eq(fill != depth),
-            write.en.eq(i.valid & i.ready), write.data.eq(i.p.as_value()),
-            read.en.eq(enable), self.o.p.as_value().eq(read.data),
-        ]
-        wraps(m, write.addr, depth, write.en)
-        # The read address goes round the circular buffer: both sums at once, then the one in range.
-        near = read.addr + step(*(size % depth for size in steps))
-        far = read.addr + step(*(size % depth - depth for size in steps))
-        with m.If(issue):
-            m.d.sync += read.addr.eq(Mux(far >= 0, far, near))
-        with m.If(enable):
-            m.d.sync += self.o.valid.eq(issue)
+        read_lines(m, self.plan, i, self.o)
         return m

@@ -154,18 +154,17 @@ def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold, fami
     bits, counts, address, shift, memories = _bits(reads[0]), 0, 0, 0, []
     if kernel:
         windows, read = kernel
-        ends = zip(read.shape[:2], windows.kernel, windows.stride, strict=True)
+        ends = zip(read.shape[:2], windows.extent, windows.stride, strict=True)
         counts += sum(_count(n) + _count(before) for n, *of in ends if (before := max(of)) > 1)
-        shift = bits * windows.kernel[0] * windows.kernel[1] * read.channels
-        memories.append(ram(read.shape[1], bits * (windows.kernel[0] - 1) * read.channels, family,
+        shift = bits * windows.kernel[0] * windows.extent[1] * read.channels
+        memories.append(ram(read.shape[1], bits * (windows.extent[0] - 1) * read.channels, family,
                             block=True, apart=True))
     if lines:
         windows, read = lines
-        groups, (kh, kw) = read.channels // fold.pe, windows.kernel
-        counts += sum(_count(n) for n in (kw * groups, kh, *edge.shape[:2]))
-        depth = line_buffer(windows, read, groups).depth
-        address = _count(depth)
-        memories.append(ram(depth, bits * fold.pe, family, block=True))
+        plan = line_buffer(windows, read, read.channels // fold.pe)
+        counts += sum(_count(n) for n in (*(loop.turns for loop in plan.loops), *edge.shape[:2]))
+        address = _count(plan.depth)
+        memories.append(ram(plan.depth, bits * fold.pe, family, block=True))
     if not lines:
         return Parts("SlidingWindow whole", {"count": counts}, {"count": counts, "shift": shift},
                      tuple(memories))
@@ -296,8 +295,8 @@ def _tree(terms: int, width: int, family: str) -> Tree:
 def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVecFold, family: str) -> Parts:
     bits, a, acc = _weight_bits(node), _bits(reads[0]), _bits(edge)
     (outputs, inputs), pe, simd = node.weights.shape, fold.pe, fold.simd
-    folds, beats = outputs // pe, inputs // simd
-    rows, xcup = folds * beats, family == "xcup"
+    folds, beats = outputs // node.groups // pe, inputs // simd
+    rows, xcup = node.groups * folds * beats, family == "xcup"
     # Of weights that never change, half the bits are zero; of two in turn, a quarter.
     live = 1 - 2.0**-min(rows, 20)
     products, centered = fold.products, isinstance(node, OffsetMatVec)

@@ -26,11 +26,9 @@ from .nodes import (
     WidthConvert,
     bits_for,
     dtype_for,
-    infer,
-    lines,
-    threshold_values,
     weight_bits,
 )
+from .ranges import infer, lines, threshold_values
 
 __all__ = [
     "Add", "ArgMax", "Concat", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Fork", "Graph",

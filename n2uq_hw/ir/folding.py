@@ -216,8 +216,13 @@ def _(node: Input, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, 
     return {"pe": ("elements", edge.size)}
 
 
+@divided.register
+def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, int]]:
+    of = "channels of a group" if node.groups > 1 else "channels"
+    return {"pe": (of, reads[0].channels // node.groups)}
+
+
 @divided.register(Pad)
-@divided.register(SlidingWindow)
 @divided.register(ArgMax)
 def _(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, int]]:
     return {"pe": ("channels", reads[0].channels)}
@@ -233,7 +238,8 @@ def _(node: Threshold, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[s
 @divided.register
 def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, int]]:
     outputs, inputs = node.weights.shape
-    return {"pe": ("output channels", outputs), "simd": ("inputs", inputs)}
+    of = " of a group" if node.groups > 1 else ""
+    return {"pe": (f"output channels{of}", outputs // node.groups), "simd": (f"inputs{of}", inputs)}
 
 
 def choices(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[int, ...]]:
@@ -249,7 +255,7 @@ def choices(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[
 def wholes(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[int, str]:
     """What lanes beyond those of `divided` are, ascending: of a SlidingWindow, a pool, a Concat."""
     found = {}
-    if isinstance(node, SlidingWindow):
+    if isinstance(node, SlidingWindow) and node.groups == 1:
         found = {node.kernel[1] * reads[0].channels: "a row of the kernel"}
     if isinstance(node, SlidingWindow | MaxPool | SumPool):
         found[max(edge.channels, reads[0].channels)] = "a whole window"
@@ -310,7 +316,8 @@ def check(graph: Graph, folding: Folding) -> None:
                                 f"{', '.join(map(str, names))}, not {getattr(fold, f.name)!r}")
         sides = node, graph.reads(node), graph.edges[node.name]
         if isinstance(fold, UnrolledFold):
-            _check_unrolled(node.name, fold, divided(*sides))
+            _check_unrolled(node.name, fold, sides[1][0].channels, sides[2].channels)
+            continue
         can = choices(*sides)
         for key, (of, total) in divided(*sides).items():
             lanes = getattr(fold, key)
@@ -325,8 +332,8 @@ def _either(types: tuple[type[Fold], ...]) -> str:
     return " or ".join(kind.__name__ for kind in types)
 
 
-def _check_unrolled(name: str, fold: UnrolledFold, sides: dict[str, tuple[str, int]]) -> None:
-    for key, (of, total) in sides.items():
+def _check_unrolled(name: str, fold: UnrolledFold, inputs: int, outputs: int) -> None:
+    for key, of, total in (("pe", "output channels", outputs), ("simd", "inputs", inputs)):
         if getattr(fold, key) != total:
             raise N2uqError(f"{name}: {key.upper()} must be all {total} {of}, unrolled, "
                             f"not {getattr(fold, key)}")
@@ -359,7 +366,7 @@ def slowest_window(graph: Graph) -> int:
 
     More, if no folding has so few; without windows, the input gives 4 elements per cycle.
     """
-    windows = [graph.edges[node.name].size // graph.reads(node)[0].channels
+    windows = [node.groups * graph.edges[node.name].size // graph.reads(node)[0].channels
                for node in graph.nodes if isinstance(node, SlidingWindow)]
     return max(reach(graph)[0],
                *(windows or [-(-graph.edges[graph.input.name].size // 4)]))

@@ -40,8 +40,8 @@ from .nodes import (
     Unrolled,
     WidthConvert,
     dtype_for,
-    infer,
 )
+from .ranges import infer
 
 if TYPE_CHECKING:
     from .graph import Graph  # which has golden as a method
@@ -173,9 +173,12 @@ def _(node: Pad, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
 
 @evaluate.register
 def _(node: SlidingWindow, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
-    (kh, kw), (sh, sw), channels = node.kernel, node.stride, x.shape[3]
-    windows = np.lib.stride_tricks.sliding_window_view(x, (kh, kw), axis=(1, 2))[:, ::sh, ::sw]
-    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], kh * kw * channels)
+    (sh, sw), (dh, dw), channels = node.stride, node.dilation, x.shape[3]
+    windows = np.lib.stride_tricks.sliding_window_view(x, node.extent, axis=(1, 2))
+    windows = windows[:, ::sh, ::sw, :, ::dh, ::dw]
+    n, rows, columns, _, kh, kw = windows.shape
+    grouped = windows.reshape(n, rows, columns, node.groups, channels // node.groups, kh, kw)
+    return grouped.transpose(0, 1, 2, 3, 5, 6, 4).reshape(n, rows, columns, kh * kw * channels)
 
 
 @evaluate.register
@@ -187,19 +190,23 @@ def _(node: Flatten, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
 def _(node: MatVec, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
     bound, matrix = _matrix(node, edges[0])
     assert matrix.dtype.kind == "i" or bound < 2**np.finfo(matrix.dtype).nmant * 2
-    products = x.reshape(-1, len(matrix)).astype(matrix.dtype) @ matrix
-    return products.astype(dtype_for(-bound, bound)).reshape(*x.shape[:3], -1)
+    groups, inputs, outputs = matrix.shape
+    by_group = x.reshape(-1, groups, inputs).swapaxes(0, 1).astype(matrix.dtype)
+    products = (by_group @ matrix).swapaxes(0, 1)
+    return products.astype(dtype_for(-bound, bound)).reshape(*x.shape[:3], groups * outputs)
 
 
 def _matrix(node: MatVec, edge: Edge) -> tuple[int, np.ndarray]:
-    """Σ|w|·|x| at most, which no partial sum in any order exceeds; the weights [K, N] for BLAS.
+    """Σ|w|·|x| at most, which no partial sum in any order exceeds; the weights for BLAS.
 
-    Found once: for few pixels that is most of the work.
+    They are [G, K/G, N/G].  Found once: for few pixels that is most of the work.
     """
     held = _MATRICES.get(node)
     if held is None or held[0] is not edge:
-        bound = int((np.abs(node.weights.astype(np.int64)) @ _bound(edge)).max())
-        matrix = np.ascontiguousarray(node.weights.T, exact_float(bound))
+        weights = node.weights.reshape(node.groups, -1, node.weights.shape[1])
+        bound = int((np.abs(weights.astype(np.int64))
+                     @ _bound(edge).reshape(node.groups, -1, 1)).max())
+        matrix = np.ascontiguousarray(weights.swapaxes(1, 2), exact_float(bound))
         held = _MATRICES[node] = edge, bound, matrix
     return held[1:]
 

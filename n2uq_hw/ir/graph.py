@@ -26,10 +26,9 @@ from .nodes import (
     Unrolled,
     _fits,
     _hints,
-    _need,
-    infer,
     weight_bits,
 )
+from .ranges import _need, infer
 
 __all__ = ["Graph", "channels_first", "describe", "dump", "load_graph"]
 

@@ -20,7 +20,6 @@ from ..ir.folding import (
     Folding,
     UnrolledFold,
     check,
-    divided,
     fifo_depths,
     fifo_names,
     fifos_key,
@@ -154,8 +153,8 @@ def unrolled(graph: Graph, levels: int = 2, lut: int = 6) -> Folding:
         if not isinstance(node, Flatten):
             most = next(fold for fold in reversed(folds_of(node, reads, edge))
                         if lanes_out(node, fold, edge) <= wanted)
-            folding[node.name] = UnrolledFold(most.pe, most.simd, levels, lut) if isinstance(
-                node, MatVec) else most
+            folding[node.name] = UnrolledFold(
+                edge.channels, reads[0].channels, levels, lut) if isinstance(node, MatVec) else most
         for port, (name, read) in enumerate(zip(node.inputs, reads, strict=True)):
             lanes = (wanted if isinstance(node, Flatten)
                      else lanes_in(node, port, folding[node.name], read))
@@ -254,6 +253,5 @@ def _fold(path: Path, graph: Graph, node: Node, row: object, chosen: Fold) -> Fo
                             f"not {value!r}")
     if kind is not UnrolledFold:
         return kind(**asdict(chosen) | row)
-    whole = {key: total for key, (_, total) in divided(
-        node, graph.reads(node), graph.edges[node.name]).items()}
+    whole = {"pe": graph.edges[node.name].channels, "simd": graph.reads(node)[0].channels}
     return UnrolledFold(**whole | {key: value for key, value in row.items() if key != "form"})

@@ -341,7 +341,7 @@ class Problem:
             beats = inputs / np.array(unit.takes[0])[:, None]
             wait = np.maximum(inputs / gives - beats, 0)
             tables.append(np.prod(self.graph.edges[node.name].shape[:2]) * (
-                wait + beats * outputs / np.array(unit.gives)))
+                node.groups * wait + beats * outputs / np.array(unit.gives)))
         if isinstance(source, SlidingWindow):
             # A whole window comes when its last pixel does: no line buffer evens bursts out.
             it = line_buffer(source, self.graph.reads(source)[0], 1)

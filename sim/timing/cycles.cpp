@@ -19,7 +19,7 @@ enum Mode : int32_t { BUSY, STARVED, BLOCKED, IDLE };
 
 enum Outcome { DONE, STUCK, LIMIT };
 
-constexpr int PARAMETERS = 16;  // of a row: kind, in, in1, out, beats of an image, then the kind's
+constexpr int PARAMETERS = 20;  // of a row: kind, in, in1, out, beats of an image, then the kind's
 constexpr int64_t SLOTS = 128;  // cycles that a timer reaches
 
 // Members of each kind: parameters as the rows give them, then state, 0 at first.
@@ -32,8 +32,9 @@ struct Join { uint32_t valid; };
 struct Fork { int32_t ways; uint32_t done; };
 struct Pad { int32_t rows, row_beats, top, bottom, left, right; int32_t row, at; };
 struct Window {
-    int32_t words, kh, columns, rows, depth, to_column, to_row, to_image, back, to_run;
-    int32_t word, ky, column, row, fill, behind, valid;  // behind: -1 - words written after the next
+    int32_t words, turns[3], steps[3], columns, rows, depth, to_column, to_row, to_image, back;
+    int32_t word, turn[3], column, row, fill, behind, valid;
+    // behind: -1 - words written after the next
 };
 struct Convert { int32_t ratio; int32_t count, valid; };
 struct Fifo { int32_t depth, block; int32_t level, valid, high; };
@@ -307,9 +308,10 @@ struct Simulation : State {
             int32_t step = 1, release = 0;
             if (issue && ++w.word == w.words) {
                 w.word = 0;
-                step = w.to_run;
-                if (++w.ky == w.kh) {
-                    w.ky = 0;
+                int k = 0;
+                do step = w.steps[k];
+                while (++w.turn[k] == w.turns[k] && (w.turn[k] = 0, ++k < 3));
+                if (k == 3) {
                     release = w.to_column;
                     if (++w.column == w.columns) {
                         w.column = 0;

@@ -24,6 +24,7 @@ import numpy as np
 from n2uq_hw import tools
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.fifo import in_block
+from n2uq_hw.hw.line_buffer import LineBuffer
 from n2uq_hw.hw.mac import mac_latency
 from n2uq_hw.hw.passes import lanes_of
 from n2uq_hw.hw.piecewise_linear import PiecewiseLinearUnit
@@ -62,7 +63,7 @@ __all__ = ["ALWAYS", "MODES", "UNBOUNDED", "Circuit", "Kind", "Stage", "Trace", 
 
 ALWAYS = np.zeros(1, np.uint8)  # the pattern of a source or sink that never stalls
 MODES = ("busy", "starved", "blocked", "idle")
-ROW = 16                        # PARAMETERS in cycles.cpp
+ROW = 20                        # PARAMETERS in cycles.cpp
 LIMIT = 2**42                   # cycles of a run
 UNBOUNDED = 2**30               # beats of a FIFO that never fills
 MARKS, STEP = 512, 512          # of a run that trials begin from; cycles between two, at least
@@ -115,15 +116,20 @@ def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> t
     parts: tuple[Stage, ...] = ()
     if kernel:
         (windows, read) = kernel
-        (height, width, _), (kh, kw), (sh, sw) = read.shape, windows.kernel, windows.stride
+        (height, width, _), (kh, kw), (sh, sw) = read.shape, windows.extent, windows.stride
         parts += pipe(1, beats=width, emits=width - kw + 1, every=sw,
                       rows=(height, height - kh + 1, sh))
     if lines:
         windows, read = lines
-        it = line_buffer(windows, read, read.channels // fold.pe)
-        parts += (Stage(Kind.WINDOW, (it.run, node.kernel[0], it.columns, it.rows, it.depth,
-                                      *it.jumps, it.back, it.to_run)),)
+        parts += (_lines(line_buffer(windows, read, read.channels // fold.pe)),)
     return parts
+
+
+def _lines(it: LineBuffer) -> Stage:
+    """Of a line buffer with four loops at most."""
+    turns = [*(loop.turns for loop in it.loops), 1, 1, 1][:4]
+    steps = [*it.steps[1:], 0, 0, 0][:3]
+    return Stage(Kind.WINDOW, (*turns, *steps, it.columns, it.rows, it.depth, *it.jumps, it.back))
 
 
 @timing.register
@@ -131,7 +137,7 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVecFold
       ) -> tuple[Stage, ...]:
     outputs, inputs = node.weights.shape
     latency = mac_latency(fold.simd, weight_bits(node.weights), reads[0].width, fold.form)
-    return pipe(latency + 1, beats=inputs // fold.simd, folds=outputs // fold.pe)
+    return pipe(latency + 1, beats=inputs // fold.simd, folds=outputs // node.groups // fold.pe)
 
 
 @timing.register

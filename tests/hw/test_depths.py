@@ -67,6 +67,38 @@ def last_element(node: Node, edge: Edge) -> np.ndarray:
     return golden.evaluate(node, (edge,), numbers).reshape(-1)
 
 
+def same_needs(node: Node, edge: Edge, takes: int, gives: int) -> None:
+    made = infer(node, edge)
+    elements = np.maximum.accumulate(last_element(node, edge))[gives - 1::gives]
+    expected = np.maximum(-(-elements // takes), 1)  # a frame waits for its image
+    counts = np.arange(1, made.size // gives + 1)
+    np.testing.assert_array_equal(
+        needed(node, 0, counts, (edge,), made, takes, gives), expected, str(node))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_needs_in_groups_and_with_dilation(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups, of_group = (int(v) for v in rng.integers(1, 4, 2))
+    kernel, dilation = (tuple(int(v) for v in rng.integers(1, 4, 2)) for _ in range(2))
+    height, width = (int((k - 1) * d + rng.integers(1, 5))
+                     for k, d in zip(kernel, dilation, strict=True))
+    read = edge_of((height, width, groups * of_group))
+    lanes = int(rng.choice([d for d in range(1, of_group + 1) if of_group % d == 0]))
+    window = SlidingWindow("window", kernel=kernel, dilation=dilation, groups=groups,
+                           stride=tuple(int(v) for v in rng.integers(1, 4, 2)))
+    whole = kernel[0] * kernel[1] * read.channels
+    same_needs(window, read, *((read.channels, whole) if seed % 3 == 0 else (lanes, lanes)))
+    # Outputs of a group are of its inputs alone: two of each.
+    vector = edge_of((2, 2, 2 * groups))
+    matvec = MatVec("matvec", weights=np.ones((2 * groups, 2), np.int8), groups=groups)
+    for takes, gives in ((1, 1), (1, 2), (2, 1), (2, 2)):
+        last = np.arange(2, vector.size + 1, 2).repeat(2)[gives - 1::gives]
+        np.testing.assert_array_equal(needed(
+            matvec, 0, np.arange(1, len(last) + 1), (vector,), infer(matvec, vector), takes, gives),
+            last // takes)
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_needs_are_those_of_golden(seed: int) -> None:
     """A beat needs what any of its elements, or of an earlier beat's, depends on."""
@@ -97,11 +129,7 @@ def test_needs_are_those_of_golden(seed: int) -> None:
             takes, gives = channels, kernel[1] * channels * (kernel[0] if seed % 3 == 2 else 1)
         if isinstance(node, MaxPool | SumPool) and seed % 3 == 2:
             takes, gives = positions * channels, channels
-        elements = np.maximum.accumulate(last_element(node, edge))[gives - 1::gives]
-        expected = np.maximum(-(-elements // takes), 1)  # a frame waits for its image
-        counts = np.arange(1, made.size // gives + 1)
-        np.testing.assert_array_equal(
-            needed(node, 0, counts, (edge,), made, takes, gives), expected, str(node))
+        same_needs(node, edge, takes, gives)
 
 
 class Flow:

@@ -36,10 +36,12 @@ def extremes(weights: np.ndarray, edge: Edge, simd: int) -> np.ndarray:
 
 
 def matvec(name: str, weights: np.ndarray, pe: int, simd: int, form: str,
-           lo: int | np.ndarray = 0, hi: int | np.ndarray = 3) -> Case:
-    node = MatVec(name, weights=weights)
-    edge = edge_of((1, 2, weights.shape[1]), lo, hi)
-    rows = extremes(weights.astype(np.int64), edge, simd)
+           lo: int | np.ndarray = 0, hi: int | np.ndarray = 3, groups: int = 1) -> Case:
+    node = MatVec(name, weights=weights, groups=groups)
+    of_group = edge_of((1, 2, weights.shape[1]), lo, hi)
+    rows = np.tile(extremes(weights.astype(np.int64), of_group, simd), groups)
+    edge = edge_of((1, 2, groups * weights.shape[1]), *(
+        np.tile(end, groups) for end in (of_group.lo, of_group.hi)))
     rows = np.concatenate([rows, images_on(edge, 5, len(rows)).reshape(10, -1), rows[::-1]])
     return case(node, edge, lambda out: MatVecUnit(node, edge, out, pe=pe, simd=simd, form=form),
                 rows.reshape(-1, *edge.shape))
@@ -93,6 +95,12 @@ def cases() -> list[Case]:
         (1, 2, 4, 1, 2, 4, 1, 2), (3, 5, 15, 1, 3, 5, 15, 5), ranges, strict=True))]
     found += [matvec(f"pairs{pe}_{simd}", odd(2, (4, 12), rng), pe, simd, "pairs")
               for pe, simd in ((2, 12), (1, 4), (4, 3))]
+    found += [matvec(f"groups{groups}_pe{pe}_simd{simd}_{form}", odd(2, (outputs, inputs), rng),
+                     pe, simd, form, *ends, groups=groups)
+              for groups, outputs, inputs, pe, simd, form, ends in (
+                  (2, 4, 6, 1, 2, "planes", (0, 3)), (2, 4, 6, 2, 6, "direct", (0, 3)),
+                  (3, 3, 4, 1, 4, "product", (-4, 3)), (4, 8, 1, 1, 1, "pairs", (0, 3)),
+                  (6, 6, 2, 1, 1, "planes", (-1, 0)), (2, 6, 4, 1, 2, "pairs", (0, 1)))]
     for seed in range(8):
         rng = np.random.default_rng(seed)
         outputs, inputs = (int(v) for v in rng.integers(1, 9, 2))
@@ -131,10 +139,12 @@ def test_timing(bench: Bench) -> None:
 
 def test_accumulators_reach_their_range(bench: Bench) -> None:
     for c in bench.cases.values():
-        w, x = c.unit.node.weights.astype(np.int64), c.images.reshape(-1, c.images.shape[-1])
-        products = (x[:, None, :] * w).reshape(len(x), len(w), -1, c.unit.simd)
+        node, x = c.unit.node, c.images.reshape(-1, c.images.shape[-1])
+        w = node.weights.astype(np.int64)
+        met = x.reshape(len(x), node.groups, -1).repeat(len(w) // node.groups, axis=1)
+        products = (met * w).reshape(len(x), len(w), -1, c.unit.simd)
         sums = products.sum(axis=3).cumsum(axis=2)
-        ends = accumulator_range(w, c.unit.edge, c.unit.simd)
+        ends = accumulator_range(w, c.unit.edge, c.unit.simd, node.groups)
         assert ends == (sums.min(), sums.max()), c.name
 
 

@@ -17,10 +17,11 @@ Pair = tuple[int, int]
 
 
 def window(kernel: Pair, stride: Pair, shape: tuple[int, int, int], lanes: int,
-           lo: int = 0, hi: int = 3) -> Case:
+           lo: int = 0, hi: int = 3, dilation: Pair = (1, 1), groups: int = 1) -> Case:
     (kh, kw), (sh, sw), (height, width, channels) = kernel, stride, shape
-    node = SlidingWindow(f"k{kh}x{kw}_s{sh}x{sw}_of_{height}x{width}x{channels}_by{lanes}",
-                         kernel=kernel, stride=stride)
+    more = "" if dilation == (1, 1) and groups == 1 else "_d{}x{}_g{}".format(*dilation, groups)
+    node = SlidingWindow(f"k{kh}x{kw}_s{sh}x{sw}_of_{height}x{width}x{channels}_by{lanes}{more}",
+                         kernel=kernel, stride=stride, dilation=dilation, groups=groups)
     edge = edge_of(shape, lo, hi)
     return case(node, edge, lambda out: SlidingWindowUnit(node, edge, lanes=lanes), 4)
 
@@ -72,6 +73,46 @@ def windows() -> list[Case]:
     return found
 
 
+def spread() -> list[Case]:
+    """With dilation and groups, one-dimensional, of every way to give windows."""
+    found = [
+        window((3, 3), (1, 1), (7, 8, 2), 1, dilation=(2, 2)),
+        window((3, 3), (1, 1), (7, 8, 2), 2, -4, 3, dilation=(3, 2)),
+        window((2, 3), (2, 1), (8, 9, 2), 2, dilation=(1, 4)),
+        window((3, 2), (1, 2), (8, 5, 4), 2, dilation=(2, 1)),
+        window((3, 3), (1, 1), (5, 5, 2), 2, dilation=(2, 2)),   # one window
+        window((1, 4), (1, 2), (1, 20, 3), 3, dilation=(1, 3)),  # of one dimension
+        window((1, 4), (1, 2), (1, 20, 3), 12, -9, 9, dilation=(1, 3)),
+        window((1, 1), (1, 1), (3, 4, 2), 1, dilation=(5, 5)),   # which changes nothing
+        window((3, 2), (1, 1), (7, 6, 2), 4, dilation=(2, 3)),   # a row of the kernel
+        window((3, 3), (2, 2), (9, 9, 1), 3, dilation=(2, 2)),
+        window((3, 2), (1, 1), (7, 6, 2), 12, dilation=(2, 3)),  # all of it
+        window((2, 2), (3, 2), (9, 9, 3), 12, -9, 9, dilation=(4, 1)),
+        window((3, 3), (1, 1), (6, 7, 4), 1, groups=2),
+        window((3, 3), (1, 1), (6, 7, 4), 2, groups=2),
+        window((3, 3), (1, 1), (6, 7, 4), 1, groups=4),
+        window((3, 3), (2, 2), (7, 9, 6), 1, -128, 127, groups=3),
+        window((2, 3), (3, 1), (9, 5, 6), 2, groups=3),
+        window((3, 3), (1, 1), (6, 7, 4), 36, groups=2),
+        window((3, 3), (1, 2), (6, 7, 4), 36, groups=4),
+        window((1, 3), (1, 1), (1, 9, 6), 3, groups=2),
+        window((1, 1), (1, 1), (3, 4, 6), 2, groups=3),
+        window((1, 3), (1, 1), (2, 9, 6), 18, groups=3),
+        window((3, 2), (1, 1), (8, 7, 4), 2, dilation=(2, 3), groups=2),
+        window((3, 2), (2, 2), (8, 7, 4), 24, dilation=(2, 3), groups=2)]
+    for seed in range(16):
+        rng = np.random.default_rng(seed)
+        groups, of_group, dh, dw = (int(v) for v in rng.integers(1, 4, 4))
+        kernel = tuple(int(v) for v in rng.integers(1, 4, 2))
+        shape = (*(int((k - 1) * d + 1 + rng.integers(0, 5)) for k, d in
+                   zip(kernel, (dh, dw), strict=True)), groups * of_group)
+        whole = seed % 3 == 0 and kernel != (1, 1)
+        lanes = kernel[0] * kernel[1] * groups * of_group if whole else of_group
+        found.append(window(kernel, tuple(int(v) for v in rng.integers(1, 4, 2)), shape, lanes,
+                            dilation=(dh, dw), groups=groups))
+    return found
+
+
 def way(c: Case) -> str:
     """Whether a beat is a part of a pixel, a whole row of the kernel, or a whole window."""
     i, o = (port.payload.shape().length for port in (c.unit.i, c.unit.o))
@@ -91,8 +132,9 @@ def pads() -> list[Case]:
 
 
 WINDOWS, ROWS, WHOLE, PADS = "windows", "windows in rows", "whole windows", "pads"
+SPREAD = "dilated and grouped windows"
 CASES = {**{kind: [c for c in windows() if way(c) == kind] for kind in (WINDOWS, ROWS, WHOLE)},
-         PADS: pads()}
+         SPREAD: spread(), PADS: pads()}
 
 
 @pytest.fixture(scope="module", params=CASES)

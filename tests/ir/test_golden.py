@@ -35,6 +35,7 @@ from n2uq_hw.ir import (
     Threshold,
     WidthConvert,
     golden,
+    infer,
 )
 from n2uq_hw.ir.golden import evaluate, exact_float
 from n2uq_hw.lowering.lower import lower
@@ -91,6 +92,34 @@ def test_matvec(lo: int, hi: int) -> None:
     x, edges = drawn(rng, (2, 2, 5), lo, hi)
     w = rng.integers(-3, 4, (4, 5))
     same(MatVec("n", weights=w), edges, x, x.astype(object) @ w.T.astype(object))
+
+
+@pytest.mark.parametrize("kernel,stride,dilation,groups,padding", [
+    ((3, 3), (1, 1), (2, 2), 1, (0, 0, 0, 0)), ((3, 2), (2, 1), (1, 3), 2, (1, 0, 2, 1)),
+    ((3, 3), (2, 2), (1, 1), 6, (1, 1, 1, 1)), ((1, 5), (1, 2), (1, 2), 3, (0, 0, 4, 3)),
+    ((10, 4), (1, 2), (1, 1), 1, (4, 5, 1, 1)), ((1, 1), (1, 1), (1, 1), 3, (0, 0, 0, 0))])
+def test_convolution_of_any_kind_against_torch(
+        kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], groups: int,
+        padding: tuple[int, int, int, int]) -> None:
+    """Grouped, dilated, of any shape; twice as many outputs as inputs: depth multipliers too."""
+    rng = np.random.default_rng(22)
+    x, edges = drawn(rng, (7, 12, 6), -50, 90)
+    w = rng.integers(-7, 8, (12, *kernel, 6 // groups))
+    nodes = (Pad("p", frame=padding),
+             SlidingWindow("w", kernel=kernel, stride=stride, dilation=dilation, groups=groups),
+             MatVec("n", weights=w.reshape(12, -1), groups=groups))
+    got = x
+    for node in nodes:
+        got, edges = evaluate(node, edges, got), (infer(node, *edges),)
+    assert (got.min(axis=(0, 1, 2)) >= edges[0].lo).all()
+    assert (got.max(axis=(0, 1, 2)) <= edges[0].hi).all()
+    top, bottom, left, right = padding
+    theirs = torch.nn.functional.conv2d(
+        torch.nn.functional.pad(torch.from_numpy(x.transpose(0, 3, 1, 2).astype(np.float64)),
+                                (left, right, top, bottom)),
+        torch.from_numpy(w.transpose(0, 3, 1, 2).astype(np.float64)), stride=stride,
+        dilation=dilation, groups=groups)
+    assert got.transpose(0, 3, 1, 2).tolist() == theirs.long().tolist()
 
 
 @pytest.mark.parametrize("power,dtype", [(24, np.float32), (53, np.float64), (60, np.int64)])

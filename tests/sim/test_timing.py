@@ -119,6 +119,14 @@ UNITS: list[tuple[Node, tuple[Edge, ...], Fold]] = [
           ((2, 1), (1, 1), 8), ((1, 3), (2, 2), 12), ((2, 2), (3, 4), 16), ((3, 1), (1, 5), 12)])),
     *((SlidingWindow(f"narrow{k}", kernel=kernel, stride=(stride, 1)), (edge_of((7, 1, 2), 0, 3),),
        Fold(pe)) for k, (kernel, stride, pe) in enumerate([((3, 1), 1, 6), ((2, 1), 3, 4)])),
+    *((SlidingWindow(f"spread{k}", kernel=kernel, stride=stride, dilation=dilation, groups=groups),
+       (IMAGE,), Fold(pe)) for k, (kernel, stride, dilation, groups, pe) in enumerate([
+           ((3, 3), (1, 1), (2, 2), 1, 4), ((2, 3), (2, 1), (3, 1), 1, 1),
+           ((2, 2), (1, 2), (1, 3), 1, 2), ((3, 2), (1, 1), (2, 1), 1, 8),
+           ((2, 3), (1, 1), (1, 2), 1, 12), ((2, 2), (1, 1), (4, 5), 1, 16),
+           ((3, 3), (1, 1), (1, 1), 2, 2), ((3, 3), (1, 1), (1, 1), 4, 1),
+           ((3, 2), (2, 2), (1, 1), 2, 1), ((2, 3), (1, 1), (2, 2), 2, 2),
+           ((3, 3), (2, 1), (1, 1), 4, 36)])),
     (SlidingWindow("window_one"), (SMALL,), Fold(1)),
     *((MatVec(f"matvec{k}", weights=weights), (edge,), MatVecFold(pe, simd, form))
       for k, (weights, edge, pe, simd, form) in enumerate([
@@ -129,6 +137,11 @@ UNITS: list[tuple[Node, tuple[Edge, ...], Fold]] = [
           (RNG.integers(-2, 3, (6, 4)), IMAGE, 6, 1, "planes"),
           (RNG.integers(-2, 3, (1, 12)), PIXEL, 1, 12, "product"),
           (RNG.integers(-2, 3, (40, 12)), PIXEL, 1, 6, "direct")])),
+    *((MatVec(f"grouped{k}", weights=weights, groups=groups), (edge,), MatVecFold(pe, simd, form))
+      for k, (weights, groups, edge, pe, simd, form) in enumerate([
+          (2 * RNG.integers(0, 4, (6, 4)) - 3, 3, PIXEL, 1, 2, "planes"),
+          (2 * RNG.integers(0, 4, (6, 2)) - 3, 2, IMAGE, 3, 2, "direct"),
+          (RNG.integers(-2, 3, (8, 1)), 4, IMAGE, 2, 1, "pairs")])),
     *((Unrolled(f"unrolled{k}", weights=RNG.integers(-2, 3, (6, len(edge.lo))), threshold=steps),
        (edge,), UnrolledFold(6, len(edge.lo), levels, lut))
       for k, (edge, steps, levels, lut) in enumerate([
