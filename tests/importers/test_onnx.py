@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_graphs import QONNX, Net, by_onnxruntime, by_qonnx
 from qonnx.custom_op.general.trunc import trunc_v1, trunc_v2
 
+import n2uq_hw as n2
 from n2uq_hw import model
 from n2uq_hw.importers.onnx import Format, Imported, import_onnx
 
@@ -422,3 +423,35 @@ def test_a_fixed_batch(tmp_path: Path) -> None:
     y = net.op("MatMul", net.op("Reshape", net.op("Conv", "x", W), n := net.const(
         [3, 144], np.int64)), np.arange(288.0).reshape(144, 2))
     assert n and type(imported(net, y, tmp_path).net.layers[-1]) is model.IntLinear
+
+
+# --- Written-out thresholds, and our own files ----------------------------------------------------
+
+
+@pytest.mark.parametrize("signs", [None, [1, -1, 1]])
+def test_comparisons_that_are_summed(signs: list[int] | None, tmp_path: Path) -> None:
+    net = Net(*IMAGE)
+    rows = np.sort(RNG.integers(-9, 9, (1, 4, 3, 1, 1)), axis=2).astype(np.float32)
+    y = net.op("Cast", net.op("GreaterOrEqual", net.op("Unsqueeze", "x", net.const([2], np.int64)),
+                              rows), to=1)
+    if signs is not None:
+        y = net.op("Mul", y, np.float32(signs).reshape(1, 1, 3, 1, 1))
+    found = agrees(net, net.op("ReduceSum", y, net.const([2], np.int64), keepdims=0), tmp_path)
+    steps = [layer for layer in found.net.layers if isinstance(layer, model.Steps)]
+    assert sum(layer.steps for layer in steps) == 3
+
+
+@pytest.mark.parametrize("dialect", ["qonnx", "integer"])
+@pytest.mark.parametrize("name", ["digits_mlp_w2a2", "digits_cnn_w2a2"])
+def test_out_and_in_again_is_the_same_graph(name: str, dialect: str, tmp_path: Path) -> None:
+    graph = n2.lower(name)
+    n2.export(graph, tmp_path / "net.onnx", dialect=dialect)
+    again = n2.lower(n2.load(tmp_path / "net.onnx"))
+    assert [type(node) for node in again.nodes] == [type(node) for node in graph.nodes]
+    for one, other in zip(graph.nodes, again.nodes, strict=True):
+        assert len(one.inputs) == len(other.inputs)
+        ours, theirs = graph.edges[one.name], again.edges[other.name]
+        assert ours.shape == theirs.shape and (ours.lo == theirs.lo).all()
+        assert (ours.hi == theirs.hi).all()
+    images = np.random.default_rng(0).integers(0, 17, (20, 1, 8, 8))
+    assert (again.forward(images) == graph.forward(images)).all()

@@ -20,13 +20,14 @@ from .constants import (
     shape_of,
     slices_of,
 )
+from .linear import over_pixels
 from .reading import Node, NoForm
-from .tensors import Tensor, atoms
+from .tensors import Levels, Tensor, atoms
 from .trace import WIDE, Trace, Value, rule
 
 __all__ = ["add"]
 
-LEFT_OFF = ("Softmax", "LogSoftmax", "Sigmoid")  # at the end: they keep the order of classes
+NEVER = float(np.finfo(np.float64).max) / 4    # a threshold that nothing reaches
 
 
 def _left_off(trace: Trace, node: Node, x: Tensor) -> Tensor:
@@ -79,6 +80,8 @@ def _binary(trace: Trace, node: Node, *given: Value) -> Value:
 def _valued(trace: Trace, x: Tensor, op: str, value: Constant, label: str) -> Tensor:
     if not op:
         raise NoForm("must have a constant exponent")
+    if x.levels is not None and op == "mul":
+        return weighted(trace, x, x.levels, value.array.astype(np.float64))
     array = value.array.astype(np.float64)
     if not np.isfinite(array).all():
         raise NoForm("a constant must be finite, not NaN or infinite")
@@ -205,7 +208,7 @@ def _batch_norm(trace: Trace, node: Node, x: Tensor, *given: Value) -> Tensor:
 
 @rule("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 def _compare(trace: Trace, node: Node, x: Value, y: Value) -> Tensor:
-    """1 or 0."""
+    """1 or 0: a level above a threshold, or one less than above it."""
     op = node.op
     if isinstance(x, Constant):
         x, y = y, x
@@ -216,12 +219,70 @@ def _compare(trace: Trace, node: Node, x: Value, y: Value) -> Tensor:
     array = y.array.astype(np.float64)
     if op in ("Greater", "LessOrEqual"):  # x > c where x >= the next float64
         array = np.nextafter(array, np.inf)
+    sign, base = (1.0, 0.0) if op.startswith("Greater") else (-1.0, 1.0)
+    several = [axis for axis, size in enumerate(array.shape)
+               if size > 1 and array.ndim == len(x.dims) and not x.dims[axis]]
+    if several:
+        x, rows = _rows(trace, x, array, several[-1])
+        return replace(x, levels=Levels(several[-1], rows, np.full(rows.shape, sign), base))
     x, bounds = trace.per_channel(x, array)
-    more = op.startswith("Greater")
-    ones = np.ones(len(bounds))
-    return x.of(trace.emit(Steps, node.name, x.layer, params={
-        "thresholds": bounds[:, None], "scale": ones if more else -ones,
-        "offset": np.zeros(len(bounds)) if more else ones}, channels=len(bounds), steps=1))
+    return _counted(trace, x, bounds[:, None], sign, base, node.name)
+
+
+def _rows(trace: Trace, x: Tensor, array: np.ndarray, axis: int) -> tuple[Tensor, np.ndarray]:
+    """A constant with several values along an axis where `x` has one, as rows per channel."""
+    rows = np.moveaxis(array, axis, -1)
+    places = np.arange(rows[..., 0].size, dtype=np.float64).reshape(np.expand_dims(
+        rows[..., 0], axis).shape)
+    x, order = trace.per_channel(x, places)
+    return x, rows.reshape(-1, rows.shape[-1])[order.astype(np.int64)].astype(np.float64)
+
+
+def _counted(trace: Trace, x: Tensor, rows: np.ndarray, sign: float, base: float, label: str
+             ) -> Tensor:
+    """base + sign · #{x >= threshold}, rows of thresholds."""
+    count = len(rows)
+    return x.of(trace.emit(Steps, label, x.layer, params={
+        "thresholds": np.sort(rows, axis=1), "scale": np.full(count, sign),
+        "offset": np.full(count, base)}, channels=count, steps=rows.shape[1]))
+
+
+def weighted(trace: Trace, x: Tensor, levels: Levels, array: np.ndarray) -> Tensor:
+    """Comparisons times constants, such as the signs of steps."""
+    bare = replace(x, levels=None)
+    if array.size == 1:
+        array = np.broadcast_to(array, levels.thresholds.shape)
+    else:
+        _, array = _rows(trace, bare, array, levels.axis)
+    return replace(bare, levels=replace(levels, weights=levels.weights * array))
+
+
+@rule("ReduceSum")
+def _sum(trace: Trace, node: Node, x: Tensor, *axes: Value) -> Tensor:
+    """Over pixels; or of comparisons with several constants, which makes them a quantizer."""
+    if x.levels is None:
+        return over_pixels(trace, node, x, *axes)
+    levels, over = x.levels, axes_of(node, (x, *axes), len(x.dims))
+    if over != (levels.axis,):
+        raise NoForm(f"must be over axis {levels.axis}, along which there are several comparisons, "
+                     f"not over {list(over)}")
+    bare = replace(x, levels=None)
+    if not node.of("keepdims", 1):
+        bare = replace(bare, dims=tuple(dim for k, dim in enumerate(x.dims) if k != levels.axis))
+    weights = levels.weights
+    if levels.base or (weights != np.rint(weights)).any() or np.abs(weights).max() > 1:
+        raise NoForm("comparisons must count 1 or -1")
+    parts = []
+    for sign, part in ((1.0, "_up"), (-1.0, "_down")):
+        used = weights == sign
+        if used.any():
+            most = int(used.sum(axis=1).max())
+            rows = np.sort(np.where(used, levels.thresholds, NEVER), axis=1)[:, :most]
+            rows = np.broadcast_to(rows, np.broadcast_shapes(rows.shape, (len(weights), 1)))
+            parts.append(_counted(trace, bare, rows, sign, 0.0, f"{node.name}{part}"))
+    if not parts:
+        raise NoForm("must count a comparison")
+    return parts[0] if len(parts) == 1 else add(trace, parts[0], parts[1], node.name)
 
 
 @rule("Not")

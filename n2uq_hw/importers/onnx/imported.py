@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -261,6 +262,8 @@ def _input(trace: Trace, layers: Sequence[Layer], form: Format
         scale = trace.params[f"{found.name}.scale"][0] / 2
         if trace.params[f"{found.name}.offset"][0] == -scale:
             return (-1, 1), float(scale), [*chain, found.name]
+    if (own := _own(source)) is not None:
+        return own, 1.0, []
     kind = source.datatypes.get(source.input, "")
     if kind.startswith(("UINT", "INT")) and kind.lstrip("UINT").isdigit() and int(
             kind.lstrip("UINT")) in BITS:
@@ -282,6 +285,17 @@ def _input(trace: Trace, layers: Sequence[Layer], form: Format
         said = "which hold those of the check"
     trace.notes.append(f"input {source.input}: integers {ends[0]}..{ends[1]}, {said}")
     return ends, 1.0, []
+
+
+def _own(source: Source) -> tuple[int, int] | None:
+    """The range of the input that a file of `n2uq-hw export` has in its metadata."""
+    try:
+        held = json.loads(source.metadata.get("n2uq-hw.input", "null"))
+        least, most = (held[key] for key in ("min", "max"))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    good = type(least) is int and type(most) is int and -65535 <= least <= 0 < most <= 65535
+    return (least, most) if good else None
 
 
 def _prefix(layers: Sequence[Layer]) -> tuple[list[str], Layer | None]:

@@ -15,7 +15,7 @@ from .reading import Node, NoForm
 from .tensors import Tensor, atoms, new_image, new_vector
 from .trace import Trace, rule
 
-__all__ = ["convolution", "integer_weights", "product"]
+__all__ = ["convolution", "integer_weights", "over_pixels", "product"]
 
 WIDEST = 2.0**31        # of a code
 DYADIC = 15             # bits of codes of weights that are whole numbers times a power of two
@@ -289,7 +289,7 @@ def _average_pool(trace: Trace, node: Node, x: Tensor) -> Tensor:
     return replace(new_image(name, x, x.size, *size, swapped=swapped), factor=x.factor)
 
 
-def _over_pixels(trace: Trace, node: Node, x: Tensor, over: set[int]) -> Tensor:
+def _all_of(trace: Trace, node: Node, x: Tensor, over: set[int]) -> Tensor:
     """`x`, if these axes are all of its pixels."""
     x = trace.unpadded(x)
     held = {atom for axis in over for atom in x.dims[axis]}
@@ -307,12 +307,12 @@ def _all_pixels(x: Tensor, name: str, over: set[int], keep: bool) -> Tensor:
 
 def _reduced(trace: Trace, node: Node, x: Tensor, over: set[int], keep: bool) -> Tensor:
     if "Max" in node.op:
-        x = _over_pixels(trace, node, x, over)
+        x = _all_of(trace, node, x, over)
         name = trace.emit(MaxPool, node.name, x.layer, kernel=_field(_spatial(x)), stride=1)
         return _all_pixels(x, name, over, keep)
     if x.coded is not None:
         x = trace.plain(x, node.name)
-    x = _over_pixels(trace, node, x, over)
+    x = _all_of(trace, node, x, over)
     y = _all_pixels(x, trace.emit(AvgPool, node.name, x.layer), over, keep)
     return replace(y, factor=y.factor * math.prod(_spatial(x))) if "Sum" in node.op else y
 
@@ -322,8 +322,9 @@ def _global_pool(trace: Trace, node: Node, x: Tensor) -> Tensor:
     return _reduced(trace, node, x, set(range(2, len(x.dims))), True)
 
 
-@rule("ReduceMean", "ReduceMax", "ReduceSum")
-def _reduce(trace: Trace, node: Node, x: Tensor, *axes: object) -> Tensor:
+@rule("ReduceMean", "ReduceMax")
+def over_pixels(trace: Trace, node: Node, x: Tensor, *axes: object) -> Tensor:
+    """The mean, maximum or sum over all pixels of each channel."""
     over = set(axes_of(node, (x, *axes), len(x.dims)))
     return _reduced(trace, node, x, over, bool(node.of("keepdims", 1)))
 

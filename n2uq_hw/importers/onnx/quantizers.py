@@ -22,6 +22,7 @@ from .trace import RULES, WIDE, Trace, Value, rule
 
 __all__ = ["dequantized", "quantized"]
 
+NEVER = float(np.finfo(np.float64).max) / 4    # a threshold that nothing reaches
 LAYOUTS = {2: "NC", 3: "NWC", 4: "NCHW"}
 
 
@@ -105,8 +106,7 @@ def _multi_threshold(trace: Trace, node: Node, x: Tensor, thresholds: Value) -> 
     rows = np.sort(thresholds.array.astype(np.float64), axis=1)
     if np.isnan(rows).any():
         raise NoForm("thresholds must be numbers, not NaN")
-    largest = np.finfo(np.float64).max / 4
-    rows = rows.clip(-largest, largest)  # never and always
+    rows = rows.clip(-NEVER, NEVER)
     layout = node.of("data_layout", "") or LAYOUTS.get(len(x.dims), "NC")
     axis = layout.find("C") if "C" in layout else 1
     if len(layout) != len(x.dims):

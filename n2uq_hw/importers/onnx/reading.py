@@ -83,6 +83,7 @@ class Source:
     whole: whether the input is of a type of whole numbers.
     output: name.
     datatypes: FINN's annotations by tensor, such as "UINT8".
+    metadata: texts by key.
     """
 
     path: Path
@@ -93,6 +94,7 @@ class Source:
     whole: bool
     output: str
     datatypes: dict[str, str]
+    metadata: dict[str, str]
 
 
 def read_source(path: Path) -> Source:
@@ -145,7 +147,8 @@ def _source(path: Path, model: onnx.ModelProto) -> Source:
     whole = TensorProto.DataType.Name(types[name]) in RANGES
     return Source(path, tuple(_ordered(nodes)), constants, name,
                   _shape(next(value for value in inputs if value.name == name)), whole, output,
-                  _datatypes(graph))
+                  _datatypes(graph),
+                  {_text(pair.key): _text(pair.value) for pair in model.metadata_props})
 
 
 def _only(what: str, names: list[str]) -> str:

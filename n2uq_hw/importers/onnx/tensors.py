@@ -10,7 +10,7 @@ import numpy as np
 
 from .reading import NoForm
 
-__all__ = ["Atom", "Axes", "Tensor", "atoms", "new_image", "new_vector"]
+__all__ = ["Atom", "Axes", "Levels", "Tensor", "atoms", "new_image", "new_vector"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,19 @@ def _product(axes: Sequence[Atom]) -> int:
 
 
 @dataclass(frozen=True, eq=False)
+class Levels:
+    """Comparisons with several thresholds along an axis of their own, which a sum will count.
+
+    `thresholds` and `weights` are [channels, T] or [1, T]: a weight is what a comparison counts.
+    """
+
+    axis: int
+    thresholds: np.ndarray
+    weights: np.ndarray
+    base: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
 class Tensor:
     """A tensor of the ONNX graph, as a view of the value of a layer.
 
@@ -45,6 +58,7 @@ class Tensor:
     layer: "" for the images.
     pads: zeros around it, (top, bottom, left, right) of the image.
     ending: what stood behind the last layer and was left off.
+    levels: what it is compared with, where it is to be counted.
     """
 
     layer: str
@@ -58,6 +72,7 @@ class Tensor:
     coded: tuple[float, float] | None = None
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     ending: str = ""
+    levels: Levels | None = None
 
     @property
     def axes(self) -> Axes:

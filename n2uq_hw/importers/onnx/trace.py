@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ __all__ = ["DOMAINS", "RULES", "WIDE", "Row", "Trace", "Value", "rule"]
 
 Value = Constant | Tensor
 Rule = Callable[..., Value | Sequence[Value | None]]
+F = TypeVar("F", bound=Rule)
 RULES: dict[str, Rule] = {}
 # Where operators that are no standard ones come from; QONNX's have been in all but the last three.
 DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "qonnx.custom_op.channels_last",
@@ -31,9 +32,9 @@ PASSES = ("Identity", "Dropout", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqu
           "ArgMax")
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+def rule(*names: str) -> Callable[[F], F]:
     """Register a rule: what a node becomes of its inputs, at least one of them a `Tensor`."""
-    def register(function: Rule) -> Rule:
+    def register(function: F) -> F:
         for name in names:
             RULES[name] = function
         return function
@@ -165,13 +166,13 @@ class Trace:
             raise NoForm(f"must not follow {t.ending}, which must be at the end of the network")
         if any(t.pads):
             raise NoForm("a Pad must be before a convolution or an average pool")
+        if t.levels is not None:
+            raise NoForm("must not read comparisons with several constants, before they are summed")
         return t
 
     def view(self, t: Tensor) -> Tensor:
         """`t`, if its axes may move."""
-        if any(t.pads):
-            raise NoForm("a Pad must be before a convolution or an average pool")
-        return t
+        return replace(self.unpadded(replace(t, ending="")), ending=t.ending)
 
     def plain(self, t: Tensor, label: str) -> Tensor:
         """`t` as a layer whose value it is."""
@@ -202,8 +203,7 @@ class Trace:
     def pointwise(self, t: Tensor, op: str, array: np.ndarray | None = None, label: str = "", *,
                   float32: bool = False) -> Tensor:
         """An element-wise operation, with a constant if it has one."""
-        if t.factor != 1 or t.coded is not None or any(t.pads) or t.ending:
-            t = self.plain(t, label)
+        t = self.plain(t, label)
         if array is None:
             return t.of(self.emit(Pointwise, label, t.layer, op=op))
         if op in NEUTRAL and (array == NEUTRAL[op]).all() and not float32:
@@ -282,8 +282,7 @@ class Trace:
 
     def image(self, t: Tensor) -> tuple[Tensor, bool]:
         """`t` with its channels along axis 1, and whether height and width are the other way."""
-        if t.ending:
-            raise NoForm(f"must not follow {t.ending}, which must be at the end of the network")
+        self.unpadded(replace(t, pads=(0, 0, 0, 0)))
         if t.vector or len(t.dims) not in (3, 4) or t.dims[0] != t.batch:
             raise NoForm("must read an image [N, C, H, W] or [N, C, W], not one of shape "
                          f"{list(t.shape)}" + (" behind a matrix product" if t.vector else ""))
