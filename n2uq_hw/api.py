@@ -100,17 +100,22 @@ def import_onnx(path: str | Path, *, input_scale: float | None = None,
     return onnx.import_onnx(Path(path), onnx.Format(input_scale, input_bits, input_signed))
 
 
-def trace(module: torch.nn.Module, input: InputSpec, *, name: str | None = None,
-          meta: dict[str, Any] | None = None) -> Net:
+def trace(module: torch.nn.Module, input: InputSpec | torch.Tensor | np.ndarray, *,
+          name: str | None = None, meta: dict[str, Any] | None = None) -> Net:
     """The net that a torch module computes; its layers are named as its modules are (needs torch).
 
     Parameters
     ----------
-    module: in evaluation mode, of the layers of `n2uq_hw.nn` and of torch's Conv2d, Linear,
-        BatchNorm, PReLU, LeakyReLU, ReLU, ReLU6, MaxPool2d, average pools of whole maps, Flatten,
-        Dropout, Identity, sums, and functions that do the same; `forward` takes a batch of
-        normalized images [N, C, H, W], and returns one tensor.  It runs once, without values.
-    input: what pixels are, and how they become what the module sees.
+    module: in evaluation mode, of the layers of `n2uq_hw.nn` and of torch's Conv1d, Conv2d, Linear,
+        BatchNorm, ReLU, ReLU6, PReLU, LeakyReLU, Hardtanh, Sigmoid, Tanh and other functions of one
+        value, max and average pools, Flatten, nearest Upsample, PixelShuffle, ChannelShuffle,
+        Dropout, Identity, sums, `cat` of channels, and functions that do the same; `forward` takes
+        a batch of normalized images [N, C, H, W], or sequences [N, C, L], and returns one tensor.
+        It runs once, without values.
+    input: what pixels are, and how they become what the module sees; sequences are images of
+        height 1.  An example batch stands for `InputSpec(shape)`, pixels 0..255 times 1/255, if its
+        values are floats of 0..1, and for pixels that the module sees as they are if they are
+        integers (0..255, or the next 2^k - 1); any other batch is refused.
     name: of the net; the class of the module, if left out.
     meta: notes that the net keeps, such as ``{"dataset": "digits"}``.
 

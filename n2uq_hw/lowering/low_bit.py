@@ -11,7 +11,7 @@ import numpy as np
 from .. import ir, model
 from ..errors import N2uqError
 from ..ir import DepthwiseMatVec, MatVec, Scale, infer
-from ..model import Conv, IntConv, IntLinear, Layer, Linear, Pointwise, Quant, Steps
+from ..model import Conv, FloatConv, IntConv, IntLinear, Layer, Linear, Pointwise, Quant, Steps
 from .builder import Lowering, Rules
 from .quantize import Levels, Quantized, levels_of, quantized
 from .sums import quantized_sum
@@ -98,7 +98,7 @@ def convolved(self: Lowering, layer: Conv | IntConv, x: Value, weights: np.ndarr
     own = np.repeat(own, len(weights) // groups, axis=0)
     origin = (weights.sum(axis=(2, 3)) * own).sum(axis=1)
     if groups > 1 and not depthwise:
-        weights = _written_out(self, layer, weights)
+        weights = written_out(self, layer, weights)
     x = self.windows(layer, x, _one(-x.origin.astype(np.int64)), always=depthwise)
     node = (DepthwiseMatVec(layer.name, weights=weights.reshape(channels, -1).T)
             if depthwise else matrix(layer, weights))
@@ -110,17 +110,14 @@ def _factors(layer: Layer, unit: np.ndarray, delta: np.ndarray) -> tuple[np.ndar
     return (unit, delta) if isinstance(layer, IntConv | IntLinear) else (delta, unit)
 
 
-def _written_out(self: Lowering, layer: Conv | IntConv, weights: np.ndarray) -> np.ndarray:
-    """Weights of all input channels, zeros between the groups."""
-    outputs, own = weights.shape[:2]
+def written_out(self: Lowering, layer: Conv | FloatConv | IntConv, weights: np.ndarray
+                ) -> np.ndarray:
+    """Weights of all input channels, zeros between the groups, unless these are too many."""
     if weights.size * layer.groups > EXPANDED:
         raise self.error(layer, f"must have 1 group, be depthwise, or have at most {EXPANDED} "
                          f"weights with zeros between its groups, not {layer.groups} groups of "
                          f"{layer.in_channels} to {layer.out_channels} channels")
-    out = np.zeros((outputs, own * layer.groups, *weights.shape[2:]), weights.dtype)
-    group = np.arange(outputs) // (outputs // layer.groups)
-    out[np.arange(outputs)[:, None], group[:, None] * own + np.arange(own)] = weights
-    return out
+    return model.ungrouped(weights, layer.groups)
 
 
 def multiplied(self: Lowering, layer: Any, x: Value, weights: np.ndarray, delta: np.ndarray

@@ -98,6 +98,8 @@ def _float_conv(self: Lowering, layer: FloatConv, x: Value) -> Value:
                          f"not {layer.in_channels}")
     normal = x.waiting[0] if x.node == self.images and len(x.waiting) == 1 else None
     weights = self.net.of(layer)["weight"].astype(np.float64)
+    if layer.groups > 1:
+        weights = low_bit.written_out(self, layer, weights)
     room = _room(self.formats.stem_bits, weights[0].size)
     if not isinstance(normal, Affine):
         x = self.narrowed(x if x.settled else self.fixed(x), room)

@@ -31,6 +31,7 @@ from ..model import (
     images_name,
     pair,
     sources,
+    ungrouped,
     walk,
 )
 from ..model.layers import BN_EPS
@@ -188,6 +189,8 @@ class _Rounding:
     @moved.register(FloatLinear)
     def _(self, layer: FloatConv | FloatLinear, x: _Moved) -> _Moved:
         weights = np.abs(self.net.of(layer)["weight"].astype(np.float64))
+        if isinstance(layer, FloatConv):
+            weights = ungrouped(weights, layer.groups)
         images = self.sources[layer.name] == (images_name(self.net.layers),) and not x.settled
         if isinstance(layer, FloatConv) and images:
             errors = np.zeros((3, len(weights)))

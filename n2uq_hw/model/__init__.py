@@ -28,6 +28,7 @@ from .layers import (
     ltq_thresholds,
     pact_levels,
     pair,
+    ungrouped,
     weight_codes,
 )
 from .low_bit import (
@@ -49,5 +50,5 @@ __all__ = ["IMAGES", "LTQ", "OPS", "Add", "AvgPool", "BatchNorm", "Bias", "Conca
            "IntLinear", "Layer", "Linear", "MaxPool", "Net", "Op", "PReLU", "Pact", "Padding",
            "Params", "Permute", "Pointwise", "Quant", "ReLU", "ReLU6", "Shapes", "Size", "Steps",
            "Upsample", "convolve", "frame", "images_name", "layer_float", "load_net",
-           "ltq_levels", "ltq_thresholds", "pact_levels", "pair", "sources", "walk",
-           "weight_codes"]
+           "ltq_levels", "ltq_thresholds", "pact_levels", "pair", "sources", "ungrouped",
+           "walk", "weight_codes"]

@@ -15,7 +15,8 @@ __all__ = [
     "BN_EPS", "LATER", "LTQ", "Add", "AvgPool", "BatchNorm", "Bias", "Conv", "Flatten",
     "FloatConv", "FloatLinear", "Layer", "Linear", "MaxPool", "PReLU", "Pact", "Padding", "Params",
     "ReLU", "ReLU6", "Shapes", "Size", "convolve", "frame", "layer_float", "ltq_levels",
-    "ltq_thresholds", "pact_levels", "pair", "per_channel", "weight_codes", "windows",
+    "ltq_thresholds", "pact_levels", "pair", "per_channel", "ungrouped", "weight_codes",
+    "windows",
 ]
 
 LATER = {"later": True}  # a field that older files lack; files hold it where it is no default
@@ -103,10 +104,12 @@ class FloatConv(Layer):
     stride: Size = 1
     padding: Padding = 0
     dilation: Size = field(default=1, metadata=LATER)
+    groups: int = field(default=1, metadata=LATER)
 
     def shapes(self) -> Shapes:
-        """`weight` [Cout, Cin, kh, kw]."""
-        return {"weight": (self.out_channels, self.in_channels, *pair(self.kernel))}
+        """`weight` [Cout, Cin/groups, kh, kw]."""
+        return {"weight": (self.out_channels, self.in_channels // self.groups,
+                           *pair(self.kernel))}
 
 
 @dataclass(frozen=True)
@@ -315,6 +318,15 @@ def convolve(layer: Any, w: np.ndarray, groups: int, x: np.ndarray) -> np.ndarra
     return y
 
 
+def ungrouped(weights: np.ndarray, groups: int) -> np.ndarray:
+    """Weights [Cout, Cin/groups, kh, kw] as [Cout, Cin, kh, kw], zeros between the groups."""
+    outputs, own = weights.shape[:2]
+    out = np.zeros((outputs, own * groups, *weights.shape[2:]), weights.dtype)
+    group = np.arange(outputs) // (outputs // groups)
+    out[np.arange(outputs)[:, None], group[:, None] * own + np.arange(own)] = weights
+    return out
+
+
 # Whole numbers times levels are summed, and Δ comes last: what cancels leaves the least behind.
 @layer_float.register
 def _(layer: Conv, p: Params, x: np.ndarray) -> np.ndarray:
@@ -325,7 +337,7 @@ def _(layer: Conv, p: Params, x: np.ndarray) -> np.ndarray:
 
 @layer_float.register
 def _(layer: FloatConv, p: Params, x: np.ndarray) -> np.ndarray:
-    return convolve(layer, p["weight"].astype(np.float64), 1, x)
+    return convolve(layer, p["weight"].astype(np.float64), layer.groups, x)
 
 
 @layer_float.register

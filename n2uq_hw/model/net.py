@@ -23,6 +23,7 @@ from .layers import (
     AvgPool,
     BatchNorm,
     Conv,
+    FloatConv,
     Layer,
     Linear,
     MaxPool,
@@ -298,7 +299,7 @@ def _check_hyperparameters(net: Net, layer: Layer) -> None:
         if rule:
             raise N2uqError(f"{net.name}: {f.name} of {layer.name} must be {rule}, "
                             f"not {getattr(layer, f.name)!r}")
-    if isinstance(layer, Conv | IntConv) and (layer.in_channels % layer.groups
+    if isinstance(layer, Conv | FloatConv | IntConv) and (layer.in_channels % layer.groups
                                               or layer.out_channels % layer.groups):
         raise N2uqError(f"{net.name}: groups of {layer.name} must divide its channels "
                         f"{layer.in_channels} and {layer.out_channels}, not {layer.groups}")

@@ -271,7 +271,7 @@ def _(layer: model.Linear) -> nn.Module:
 @module_for.register
 def _(layer: model.FloatConv) -> nn.Module:
     return nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel, layer.stride,
-                     even_padding(layer), layer.dilation, bias=False)
+                     even_padding(layer), layer.dilation, layer.groups, bias=False)
 
 
 @module_for.register
@@ -449,8 +449,9 @@ def net_of(name: str, input: InputSpec, layers: tuple[Layer, ...], tensors: Mapp
     Weights on a rounding boundary are moved (see `settle_codes`).  Raises N2uqError for
     parameters that are missing, not float32, not finite, or that no `Net` may hold.
     """
+    others = {f"{layer.name}.{key}" for layer in layers for key in layer.TYPES}
     for key, value in tensors.items():
-        if value.dtype != torch.float32:
+        if value.dtype != torch.float32 and key not in others:
             raise N2uqError(f"{name}: {key} must be float32, not "
                             f"{str(value.dtype).removeprefix('torch.')}; "
                             "the module's float() makes it so")

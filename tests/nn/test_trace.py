@@ -37,8 +37,14 @@ def trained(module: nn.Module, spec: InputSpec = SPEC, seed: int = 0) -> nn.Modu
         for each in module.modules():
             if isinstance(each, nn.modules.batchnorm._BatchNorm):
                 each.momentum = 1.0
-        module.train()(torch.rand(32, *spec.shape))
+        module.train()(taken(module, torch.rand(32, *spec.shape)))
     return module.eval()
+
+
+def taken(module: nn.Module, images: Tensor) -> Tensor:
+    """Images as the module takes them; of one row, sequences where it has Conv1d."""
+    sequences = any(isinstance(each, nn.Conv1d) for each in module.modules())
+    return images.squeeze(2) if sequences else images
 
 
 def agrees(module: nn.Module, net: Net) -> None:
@@ -47,7 +53,7 @@ def agrees(module: nn.Module, net: Net) -> None:
     pixels = torch.from_numpy(images * net.input.factor.reshape(-1, 1, 1)
                               + net.input.offset.reshape(-1, 1, 1))
     with torch.no_grad():
-        expected = copy.deepcopy(module).double()(pixels).flatten(1).numpy()
+        expected = copy.deepcopy(module).double()(taken(module, pixels)).flatten(1).numpy()
     assert len(np.unique(expected, axis=0)) > 20
     np.testing.assert_allclose(net.forward(images), expected, atol=1e-5)
 
@@ -195,13 +201,125 @@ def nested() -> nn.Sequential:
         nn.AvgPool2d(8), nn.Flatten(), nn.Sequential(nn.Linear(4, 3)))
 
 
-MODULES = {"resnet": ResNet8, "mobilenet": MobileNet, "lenet": Lenet, "reuse": Reuse,
-           "in place": InPlace, "mlp": mlp, "nested": nested}
+class UNet(nn.Module):
+    """Skips joined by cat, nearest upsampling, a map of classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down1, self.down2 = self.twice(2, 4), self.twice(4, 8)
+        self.pool, self.up = nn.MaxPool2d(2), nn.Upsample(scale_factor=2)
+        self.bottom, self.up1 = self.twice(8, 8), self.twice(16, 4)
+        self.last, self.head = self.twice(8, 4), nn.Conv2d(4, 3, 1)
+
+    def twice(self, inputs: int, outputs: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(True),
+            nn.Conv2d(outputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.down1(x)
+        second = self.down2(self.pool(first))
+        x = self.bottom(self.pool(second))
+        x = self.up1(torch.cat([self.up(x), second], dim=1))
+        x = torch.cat((F.interpolate(x, size=first.shape[2:], mode="nearest"), first), 1)
+        return self.head(self.last(x))
 
 
+class DenseNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 4, 3, padding=1, bias=False)
+        self.layers = nn.ModuleList(nn.Sequential(
+            nn.BatchNorm2d(4 + 2 * k), nn.ReLU(), nn.Conv2d(4 + 2 * k, 8, 1, bias=False),
+            nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 3, padding=1, bias=False))
+            for k in range(3))
+        self.transition = nn.Sequential(nn.BatchNorm2d(10), nn.ReLU(), nn.Conv2d(10, 5, 1),
+                                        nn.AvgPool2d(2, 2))
+        self.norm, self.classifier = nn.BatchNorm2d(5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = [self.stem(x)]
+        for layer in self.layers:
+            features.append(layer(torch.cat(features, 1)))
+        x = F.relu(self.norm(self.transition(torch.cat(features, 1))))
+        return self.classifier(F.adaptive_avg_pool2d(x, (1, 1)).flatten(1))
+
+
+class Chomp(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :-self.size].contiguous()
+
+
+class TCN(nn.Module):
+    """Causal dilated convolutions, by cutting off and by padding on the left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        norm = nn.utils.parametrizations.weight_norm
+        self.first = nn.Sequential(norm(nn.Conv1d(2, 4, 3, padding=2)), Chomp(2), nn.ReLU(),
+                                   nn.Dropout(0.1))
+        self.second = nn.Conv1d(4, 4, 2, dilation=4, groups=2)
+        self.down, self.norm = nn.Conv1d(2, 4, 1), nn.BatchNorm1d(4)
+        self.pool, self.fc = nn.MaxPool1d(2), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.norm(self.second(F.pad(self.first(x), (4, 0)))))
+        return self.fc(self.pool(F.relu(y + self.down(x))).mean(-1))
+
+
+class Rectangles(nn.Module):
+    """Kernels, strides, dilation, groups and padding of two sizes; pools of windows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 8, (3, 5), (1, 2), (1, 2), groups=2)
+        self.same = nn.Conv2d(8, 8, (2, 3), padding="same", dilation=(1, 2), groups=8)
+        self.norm, self.quan = nn.BatchNorm2d(8), LTQ(2)
+        self.quantized = QuantizedConv2d(8, 6, (1, 3), (2, 1), (0, 1), 2)
+        self.shuffle = nn.ChannelShuffle(2)
+        self.pad, self.last = nn.ZeroPad2d((1, 0, 2, 0)), nn.Conv2d(6, 4, (3, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(self.same(self.conv(x)), (3, 1), 1, (1, 0))
+        x = self.shuffle(self.quantized(self.quan(self.norm(x))))
+        x = F.avg_pool2d(self.last(self.pad(x)), (1, 2), 1, (0, 1), count_include_pad=False)
+        return F.pixel_shuffle(F.avg_pool2d(x, 3, 1, 1)[:, :, ::2], 2)
+
+
+class Scalars(nn.Module):
+    """Functions of one value, as modules and as functions, and constants on either side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3)
+        self.seq = nn.Sequential(nn.Hardtanh(-0.9, 0.95), nn.LeakyReLU(0.2), nn.Tanh(), nn.SiLU(),
+                                 nn.GELU(), nn.ELU(0.5), nn.Hardswish(), nn.Softplus(),
+                                 nn.Hardsigmoid(), nn.Softsign(), nn.ReLU6())
+        self.scale = nn.Parameter(torch.rand(4, 1, 1) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.sigmoid(self.conv(x) * self.scale) - 0.25
+        x = self.seq(-(1 - 2 * x / 3).clamp(-2) + 0.1).abs()
+        return 1 / (x.exp() + 1) + F.hardtanh(x.sqrt(), max_val=0.9)
+
+
+MODULES = {"unet": UNet, "densenet": DenseNet, "tcn": TCN, "rectangles": Rectangles,
+           "scalars": Scalars, "resnet": ResNet8, "mobilenet": MobileNet, "lenet": Lenet,
+           "reuse": Reuse, "in place": InPlace, "mlp": mlp, "nested": nested}
+
+
+SPECS = {ResNet8: replace(SPEC, mean=(0.25, 0.5), std=(0.5, 2.0)),
+         TCN: InputSpec((2, 1, 16), 15, 1 / 15)}
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize("make", MODULES.values(), ids=MODULES)
 def test_the_net_computes_what_the_module_does(make: Any) -> None:
-    spec = replace(SPEC, mean=(0.25, 0.5), std=(0.5, 2.0)) if make is ResNet8 else SPEC
+    spec = SPECS.get(make, SPEC)
     module = trained(make(), spec)
     state = copy.deepcopy(module.state_dict())
     net = n2.trace(module, spec, name="net", meta={"note": 1})
@@ -210,6 +328,24 @@ def test_the_net_computes_what_the_module_does(make: Any) -> None:
     # It leaves no trace in the module.
     assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
     assert not any(each._forward_hooks or each._forward_pre_hooks for each in module.modules())
+
+
+def test_an_example_batch_says_what_pixels_are() -> None:
+    """Floats of 0..1 are pixels of 0..255; integers are seen as they are."""
+    module = trained(after(nn.ReLU()))
+    net = n2.trace(module, torch.rand(3, 2, 8, 8))
+    assert net.input == InputSpec((2, 8, 8), 255, 1 / 255)
+    agrees(module, net)
+    for largest, most in ((200, 255), (1000, 1023)):
+        net = n2.trace(module, np.full((1, 2, 8, 8), largest))
+        assert net.input == InputSpec((2, 8, 8), most, 1.0)
+    assert n2.trace(trained(TCN(), SPECS[TCN]), torch.rand(1, 2, 16)).input.shape == (2, 1, 16)
+    for batch, message in (
+            (torch.rand(2, 8), r"must be numbers \[N, C, H, W\] or \[N, C, L\], not float32 "
+             r"\[2, 8\]"), (torch.randn(2, 2, 8, 8), "of floats must lie in 0..1, not -"),
+            (np.full((1, 2, 8, 8), -3), r"of integers must lie in 0\.\.max, not from -3")):
+        with pytest.raises(n2.N2uqError, match=f"^an example batch {message}"):
+            n2.trace(module, batch)
 
 
 def test_of_a_compiled_module_the_original_is_traced() -> None:
@@ -303,6 +439,17 @@ def test_from_a_users_module_to_proven_hardware(tmp_path: Path) -> None:
         stalls=0.3).mismatches == 0
 
 
+@pytest.mark.parametrize("groups", [2, 4])
+def test_full_precision_convolutions_in_groups_lower(groups: int) -> None:
+    module = trained(after(nn.Conv2d(4, 8, (1, 3), groups=groups), nn.BatchNorm2d(8), nn.Hardtanh(),
+                           LTQ(2), nn.Flatten(), QuantizedLinear(384, 3)))
+    net = n2.trace(module, SPEC)
+    graph, images = n2.lower(net), np.random.default_rng(0).integers(0, 16, (8, 2, 8, 8))
+    expected = net.forward(images)
+    error = np.abs(graph.forward(images) * graph.scale - expected).max()
+    assert error < 0.02 * np.ptp(expected)
+
+
 # --- Refusals -----------------------------------------------------------------------------------
 
 
@@ -322,7 +469,7 @@ class Does(nn.Module):
 class Straight(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return torch.round(x)
+        return F.mish(x)
 
 
 class Two(nn.Module):
@@ -345,26 +492,49 @@ def after(*modules: nn.Module) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(2, 4, 3, 1, 1), *modules)
 
 
-PIXELS = "for pixels, BatchNorm elsewhere"
-BENDS = "ReLU, ReLU6, PReLU or a quantizer (LTQ, PACT)"
+SCALARS = "ReLU, ReLU6, PReLU, Sigmoid, Tanh, Hardtanh or a quantizer (LTQ, PACT)"
+STRIDE = "a convolution or a max-pool with a stride"
+CUT = ("must take every n-th pixel, or cut off what a convolution before it has padded; what would "
+       f"do: {STRIDE}")
+MARGIN = "must read what no F.pad has framed, as a convolution may"
 REFUSED = {
-    "sigmoid": (after(nn.Sequential(nn.Sigmoid())),
-                f"1.0: torch.sigmoid has no layer in a Net; what would do: {BENDS}"),
-    "several": (after(nn.SiLU(), nn.ReLU(), nn.Tanh(), nn.Dropout(), nn.GELU()),
-                f"1: F.silu has no layer in a Net; what would do: {BENDS} (and 2 more)"),
-    "cat": (Does(lambda x: torch.cat([x, x], 1)), "forward: torch.cat has no layer in a Net; what "
-            "would do: a sum of branches of one shape (+)"),
-    "slice": (Does(lambda x: x[:, :, ::2, ::2]), "forward: Tensor.__getitem__ has no layer in a "
-              "Net; what would do: a convolution or a max-pool with a stride"),
+    "mish": (after(nn.Sequential(nn.Mish())),
+             f"1.0: F.mish has no layer in a Net; what would do: {SCALARS}"),
+    "several": (after(nn.Mish(), nn.ReLU(), nn.SELU(), nn.Dropout(), nn.CELU()),
+                f"1: F.mish has no layer in a Net; what would do: {SCALARS} (and 2 more)"),
+    "rows": (Does(lambda x: torch.cat([x, x], 2)), "forward: torch.cat must join channels, axis 1, "
+             "not axis 2 of [N, 4, 8, 8]"),
+    "constants": (Does(lambda x: torch.cat([x, torch.ones(7, 1, 8, 8)], 1)),
+                  "forward: torch.cat must read layers, not constants"),
+    "slice": (Does(lambda x: F.relu(x)[:, :, 1:]), f"forward: Tensor.__getitem__ {CUT}"),
+    "one": (Does(lambda x: x[:, 0]), f"forward: Tensor.__getitem__ {CUT}"),
+    "cut of two readers": (Does(lambda x: x[:, :, 1:] + F.max_pool2d(x, (2, 1), 1)),
+                           f"forward: Tensor.__getitem__ {CUT}"),
+    "cut of more than is padded": (Does(lambda x: x[:, :, 2:]),
+                                   f"forward: Tensor.__getitem__ {CUT}"),
+    "chunk": (Does(lambda x: x.chunk(2, 1)[0]), "forward: Tensor.chunk has no layer in a Net; what "
+              f"would do: {STRIDE}"),
     "assigned": (Does(assigned), "forward: Tensor.__setitem__ has no layer in a Net; what would "
-                 "do: a convolution or a max-pool with a stride"),
+                 f"do: {STRIDE}"),
     "mask": (Does(lambda x: x[x > 0]), "forward: Tensor.__getitem__ has no layer in a Net; what "
-             "would do: a convolution or a max-pool with a stride"),
-    "division": (Does(lambda x: x / 2), "forward: Tensor.div has no layer in a Net; what would "
-                 f"do: mean and std of the InputSpec {PIXELS}"),
-    "erf": (Does(torch.erf), "forward: torch.erf has no layer in a Net; what would do: Conv2d, "
-            "Linear, BatchNorm, PReLU, ReLU, ReLU6, MaxPool2d, AdaptiveAvgPool2d(1), Flatten, + "
-            "and the layers of n2uq_hw.nn"),
+             f"would do: {STRIDE}"),
+    "two layers": (Does(lambda x: x * F.relu(x)),
+                   "forward: Tensor.mul must read one layer and constants, not two layers"),
+    "constant per pixel": (Does(lambda x: x * torch.ones(8, 8)), "forward: Tensor.mul must read a "
+                           "value per channel of [N, 4, 8, 8], not [8, 8]"),
+    "frame": (Does(lambda x: F.relu(F.pad(x, (1, 1)))), f"forward: F.relu {MARGIN}"),
+    "framed output": (Does(lambda x: F.pad(x, (1, 1))), f"the output {MARGIN}"),
+    "framed by ones": (Does(lambda x: F.pad(x, (1, 1), value=1.0)), "forward: F.pad must add zeros "
+                       "around images, not [1, 1] of 1.0"),
+    "framed channels": (Does(lambda x: F.pad(x, (0, 0, 0, 0, 1, 1))), "forward: F.pad must add "
+                        "zeros around images, not [0, 0, 0, 0, 1, 1] of 0"),
+    "bilinear": (after(nn.Upsample(scale_factor=2, mode="bilinear")),
+                 "1: F.interpolate must have mode nearest, not bilinear"),
+    "half": (after(nn.Upsample(scale_factor=1.5)), "1: F.interpolate must repeat whole pixels of "
+             "[N, 4, 8, 8], not make [N, 4, 12, 12]"),
+    "erfinv": (Does(torch.erfinv), "forward: torch.erfinv has no layer in a Net; what would do: "
+               "Conv1d, Conv2d, Linear, BatchNorm, PReLU, ReLU, Sigmoid, Tanh, max and average "
+               "pools, Flatten, Upsample, PixelShuffle, cat, + and the layers of n2uq_hw.nn"),
     "control flow": (Does(lambda x: x if x.mean() > 0 else -x), "forward: Tensor.__bool__ reads "
                      "values, which must not steer forward; shapes may"),
     "item": (Does(lambda x: x + x.max().item()), "forward: Tensor.item reads values, which must "
@@ -391,19 +561,16 @@ REFUSED = {
                  "training=self.training, and call module.eval() first"),
     "unused": (Does(lambda x: x, aux=nn.Linear(2, 2)),
                "aux.weight must be read by forward (and 1 more); delete what is not used"),
-    "groups": (after(nn.Conv2d(4, 4, 3, groups=4)), "1: F.conv2d must have 1 group, not 4; "
-               "QuantizedConv2d may be depthwise"),
-    "dilation": (after(nn.Conv2d(4, 4, 3, dilation=2)), "1: F.conv2d must have dilation 1, not 2"),
-    "kernel": (after(nn.Conv2d(4, 4, (3, 5))), "1: F.conv2d must have one kernel size for height "
-               "and width, not (3, 5)"),
-    "even": (after(nn.Conv2d(4, 4, 2, padding="same")), "1: F.conv2d must have an odd kernel size "
-             "for padding 'same', not 2"),
     "ceil": (after(nn.MaxPool2d(3, 2, ceil_mode=True)), "1: F.max_pool2d must have whole windows, "
              "not end within one (ceil_mode) of [N, 4, 8, 8]"),
     "indices": (Does(lambda x: F.max_pool2d(x, 2, return_indices=True)[0]),
                 "forward: F.max_pool2d_with_indices has no layer in a Net; what would do: "),
-    "average": (after(nn.AvgPool2d(2)), "1: F.avg_pool2d must average all pixels of [N, 4, 8, 8]; "
-                "AdaptiveAvgPool2d(1) does"),
+    "windows": (after(nn.AdaptiveAvgPool2d(3)), "1: F.adaptive_avg_pool2d must make windows of one "
+                "size, not (3, 3) of [N, 4, 8, 8]"),
+    "average": (after(nn.AvgPool2d(3, 2, ceil_mode=True)), "1: F.avg_pool2d must have whole "
+                "windows, not end within one (ceil_mode) of [N, 4, 8, 8]"),
+    "divisor": (after(nn.AvgPool2d(2, divisor_override=3)),
+                "1: F.avg_pool2d must have divisor_override None, not 3"),
     "mean": (Does(lambda x: x.mean((0, 1))), "forward: Tensor.mean must average all pixels of "
              "[N, 4, 8, 8]; AdaptiveAvgPool2d(1) does"),
     "matrix": (after(nn.Linear(8, 2)), "1: F.linear must read a vector [N, features], not "
@@ -418,12 +585,10 @@ REFUSED = {
              "of [N, 4, 8, 8], not [8]"),
     "alpha": (Does(lambda x: torch.add(x, x, alpha=2)), "forward: torch.add must have alpha 1, "
               "not 2"),
-    "clamp": (after(nn.Hardtanh()), "1: F.hardtanh must be from 0, up to 6 or without end, not "
-              f"from -1.0 to 1.0; what would do: {BENDS}"),
     "view": (Does(view_changed), "the output reads a view of a tensor that relu has changed in "
              "place; a copy would do"),
     "function": (Does(lambda x: F.relu(Straight.apply(x))),
-                 f"forward: torch.round has no layer in a Net; what would do: {BENDS}"),
+                 f"forward: F.mish has no layer in a Net; what would do: {SCALARS}"),
     "precision": (Does(lambda x: F.relu(x.double())), "forward: Tensor.double has no layer in a "
                   "Net; what would do: float32 throughout (and 1 more)"),
     "module": (Does(lambda x: x).double(), "conv.weight must be float32, not float64; the module's "
