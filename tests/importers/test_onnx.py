@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_graphs import QONNX, Net, by_onnxruntime, by_qonnx
@@ -240,6 +241,42 @@ def test_multi_threshold_channels_last(tmp_path: Path) -> None:
     y = net.op("MatMul", net.op("Reshape", y, net.const([1, -1], np.int64)),
                np.arange(120.0).reshape(60, 2))
     agrees(net, y, tmp_path, by_qonnx)
+
+
+def test_operators_with_channels_last(tmp_path: Path) -> None:
+    net = Net(1, 6, 8, 4)
+    domain = "qonnx.custom_op.channels_last"
+    y = net.op("Conv", "x", W.transpose(0, 2, 3, 1).copy(), domain=domain, kernel_shape=[3, 3],
+               strides=[1, 1], dilations=[1, 1], pads=[1, 0, 0, 1], group=1)
+    y = net.op("BatchNormalization", y, *(np.arange(1.0, 7) * k for k in (1, -1, 3, 2)),
+               domain=domain, epsilon=1e-5)
+    y = net.op("MaxPool", y, domain=domain, kernel_shape=[2, 2], strides=[2, 2], pads=[0] * 4)
+    y = net.op("MaxPoolNHWC", y, domain=QONNX, kernel_shape=[2, 1], strides=[1, 1], pads=[0] * 4)
+    y = net.op("MatMul", net.op("Reshape", y, net.const([1, -1], np.int64)),
+               RNG.integers(-3, 4, (18, 5)).astype(np.float32))
+    first = Net(1, 4, 6, 8)
+    z = first.op("Conv", "x", W, pads=[1, 0, 0, 1])
+    z = first.op("BatchNormalization", z, *(np.arange(1.0, 7) * k for k in (1, -1, 3, 2)))
+    z = first.op("MaxPool", z, kernel_shape=[2, 2], strides=[2, 2])
+    z = first.op("MaxPool", z, kernel_shape=[2, 1])
+    z = first.op("Reshape", first.op("Transpose", z, perm=[0, 2, 3, 1]),
+                 first.const([1, -1], np.int64))
+    z = first.op("MatMul", z, next(onnx.numpy_helper.to_array(each) for each in net.constants[::-1]
+                                   if each.dims == [18, 5]))
+    agrees(net, y, tmp_path, lambda _, inputs: by_onnxruntime(
+        first.model(z), inputs.transpose(0, 3, 1, 2)))
+
+
+@pytest.mark.parametrize("bits", [2, 8])
+def test_finns_average_pool(bits: int, tmp_path: Path) -> None:
+    net = Net(*IMAGE)
+    y = net.op("QuantAvgPool2d", "x", domain=QONNX, kernel=2, stride=2, ibits=4, obits=bits,
+               signed=1)
+    found = imported(net, y, tmp_path)
+    x = np.random.default_rng(1).integers(-8, 8, (5, *IMAGE[1:]))
+    sums = x.reshape(5, 4, 3, 2, 4, 2).sum(axis=(3, 5))
+    expected = sums >> max(6 - bits, 0)  # 15 · 4 has 6 bits
+    assert (found.net.forward(x).reshape(expected.shape) == expected).all()
 
 
 @pytest.mark.parametrize("mode", ["FLOOR", "ROUND", "CEIL"])

@@ -132,7 +132,7 @@ FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], Any], str]] = {
                                  "sizes [1, 20] or 1, not [1, 7]"),
     "weights of another shape": (lambda m: constant(m, "c3", np.ones((3, 5))), "weights must be a "
                                  "matrix of 20 rows, not [3, 5]"),
-    "too few inputs": (lambda m: m.graph.node[0].input.pop(), "must be as ONNX has it"),
+    "too few inputs": (lambda m: m.graph.node[0].input.pop(), "must have 4 to 4 inputs, not 3"),
     "an attribute of another type": (lambda m: m.graph.node[0].attribute[2].CopyFrom(
         helper.make_attribute("signed", "yes")), "signed must be of type int, not str"),
     "a rounding": (lambda m: m.graph.node[0].attribute[1].CopyFrom(helper.make_attribute(
@@ -227,6 +227,18 @@ def test_what_is_odd_is_said(tmp_path: Path) -> None:
     assert "Quant_0: its scale 1e-40 is denormal in float32" in found.notes
     assert "Quant_1: is unsigned, and takes 50 of 100 weights that are below 0 to 0 or more" in (
         found.notes)
+
+
+def test_layers_that_give_one_value_are_named(tmp_path: Path) -> None:
+    net = Net(1, 20)
+    y = net.op("MatMul", net.quant("x", 1.0, 4), net.quant(M, 10.0, 4))  # -8..7 times -50..40
+    alive = net.quant(net.op("Add", y, 4000.0), 1000.0, 3, signed=0)
+    dead = net.quant(net.op("Relu", net.op("Sub", alive, 7001.0)), 1.0, 3, signed=0)
+    found = import_onnx(net.save(dead, tmp_path / "net.onnx"))
+    assert [note for note in found.notes if "every image" in note] == [
+        "Quant_7: gives 0 for every image"]
+    found = import_onnx(net.save(alive, tmp_path / "net.onnx"))
+    assert not [note for note in found.notes if "every image" in note]
 
 
 def test_reals_without_a_quantizer_need_a_format(tmp_path: Path) -> None:

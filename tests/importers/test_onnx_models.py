@@ -10,7 +10,8 @@ from shared import MODELS, needs_models
 
 from n2uq_hw.importers.onnx import Format, Imported, import_onnx, read_samples
 from n2uq_hw.importers.onnx.check import EXACT
-from n2uq_hw.model import load_net
+from n2uq_hw.importers.onnx.ranges import Ends, bounds
+from n2uq_hw.model import layer_float, load_net, walk
 
 NAMES = [path.stem for path in sorted(MODELS.glob("*.onnx"))] or ["none"]
 FORMATS = {  # of inputs that no quantizer reads
@@ -42,3 +43,24 @@ def test_a_net_of_a_file_saves_and_loads(tmp_path: Path) -> None:
     images = found.prepare(read_samples(MODELS / "brevitas_signed_zp_w4a4.npz").inputs)
     assert (load_net(tmp_path / "net.safetensors").forward(images)
             == found.net.forward(images)).all()
+
+
+@needs_models
+@pytest.mark.parametrize("name", NAMES)
+def test_values_stay_within_their_bounds(name: str) -> None:
+    """Of every layer, for the reference's inputs."""
+    found = imported(name)
+    net, images = found.net, found.prepare(read_samples(MODELS / f"{name}.npz").inputs[:2])
+    ends = tuple(np.ones((1, *net.input.shape)) * net.input.scale * end
+                 for end in (net.input.min, net.input.max))
+    seen = walk(net.layers, (images * net.input.scale, ends), lambda layer, *x: (
+        layer_float(layer, net.of(layer), *(each for each, _ in x)),
+        inside(bounds(layer, net.of(layer), *(each for _, each in x)),
+               layer_float(layer, net.of(layer), *(each for each, _ in x)))))
+    assert seen
+
+
+def inside(ends: Ends, values: np.ndarray) -> Ends:
+    slack = 1e-9 * (1 + np.abs(values).max())
+    assert (values >= ends[0] - slack).all() and (values <= ends[1] + slack).all()
+    return ends

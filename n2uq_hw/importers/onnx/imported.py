@@ -27,7 +27,8 @@ from ...model import (
     layer_float,
 )
 from ...tables import Shown, Table
-from .reading import NoForm, Source, read_source
+from .ranges import dead_layers
+from .reading import NoForm, Source, one_line, read_source
 from .tensors import Tensor
 from .trace import Row, Trace
 
@@ -141,9 +142,9 @@ def import_onnx(path: Path, form: Format | None = None, *, name: str | None = No
         trace = _trace(source)
         return _finish(trace, form or Format(), name or path.stem)
     except Unsupported as error:
-        raise Unsupported(f"{path}: {error}", error.rows) from None
+        raise Unsupported(f"{path}: {one_line(error)}", error.rows) from None
     except (NoForm, N2uqError) as error:
-        raise N2uqError(f"{path}: {error}") from None
+        raise N2uqError(f"{path}: {one_line(error)}") from None
 
 
 def _trace(source: Source) -> Trace:
@@ -225,13 +226,16 @@ def _finish(trace: Trace, form: Format, name: str) -> Imported:
         images if each in ("", *hosted) else each for each in layer.inputs)) for layer in layers)
     params = {key: value for key, value in trace.params.items()
               if any(key == f"{layer.name}.{short}" for layer in wired for short in layer.shapes())}
-    meta: dict[str, Any] = {"source": trace.source.path.name, "notes": [*trace.notes]}
+    meta: dict[str, Any] = {"source": trace.source.path.name}
     if trace.top1:
         meta["top1"] = True
     if ending:
         meta["left_off"] = ending
     net = Net(name, InputSpec((shape[0], shape[1], shape[2]), most, scale, min=least), wired,
               params, meta)
+    trace.notes += [f"{layer}: gives {value:g} for every image" for layer, value in
+                    dead_layers(net)]
+    meta["notes"] = [*trace.notes]
     rows = tuple(row._replace(became=f"{row.became}, on the host") if row.node in hosted else row
                  for row in trace.rows)
     held = tuple((layer, {short: trace.params[f"{layer.name}.{short}"]

@@ -15,7 +15,7 @@ from .reading import Node, NoForm
 from .tensors import Tensor, atoms, new_image, new_vector
 from .trace import Trace, rule
 
-__all__ = ["convolution", "integer_weights", "over_pixels", "product"]
+__all__ = ["average_pool", "convolution", "integer_weights", "over_pixels", "product"]
 
 WIDEST = 2.0**31        # of a code
 DYADIC = 15             # bits of codes of weights that are whole numbers times a power of two
@@ -268,7 +268,8 @@ def _sides(pads: Four) -> int | Four:
 
 
 @rule("AveragePool")
-def _average_pool(trace: Trace, node: Node, x: Tensor) -> Tensor:
+def average_pool(trace: Trace, node: Node, x: Tensor) -> Tensor:
+    """The average of windows of reals; whether pads count is the node's to say."""
     if x.coded is not None:
         x = trace.plain(x, node.name)
     x, swapped, window = _pooled(trace, node, x)

@@ -15,7 +15,7 @@ from .constants import (
     quantizer_ends,
     rounding_of,
 )
-from .linear import convolution, product
+from .linear import average_pool, convolution, product
 from .reading import Node, NoForm
 from .tensors import Tensor
 from .trace import RULES, WIDE, Trace, Value, rule
@@ -96,6 +96,33 @@ def _trunc(trace: Trace, node: Node, x: Tensor, *given: Value) -> Tensor:
     x = trace.pointwise(x, "div", np.array(drop), f"{node.name}_drop")
     y = trace.quantize(x, np.ones(1), np.array(z / drop), ends, rounding, node.name)
     return replace(y, factor=after)
+
+
+@rule("MaxPoolNHWC")
+def _max_pool_nhwc(trace: Trace, node: Node, x: Tensor) -> Value:
+    return trace.channels_last(replace(node, op="MaxPool"), x)
+
+
+@rule("QuantAvgPool2d")
+def _quant_avg_pool(trace: Trace, node: Node, x: Tensor) -> Tensor:
+    """FINN: the sum of a window of codes, less its last bits."""
+    if node.of("data_layout", "NCHW") == "NHWC" and len(x.dims) == 4:
+        turned = replace(node, attributes=node.attributes | {"data_layout": "NCHW"})
+        y = _quant_avg_pool(trace, turned, trace.view(x).transposed((0, 3, 1, 2)))
+        return y.transposed((0, 2, 3, 1))
+    k, stride, bits = (node.of(key, 1) for key in ("kernel", "stride", "ibits"))
+    if not (1 <= k <= 2**10 and 1 <= bits <= 32):
+        raise NoForm(f"kernel must be in 1..1024 and ibits in 1..32, not {k} and {bits}")
+    drop = max(((2**bits - 1) * k * k).bit_length() - node.of("obits", 1), 0)
+    pool = replace(node, op="AveragePool", name=f"{node.name}_mean", attributes={
+        "kernel_shape": (k, k), "strides": (stride, stride)})
+    y = average_pool(trace, pool, x)
+    y = trace.pointwise(y, "mul", np.array(float(k * k)), f"{node.name}_sum")
+    if not drop:
+        return trace.quantize(y, np.ones(1), np.zeros(1), WIDE, "even", node.name)
+    y = trace.pointwise(y, "add", np.array(0.5), f"{node.name}_half")
+    y = trace.pointwise(y, "div", np.array(2.0**drop), f"{node.name}_drop")
+    return trace.quantize(y, np.ones(1), np.zeros(1), WIDE, "floor", node.name)
 
 
 @rule("MultiThreshold")

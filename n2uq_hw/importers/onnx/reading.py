@@ -17,7 +17,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helpe
 from ...errors import N2uqError
 from ...files import readable
 
-__all__ = ["NoForm", "Node", "Source", "read_source"]
+__all__ = ["NoForm", "Node", "Source", "one_line", "read_source"]
 
 LARGEST_FILE = 2**28      # bytes
 LARGEST_TENSOR = 2**26    # elements, of a constant or of what is between nodes
@@ -102,7 +102,12 @@ def read_source(path: Path) -> Source:
     try:
         return _source(path, _parsed(path))
     except NoForm as error:
-        raise N2uqError(f"{path}: {error}") from None
+        raise N2uqError(f"{path}: {one_line(error)}") from None
+
+
+def one_line(error: object) -> str:
+    """What is said of a file in one line, whatever its names hold."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
 
 
 def _parsed(path: Path) -> onnx.ModelProto:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import onnx
 
 from ...model import DepthToSpace, Flatten, Layer, Params, Permute, Pointwise, Quant
 from ...names import fresh
 from .constants import FOLDS, Constant
-from .reading import LARGEST_TENSOR, Node, NoForm, Source
+from .reading import LARGEST_TENSOR, STANDARD, Node, NoForm, Source
 from .tensors import Atom, Axes, Tensor, atoms
 
 __all__ = ["DOMAINS", "RULES", "WIDE", "Row", "Trace", "Value", "rule"]
@@ -22,11 +23,17 @@ Rule = Callable[..., Value | Sequence[Value | None]]
 F = TypeVar("F", bound=Rule)
 RULES: dict[str, Rule] = {}
 # Where operators that are no standard ones come from; QONNX's have been in all but the last three.
-DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "qonnx.custom_op.channels_last",
+CHANNELS_LAST = "qonnx.custom_op.channels_last"
+DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", CHANNELS_LAST,
            "finn.custom_op.general", "onnx.brevitas", "brevitas.onnx", "com.microsoft", "PACTOps",
            "ai.onnx.contrib")
 MALFORMED = (ValueError, IndexError, TypeError, OverflowError, KeyError, ZeroDivisionError)
 WIDE = (-2**31, 2**31 - 1)    # of a rounding without bounds of its own
+INPUTS = {"Quant": (4, 4), "IntQuant": (4, 4), "BipolarQuant": (2, 2), "MultiThreshold": (2, 2),
+          "Trunc": (5, 6), "QuantAvgPool2d": (1, 1), "MaxPoolNHWC": (1, 1),
+          "RequantShift": (3, 3), "QGemm": (6, 9), "QLinearAdd": (7, 8),
+          "QLinearGlobalAveragePool": (4, 5), "QLinearAveragePool": (4, 5),
+          "QLinearLeakyRelu": (4, 5), "QLinearSigmoid": (4, 5), "QLinearConcat": (5, 62)}
 NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0, "min": math.inf, "max": -math.inf}
 PASSES = ("Identity", "Dropout", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "TopK",
           "ArgMax")
@@ -115,15 +122,34 @@ class Trace:
         known = FOLDS if not any(isinstance(each, Tensor) for each in given) else RULES
         if node.op not in known:
             raise NoForm(_unknown(node, known is FOLDS))
+        _check_inputs(node)
         with np.errstate(all="ignore"):
-            result = FOLDS[node.op](node, *given) if known is FOLDS else \
-                RULES[node.op](self, node, *given)
+            result: Value | Sequence[Value | None]
+            if known is FOLDS:
+                result = FOLDS[node.op](node, *given)
+            elif node.domain == CHANNELS_LAST:
+                result = self.channels_last(node, *given)
+            else:
+                result = RULES[node.op](self, node, *given)
         if isinstance(result, Constant) and result.array.dtype.kind == "f" and not np.isfinite(
                 result.array).all() and node.op != "Constant":
             raise NoForm("a constant must be finite, not NaN or infinite")
         if known is FOLDS and isinstance(result, Constant):
             self.watch(node, given, result)
         return (result,) if isinstance(result, Constant | Tensor) else result
+
+    def channels_last(self, node: Node, x: Value | None, *given: Value | None) -> Value:
+        """A standard operator on a tensor that has its channels last, as weights then have, too."""
+        if not isinstance(x, Tensor):
+            raise NoForm("must read an activation")
+        rank = len(x.dims)
+        first, last = (0, rank - 1, *range(1, rank - 1)), (0, *range(2, rank), 1)
+        moved = [each.map(lambda array: array.transpose(first)) if node.op == "Conv" and isinstance(
+            each, Constant) and each.array.ndim == rank else each for each in given]
+        y = RULES[node.op](self, node, self.view(x).transposed(first), *moved)
+        if not isinstance(y, Tensor):
+            raise NoForm("must have one output")
+        return y.transposed(last)
 
     def watch(self, node: Node, given: Sequence[Value | None], result: Constant) -> None:
         """Say what is strange in a quantizer of weights."""
@@ -326,6 +352,21 @@ class Trace:
                     return False
                 waiting += [name for name in reader.outputs if name]
         return True
+
+
+def _check_inputs(node: Node) -> None:
+    """As many inputs as the operator has, the first of them not left out."""
+    least, most = INPUTS.get(node.op, (1, 64))
+    if node.op not in INPUTS and onnx.defs.has(node.op):
+        try:
+            opset = node.opset if node.domain in STANDARD else onnx.defs.onnx_opset_version()
+            schema = onnx.defs.get_schema(node.op, opset, "")
+        except onnx.defs.SchemaError:
+            raise NoForm(f"must be in opset {node.opset}, and is not") from None
+        least, most = schema.min_input, schema.max_input
+    if not least <= len(node.inputs) <= most or (least and not all(node.inputs[:least])):
+        raise NoForm(f"must have {least} to {most} inputs, not "
+                     f"{len([name for name in node.inputs if name])}")
 
 
 def _described(layer: Layer, name: str) -> str:
