@@ -90,16 +90,16 @@ class Accelerator(wiring.Component):
         streams: dict[str, list[Any]] = {graph.input.name: [flipped(self.i)]}
         counts = []
         for node in graph.nodes[1:]:
-            given = [streams[name].pop(0) for name in node.inputs]
+            sources = [streams[name].pop(0) for name in node.inputs]
             if isinstance(node, Flatten):
-                streams[node.name] = given
+                streams[node.name] = sources
                 continue
             make = partial(unit, node, graph.reads(node), graph.edges[node.name],
                            self.folding[node.name])
             m.submodules[f"{names[node.name]}_unit"], ports = instantiate(
                 make, names[node.name], f"{prefix(graph)}_{names[node.name]}", platform)
-            for k, source in enumerate(given):
-                connect(m, source, getattr(ports, f"i{k}" if len(given) > 1 else "i"))
+            for k, source in enumerate(sources):
+                connect(m, source, getattr(ports, f"i{k}" if len(sources) > 1 else "i"))
             streams[node.name] = [getattr(ports, name) for name in outputs(node)]
             for port in inputs(node):
                 m.d.comb += getattr(ports, port).eq(getattr(self, f"{names[node.name]}_{port}"))

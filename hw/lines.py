@@ -81,9 +81,9 @@ class Table:
             width, words = self.shape.width, self.words.reshape(self.groups, -1)
             port = rom(p.m, self.name, bits_of(words, width), p.platform)
             p.m.d.comb += [port.addr.eq(p.at("group", cycle - 2)), port.en.eq(p.enable)]
-            found = [port.word(k, width) for k in range(self.rows * self.pe)]
-            found = [word.as_signed() for word in found] if self.shape.signed else found
-            read = [found[row * self.pe:][:self.pe] for row in range(self.rows)]
+            entries = [port.word(k, width) for k in range(self.rows * self.pe)]
+            entries = [word.as_signed() for word in entries] if self.shape.signed else entries
+            read = [entries[row * self.pe:][:self.pe] for row in range(self.rows)]
         chosen = read[0] if self.rows == 1 else [
             Mux(above, upper, lower) for above, lower, upper in
             zip(p.lanes("above", cycle - 1), *read, strict=True)]

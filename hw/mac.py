@@ -56,12 +56,12 @@ def mac_latency(simd: int, code_bits: int, activation_bits: int, form: str) -> i
 def lanes(m: Module, vector: HdlValue, shape: Shape, name: str) -> list[HdlValue]:
     """The elements of `vector`, by way of signals of at most WORD bits: see `adder_tree`."""
     count = max(WORD // shape.width, 1)
-    found: list[HdlValue] = []
+    values: list[HdlValue] = []
     for k, at in enumerate(range(0, len(vector), count * shape.width)):
         part = Signal(len(vector[at:at + count * shape.width]), name=f"{name}_{k}")
         m.d.comb += part.eq(vector[at:at + count * shape.width])
-        found += elements(part, [shape] * (len(part) // shape.width))
-    return found
+        values += elements(part, [shape] * (len(part) // shape.width))
+    return values
 
 
 def elements(word: HdlValue, shapes: list[Shape]) -> list[HdlValue]:
@@ -107,13 +107,13 @@ def pair_sums(m: Module, enable: HdlValue, a: list[HdlValue], *, centered: bool)
     Of two lanes a and b ``a + b``, and ``a + ~b`` if centered, else a and b themselves, in elements
     of `pair_shape`.  A last lane without another is beside a 0.
     """
-    shape, made = a[0].shape(), list[HdlValue]()
+    shape, sums = a[0].shape(), list[HdlValue]()
     for one, other in zip_longest(a[0::2], a[1::2], fillvalue=Const(0, shape)):
         alone = [Cat(x, x[-1] if shape.signed else Const(0, 1)) for x in (one, other)]
-        made += [one + other, *([one + ~other] if centered else alone)]
+        sums += [one + other, *([one + ~other] if centered else alone)]
     count, words = max(WORD // (shape.width + 1), 1), list[HdlValue]()
-    for k, at in enumerate(range(0, len(made), count)):
-        part = Cat(made[at:at + count])
+    for k, at in enumerate(range(0, len(sums), count)):
+        part = Cat(sums[at:at + count])
         words.append(Signal(len(part), name=f"pairs_{k}", reset_less=True))
         with m.If(enable):
             m.d.sync += words[-1].eq(part)
@@ -233,14 +233,14 @@ class MacArray(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         codes = lanes(m, self.codes.as_value(), Shape(self.code_bits), "code")
-        given = lanes(m, self.a.as_value(), self.a.shape().elem_shape, "lane")
+        activations = lanes(m, self.a.as_value(), self.a.shape().elem_shape, "lane")
         size = digit_bits(self.code_bits, self.activation.width, self.form)
         sums = []
         for low in range(0, self.code_bits, size):
             digits = [code[low:low + size] for code in codes]
-            products = self._chosen(digits, given) if self.products.lanes > 1 else [
+            products = self._chosen(digits, activations) if self.products.lanes > 1 else [
                 self._product(m, platform, digit, a, low, lane)
-                for lane, (digit, a) in enumerate(zip(digits, given, strict=True))]
+                for lane, (digit, a) in enumerate(zip(digits, activations, strict=True))]
             sums.append(adder_tree(m, self.enable, products, f"digit{low}") << low)
         term = adder_tree(m, self.enable, sums, "dot")
         if self.shared:
@@ -252,19 +252,19 @@ class MacArray(wiring.Component):
             m.d.sync += self.acc.eq(Mux(self.first, self.start or 0, self.acc) + held)
         return m
 
-    def _chosen(self, bits: list[HdlValue], given: list[HdlValue]) -> list[HdlValue]:
+    def _chosen(self, bits: list[HdlValue], activations: list[HdlValue]) -> list[HdlValue]:
         """What a bit of either weight chooses of each pair; there is no weight beside the last."""
-        found = []
+        products = []
         for k, (one, other) in enumerate(zip_longest(bits[0::2], bits[1::2])):
             if self.start is None:
-                both, a, b = given[3 * k:3 * k + 3]
-                found.append(Mux(one, a, 0) if other is None else
-                             Mux(one, Mux(other, both, a), Mux(other, b, 0)))
+                both, a, b = activations[3 * k:3 * k + 3]
+                products.append(Mux(one, a, 0) if other is None else
+                                Mux(one, Mux(other, both, a), Mux(other, b, 0)))
             else:
-                both, apart = given[2 * k:2 * k + 2]
+                both, apart = activations[2 * k:2 * k + 2]
                 alike = both if other is None else Mux(one ^ other, apart, both)
-                found.append(Mux(one, alike, ~(apart if other is None else alike)))
-        return found
+                products.append(Mux(one, alike, ~(apart if other is None else alike)))
+        return products
 
     def _product(self, m, platform, code, a, low, lane):
         if self.products.bitwise:

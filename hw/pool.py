@@ -60,12 +60,12 @@ class PoolUnit(Unit):
         read = partial.read_port(domain="comb")
         m.d.comb += [read.addr.eq(group), write.addr.eq(group), write.en.eq(moved),
                      write.data.eq(result)]
-        found = []
+        results = []
         for lane in range(self.pe):
             x = tree(m, f"lane{lane}", [self.i.payload[position * self.pe + lane]
                                         for position in range(self.at_once)], self.combine)
-            found.append(Mux(position == 0, x, self.combine(read.data[lane], x)))
-        m.d.comb += let(result, found)
+            results.append(Mux(position == 0, x, self.combine(read.data[lane], x)))
+        m.d.comb += let(result, results)
         with m.If(enable):
             m.d.sync += self.o.valid.eq(self.i.valid & last)
             m.d.sync += let(self.o.payload, (result[lane] for lane in range(self.pe)))

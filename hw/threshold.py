@@ -162,12 +162,12 @@ class ThresholdUnit(Unit):
                                    ["valid_2", *(f"held_{k}" for k in range(self.pe))])
         with m.If(enable):
             m.d.sync += self.o.valid.eq(valid)
-            found = []
+            totals = []
             for lane in range(self.pe):
                 counts = [sum((held[lane][i] for i in range(at, min(at + TERMS, size))),
                               Const(0 if at else base)) for at in range(0, max(size, 1), TERMS)]
-                found.append(tree(m, f"count{lane}", counts, add))
-            m.d.sync += let(self.o.payload, found)
+                totals.append(tree(m, f"count{lane}", counts, add))
+            m.d.sync += let(self.o.payload, totals)
 
     def _search(self, m: Module, enable: Signal, platform: Any) -> None:
         t, values = search_table(self.node, self.edge)
@@ -177,7 +177,7 @@ class ThresholdUnit(Unit):
         group = Signal(range(groups))
         wraps(m, group, groups, enable & self.i.valid)
         valid, x = self.i.valid, [self.i.payload[lane] for lane in range(self.pe)]
-        found = [Const(0, 0)] * self.pe
+        paths = [Const(0, 0)] * self.pe
         # Cycle 1 + level: each lane reads its threshold at this level of its search tree.
         for level in range(depth + 1):
             ports = []
@@ -190,17 +190,17 @@ class ThresholdUnit(Unit):
                     entries, width = values[c], out.width
                 port = rom(m, f"table_{level}_{lane}",
                            bits_of(entries.reshape(-1, 1) % 2**width, width), platform)
-                m.d.comb += [port.en.eq(enable), port.addr.eq(Cat(found[lane], group))]
+                m.d.comb += [port.en.eq(enable), port.addr.eq(Cat(paths[lane], group))]
                 ports.append(port.data)
             if level == depth:
                 break
-            index = found
+            index = paths
             names = ["valid", "group", *(f"{what}{lane}" for what in ("x", "index")
                                          for lane in range(self.pe))]
             valid, group, *rest = self._delay(m, enable, [valid, group, *x, *index],
                                               [f"{name}_{level}" for name in names])
             x, index = rest[:self.pe], rest[self.pe:]
-            found = [Cat(x[lane] >= _as(ports[lane], shape), index[lane])
+            paths = [Cat(x[lane] >= _as(ports[lane], shape), index[lane])
                      for lane in range(self.pe)]
         with m.If(enable):
             m.d.sync += self.o.valid.eq(valid)

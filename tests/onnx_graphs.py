@@ -40,10 +40,10 @@ class Net:
         """Inputs are names, "" or constants."""
         names = [each if isinstance(each, str) else self.const(each) for each in inputs]
         place = len(self.nodes)
-        made = [f"t{place}_{k}" for k in range(outputs)]
-        self.nodes.append(helper.make_node(kind, names, made, name=f"{kind}_{place}",
+        results = [f"t{place}_{k}" for k in range(outputs)]
+        self.nodes.append(helper.make_node(kind, names, results, name=f"{kind}_{place}",
                                            domain=domain, **attributes))
-        return made[0] if outputs == 1 else made
+        return results[0] if outputs == 1 else results
 
     def quant(self, x: str | np.ndarray, scale: Any, bits: int, zero: Any = 0.0, *, signed: int = 1,
               narrow: int = 0, mode: str = "ROUND") -> str:

@@ -229,7 +229,7 @@ def test_ctrl_c_while_scratch_is_made_or_emptied(tmp_path: Path, monkeypatch: py
                                                  step: str) -> None:
     make, empty = tempfile.mkdtemp, shutil.rmtree
 
-    def made(**arguments: Any) -> str:
+    def makes(**arguments: Any) -> str:
         folder = make(**arguments)
         signal.raise_signal(signal.SIGINT)
         return folder
@@ -239,7 +239,7 @@ def test_ctrl_c_while_scratch_is_made_or_emptied(tmp_path: Path, monkeypatch: py
         empty(*arguments, **more)
 
     if step == "made":
-        monkeypatch.setattr(tempfile, "mkdtemp", made)
+        monkeypatch.setattr(tempfile, "mkdtemp", makes)
     else:
         monkeypatch.setattr(shutil, "rmtree", emptied)
     with pytest.raises(KeyboardInterrupt), tools.scratch(tmp_path) as folder:

@@ -68,11 +68,11 @@ class Predictions(Shown):
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready: all but the scale's product; classes where there are any, else outputs."""
-        found = {key: value for key, value in vars(self).items()
+        known = {key: value for key, value in vars(self).items()
                  if key not in ("outputs", "classes")}
         key, values = ("outputs", self.outputs) if self.classes is None else (
             "classes", self.classes)
-        return found | {"images": len(values), key: values.tolist()}
+        return known | {"images": len(values), key: values.tolist()}
 
     def parts(self) -> list[str | Table]:
         """A row per thing found."""
@@ -143,8 +143,8 @@ def _run(build: Build, model: Model, nhwc: np.ndarray, tell: Callable[[int], Non
          ) -> tuple[np.ndarray, int, np.ndarray, int]:
     """Outputs [N, H, W, C], the first cycle, each image's last one, of the first portion; cycles.
     """
-    given, made = ports(build.graph, build.folding)
-    most = max(1, BITS // (given.beats * given.tdata + made.beats * made.tdata))
+    source, output = ports(build.graph, build.folding)
+    most = max(1, BITS // (source.beats * source.tdata + output.beats * output.tdata))
     parts, first, ends, cycles = [], 0, np.zeros(0, np.int64), 0
     for start in range(0, len(nhwc), most):
         portion = nhwc[start:start + most]
@@ -152,10 +152,10 @@ def _run(build: Build, model: Model, nhwc: np.ndarray, tell: Callable[[int], Non
         def told(images_done: int, before: int = start) -> None:
             tell(before + images_done)
 
-        at, times, beats = model.run(_bytes(portion, given), len(portion), told)
-        bits = np.unpackbits(beats.reshape(-1, beats.shape[2]), axis=1, count=made.bits,
+        at, times, beats = model.run(_bytes(portion, source), len(portion), told)
+        bits = np.unpackbits(beats.reshape(-1, beats.shape[2]), axis=1, count=output.bits,
                              bitorder="little")
-        parts.append(unpack(bits, made.lanes, made.width, made.signed)
+        parts.append(unpack(bits, output.lanes, output.width, output.signed)
                      .reshape(len(portion), *build.graph.edges[build.graph.output].shape))
         cycles += int(times[-1]) + 1
         if not start:
@@ -172,8 +172,8 @@ def _models(build: Build, count: int, told: Progress) -> list[Model]:
     """So many running models of the build, those of earlier calls first."""
     program = model_program(build.verilog, module_name(build.graph, WRAPPER),
                             (build.path / "simulation").resolve(), told)
-    given, made = ports(build.graph, build.folding)
-    shape = Shape(given.beats, made.beats, given.tdata // 8, made.tdata // 8)
+    source, output = ports(build.graph, build.folding)
+    shape = Shape(source.beats, output.beats, source.tdata // 8, output.tdata // 8)
     busy = sum(row["cycles"] for row in report(build.graph, build.folding)["layers"])
     with _LOCK:
         running = [model for model in _MODELS.pop(program, []) if model.alive]

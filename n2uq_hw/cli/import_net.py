@@ -99,30 +99,30 @@ def _onnx(file: Path, out: Path | None, check: Path | None, explain: bool, as_js
                         "(pip install 'n2uq-hw[onnx]')") from None
     samples = None if check is None else read_samples(check)
     try:
-        found = import_onnx(file, Format(**form, samples=samples and samples.inputs),
-                            name=out.stem if out else None)
+        imported = import_onnx(file, Format(**form, samples=samples and samples.inputs),
+                               name=out.stem if out else None)
     except Unsupported as error:
         if explain and as_json:
             show_json({"nodes": [row._asdict() for row in error.rows]})
         elif explain:
             show(explained(error.rows))
         raise
-    for note in found.notes:
+    for note in imported.notes:
         say(f"note: {file}: {note}")
-    agrees = None if samples is None else compare(found, samples)
+    agrees = None if samples is None else compare(imported, samples)
     if out is not None:
-        found.net.save(out)
-    spec = found.net.input
+        imported.net.save(out)
+    spec = imported.net.input
     if as_json:
-        nodes = {"nodes": [row._asdict() for row in found.rows]} if explain else {}
+        nodes = {"nodes": [row._asdict() for row in imported.rows]} if explain else {}
         return show_json({
-            "name": found.net.name, "layers": len(found.net.layers),
+            "name": imported.net.name, "layers": len(imported.net.layers),
             "input": {"shape": spec.shape, "min": spec.min, "max": spec.max, "scale": spec.scale},
-            "notes": found.notes, **nodes, **(agrees._asdict() if agrees else {})})
+            "notes": imported.notes, **nodes, **(agrees._asdict() if agrees else {})})
     if explain:
-        show(explained(found.rows))
-    show(f"{out or file}: {len(found.rows)} nodes, {len(found.net.layers)} layers, "
-         f"{sum(value.size for value in found.net.params.values()):,} parameters, input "
+        show(explained(imported.rows))
+    show(f"{out or file}: {len(imported.rows)} nodes, {len(imported.net.layers)} layers, "
+         f"{sum(value.size for value in imported.net.params.values()):,} parameters, input "
          f"{'×'.join(map(str, spec.shape))} in {spec.min}..{spec.max} times {spec.scale:.6g}")
     if agrees is not None:
         show(f"{agrees.rows} rows of {check}: worst error {agrees.worst_error:.2g} of the outputs' "

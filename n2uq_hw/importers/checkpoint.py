@@ -187,8 +187,8 @@ def _unwrapped(held: Mapping[str, Any], said: list[str]) -> dict[str, Tensor]:
 
 def _some(names: Iterable[str], most: int = 4) -> str:
     """The first few of the different `names`."""
-    found = list(dict.fromkeys(names))
-    return ", ".join(found[:most]) + ", …" * (len(found) > most)
+    listed = list(dict.fromkeys(names))
+    return ", ".join(listed[:most]) + ", …" * (len(listed) > most)
 
 
 def _reason(error: Exception) -> str:
@@ -201,10 +201,10 @@ def _reason(error: Exception) -> str:
         if str(error) else f"not a whole checkpoint file: {type(error).__name__}"
 
 
-def _bits(state: dict[str, Tensor], given: int | None) -> int:
+def _bits(state: dict[str, Tensor], asked: int | None) -> int:
     """Bits of the quantizers: the given ones, which must be what the first of them says."""
-    if given is not None and given not in BITS:
-        raise N2uqError(f"--bits must be in {BITS[0]}..{BITS[-1]}, not {given}")
+    if asked is not None and asked not in BITS:
+        raise N2uqError(f"--bits must be in {BITS[0]}..{BITS[-1]}, not {asked}")
     key = next((key for key in state if key.endswith(".a")), None)
     if key is None:
         raise N2uqError("must hold quantizers (names that end in .a), and holds none")
@@ -213,37 +213,37 @@ def _bits(state: dict[str, Tensor], given: int | None) -> int:
     if said not in BITS or intervals != 2**said - 1:
         raise N2uqError(f"{key} must hold 2**bits - 1 intervals with bits in {BITS[0]}..{BITS[-1]}"
                         f", not {intervals}")
-    if given not in (None, said):
+    if asked not in (None, said):
         raise N2uqError(f"--bits must be {said}, as the {intervals} intervals of {key} say, "
-                        f"not {given}")
+                        f"not {asked}")
     return said
 
 
-def _quantize_downsample(state: dict[str, Tensor], arch: str, given: bool | None) -> bool:
+def _quantize_downsample(state: dict[str, Tensor], arch: str, asked: bool | None) -> bool:
     """Whether shortcuts are quantized: as given, which must be what the first of them says."""
     if not arch.startswith("resnet"):
-        if given is not None:
+        if asked is not None:
             raise N2uqError(f"--quantize-downsample is for resnets, not for {arch}")
         return True
     key = next((key for key in state if key.endswith(("downsample.0.start",
                                                       "downsample.0.weight"))), None)
     if key is None:
-        return given is not False
+        return asked is not False
     said = key.endswith(".start")
-    if given not in (None, said):
+    if asked not in (None, said):
         yes, no = "--quantize-downsample", "--no-quantize-downsample"
         raise N2uqError(f"downsampling must be {yes if said else no}, as {key} says, "
                         f"not {no if said else yes}")
     return said
 
 
-def _classes(state: dict[str, Tensor], given: int | None) -> int:
+def _classes(state: dict[str, Tensor], asked: int | None) -> int:
     """Classes: the given number, which must be that of the rows of fc.weight."""
     if "fc.weight" not in state or state["fc.weight"].dim() != 2:
-        return 1000 if given is None else given  # the name or shape is refused later
+        return 1000 if asked is None else asked  # the name or shape is refused later
     said = len(state["fc.weight"])
-    if given not in (None, said):
-        raise N2uqError(f"--num-classes must be {said}, as the rows of fc.weight say, not {given}")
+    if asked not in (None, said):
+        raise N2uqError(f"--num-classes must be {said}, as the rows of fc.weight say, not {asked}")
     return said
 
 

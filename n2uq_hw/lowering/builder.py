@@ -74,7 +74,7 @@ class Lowering:
         self.residual: list[str] = []
         self.proofs: dict[str, str] = {}
         self.warnings: list[str] = []
-        self.made: dict[Value, Value] = {}
+        self.rounded_of: dict[Value, Value] = {}
         self.taken = {layer.name for layer in net.layers}
         channels, height, width = net.input.shape
         self.images = self.ours(model.IMAGES)
@@ -164,9 +164,9 @@ class Lowering:
 
     def fixed(self, x: Value) -> Value:
         """`x` in fixed point of the net's step: nodes for all that waits, made once."""
-        if x not in self.made:
-            self.made[x] = self.rounded(x)
-        return self.made[x]
+        if x not in self.rounded_of:
+            self.rounded_of[x] = self.rounded(x)
+        return self.rounded_of[x]
 
     def rounded(self, x: Value) -> Value:
         """`x` in fixed point, of nodes of its own."""
@@ -193,8 +193,8 @@ class Lowering:
                 hi = int(infer(node, x.edge).hi.max())
                 most = round(6 / self.step) if isinstance(kind, ReLU6) else max(hi, 0)
                 node = replace(node, clip=(0, most))
-        made = self.held(self.counted(self.append(node, x), self.step, rest))
-        return self.fixed(made) if rest else made
+        value = self.held(self.counted(self.append(node, x), self.step, rest))
+        return self.fixed(value) if rest else value
 
     def counted(self, x: Value, unit: float, waiting: Waiting = ()) -> Value:
         """The node of `x`, whose integers now count `unit`."""
@@ -203,8 +203,8 @@ class Lowering:
     def added(self, x: Value) -> Value:
         """A sum that waits, of terms in fixed point."""
         terms = [self.fixed(term) for term in x.terms]
-        made = self.held(self.append(ir.Add(x.node), *terms))
-        return replace(made, waiting=x.waiting)
+        total = self.held(self.append(ir.Add(x.node), *terms))
+        return replace(total, waiting=x.waiting)
 
     def narrowed(self, x: Value, bits: int) -> Value:
         """`x` rounded to so many bits and a sign, where it has more."""

@@ -65,8 +65,8 @@ def _avg_pool(self: Lowering, layer: AvgPool, x: Value) -> Value:
             raise self.error(layer, "must count its padding, since windows of fewer pixels have "
                              "other divisors, not leave it out")
         x = self.windows(layer, x, -x.origin.astype(np.int64)[:1], always=True)
-    made = self.append(SumPool(layer.name, positions=positions), x)
-    return replace(made, divisor=x.divisor * positions, origin=x.origin * positions)
+    pooled = self.append(SumPool(layer.name, positions=positions), x)
+    return replace(pooled, divisor=x.divisor * positions, origin=x.origin * positions)
 
 
 def _flatten(self: Lowering, layer: Flatten, x: Value) -> Value:

@@ -146,8 +146,8 @@ class _Rounding:
         affine, bend, bias, rest = split(x.waiting)
         total, single, pixels = self.through(x.errors, (*affine, *bend, *bias))
         errors = np.stack([total + 1, np.maximum(single, 1), pixels])
-        made = _Moved(errors, rest, settled=not rest, stepped=not rest)
-        return self.fixed(made) if rest else made
+        moved = _Moved(errors, rest, settled=not rest, stepped=not rest)
+        return self.fixed(moved) if rest else moved
 
     @singledispatchmethod
     def moved(self, layer: Layer, x: _Moved) -> _Moved:

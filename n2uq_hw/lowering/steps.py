@@ -33,16 +33,16 @@ def every_step(stages: Sequence[Scalar], lo: np.ndarray, hi: np.ndarray) -> Step
     """The steps of any function, as `step_function` has them: evaluated at every integer."""
     size, channels = int((hi - lo).max()) + 1, len(lo)
     base = before = evaluated(stages, lo[None]).astype(np.int64)
-    found = []
+    parts = []
     for start in range(0, size, max(PART // channels, 1)):
         x = lo + np.arange(start, min(start + max(PART // channels, 1), size))[:, None]
         levels = evaluated(stages, np.minimum(x, hi)).astype(np.int64)
         levels = np.broadcast_to(levels, x.shape)
         change = np.diff(levels, axis=0, prepend=before)
         at, channel = np.nonzero(change)
-        found.append(np.stack([channel, x[at, channel], change[at, channel]]))
+        parts.append(np.stack([channel, x[at, channel], change[at, channel]]))
         before = levels[-1:]
-    channel, at, change = np.concatenate(found, axis=1)
+    channel, at, change = np.concatenate(parts, axis=1)
     channel, at, change = (np.repeat(each, np.abs(change)) for each in (channel, at, change))
     sort = np.lexsort((at, channel))
     channel, at, change = channel[sort], at[sort], change[sort]
@@ -86,9 +86,9 @@ def step_function(stages: Sequence[Scalar], turns: Sequence[tuple[int, float]], 
         low, high = low.copy(), high.copy()
         while (low < high).any():
             middle = (low + high) // 2
-            found = holds(middle)
-            high = np.where(found & (low < high), middle, high)
-            low = np.where(~found & (low < high), middle + 1, low)
+            there = holds(middle)
+            high = np.where(there & (low < high), middle, high)
+            low = np.where(~there & (low < high), middle + 1, low)
         return low
 
     def moved(until: int | None, compare: np.ufunc, bound: float | np.ndarray, before: np.ndarray

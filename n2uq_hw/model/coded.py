@@ -72,8 +72,8 @@ class Coded:
 
     def forward(self, images: np.ndarray) -> np.ndarray:
         """Float64 logits [N, classes] of integer images [N, C, H, W]."""
-        def step(layer: Layer, given: tuple[np.ndarray, float]) -> tuple[np.ndarray, float]:
-            x, scale = given  # integers and their scale, or reals and 1
+        def step(layer: Layer, read: tuple[np.ndarray, float]) -> tuple[np.ndarray, float]:
+            x, scale = read  # integers and their scale, or reals and 1
             if isinstance(layer, Conv | Linear):
                 held = self.weights[layer.name]
                 w = held.integers.astype(np.float64)

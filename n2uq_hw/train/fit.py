@@ -236,39 +236,40 @@ def train(name: str, recipe: Recipe, folder: Path | None = None, *, quiet: bool 
     call gives the same net on the same machine (torch is held to one thread for that, which these
     small nets hardly notice).
     """
-    given, test = data.load(recipe.dataset, folder, "train"), data.load(recipe.dataset, folder)
-    network, spec = start(recipe, given)
-    best = fit(network, recipe, given, name, quiet=quiet)
+    dataset, test = data.load(recipe.dataset, folder, "train"), data.load(recipe.dataset, folder)
+    network, spec = start(recipe, dataset)
+    best = fit(network, recipe, dataset, name, quiet=quiet)
     meta = {"dataset": recipe.dataset, "recipe": asdict(recipe), "validation": best}
     net = network.to_net(name, spec, meta)
     return replace(net, meta=meta | {"accuracy": {"float": _test_accuracy(net, test)}})
 
 
-def start(recipe: Recipe, given: data.Dataset) -> tuple[Network, InputSpec]:
-    """The untrained network of a recipe for images as those `given`, and what it takes of them.
+def start(recipe: Recipe, dataset: data.Dataset) -> tuple[Network, InputSpec]:
+    """The untrained network of a recipe for images as in `dataset`, and what it takes of them.
 
     Torch is seeded, and held to one thread.
     """
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
-    channels, height, width = given.images.shape[1:]
-    spec = InputSpec((channels, height, width), given.max, 1 / given.max)
-    network = Network(ARCHITECTURES[recipe.architecture](recipe, spec.shape, given.classes))
+    channels, height, width = dataset.images.shape[1:]
+    spec = InputSpec((channels, height, width), dataset.max, 1 / dataset.max)
+    network = Network(ARCHITECTURES[recipe.architecture](recipe, spec.shape, dataset.classes))
     if recipe.input_bits:
         # Pixels come in 0..1, the quantizer's surrogate covers 0..2.
         torch.nn.init.constant_(network.get_parameter("input_quan.scale1"), 2.0)
     return network, spec
 
 
-def fit(network: Network, recipe: Recipe, given: data.Dataset, name: str, *, quiet: bool = False
+def fit(network: Network, recipe: Recipe, dataset: data.Dataset, name: str, *, quiet: bool = False
         ) -> float:
-    """Train `network` in place on the images `given`, by everything else that the recipe says.
+    """Train `network` in place on the images of `dataset`, by everything else that the recipe says.
 
     It ends as it was in the epoch that did best on every tenth of the images, which it does not
     learn; returns that accuracy.
     """
     rng = np.random.default_rng(recipe.seed)
-    images, labels = torch.from_numpy(given.images) / given.max, torch.from_numpy(given.labels)
+    images = torch.from_numpy(dataset.images) / dataset.max
+    labels = torch.from_numpy(dataset.labels)
     held = torch.arange(len(labels)) % VALIDATION == 0
     x, y = images[~held], labels[~held]
 

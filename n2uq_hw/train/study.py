@@ -121,20 +121,20 @@ def run(method: str, chosen: Recipe, folder: Path | None = None) -> Row:
     from .fit import fit, start
     from .quantizers import Basis, coded, of_fewest_bits, use
 
-    given, test = data.load(chosen.dataset, folder, "train"), data.load(chosen.dataset, folder)
-    network, spec = start(chosen, given)
+    dataset, test = data.load(chosen.dataset, folder, "train"), data.load(chosen.dataset, folder)
+    network, spec = start(chosen, dataset)
     use(method, network)
-    best = fit(network, chosen, given, method, quiet=True)
-    made = coded(network, spec)
+    best = fit(network, chosen, dataset, method, quiet=True)
+    integers = coded(network, spec)
     with torch.no_grad():
         classes = network.eval()(torch.from_numpy(test.images) / test.max).argmax(1).numpy()
-    levels = {layer.name: made.weights[layer.name].levels.tolist()
+    levels = {layer.name: integers.weights[layer.name].levels.tolist()
               for layer in of_fewest_bits(network)}
-    levels |= {name: each.levels.tolist() for name, each in made.activations.items()}
+    levels |= {name: each.levels.tolist() for name, each in integers.activations.items()}
     bases = {name.split(".")[0]: module.rounded()[0].int().tolist()
              for name, module in network.named_modules() if isinstance(module, Basis)}
     return {"method": method, "bits": chosen.weight_bits, "seed": chosen.seed,
-            "accuracy": round(made.accuracy(test.images, test.labels), 6),
+            "accuracy": round(integers.accuracy(test.images, test.labels), 6),
             "float": round(float((classes == test.labels).mean()), 6),
             "validation": round(best, 6),
             **({"basis": bases} if bases else {"levels": levels})}
@@ -225,19 +225,19 @@ class Summary:
 
 def summaries(rows: Sequence[Row]) -> list[Summary]:
     """One for each method and number of bits with two seeds or more, by bits."""
-    found: dict[tuple[int, str], dict[int, float]] = {}
+    accuracies: dict[tuple[int, str], dict[int, float]] = {}
     for row in rows:
-        found.setdefault((row["bits"], row["method"]), {})[row["seed"]] = 100 * row["accuracy"]
-    made = []
-    for (bits, method), by_seed in sorted(found.items(), key=lambda item: item[0][0]):
-        values, ours = [*by_seed.values()], found.get((bits, "N2UQ"), {})
+        accuracies.setdefault((row["bits"], row["method"]), {})[row["seed"]] = 100 * row["accuracy"]
+    lines = []
+    for (bits, method), by_seed in sorted(accuracies.items(), key=lambda item: item[0][0]):
+        values, ours = [*by_seed.values()], accuracies.get((bits, "N2UQ"), {})
         ahead = [ours[seed] - value for seed, value in by_seed.items() if seed in ours]
         if len(values) > 1 and len(ahead) > 1:
-            made.append(Summary(
+            lines.append(Summary(
                 method, bits, len(values), mean(values), stdev(values), min(values), max(values),
                 round(mean(ahead), 6) + 0.0,
                 float(stdtrit(len(ahead) - 1, 0.975)) * stdev(ahead) / len(ahead)**0.5))
-    return made
+    return lines
 
 
 def _levels(row: Row, layer: str, inputs: str) -> Trained:
@@ -261,7 +261,7 @@ def _main(arguments: Sequence[str]) -> int:
     parser.add_argument("file", metavar="FILE", type=Path, help="of results")
     parser.add_argument("--data", type=Path, help="the folder of the MNIST files")
     parser.add_argument("--jobs", type=int, default=1, help="nets that are trained at a time")
-    given, began = parser.parse_args(arguments), time.monotonic()
+    options, began = parser.parse_args(arguments), time.monotonic()
 
     def told(done: int, all: int, row: Row) -> None:
         print(f"{done}/{all} {row['method']}, {row['bits']} bits, seed {row['seed']}: "
@@ -269,10 +269,10 @@ def _main(arguments: Sequence[str]) -> int:
               file=sys.stderr, flush=True)
 
     try:
-        if given.jobs < 1:
-            raise N2uqError(f"--jobs must be 1 or more, not {given.jobs}")
-        study(STUDIES[given.net], given.file, [*METHODS], folder=given.data, workers=given.jobs,
-              progress=told)
+        if options.jobs < 1:
+            raise N2uqError(f"--jobs must be 1 or more, not {options.jobs}")
+        study(STUDIES[options.net], options.file, [*METHODS], folder=options.data,
+              workers=options.jobs, progress=told)
     except N2uqError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

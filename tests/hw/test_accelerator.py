@@ -249,11 +249,11 @@ def test_work_grows_as_lanes_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("n2uq_hw.hw.memory.WIDEST", 64)
 
     def calls(pe: int) -> int:
-        library, made = Library(), count()
+        library, counter = Library(), count()
 
         def called(frame: FrameType, event: str, arg: object) -> None:
             if event == "call":
-                next(made)
+                next(counter)
         library.signature("classes", lambda: Accelerator(*classes(2 * pe, pe)))
         before = sys.getprofile()
         sys.setprofile(called)
@@ -261,5 +261,5 @@ def test_work_grows_as_lanes_do(monkeypatch: pytest.MonkeyPatch) -> None:
             library.rtlil()
         finally:
             sys.setprofile(before)
-        return next(made)
+        return next(counter)
     assert calls(160) < 4.5 * calls(40)

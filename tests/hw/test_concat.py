@@ -44,13 +44,13 @@ def test_stream_rules(bench: Bench) -> None:
 def test_timing(bench: Bench) -> None:
     """A beat leaves one cycle after it came, and one leaves in each cycle."""
     for c in bench.cases.values():
-        given, made = bench.timing[c.name]
+        accepted, emitted = bench.timing[c.name]
         inputs = [images.shape[3] for images in (c.images, *c.more)]
         pe, total = c.unit.o.payload.shape().length, sum(inputs)
         first = np.arange(total // pe) < max(inputs[0] // pe, 1)  # beats of the first input
-        assert np.array_equal(made, 1 + np.arange(len(made))), c.name
-        assert np.array_equal(given, np.flatnonzero(np.tile(first, len(made) // len(first)))), \
-            c.name
+        assert np.array_equal(emitted, 1 + np.arange(len(emitted))), c.name
+        takes = np.flatnonzero(np.tile(first, len(emitted) // len(first)))
+        assert np.array_equal(accepted, takes), c.name
 
 
 @pytest.mark.parametrize("pe", [0, 3, 4, 6])

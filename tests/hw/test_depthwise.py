@@ -34,22 +34,22 @@ def cases() -> list[Case]:
     ranges = [(0, 3), (0, 1), (-4, 3), (-1, 0), (0, 255), (-128, 127), (-3, 9), (2, 5)]
     shapes = [(9, 6, 1), (9, 6, 2), (9, 6, 6), (1, 4, 2), (25, 3, 1), (4, 1, 1), (1, 1, 1),
               (6, 8, 4)]
-    found = []
+    units = []
     for bits, ((positions, channels, pe), (lo, hi)) in enumerate(
             zip(shapes, ranges, strict=True), 1):
         weights = 2 * rng.integers(0, 2**bits, (positions, channels)) - (2**bits - 1)
-        found.append(depthwise(f"odd{bits}", weights, pe, lo, hi))
+        units.append(depthwise(f"odd{bits}", weights, pe, lo, hi))
     for kind, weights in {
             "zero": np.zeros((4, 4)), "even": 2 * rng.integers(-2, 3, (4, 4)),
             "ternary": rng.integers(-1, 2, (4, 4)), "ones": np.ones((4, 4)),
             "positive": rng.integers(1, 5, (4, 4)), "negative": rng.integers(-4, 0, (4, 4)),
             "far": rng.integers(100, 104, (4, 4)), "int8": rng.integers(-128, 128, (4, 4))}.items():
-        found.append(depthwise(kind, weights.astype(np.int8), 2))
+        units.append(depthwise(kind, weights.astype(np.int8), 2))
     lo, hi = rng.integers(-9, 3, 24), rng.integers(3, 9, 24)
-    found += [depthwise("ranges", rng.integers(-9, 10, (4, 6)), pe, lo, hi) for pe in (1, 3)]
+    units += [depthwise("ranges", rng.integers(-9, 10, (4, 6)), pe, lo, hi) for pe in (1, 3)]
     # Only the whole sum is positive: what is partial needs a sign.
-    found.append(depthwise("cancel", np.array([[-3], [3]]), 1, [0, 9], [3, 12]))
-    return found
+    units.append(depthwise("cancel", np.array([[-3], [3]]), 1, [0, 9], [3, 12]))
+    return units
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +67,11 @@ def test_stream_rules(bench: Bench) -> None:
 
 
 def test_timing(bench: Bench) -> None:
-    for name, (given, made) in bench.timing.items():
+    for name, (accepted, emitted) in bench.timing.items():
         unit = bench.cases[name].unit
-        last = given.reshape(-1, len(unit.node.weights), unit.groups)[:, -1].reshape(-1)
-        assert np.array_equal(given, np.arange(len(given))), name
-        assert np.array_equal(made, last + 3), name
+        last = accepted.reshape(-1, len(unit.node.weights), unit.groups)[:, -1].reshape(-1)
+        assert np.array_equal(accepted, np.arange(len(accepted))), name
+        assert np.array_equal(emitted, last + 3), name
 
 
 def test_accumulators_reach_their_range() -> None:

@@ -76,9 +76,9 @@ class Basis(Design):
 def every(weight_bits: int, act_bits: int, lanes: int) -> list[Design]:
     """All designs at 2 bits, elsewhere one without and two with something to finish."""
     point = {"weight_bits": weight_bits, "act_bits": act_bits, "lanes": lanes}
-    made = designs(**point) if weight_bits == act_bits == 2 else [Uniform(**point)]
+    widest = designs(**point) if weight_bits == act_bits == 2 else [Uniform(**point)]
     basis = 3 ** np.arange(weight_bits)
-    return [*made, Basis(basis, **point), Basis(basis, **point, writable=True)]
+    return [*widest, Basis(basis, **point), Basis(basis, **point, writable=True)]
 
 
 def driven(node: CodedMatVec, edge: Edge) -> np.ndarray:
@@ -90,10 +90,10 @@ def driven(node: CodedMatVec, edge: Edge) -> np.ndarray:
     rows = []
     for table in addends:
         for w in node.weights:
-            given = [np.where((codes >= edge.lo[:, None]) & (codes <= edge.hi[:, None]),
+            beats = [np.where((codes >= edge.lo[:, None]) & (codes <= edge.hi[:, None]),
                               sign * table[w], -10**9).argmax(axis=1) for sign in (1, -1)]
             for end in range(beat[-1] + 1):
-                rows += [np.where(beat <= end, *given), np.where(beat <= end, *given[::-1])]
+                rows += [np.where(beat <= end, *beats), np.where(beat <= end, *beats[::-1])]
     return np.unique(rows, axis=0)
 
 
@@ -113,8 +113,8 @@ def mvu(design: Design, shape: tuple[int, int], pe: int, seed: int) -> Case:
     rows = np.concatenate([rows, images_on(edge, 5, seed).reshape(10, -1), rows[::-1]])
 
     def make(out: Edge) -> wiring.Component:
-        made = unit(node, (edge,), out, MatVecFold(pe, design.lanes))
-        return Loading(made, {"": design}) if design.writable else made
+        component = unit(node, (edge,), out, MatVecFold(pe, design.lanes))
+        return Loading(component, {"": design}) if design.writable else component
     return case(node, edge, make, rows.reshape(-1, *edge.shape))
 
 
@@ -135,18 +135,19 @@ def test_mvus_obey_the_stream_rules(mvus: Bench) -> None:
 
 def test_timing_of_mvus(mvus: Bench) -> None:
     """A vector each N/PE · K/SIMD cycles; its results after the last beat of each fold."""
-    for name, (given, made) in mvus.timing.items():
+    for name, (accepted, emitted) in mvus.timing.items():
         whole = mvus.cases[name].unit
         whole = whole.inner if isinstance(whole, Loading) else whole
         sums = whole if isinstance(whole, SumsUnit) else whole.sums
-        vector, beat = np.divmod(np.arange(len(given)), sums.beats)
-        assert np.array_equal(given - given[0], vector * sums.folds * sums.beats + beat), name
+        vector, beat = np.divmod(np.arange(len(accepted)), sums.beats)
+        assert np.array_equal(accepted - accepted[0], vector * sums.folds * sums.beats + beat), name
         latency, lanes = sums.design.sums[0].cycle + 1, sums.pe
         if sums.design.finishes:
             lanes = finish_lanes(sums.pe, sums.beats)
             latency += whole.finish.latency + (lanes < sums.pe)
-        fold, turn = np.divmod(np.arange(len(made)), sums.pe // lanes)
-        assert np.array_equal(made - given[0], (fold + 1) * sums.beats - 1 + latency + turn), name
+        fold, turn = np.divmod(np.arange(len(emitted)), sums.pe // lanes)
+        leaves = (fold + 1) * sums.beats - 1 + latency + turn
+        assert np.array_equal(emitted - accepted[0], leaves), name
 
 
 def test_accumulators_reach_their_range(mvus: Bench) -> None:

@@ -21,15 +21,15 @@ COMPARED = [whole for whole in quantizers(bits=2, channels=CHANNELS, pe=PE, sum_
 
 
 def cases() -> list[Whole]:
-    made = []
+    wholes = []
     for whole in COMPARED:
         half, book = 2**(SUM_BITS - 1), whole.graph.nodes[-1]
         x = np.repeat(np.arange(-half, half), CHANNELS).reshape(-1, 1, 1, CHANNELS)
         unit = whole.create()
         if isinstance(book, Codebook) and book.writable:
             unit = Loading(unit, {"book_": book})
-        made.append(Whole(whole.graph.name, unit, x, golden.run(whole.graph, x)))
-    return made
+        wholes.append(Whole(whole.graph.name, unit, x, golden.run(whole.graph, x)))
+    return wholes
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,10 @@ def test_stream_rules(bench: Bench) -> None:
 def test_a_codebook_takes_a_cycle(bench: Bench) -> None:
     for whole in COMPARED:
         node, style = whole.graph["quan"], whole.folding["quan"].style
-        given, made = bench.timing[whole.graph.name]
+        accepted, emitted = bench.timing[whole.graph.name]
         latency = threshold_latency(node, whole.graph.edges["input"], PE, style)
-        assert np.array_equal(np.diff(given), np.ones(len(given) - 1))
-        assert np.array_equal(made, given + latency + ("book" in whole.folding))
+        assert np.array_equal(np.diff(accepted), np.ones(len(accepted) - 1))
+        assert np.array_equal(emitted, accepted + latency + ("book" in whole.folding))
 
 
 def test_golden_is_the_entry_of_the_code() -> None:

@@ -77,12 +77,12 @@ def test_writable_tables_hold_any_levels_of_the_width(cls: type[Basis | Buckets]
     """The entries of bases and codebooks at the ends of what the width allows are in the range."""
     rng = np.random.default_rng(1)
     point = {"weight_bits": 3, "act_bits": 3, "lanes": 8}
-    given: list[dict[str, list[int]]] = [
+    choices: list[dict[str, list[int]]] = [
         {"weights": sorted(row)} for row in rng.choice([-128, -127, 0, 127], (40, 8)).tolist()]
     if cls is Basis:
-        given = [{"basis": each} for each in ([1, 1, 125], [42, 42, 43], [1, 1, 1], [1, 63, 63])]
+        choices = [{"basis": each} for each in ([1, 1, 125], [42, 42, 43], [1, 1, 1], [1, 63, 63])]
     ranges = cls(**point, writable=True).ranges
-    for levels in given:
+    for levels in choices:
         design = cls(**point, **levels)
         for name, table in design.tables.items():
             lo, hi = ranges[name]

@@ -78,10 +78,10 @@ def saturate(name: str, lo: int, hi: int, pe: int, *, x_lo: ArrayLike = -20, x_h
              ) -> Case:
     """Its counter, while a beat is offered, has counted the beats before."""
     node, edge = Saturate(f"saturate_{name}", lo=lo, hi=hi), edge_for(x_lo, x_hi)
-    made = case(node, edge, lambda out: SaturateUnit(node, edge, out, pe=pe), all_values(edge))
-    changed = (made.images != made.expected).reshape(-1, pe).sum(axis=1)
+    plain = case(node, edge, lambda out: SaturateUnit(node, edge, out, pe=pe), all_values(edge))
+    changed = (plain.images != plain.expected).reshape(-1, pe).sum(axis=1)
     LATENCY[node.name] = 1
-    return replace(made, counts=changed.cumsum() - changed)
+    return replace(plain, counts=changed.cumsum() - changed)
 
 
 def argmax(name: str, channels: int, pe: int, lo: ArrayLike, hi: ArrayLike) -> Case:
@@ -201,7 +201,7 @@ def piecewise() -> list[Case]:
 
 def random_lines(count: int) -> list[Case]:
     """Anything legal; of the latency and the multipliers only the units' own word is taken."""
-    rng, made = np.random.default_rng(2), []
+    rng, chosen = np.random.default_rng(2), []
     for k in range(count):
         x = int(rng.choice([3, 12, 40]))
         lo = rng.integers(-2**x, 2**x, CHANNELS)
@@ -212,10 +212,10 @@ def random_lines(count: int) -> list[Case]:
         turn = rng.integers(lo.min() - 5, hi.max() + 5, int(rng.choice([1, CHANNELS])))
         c = rng.integers(-2**45, 2**45, (2, int(rng.choice([1, CHANNELS]))))
         pe, shift = int(rng.choice([1, 2, 3, 6])), int(rng.integers(0, 20))
-        made += [lines(f"random{k}", turn, m, c, shift, pe, latency=0, factors=-1, lo=lo, hi=hi),
-                 scale(f"random{k}", m[0], c[1], shift, pe, latency=0, factors=-1, lo=lo, hi=hi,
-                       clip=((), (-100, 2**30))[k % 2], ties=("floor", "even")[k // 2 % 2])]
-    return made
+        chosen += [lines(f"random{k}", turn, m, c, shift, pe, latency=0, factors=-1, lo=lo, hi=hi),
+                   scale(f"random{k}", m[0], c[1], shift, pe, latency=0, factors=-1, lo=lo, hi=hi,
+                         clip=((), (-100, 2**30))[k % 2], ties=("floor", "even")[k // 2 % 2])]
+    return chosen
 
 
 def adds() -> list[Case]:
@@ -279,15 +279,15 @@ def test_stream_rules(bench: Bench) -> None:
 
 
 def test_timing(bench: Bench) -> None:
-    for name, (given, made) in bench.timing.items():
+    for name, (accepted, emitted) in bench.timing.items():
         unit = bench.cases[name].unit
-        assert np.array_equal(given, np.arange(len(given))), name
+        assert np.array_equal(accepted, np.arange(len(accepted))), name
         if latency := LATENCY.get(name):
-            assert np.array_equal(made, given + latency), name
+            assert np.array_equal(emitted, accepted + latency), name
         elif isinstance(unit, ArgMaxUnit):
-            assert np.array_equal(made, given[unit.beats - 1::unit.beats] + 1), name
+            assert np.array_equal(emitted, accepted[unit.beats - 1::unit.beats] + 1), name
         else:
-            assert np.array_equal(made, given + made[0]), name
+            assert np.array_equal(emitted, accepted + emitted[0]), name
 
 
 def test_multipliers(bench: Bench) -> None:

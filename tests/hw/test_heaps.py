@@ -34,10 +34,10 @@ def check(graph: HeapGraph, weights: np.ndarray, lo: np.ndarray, hi: np.ndarray,
             assert s.offset == 0
         else:  # an unsigned number, no bit wider than its largest value
             assert s.lo >= s.offset and len(s.bits) == (s.hi - s.offset).bit_length()
-    made = 1 + sum(graph.widths)
+    bits = 1 + sum(graph.widths)
     for chain in graph.chains:
-        assert chain.first == made
-        assert all(literal >> 1 < made for literal in chain.reads)
+        assert chain.first == bits
+        assert all(literal >> 1 < bits for literal in chain.reads)
         assert chain.level == 1 + max(graph.levels[literal >> 1] for literal in chain.reads)
         assert len(chain.x) == len(chain.y)
         for literals, table in chain.y:
@@ -45,8 +45,8 @@ def check(graph: HeapGraph, weights: np.ndarray, lo: np.ndarray, hi: np.ndarray,
             assert not any(literal & 1 for literal in literals)
         if graph.lut == 6:  # x and carry enter the carry chain by themselves
             assert not any(literal & 1 for literal in (*chain.x, chain.carry) if literal > TRUE)
-        made += chain.width
-    assert made == len(graph.levels)
+        bits += chain.width
+    assert bits == len(graph.levels)
 
 
 def odd(bits: int, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

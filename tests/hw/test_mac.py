@@ -59,9 +59,9 @@ class DotUnit(Unit):
                     m.d.sync += held.eq(code)
                 code = held
             m.d.comb += mac.codes[lane].eq(code)
-        given = [a[lane] for lane in range(mac.simd)]
+        activations = [a[lane] for lane in range(mac.simd)]
         m.d.comb += mac.a.as_value().eq(
-            pair_sums(m, enable, given, centered=False) if late else Cat(given))
+            pair_sums(m, enable, activations, centered=False) if late else Cat(activations))
         terms = [mac.a[k] for k in range(mac.a.shape().length)]
         total = adder_tree(m, enable, terms[::3] if late else terms, "total")
         total = total * mac.least
@@ -104,13 +104,13 @@ def cases() -> list[Case]:
     levels = [(bits, 2, 1 - 2**bits) for bits in range(1, 9)]  # N2UQ
     levels += [(1, 1, 0), (2, 1, -2), (3, 1, -5), (5, 1, 7)]  # others, zero among them or not
     sizes = [(1, 1), (2, 3), (3, 1), (4, 2), (5, 2), (9, 1), (17, 1), (1, 5)]
-    found = []
+    units = []
     for shift, form in enumerate(FORMS):
         for n, (bits, step, least) in enumerate(levels):
             simd, length = sizes[(n + 3 * shift) % len(sizes)]
             activation = Shape(1 + (n + shift) % 8, (n + shift) % 3 == 1)
-            found.append(dot(form, simd, bits, activation, step, least, length))
-    return found
+            units.append(dot(form, simd, bits, activation, step, least, length))
+    return units
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +128,11 @@ def test_stream_rules(bench: Bench) -> None:
 
 
 def test_latency(bench: Bench) -> None:
-    for name, (given, made) in bench.timing.items():
+    for name, (accepted, emitted) in bench.timing.items():
         unit = bench.cases[name].unit
-        ends = given[unit.length - 1::unit.length]
-        assert np.array_equal(given, np.arange(len(given))), name
-        assert np.array_equal(made, ends + mac_latency(
+        ends = accepted[unit.length - 1::unit.length]
+        assert np.array_equal(accepted, np.arange(len(accepted))), name
+        assert np.array_equal(emitted, ends + mac_latency(
             unit.options["simd"], unit.options["code_bits"], unit.options["activation"].width,
             unit.options["form"])), name
 

@@ -26,22 +26,22 @@ def pool(kind: str, positions: int, channels: int, pe: int, lo: ArrayLike, hi: A
 
 def cases() -> list[Case]:
     rng = np.random.default_rng(0)
-    found = []
+    units = []
     for kind in KINDS:
         for n, (positions, channels, pe) in enumerate([
                 (4, 6, 1), (4, 6, 2), (4, 6, 6), (9, 5, 1), (9, 5, 5), (2, 4, 2), (1, 4, 2),
                 (1, 1, 1), (49, 3, 1), (25, 8, 4), (6, 4, 4), (4, 6, 24), (9, 1, 9), (2, 3, 6),
                 (5, 2, 10)]):
             lo, hi = [(0, 3), (-4, 3), (-8, -1), (0, 255), (-128, 127), (5, 6)][n % 6]
-            found.append(pool(kind, positions, channels, pe, lo, hi))
+            units.append(pool(kind, positions, channels, pe, lo, hi))
         # Positions of other ranges: what is partial leaves the range of the whole.
-        found += [pool(kind, 3, 2, 1, [-9, -9, 0, 0, 2, 2], [-1, 9, 9, 9, 9, 9], "_late"),
+        units += [pool(kind, 3, 2, 1, [-9, -9, 0, 0, 2, 2], [-1, 9, 9, 9, 9, 9], "_late"),
                   pool(kind, 3, 2, 2, [50, 50, -50, -50, 2, 2], [60, 60, -40, -40, 9, 9], "_up"),
                   pool(kind, 2, 2, 1, [-9, -9, 9, 9], [-1, -1, 19, 19], "_cancel")]
         ends = np.sort(rng.integers(-99, 99, (2, 24)), axis=0)
-        found += [pool(kind, 4, 6, 3, *ends, "_any"), pool(kind, 24, 1, 1, *ends, "_any"),
+        units += [pool(kind, 4, 6, 3, *ends, "_any"), pool(kind, 24, 1, 1, *ends, "_any"),
                   pool(kind, 4, 6, 24, *ends, "_any"), pool(kind, 24, 1, 24, *ends, "_any")]
-    return found
+    return units
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +59,11 @@ def test_stream_rules(bench: Bench) -> None:
 
 
 def test_timing(bench: Bench) -> None:
-    for name, (given, made) in bench.timing.items():
+    for name, (accepted, emitted) in bench.timing.items():
         unit = bench.cases[name].unit
-        last = given.reshape(-1, unit.positions, unit.groups)[:, -1].reshape(-1)
-        assert np.array_equal(given, np.arange(len(given))), name
-        assert np.array_equal(made, last + 1), name
+        last = accepted.reshape(-1, unit.positions, unit.groups)[:, -1].reshape(-1)
+        assert np.array_equal(accepted, np.arange(len(accepted))), name
+        assert np.array_equal(emitted, last + 1), name
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -77,28 +77,28 @@ def test_what_does_not_matter_is_left_to_synthesis(bench: Bench) -> None:
 
 
 def test_timing(bench: Bench) -> None:
-    for name, (given, made) in bench.timing.items():
+    for name, (accepted, emitted) in bench.timing.items():
         unit = bench.cases[name].unit
         if isinstance(unit, FifoUnit):
             latency = 2 if unit.depth > LUT_DEPTH else 1
-            interval, first = 2 if unit.depth == 1 else 1, given
+            interval, first = 2 if unit.depth == 1 else 1, accepted
         elif isinstance(unit, ForkUnit):
-            interval, latency, first = 1, 0, given
+            interval, latency, first = 1, 0, accepted
         elif unit.up:
-            interval, latency, first = 1, unit.ratio, given[::unit.ratio]
+            interval, latency, first = 1, unit.ratio, accepted[::unit.ratio]
         else:
-            interval, latency, first = unit.ratio, 1, np.arange(len(made))
-        assert np.array_equal(given, np.arange(len(given)) * interval), name
-        assert np.array_equal(made, first + latency), name
+            interval, latency, first = unit.ratio, 1, np.arange(len(emitted))
+        assert np.array_equal(accepted, np.arange(len(accepted)) * interval), name
+        assert np.array_equal(emitted, first + latency), name
 
 
 def test_fifo_holds_its_depth(bench: Bench) -> None:
     """Beats taken and not yet given reach the depth when the sink is slow, and stay there."""
     run = bench.run(sink=0.9)
     for c in fifos():
-        taken, given = run.sources[c.name][0], run.sinks[c.name][0].cycles
-        cycles = np.arange(given[-1])
-        level = np.searchsorted(taken, cycles, "right") - np.searchsorted(given, cycles, "right")
+        taken, emitted = run.sources[c.name][0], run.sinks[c.name][0].cycles
+        cycles = np.arange(emitted[-1])
+        level = np.searchsorted(taken, cycles, "right") - np.searchsorted(emitted, cycles, "right")
         assert level.max() == c.unit.depth, c.name
 
 
@@ -108,8 +108,8 @@ def test_deep_queues_can_be_block_ram(bench: Bench) -> None:
     log = run_yosys("\n".join([
         "read_verilog queues.v", "proc", "flatten", "memory -nomap",
         "select -list fifo*/t:$mem_v2 r:RD_CLK_ENABLE=1'1 %i"]), bench.folder)
-    found = set(re.findall(r"^(\w+)/store$", log, re.MULTILINE))
-    assert found == {c.name for c in fifos() if c.unit.depth > LUT_DEPTH} != set()
+    stores = set(re.findall(r"^(\w+)/store$", log, re.MULTILINE))
+    assert stores == {c.name for c in fifos() if c.unit.depth > LUT_DEPTH} != set()
 
 
 def test_fork_gives_a_beat_to_each_reader_when_it_is_ready(bench: Bench) -> None:

@@ -70,21 +70,21 @@ def threshold(node: Threshold, pe: int, style: str, lo: ArrayLike = LO, hi: Arra
 
 
 def cases() -> list[Case]:
-    found = []
+    units = []
     for n, node in enumerate(nodes()):
         # A table that serves all channels serves lanes across pixels as well.
         pe = 11 if node.name == "up_all" else (1, 2, 3, 6)[n // 2 % 4]
-        found.append(threshold(node, pe, STYLES[n % 2]))
+        units.append(threshold(node, pe, STYLES[n % 2]))
         if node.name in ("mixed", "unused", "outside", "vee_all"):
-            found.append(threshold(node, 2, STYLES[1 - n % 2]))
+            units.append(threshold(node, 2, STYLES[1 - n % 2]))
     for style in STYLES:  # unsigned, negative only, one value only; channels with other ranges
-        found += [
+        units += [
             threshold(steps("unsigned", [[1, 7, 30]] * 6, 1, np.zeros(6)), 2, style, 0, 63),
             threshold(steps("negative", [[-7, -3]] * 6, -1, np.zeros(6)), 3, style, -9, -1),
             threshold(steps("one", [[5, 6]] * 6, 1, np.zeros(6)), 1, style, 5, 5),
             threshold(steps("channels", [[-5, 2, 9]] * 6, [-1, 1, 1], np.zeros(6)), 1, style,
                       [-9, -5, 0, 3, -1, -7], [-5, 20, 3, 9, 0, 30])]
-    return found
+    return units
 
 
 @pytest.fixture(scope="module")
@@ -102,15 +102,15 @@ def test_stream_rules(bench: Bench) -> None:
 
 
 def test_latency(bench: Bench) -> None:
-    for name, (given, made) in bench.timing.items():
+    for name, (accepted, emitted) in bench.timing.items():
         unit = bench.cases[name].unit
         if unit.style == "search":
             latency = max(unit.node.signs.shape[1].bit_length(), 1) + 1
         else:
             alike = len(comparator_table(unit.node, unit.edge)[0]) == 1
             latency = 2 if alike or unit.groups == 1 else 3
-        assert np.array_equal(given, np.arange(len(given))), name
-        assert np.array_equal(made, given + latency), name
+        assert np.array_equal(accepted, np.arange(len(accepted))), name
+        assert np.array_equal(emitted, accepted + latency), name
 
 
 @pytest.mark.parametrize("node", nodes(), ids=lambda node: node.name)

@@ -29,7 +29,7 @@ TINY: State = {"module.conv1.weight": torch.arange(12.0).reshape(3, 4),
                "module.bn1.num_batches_tracked": torch.tensor(7)}
 
 
-def made(layers: tuple[model.Layer, ...], seed: int = 3) -> State:
+def state_of(layers: tuple[model.Layer, ...], seed: int = 3) -> State:
     """A state_dict with everything in it, by the authors' names."""
     torch.manual_seed(seed)
     network = nn.Network(layers)
@@ -38,12 +38,12 @@ def made(layers: tuple[model.Layer, ...], seed: int = 3) -> State:
 
 @pytest.fixture(scope="module")
 def resnet18() -> State:
-    return made(resnet(18, 2, True, 10))
+    return state_of(resnet(18, 2, True, 10))
 
 
 @pytest.fixture(scope="module")
 def small() -> State:
-    return made(mobilenetv2(4, 6))
+    return state_of(mobilenetv2(4, 6))
 
 
 def fails(state: State, arch: str, message: str, monkeypatch: pytest.MonkeyPatch, **options: object
@@ -63,7 +63,7 @@ def fails(state: State, arch: str, message: str, monkeypatch: pytest.MonkeyPatch
     ("mobilenetv2", mobilenetv2(4, 5), None)])
 def test_parameters_arrive_bit_for_bit(arch: str, layers: tuple[model.Layer, ...],
                                        quantized: bool | None, monkeypatch) -> None:
-    state = made(layers)
+    state = state_of(layers)
     monkeypatch.setattr(checkpoint, "read_state", lambda *_: state)
     net = import_checkpoint(Path("x"), arch, size=48)
     assert net.layers == layers and net.name == arch
@@ -124,17 +124,17 @@ def test_counters_may_be_missing(small: State, monkeypatch) -> None:
 def test_moved_weights_keep_the_codes_of_torch(small: State, monkeypatch) -> None:
     """NumPy is made to see a weight of each filter one code lower, as long as it is not moved."""
     key, exact = "feature.18.conv1.weight", model.weight_codes
-    given = small[key].clone()
-    given[:, 100] = given.abs().max()
-    given[:, 200] = -given.abs().max() / 4
-    state = {**small, key: given}
-    theirs = nn.weight_codes(given, torch.tensor([2.0]), 4)[0].numpy()
+    weight = small[key].clone()
+    weight[:, 100] = weight.abs().max()
+    weight[:, 200] = -weight.abs().max() / 4
+    state = {**small, key: weight}
+    theirs = nn.weight_codes(weight, torch.tensor([2.0]), 4)[0].numpy()
 
     def apart(w: np.ndarray, clip_val: float, bits: int) -> tuple[np.ndarray, np.ndarray]:
         k, delta = exact(w, clip_val, bits)
-        if w.shape == given.shape:
-            k[:, 100] -= (w == given.numpy())[:, 100]
-            k[:, 200] += (w == given.numpy())[:, 200]
+        if w.shape == weight.shape:
+            k[:, 100] -= (w == weight.numpy())[:, 100]
+            k[:, 200] += (w == weight.numpy())[:, 200]
         return k, delta
 
     monkeypatch.setattr(model, "weight_codes", apart)
@@ -145,9 +145,9 @@ def test_moved_weights_keep_the_codes_of_torch(small: State, monkeypatch) -> Non
     assert (nn.weight_codes(torch.from_numpy(after), torch.tensor([2.0]), 4)[0].numpy()
             == theirs).all()
     assert (exact(after, 2.0, 4)[0] == theirs).all()
-    assert (after[:, 100] > given[:, 100].numpy()).all()
-    assert (after[:, 200] < given[:, 200].numpy()).all()
-    np.testing.assert_allclose(after, given, rtol=3e-5)
+    assert (after[:, 100] > weight[:, 100].numpy()).all()
+    assert (after[:, 200] < weight[:, 200].numpy()).all()
+    np.testing.assert_allclose(after, weight, rtol=3e-5)
 
 
 @needs_checkpoint
@@ -243,7 +243,7 @@ def test_contradictions(resnet18: State, options: dict[str, object], message: st
 def test_what_fits_no_file(small: State, monkeypatch) -> None:
     fails(small, "mobilenetv2", "--quantize-downsample is for resnets, not for mobilenetv2",
           monkeypatch, quantize_downsample=True)
-    full = made(resnet(18, 2, False, 10))
+    full = state_of(resnet(18, 2, False, 10))
     fails(full, "resnet18", "downsampling must be --no-quantize-downsample, as layer2.0.downsample."
           "0.weight says, not --quantize-downsample", monkeypatch, quantize_downsample=True)
 

@@ -222,11 +222,11 @@ def test_graphs_without_a_form(build: Callable[[Net], str], message: str, tmp_pa
 def test_what_is_odd_is_said(tmp_path: Path) -> None:
     net = Net(1, 20)
     x = net.quant("x", 1e-40, 4)
-    found = import_onnx(net.save(net.op("MatMul", x, net.quant(M, 10.0, 4, signed=0)),
-                                 tmp_path / "net.onnx"), SIGNED)
-    assert "Quant_0: its scale 1e-40 is denormal in float32" in found.notes
+    result = import_onnx(net.save(net.op("MatMul", x, net.quant(M, 10.0, 4, signed=0)),
+                                  tmp_path / "net.onnx"), SIGNED)
+    assert "Quant_0: its scale 1e-40 is denormal in float32" in result.notes
     assert "Quant_1: is unsigned, and takes 50 of 100 weights that are below 0 to 0 or more" in (
-        found.notes)
+        result.notes)
 
 
 def test_layers_that_give_one_value_are_named(tmp_path: Path) -> None:

@@ -120,11 +120,12 @@ def check_exact(node: Node, *edges: Edge) -> None:
     parts = np.split(x, np.cumsum([edge.size for edge in edges])[:-1], axis=1)
     out = golden.evaluate(node, edges, *(part.reshape(-1, *edge.shape) for part, edge in
                                          zip(parts, edges, strict=True)))
-    made = infer(node, *edges)
-    assert out.shape[1:] == made.shape
-    values = out.reshape(-1, made.channels).astype(np.int64)
-    assert values.min(axis=0).tolist() == np.broadcast_to(made.lo, made.channels).tolist(), node
-    assert values.max(axis=0).tolist() == np.broadcast_to(made.hi, made.channels).tolist(), node
+    inferred = infer(node, *edges)
+    assert out.shape[1:] == inferred.shape
+    values = out.reshape(-1, inferred.channels).astype(np.int64)
+    ends = np.broadcast_arrays(inferred.lo, inferred.hi, np.zeros(inferred.channels))
+    assert values.min(axis=0).tolist() == ends[0].tolist(), node
+    assert values.max(axis=0).tolist() == ends[1].tolist(), node
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -171,8 +172,8 @@ def test_ranges_are_reached_and_never_exceeded(seed: int) -> None:
 
 def test_argmax_counts_only_channels_that_can_win() -> None:
     # Channel 0 never exceeds channel 1's lowest value; channel 3 can only tie and comes later.
-    made = infer(ArgMax("n"), Edge((1, 1, 4), array(0, 5, 0, 0), array(4, 5, 9, 5)))
-    assert (made.lo.tolist(), made.hi.tolist()) == ([1], [2])
+    edge = infer(ArgMax("n"), Edge((1, 1, 4), array(0, 5, 0, 0), array(4, 5, 9, 5)))
+    assert (edge.lo.tolist(), edge.hi.tolist()) == ([1], [2])
 
 
 # --- Legal graphs -------------------------------------------------------------------------------

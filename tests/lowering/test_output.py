@@ -51,8 +51,8 @@ def test_classes_do_not_depend_on_the_scale_of_logits(net: Net, images: np.ndarr
                                                       ) -> None:
     net = scaled(net, "bn_out", factor)
     graph = lower(net)
-    found = agreement(net, graph, images, None)
-    assert found.top1_agreement == 1 and found.worst_logit_error < graph.meta["output_scale"]
+    agreed = agreement(net, graph, images, None)
+    assert agreed.top1_agreement == 1 and agreed.worst_logit_error < graph.meta["output_scale"]
     reach = max(-graph.edges["logits"].lo.min(), graph.edges["logits"].hi.max())
     assert 2**11 <= reach < 2**27
 
@@ -80,8 +80,8 @@ def test_outputs_that_differ_by_little_are_told_apart() -> None:
     real = net.forward(images)
     assert np.abs(real).max() < 0.03
     graph = lower(net, Formats(head_bits=16))
-    found = agreement(net, graph, images, None)
-    assert found.top1_agreement == 1 and found.worst_logit_error < 1e-5
+    agreed = agreement(net, graph, images, None)
+    assert agreed.top1_agreement == 1 and agreed.worst_logit_error < 1e-5
     coarse = agreement(net, lower(net, Formats(output_fraction_bits=8)), images, None)
     assert coarse.top1_agreement < 0.1 and coarse.close == 20
 
@@ -101,12 +101,12 @@ def test_accumulators_that_are_the_outputs_stay_as_they_are() -> None:
 @pytest.mark.parametrize("top1", [False, True])
 def test_output_fraction_bits_as_chosen(net: Net, images: np.ndarray, top1: bool) -> None:
     graph = lower(net, Formats(output_fraction_bits=3), top1=top1)
-    real, found = net.forward(images), agreement(net, graph, images, None)
+    real, agreed = net.forward(images), agreement(net, graph, images, None)
     ordered = np.sort(real, axis=1)
-    assert found.close == ((ordered[:, -1] - ordered[:, -2]) < 1 / 8).sum() > 0
-    assert found.step == 1 / 8
+    assert agreed.close == ((ordered[:, -1] - ordered[:, -2]) < 1 / 8).sum() > 0
+    assert agreed.step == 1 / 8
     if not top1:
-        assert 2**-9 < found.worst_logit_error < 1 / 8
+        assert 2**-9 < agreed.worst_logit_error < 1 / 8
     with pytest.raises(N2uqError, match=r"values after bn_out must stay below 2\^60 steps"):
         lower(scaled(net, "bn_out", 2.0**40), Formats(output_fraction_bits=30))
 

@@ -192,16 +192,16 @@ def test_calibrated_ranges_hold_the_images_and_saturate_others() -> None:
     assert (golden.run(wrong, nhwc) != golden.run(plain, nhwc)).any()
 
 
-@pytest.mark.parametrize("given,message", [
+@pytest.mark.parametrize("bits, message", [
     ({"residual_fraction_bits": 31}, "residual-fraction-bits must be in 0..30, not 31"),
     ({"stem_bits": 1}, "stem-bits must be in 2..24, not 1"),
     ({"head_bits": 25}, "head-bits must be in 2..24, not 25"),
     ({"output_fraction_bits": 31}, "output-fraction-bits must be in 0..30, not 31"),
     ({"residual_bits": 1}, "residual-bits must be in 2..48, not 1"),
 ])
-def test_formats_have_limits(given: dict[str, int], message: str) -> None:
+def test_formats_have_limits(bits: dict[str, int], message: str) -> None:
     with pytest.raises(N2uqError, match=f"^{message}$"):
-        Formats(**given)
+        Formats(**bits)
 
 
 # --- The trained checkpoint ---------------------------------------------------------------------
@@ -212,10 +212,10 @@ def test_the_trained_checkpoint_keeps_its_classes() -> None:
     net = import_checkpoint(CHECKPOINT, "resnet18", size=32)
     samples = read_npz(CHECKPOINT.with_suffix(".npz"))
     for formats, least in ((Formats(), 0.995), (Formats(20, None, 16, 16), 0.999)):
-        found = accuracy.agreement(net, lower(net, formats), samples.images, samples.labels,
-                                   logits=samples.logits)
-        assert found.images == 360 and found.top1_agreement >= least
-        assert found.accuracy is not None and found.accuracy >= 0.97
+        agreed = accuracy.agreement(net, lower(net, formats), samples.images, samples.labels,
+                                    logits=samples.logits)
+        assert agreed.images == 360 and agreed.top1_agreement >= least
+        assert agreed.accuracy is not None and agreed.accuracy >= 0.97
 
 
 @needs_checkpoint
@@ -228,6 +228,6 @@ def test_the_trained_checkpoint_agrees_at_every_integer() -> None:
 def test_the_shipped_resnet_keeps_its_classes() -> None:
     net, test = find_net("mnist_resnet8_w2a2"), load("mnist", MNIST)
     images, labels = test.images[:1000], test.labels[:1000]
-    found = accuracy.agreement(net, lower(net), images, labels)
-    assert found.top1_agreement >= 0.995
+    agreed = accuracy.agreement(net, lower(net), images, labels)
+    assert agreed.top1_agreement >= 0.995
     assert check_every_integer(net, lower(net), every=2**14) > 300_000

@@ -23,10 +23,10 @@ def network(bits: int, channels: int) -> nn.Network:
     layers: tuple[model.Layer, ...] = (
         model.Bias("before", channels), model.PReLU("prelu", channels),
         model.Bias("after", channels))
-    made = nn.Network((*layers, model.LTQ("quan", bits)) if bits else layers)
+    module = nn.Network((*layers, model.LTQ("quan", bits)) if bits else layers)
     torch.manual_seed(bits)
     with torch.no_grad():
-        for key, value in made.named_parameters():
+        for key, value in module.named_parameters():
             if key.endswith("bias"):
                 value.uniform_(-0.3, 0.3)
             elif key == "prelu.weight":
@@ -36,16 +36,16 @@ def network(bits: int, channels: int) -> nn.Network:
             elif key == "quan.a":
                 value.mul_(torch.rand_like(value) + 0.3)
                 value[:1] = 1e-4  # below its floor
-    return made
+    return module
 
 
-def run(made: nn.Network, x: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def run(module: nn.Network, x: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Values, and the gradients of their weighted sum."""
     x = x.detach().to(weight.dtype, copy=True).requires_grad_()
-    made.zero_grad()
-    y = made(x)
+    module.zero_grad()
+    y = module(x)
     y.backward(weight)
-    grads = {key: value.grad for key, value in made.named_parameters() if value.grad is not None}
+    grads = {key: value.grad for key, value in module.named_parameters() if value.grad is not None}
     return y.detach(), {"x": x.grad, **grads}
 
 
@@ -54,7 +54,7 @@ def run(made: nn.Network, x: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, 
 def test_values_to_the_bit_and_gradients_to_a_millionth(
         case: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bits, shape = CASES[case]
-    made = network(bits, shape[1])
+    module = network(bits, shape[1])
     x, weight = torch.randn(shape), torch.randn(shape)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -62,13 +62,13 @@ def test_values_to_the_bit_and_gradients_to_a_millionth(
         used = []
         whole = fused._Fused.apply
         monkeypatch.setattr(fused._Fused, "apply", lambda *args: used.append(1) or whole(*args))
-        values, grads = run(made, x, weight)
+        values, grads = run(module, x, weight)
         assert len(used) == 1  # the whole run in one
     finally:
         torch.set_num_threads(before)
     monkeypatch.setattr(fused, "_library", lambda: None)
-    assert torch.equal(values, run(made, x, weight)[0])
-    exact = run(copy.deepcopy(made).double(), x, weight.double())[1]
+    assert torch.equal(values, run(module, x, weight)[0])
+    exact = run(copy.deepcopy(module).double(), x, weight.double())[1]
     assert grads.keys() == exact.keys()
     for key, value in exact.items():  # sums of terms of about 1, which may cancel
         largest = max(1.0, float(value.abs().max()))
@@ -103,13 +103,14 @@ def test_what_is_read_elsewhere_or_looked_into_stays_apart() -> None:
     """A second reader gets its value; a hook sees what passes."""
     layers = (model.Bias("b", 2), model.PReLU("p", 2), model.Bias("c", 2), model.LTQ("q", 2),
               model.Add("sum", inputs=("q", "c")))
-    made = nn.Network(layers)
-    assert [[layer.name for layer in run] for run in made.runs] == [["b", "p", "c"]]
+    branched = nn.Network(layers)
+    assert [[layer.name for layer in run] for run in branched.runs] == [["b", "p", "c"]]
     x = torch.randn(2, 2, 3, 3)
-    assert torch.equal(made(x), made.get_submodule("q")(y := torch.where(x > 0, x, x / 4)) + y)
+    y = torch.where(x > 0, x, x / 4)
+    assert torch.equal(branched(x), branched.get_submodule("q")(y) + y)
     seen: list[Tensor] = []
-    made.get_submodule("p").register_forward_hook(lambda module, args, y: seen.append(y))
-    made(x)
+    branched.get_submodule("p").register_forward_hook(lambda module, args, y: seen.append(y))
+    branched(x)
     assert torch.equal(seen[0], y)
 
 

@@ -262,26 +262,26 @@ def test_logits_match_the_reference_and_the_file(layers: tuple[model.Layer, ...]
 def test_a_weight_on_a_boundary_keeps_the_code_of_torch(monkeypatch) -> None:
     """NumPy takes the weight for one code less or more until it is moved."""
     exact = model.weight_codes
-    given = np.float32([[1.5, -2.1, 0.3, 4.0, -0.2], [1.0, 2.0, 3.0, -1.0, -2.0]])
+    before = np.float32([[1.5, -2.1, 0.3, 4.0, -0.2], [1.0, 2.0, 3.0, -1.0, -2.0]])
     clip_val = np.float32([2.0])
-    wanted = exact(given, 2.0, 2)[0]
+    wanted = exact(before, 2.0, 2)[0]
     assert wanted[0, 0] > 0 and wanted[1, 4] < 3
     for sign in (-1, 1):
         def apart(w: np.ndarray, c: float, b: int, sign: int = sign) -> tuple:
             k, delta = exact(w, c, b)
-            k[0, 0] += sign * bool(w[0, 0] == given[0, 0])
-            k[1, 4] += sign * bool(w[1, 4] == given[1, 4])
+            k[0, 0] += sign * bool(w[0, 0] == before[0, 0])
+            k[1, 4] += sign * bool(w[1, 4] == before[1, 4])
             return k, delta
 
         monkeypatch.setattr(model, "weight_codes", apart)
-        weight = given.copy()
+        weight = before.copy()
         assert nn.settle_codes("w", weight, clip_val, 2) == 2
         assert exact(weight, 2.0, 2)[0].tolist() == wanted.tolist()
-        assert np.sign(weight - given)[[0, 1], [0, 4]].tolist() == [-sign, -sign]
-        np.testing.assert_allclose(weight, given, rtol=2e-5)
+        assert np.sign(weight - before)[[0, 1], [0, 4]].tolist() == [-sign, -sign]
+        np.testing.assert_allclose(weight, before, rtol=2e-5)
     monkeypatch.setattr(model, "weight_codes", exact)
-    weight = given.copy()
-    assert nn.settle_codes("w", weight, clip_val, 2) == 0 and (weight == given).all()
+    weight = before.copy()
+    assert nn.settle_codes("w", weight, clip_val, 2) == 0 and (weight == before).all()
 
 
 def test_weights_that_all_lie_on_boundaries_move_until_torch_and_numpy_agree(monkeypatch) -> None:

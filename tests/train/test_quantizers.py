@@ -127,15 +127,15 @@ def test_companding_is_the_formula_and_has_its_gradients(signed: bool) -> None:
         quantizer.heights.copy_(torch.linspace(-1, 2, 16))
         quantizer.factor.fill_(0.7)
     steps, most = (3, 127) if signed else (7, 255)
-    given = ((x - x.mean()) / x.std() if signed else x).numpy()
+    standard = ((x - x.mean()) / x.std() if signed else x).numpy()
     heights = np.exp(quantizer.heights.detach().numpy())
     points = np.linspace(0, 1, 17)
     rises = np.concatenate([[0], np.cumsum(heights / heights.sum())])
     clip = float(quantizer.clip.detach())
-    v = np.clip(np.abs(given) / clip, 0, 1) if signed else np.clip(given / clip, 0, 1)
+    v = np.clip(np.abs(standard) / clip, 0, 1) if signed else np.clip(standard / clip, 0, 1)
     q = np.rint(np.interp(v, points, rises) * steps) / steps
     level = np.rint(np.interp(q, rises, points) * most) / most
-    np.testing.assert_allclose(quantizer(x).detach(), np.sign(given) * clip * level, atol=1e-12)
+    np.testing.assert_allclose(quantizer(x).detach(), np.sign(standard) * clip * level, atol=1e-12)
     assert len(quantizer.tables()[1]) == 8
     if signed:
         return  # the gradients of what is standardized are tested with APoT
@@ -150,7 +150,7 @@ def test_companding_is_the_formula_and_has_its_gradients(signed: bool) -> None:
     def total(clip: float, theta: np.ndarray) -> float:
         heights = np.exp(theta)
         rises = np.concatenate([[0], np.cumsum(heights / heights.sum())])
-        u = line(np.clip(given / clip, 0, 1), points, rises) + wrong
+        u = line(np.clip(standard / clip, 0, 1), points, rises) + wrong
         return float((clip * line(u, rises, points) * weight.numpy()).sum())
 
     gradients(quantizer, x, weight)
@@ -199,45 +199,45 @@ RECIPE = fit.Recipe("digits", "cnn", (8, 8, 8), (2, 3), epochs=2, lr=1e-2, batch
                 ids=lambda param: f"{param[0]} {param[1]}")
 def trained(request) -> tuple[str, Network, Coded]:
     method, bits = request.param
-    recipe, given = replace(RECIPE, weight_bits=bits, act_bits=bits), data.load("digits", None,
-                                                                               "train")
-    network, spec = fit.start(recipe, given)
+    recipe, dataset = replace(RECIPE, weight_bits=bits, act_bits=bits), data.load("digits", None,
+                                                                                 "train")
+    network, spec = fit.start(recipe, dataset)
     use(method, network)
-    assert fit.fit(network, recipe, given, method, quiet=True) > 0.4  # chance is 0.1
+    assert fit.fit(network, recipe, dataset, method, quiet=True) > 0.4  # chance is 0.1
     return method, network.eval(), coded(network, spec)
 
 
 def test_codes_and_integers_are_the_trained_network(trained) -> None:
-    _, network, made = trained
+    _, network, integers = trained
     test = data.load("digits")
     with torch.no_grad():
         single = network(torch.from_numpy(test.images) / test.max).numpy()
         double = network.double()(torch.from_numpy(test.images).double() / test.max).numpy()
-    logits = made.forward(test.images)
+    logits = integers.forward(test.images)
     np.testing.assert_allclose(logits, double, atol=1e-5)
     assert (logits.argmax(1) == double.argmax(1)).all()
     # In float32 a value may fall on the other side of a threshold.
     assert (logits.argmax(1) == single.argmax(1)).mean() > 0.99
-    assert made.accuracy(test.images, test.labels) == (double.argmax(1) == test.labels).mean()
+    assert integers.accuracy(test.images, test.labels) == (double.argmax(1) == test.labels).mean()
 
 
 def test_levels_ascend_in_the_bits_of_the_method(trained) -> None:
-    method, _, made = trained
-    inner = [*made.weights][1:-1]
-    assert inner == ["conv2", "conv3"] and [*made.activations] == ["quan1", "quan2", "quan3"]
-    for held in (*(made.weights[name] for name in inner), *made.activations.values()):
+    method, _, integers = trained
+    inner = [*integers.weights][1:-1]
+    assert inner == ["conv2", "conv3"] and [*integers.activations] == ["quan1", "quan2", "quan3"]
+    for held in (*(integers.weights[name] for name in inner), *integers.activations.values()):
         assert (np.diff(held.levels) >= 0).all() and held.levels.dtype == np.int64
         assert held.levels.shape[-1] in (4, 8, 16)
     for name in inner:
-        used = made.weights[name]
+        used = integers.weights[name]
         assert len(np.unique(used.integers)) > 2 or method.startswith(("APoT", "LCQ"))
         if method == "k-means, 4-bit levels":
             assert np.abs(used.levels).max() == 7
 
 
 def test_only_quantizers_differ_between_methods() -> None:
-    given = data.load("digits", None, "train")
-    networks = {method: fit.start(RECIPE, given)[0] for method in METHODS}
+    dataset = data.load("digits", None, "train")
+    networks = {method: fit.start(RECIPE, dataset)[0] for method in METHODS}
     first = {}
     for method, network in networks.items():
         use(method, network)

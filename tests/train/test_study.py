@@ -185,14 +185,14 @@ def test_summaries_by_hand() -> None:
 
 @pytest.mark.parametrize("asked", study.STUDIES.values(), ids=study.STUDIES)
 def test_shipped_results_are_whole(asked: study.Study) -> None:
-    found = study.load_rows(asked.results)
-    there = [(row["method"], row["bits"], row["seed"]) for row in found]
+    shipped = study.load_rows(asked.results)
+    there = [(row["method"], row["bits"], row["seed"]) for row in shipped]
     assert sorted(there) == sorted((*point, seed) for point in points(asked)
                                    for seed in study.SEEDS)
     assert json.loads(asked.results.read_text())["recipe"] == asked.shared()
     assert asked.results.stat().st_size < 500_000
-    assert all(0.9 < row["accuracy"] <= 1 for row in found)
+    assert all(0.9 < row["accuracy"] <= 1 for row in shipped)
     # The integers are the trained nets: up to an image whose value lies on a threshold.
-    assert all(abs(row["accuracy"] - row["float"]) < 1.5 / asked.images for row in found)
-    assert len(study.summaries(found)) == len(points(asked))
-    assert len(asked.levels(found)) == sum(name in study.LEARNED for name, _ in points(asked))
+    assert all(abs(row["accuracy"] - row["float"]) < 1.5 / asked.images for row in shipped)
+    assert len(study.summaries(shipped)) == len(points(asked))
+    assert len(asked.levels(shipped)) == sum(name in study.LEARNED for name, _ in points(asked))
