@@ -19,18 +19,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from .. import ir
 from ..errors import N2uqError
+from ..importers.onnx.reading import INPUT_KEY
 from ..ir import Edge, Graph, Node
 from ..names import fresh
 
-__all__ = ["INPUT_KEY", "SCALE_KEY", "Dialect", "export_onnx"]
+__all__ = ["SCALE_KEY", "Dialect", "export_onnx"]
 
 Dialect = Literal["qonnx", "integer"]
 DOMAIN = "qonnx.custom_op.general"
 OPSET, IR_VERSION = 13, 8
 EXACT: dict[np.dtype, int] = {  # bits of integers that a float holds
     np.dtype(np.float32): 24, np.dtype(np.float64): 53}
-INPUT_KEY = "n2uq-hw.input"        # in the file's metadata: the range of the pixels, JSON
-SCALE_KEY = "n2uq-hw.output_scale"  # what 1 of the output stands for
+SCALE_KEY = "n2uq-hw.output_scale"  # of the metadata: what 1 of the output stands for
 Frame = tuple[int, int, int, int]
 ONE, ZERO = ir.SlidingWindow("pixel"), np.zeros(1, np.int64)
 
@@ -112,8 +112,8 @@ class _Writer:
            dtype: np.dtype | type, domain: str = "", **attributes: Any) -> str:
         """Append an operation; its one output has about this name, this shape and type."""
         output = self.name(output)
-        self.nodes.append(helper.make_node(kind, [*inputs], [output], name=f"{kind}_{output}",
-                                           domain=domain, **attributes))
+        self.nodes.append(helper.make_node(kind, [*inputs], [output], name=output, domain=domain,
+                                           **attributes))
         code = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         self.infos[output] = helper.make_tensor_value_info(output, code, [*shape])
         return output
@@ -523,12 +523,16 @@ class _Writer:
         output = self.infos.pop(last.tensor)
         graph = helper.make_graph(self.nodes, self.graph.name, [self.pixels], [output],
                                   self.arrays, value_info=[*self.infos.values()])
+        pixels = self.graph.input
+        bits, signed = ir.bits_for(pixels.lo, pixels.hi)
+        graph.quantization_annotation.add(
+            tensor_name=pixels.name).quant_parameter_tensor_names.add(
+                key="finn_datatype", value=f"{'INT' if signed else 'UINT'}{bits}")
         opsets = [helper.make_opsetid("", OPSET)]
         if self.dialect == "qonnx":
             opsets.append(helper.make_opsetid(DOMAIN, 1))
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION,
                                   producer_name="n2uq-hw")
-        pixels = self.graph.input
         for key, value in ((INPUT_KEY, json.dumps({"min": pixels.lo, "max": pixels.hi})),
                            (SCALE_KEY, repr(self.graph.scale))):
             model.metadata_props.add(key=key, value=value)

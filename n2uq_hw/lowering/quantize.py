@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from ..errors import N2uqError
-from ..ir import Node, Scale, Threshold, bits_for
+from ..ir import Node, Scale, Threshold, bits_for, infer
 from ..model import Layer, Params, Quant, layer_float
 from .fit import Bounds, Fit, fit, of_steps
 from .steps import evaluated, every_step, step_function
@@ -126,7 +126,32 @@ def quantized(x: Value, levels: Levels) -> Quantized:
         lo, hi = lo.min(keepdims=True), hi.max(keepdims=True)  # one function for all channels
     thresholds, signs, base, proof = stepped(x, levels, lo, hi)
     bounds = of_steps(thresholds, signs, base, lo, hi, (levels.least, levels.most))
-    return node_of(levels, thresholds, signs, base, bounds, proof)
+    quantized = node_of(levels, thresholds, signs, base, bounds, proof)
+    if isinstance(quantized.node, Scale):
+        node = _as_written(x, levels, quantized.node)
+        quantized, free = replace(quantized, node=node), replace(node, clip=())
+        wide, held = infer(free, x.edge), infer(node, x.edge)
+        if (wide.lo == held.lo).all() and (wide.hi == held.hi).all():  # the clip never clips
+            return replace(quantized, node=free)
+    return quantized
+
+
+def _as_written(x: Value, levels: Levels, node: Scale) -> Scale:
+    """The constants of the file itself, where these are integers and need no larger shift."""
+    layer, p = levels.parameters
+    if not (isinstance(layer, Quant) and layer.rounding == "floor"
+            and all(stage.affine for stage in x.waiting)):
+        return node
+    at = evaluated([*x.stages(x.waiting), lambda y: y / p["scale"] + p["zero_point"]],
+                   np.array([[0] * x.edge.channels, [1] * x.edge.channels]))
+    m, c = (at[1] - at[0]) * 2.0**node.shift, at[0] * 2.0**node.shift
+    span = max(1, int(-x.edge.lo.min()), int(x.edge.hi.max()))
+    whole = (m == np.rint(m)).all() and (c == np.rint(c)).all()
+    if not whole or not (np.abs(m) * span + np.abs(c) < 2.0**53).all():  # else floats round
+        return node
+    multiplier, offset = (values.astype(np.int64) for values in (m, c))
+    return replace(node, multiplier=_one(multiplier), ties="floor",
+                   offset=_one(offset - (int(levels.zero[0]) << node.shift)))
 
 
 def node_of(levels: Levels, thresholds: np.ndarray, signs: np.ndarray, base: np.ndarray,

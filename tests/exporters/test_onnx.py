@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from qonnx.core.onnx_exec import execute_onnx
 from qonnx.util.cleanup import cleanup_model
 from units import images_on
 
-from n2uq_hw import data, ir, nets
+from n2uq_hw import api, data, ir, nets
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.exporters.onnx import INPUT_KEY, SCALE_KEY, export_onnx
+from n2uq_hw.exporters.onnx import SCALE_KEY, export_onnx
+from n2uq_hw.importers.onnx.reading import INPUT_KEY
 from n2uq_hw.ir import Graph, Input, MatVec, Scale, Threshold
 from n2uq_hw.lowering.lower import lower
 
@@ -120,6 +122,26 @@ def test_what_the_file_says() -> None:
         "Quant", "Conv", "MultiThreshold", "MaxPool", "Flatten", "MatMul", "Mul", "Add", "Div",
         "Floor", "Cast"}
     assert export_onnx(graph).SerializeToString() == model.SerializeToString()
+
+
+def alike(graph: Graph, other: Graph) -> None:
+    """Equal nodes and edges, but for their names."""
+    assert [type(node) for node in graph.nodes] == [type(node) for node in other.nodes]
+    names = {a.name: b.name for a, b in zip(graph.nodes, other.nodes, strict=True)}
+    for a, b in zip(graph.nodes, other.nodes, strict=True):
+        assert tuple(names[name] for name in a.inputs) == b.inputs
+        for field in fields(a)[2:]:
+            one, two = getattr(a, field.name), getattr(b, field.name)
+            assert np.array_equal(one, two), (a.name, field.name)
+
+
+@pytest.mark.parametrize("top1", [False, True])
+@pytest.mark.parametrize("name", ["digits_mlp_w2a2", "digits_cnn_w2a2", "digits_cnn_w4a4",
+                                  "mnist_cnn_w2a2"])
+def test_there_and_back(name: str, top1: bool, tmp_path: Path) -> None:
+    graph = lower(nets.find_net(name), top1=top1)
+    onnx.save_model(export_onnx(graph), tmp_path / "net.onnx")
+    alike(graph, api.lower(api.load(tmp_path / "net.onnx")))
 
 
 def test_hardware_graphs_and_values_too_wide_are_refused() -> None:

@@ -28,7 +28,7 @@ from ...model import (
 )
 from ...tables import Shown, Table
 from .ranges import dead_layers
-from .reading import NoForm, Source, one_line, read_source
+from .reading import INPUT_KEY, NoForm, Source, one_line, read_source
 from .tensors import Tensor
 from .trace import Row, Trace
 
@@ -249,13 +249,15 @@ def _input(trace: Trace, layers: Sequence[Layer], form: Format
            ) -> tuple[tuple[int, int], float, list[str]]:
     """The integers that the net reads, their scale, and the layers that the host computes.
 
-    What the user says comes first; then a quantizer that reads the input, behind operations that
-    the host computes; then annotations and types; then whole numbers, where the first layer takes
-    such.  Reals without any of these are refused.
+    What the user says comes first; then what our own export says; then a quantizer that reads the
+    input, behind operations that the host computes; then annotations and types; then whole numbers,
+    where the first layer takes such.  Reals without any of these are refused.
     """
     source = trace.source
     if form.scale is not None or form.bits is not None:
         return form.ends, form.scale or 1.0, []
+    if (own := _own(source)) is not None:
+        return own, 1.0, []
     chain, found = _prefix(layers)
     if isinstance(found, Quant) and found.channels == 1:
         scale, zero = (trace.params[f"{found.name}.{key}"][0] for key in ("scale", "zero_point"))
@@ -266,8 +268,6 @@ def _input(trace: Trace, layers: Sequence[Layer], form: Format
         scale = trace.params[f"{found.name}.scale"][0] / 2
         if trace.params[f"{found.name}.offset"][0] == -scale:
             return (-1, 1), float(scale), [*chain, found.name]
-    if (own := _own(source)) is not None:
-        return own, 1.0, []
     kind = source.datatypes.get(source.input, "")
     if kind.startswith(("UINT", "INT")) and kind.lstrip("UINT").isdigit() and int(
             kind.lstrip("UINT")) in BITS:
@@ -294,7 +294,7 @@ def _input(trace: Trace, layers: Sequence[Layer], form: Format
 def _own(source: Source) -> tuple[int, int] | None:
     """The range of the input that a file of `n2uq-hw export` has in its metadata."""
     try:
-        held = json.loads(source.metadata.get("n2uq-hw.input", "null"))
+        held = json.loads(source.metadata.get(INPUT_KEY, "null"))
         least, most = (held[key] for key in ("min", "max"))
     except (ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -17,9 +17,10 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helpe
 from ...errors import N2uqError
 from ...files import readable
 
-__all__ = ["NoForm", "Node", "Source", "one_line", "read_source"]
+__all__ = ["INPUT_KEY", "NoForm", "Node", "Source", "one_line", "read_source"]
 
 LARGEST_FILE = 2**28      # bytes
+INPUT_KEY = "n2uq-hw.input"  # of the metadata: the range of the pixels, as JSON
 LARGEST_TENSOR = 2**26    # elements, of a constant or of what is between nodes
 STANDARD = ("", "ai.onnx")
 NEWEST = onnx.defs.onnx_opset_version()
