@@ -429,6 +429,15 @@ def test_endings_are_left_off_and_said(ending: str, tmp_path: Path) -> None:
     assert any(ending in note for note in found.notes)
 
 
+def test_a_softmax_whose_output_is_quantized(tmp_path: Path) -> None:
+    net = Net(*VECTOR, opset=17)
+    y = net.op("QuantizeLinear", net.op("Softmax", net.op("MatMul", "x", M)), np.float32(1 / 256),
+               np.uint8(0))
+    found = imported(net, net.op("DequantizeLinear", y, np.float32(1 / 256), np.uint8(0)), tmp_path)
+    assert found.ending == "Softmax" and found.net.layers[-1].name == "MatMul_0"
+    assert found.rows[-1].became == "left off with the Softmax before it"
+
+
 @pytest.mark.parametrize("kind", ["TopK", "ArgMax"])
 def test_the_class_at_the_end(kind: str, tmp_path: Path) -> None:
     net = Net(*VECTOR)

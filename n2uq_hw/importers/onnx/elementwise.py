@@ -54,7 +54,7 @@ def _unary(trace: Trace, node: Node, x: Tensor) -> Tensor:
 
 @rule("Softmax", "LogSoftmax")
 def _softmax(trace: Trace, node: Node, x: Tensor) -> Tensor:
-    if not trace.at_end(node):
+    if not trace.at_end(node, ("QuantizeLinear", "DequantizeLinear", "Quant", "Clip")):
         raise NoForm("must be at the end of the network")
     return _left_off(trace, node, x)
 
@@ -138,6 +138,9 @@ def add(trace: Trace, x: Tensor, y: Tensor, label: str) -> Tensor:
 @rule("Clip")
 def _clip(trace: Trace, node: Node, x: Tensor, *ends: Any) -> Tensor:
     low, high = ends_of(node, (x, *ends))
+    if x.ending:
+        trace.text = f"left off with the {x.ending} before it"
+        return x
     return clipped(trace, x, low, high, node.name)
 
 

@@ -196,7 +196,7 @@ def quantized(trace: Trace, node: Node, x: Tensor, s: float, z: float, label: st
     """The codes of `x`."""
     ends = code_range(node)
     y = trace.quantize(x, np.array(s), np.array(z), ends, "even", label)
-    return replace(y, coded=(s, z))
+    return y if y.ending else replace(y, coded=(s, z))
 
 
 @rule("DequantizeLinear")
@@ -209,6 +209,9 @@ def _dequantize_linear(trace: Trace, node: Node, x: Value, scale: Value,
 
 def dequantized(trace: Trace, x: Tensor, s: float, z: float, label: str) -> Tensor:
     """The reals that codes stand for."""
+    if x.ending:
+        trace.text = f"left off with the {x.ending} before it"
+        return x
     if x.coded is not None and x.coded[1] == z:
         return replace(x, coded=None, factor=1.0 if x.coded[0] == s else s / x.coded[0])
     x = trace.plain(x, label)
@@ -300,7 +303,7 @@ def _integer(trace: Trace, node: Node, x: Value, w: Value, xz: Value | None = No
 
 
 @rule("QLinearAdd", "QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearLeakyRelu",
-      "QLinearSigmoid", "QLinearConcat")
+      "QLinearSigmoid", "QLinearSoftmax", "QLinearConcat")
 def _qlinear(trace: Trace, node: Node, *given: Value) -> Tensor:
     """The reals that the codes stand for, the operation on them, and its codes."""
     if node.op == "QLinearConcat":

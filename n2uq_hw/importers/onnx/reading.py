@@ -27,7 +27,8 @@ NEWEST = onnx.defs.onnx_opset_version()
 # The zero point of each operator's output: its type is that of the codes.
 ZERO_POINTS = {"QuantizeLinear": 2, "QLinearConv": 7, "QLinearMatMul": 7, "QGemm": 8,
                "QLinearAdd": 7, "QLinearGlobalAveragePool": 4, "QLinearAveragePool": 4,
-               "QLinearLeakyRelu": 4, "QLinearSigmoid": 4, "QLinearConcat": 1}
+               "QLinearLeakyRelu": 4, "QLinearSigmoid": 4, "QLinearSoftmax": 4,
+               "QLinearConcat": 1}
 RANGES = {f"{sign}INT{bits}": (0, 2**bits - 1) if sign else (-2**(bits - 1), 2**(bits - 1) - 1)
           for sign in ("", "U") for bits in (4, 8, 16, 32)}
 NUMBERS = {TensorProto.DataType.Value(name) for name in (

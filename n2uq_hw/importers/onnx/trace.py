@@ -33,7 +33,8 @@ INPUTS = {"Quant": (4, 4), "IntQuant": (4, 4), "BipolarQuant": (2, 2), "MultiThr
           "Trunc": (5, 6), "QuantAvgPool2d": (1, 1), "MaxPoolNHWC": (1, 1),
           "RequantShift": (3, 3), "QGemm": (6, 9), "QLinearAdd": (7, 8),
           "QLinearGlobalAveragePool": (4, 5), "QLinearAveragePool": (4, 5),
-          "QLinearLeakyRelu": (4, 5), "QLinearSigmoid": (4, 5), "QLinearConcat": (5, 62)}
+          "QLinearLeakyRelu": (4, 5), "QLinearSigmoid": (4, 5), "QLinearSoftmax": (5, 5),
+          "QLinearConcat": (5, 62)}
 NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0, "min": math.inf, "max": -math.inf}
 PASSES = ("Identity", "Dropout", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "TopK",
           "ArgMax")
@@ -241,6 +242,9 @@ class Trace:
     def quantize(self, t: Tensor, scale: np.ndarray, zero: np.ndarray, ends: tuple[int, int],
                  rounding: str, label: str) -> Tensor:
         """A quantizer of reals; none where the values are on its grid already."""
+        if t.ending:
+            self.text = f"left off with the {t.ending} before it"
+            return t
         t = self.plain(t, label)
         t, s = self.per_channel(t, scale)
         t, z = self.per_channel(t, zero)
@@ -343,12 +347,12 @@ class Trace:
             raise NoForm(f"must make at most {LARGEST_TENSOR:,} elements")
         return t
 
-    def at_end(self, node: Node) -> bool:
+    def at_end(self, node: Node, also: tuple[str, ...] = ()) -> bool:
         """Whether nothing but views of its output and the choice of a class follow a node."""
         waiting = list(node.outputs)
         while waiting:
             for reader in self.readers.get(waiting.pop(), ()):
-                if reader.op not in PASSES:
+                if reader.op not in PASSES + also:
                     return False
                 waiting += [name for name in reader.outputs if name]
         return True
