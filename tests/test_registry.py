@@ -44,7 +44,7 @@ INHERITED = {
 # Layers of imported networks: no module of torch is trained with integer weights.
 IMPORTED = {"Concat", "DepthToSpace", "IntConv", "IntLinear", "Permute", "Pointwise", "Quant",
             "Steps", "Upsample"}
-MOVES = {"Concat", "DepthToSpace", "Permute", "Upsample"}  # no node stands for them yet
+MOVES = {"DepthToSpace", "Permute", "Upsample"}  # no node stands for them yet
 LAYER_ASPECTS: dict[str, Callable] = {
     "model.layer_float": model.layer_float,
     "nn.module_for": nn.module_for,

@@ -9,11 +9,11 @@ import numpy as np
 
 from .. import ir, model
 from ..ir import Scale, SumPool
-from ..model import AvgPool, Flatten, Layer, MaxPool
+from ..model import AvgPool, Concat, Flatten, Layer, MaxPool, Pointwise
 from .builder import Lowering, Rules
 from .low_bit import whole
 from .steps import evaluated
-from .values import Value
+from .values import Affine, Joined, Stage, Value
 
 __all__ = ["RULES"]
 
@@ -82,4 +82,41 @@ def _flatten(self: Lowering, layer: Flatten, x: Value) -> Value:
     return replace(self.append(ir.Flatten(layer.name), x), order=order)
 
 
-RULES: Rules = {MaxPool: _max_pool, AvgPool: _avg_pool, Flatten: _flatten}
+def _concat(self: Lowering, layer: Concat, *xs: Value) -> Value:
+    """Factors of each branch, channel by channel, and what waits in each."""
+    if len({x.order is None for x in xs}) > 1:
+        raise self.error(layer, "must read images or vectors, not some of each")
+    turned = [x.terms or any(stage.turns for stage in x.waiting) for x in xs]
+    xs = tuple(self.fixed(x) if turns or not (x.plain or self.low_bit) else x
+               for x, turns in zip(xs, turned, strict=True))
+    made = self.append(ir.Concat(layer.name), *xs)
+    starts = np.cumsum([0, *(x.edge.channels for x in xs)])
+    orders = [start + x.order for start, x in zip(starts, xs, strict=False) if x.order is not None]
+    order = np.concatenate(orders) if orders else None
+    if any(x.waiting or x.divisor & (x.divisor - 1) for x in xs):
+        branches = tuple((start + np.arange(x.edge.channels), _own(x))
+                         for start, x in zip(starts, xs, strict=False))
+        return Value(made.node, made.edge, (np.ones(1),), (Joined(layer.name, branches),), order)
+    factors = [(*x.factors[:-1], x.factors[-1] / x.divisor) for x in xs]
+    own = tuple(_joined(xs, [each[k] if k < len(each) else np.ones(1) for each in factors])
+                for k in range(max(map(len, factors))))
+    return Value(made.node, made.edge, own, (), order, _joined(xs, [x.origin for x in xs]))
+
+
+def _own(x: Value) -> tuple[Affine | Stage | Joined, ...]:
+    """All that makes real values of the integers of `x`."""
+    zero, one = np.zeros(1), np.ones(1)
+    stages = [Affine(x.node, one, x.origin), *(Affine(x.node, f, zero) for f in x.factors)]
+    if x.divisor != 1:
+        divide = Pointwise(x.node, "div")
+        return *stages, Stage(divide, {"value": np.array([float(x.divisor)])}), *x.waiting
+    return *stages, *x.waiting
+
+
+def _joined(xs: tuple[Value, ...], values: list[np.ndarray]) -> np.ndarray:
+    joined = np.concatenate([np.broadcast_to(value, x.edge.channels)
+                             for x, value in zip(xs, values, strict=True)])
+    return joined[:1] if (joined == joined[0]).all() else joined
+
+
+RULES: Rules = {MaxPool: _max_pool, AvgPool: _avg_pool, Flatten: _flatten, Concat: _concat}

@@ -16,17 +16,23 @@ from ..model import (
     AvgPool,
     BatchNorm,
     Bias,
+    Concat,
     Conv,
     Flatten,
     FloatConv,
     FloatLinear,
+    IntConv,
+    IntLinear,
     Layer,
     Linear,
     Net,
     Pact,
+    Pointwise,
     PReLU,
+    Quant,
     ReLU,
     ReLU6,
+    Steps,
     frame,
     images_name,
     pair,
@@ -137,6 +143,8 @@ class _Rounding:
                 errors = _times(p["weight"] / np.sqrt(p["running_var"] + BN_EPS), errors)
             elif isinstance(layer, PReLU):
                 errors = _times(np.maximum(np.abs(p["weight"]), 1), errors)
+            elif isinstance(layer, Pointwise) and layer.op in ("mul", "div"):
+                errors = _times(p["value"] if layer.op == "mul" else 1 / p["value"], errors)
         return errors
 
     def fixed(self, x: _Moved) -> _Moved:
@@ -159,19 +167,34 @@ class _Rounding:
     def _(self, layer: Conv | Linear, x: _Moved) -> _Moved:
         return _Moved(np.zeros((3, 1)))  # levels are exact
 
+    @moved.register(IntConv)
+    @moved.register(IntLinear)
+    def _(self, layer: IntConv | IntLinear, x: _Moved) -> _Moved:
+        p, errors = self.net.of(layer), self.through(x.errors, x.waiting)
+        gain = np.abs(p["codes"].reshape(len(p["codes"]), -1).astype(np.float64)).sum(axis=1)
+        return _Moved(_times(gain * p["scale"], errors.max(axis=1, keepdims=True)))
+
     @moved.register(BatchNorm)
     @moved.register(Bias)
     @moved.register(PReLU)
     @moved.register(ReLU)
     @moved.register(ReLU6)
+    @moved.register(Pointwise)
     def _(self, layer: Layer, x: _Moved) -> _Moved:
         return _Moved(x.errors, (*x.waiting, layer))
 
     @moved.register(LTQ)
     @moved.register(Pact)
-    def _(self, layer: LTQ | Pact, x: _Moved) -> _Moved:
+    @moved.register(Quant)
+    @moved.register(Steps)
+    def _(self, layer: LTQ | Pact | Quant | Steps, x: _Moved) -> _Moved:
         p = self.net.of(layer)
-        if isinstance(layer, LTQ):
+        if isinstance(layer, Quant):
+            density = 1 / float(p["scale"].min())
+        elif isinstance(layer, Steps):
+            span = np.ptp(p["thresholds"])
+            density = layer.steps / float(span) if span else 0.0
+        elif isinstance(layer, LTQ):
             density = abs(float(p["scale1"][0])) / float(np.maximum(p["a"], 1e-3).mean())
         else:
             density = (2**layer.bits - 1) / float(p["clip_val"][0])
@@ -184,6 +207,10 @@ class _Rounding:
         x, y = self.fixed(x), self.fixed(y)
         a, b = _over(x.errors, y.errors.shape[1]), _over(y.errors, x.errors.shape[1])
         return replace(x, errors=np.stack([a[0] + b[0], np.maximum(a[1], b[1]), a[2] + b[2]]))
+
+    @moved.register
+    def _(self, layer: Concat, *xs: _Moved) -> _Moved:
+        return _Moved(np.max([self.fixed(x).errors.max(axis=1, keepdims=True) for x in xs], axis=0))
 
     @moved.register(FloatConv)
     @moved.register(FloatLinear)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ..model import OPS, BatchNorm, Bias, Layer, Params, Pointwise, PReLU, ReLU6
 from ..model import ReLU as Relu
 from .steps import Scalar
 
-__all__ = ["Affine", "Stage", "Value", "Waiting", "taken"]
+__all__ = ["BENDS", "Affine", "Joined", "Stage", "Value", "Waiting", "taken"]
 
 LINES = ("add", "sub", "rsub", "mul", "div", "neg")  # affine operations
 # Monotone in float64 too, since each is rounded correctly; the others come from a library.
@@ -94,7 +95,46 @@ class Stage:
         return Stage(self.layer, {key: taken(value, order) for key, value in self.params.items()})
 
 
-Waiting = tuple[Stage | Affine, ...]
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """Branches side by side: what waits in each, with the places of its channels."""
+
+    name: str
+    branches: tuple[tuple[np.ndarray, tuple[Any, ...]], ...]
+    turns = ()
+
+    @property
+    def affine(self) -> bool:
+        """Whether every branch is a line."""
+        return all(getattr(stage, "affine", True) for _, stages in self.branches
+                   for stage in stages)
+
+    @property
+    def monotone(self) -> bool:
+        """Whether every branch is monotone in float64."""
+        return all(getattr(stage, "monotone", True) for _, stages in self.branches
+                   for stage in stages)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        y = np.empty(x.shape)
+        for places, stages in self.branches:
+            part = x[:, places]
+            for stage in stages:
+                part = stage(part)
+            y[:, places] = part
+        return y
+
+    def take(self, order: np.ndarray) -> Joined:
+        """The same of channels in another order."""
+        branches = []
+        for places, stages in self.branches:
+            at = np.flatnonzero(np.isin(order, places))
+            own = np.searchsorted(places, order[at])
+            branches.append((at, tuple(stage.take(own) for stage in stages)))
+        return Joined(self.name, tuple(branches))
+
+
+Waiting = tuple[Stage | Affine | Joined, ...]
 BENDS = (PReLU, Relu, ReLU6)
 
 

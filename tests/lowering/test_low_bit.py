@@ -16,6 +16,7 @@ from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import (
     AvgPool,
     BatchNorm,
+    Concat,
     Flatten,
     InputSpec,
     IntConv,
@@ -301,6 +302,25 @@ def test_a_sum_of_three_is_checked_for_all_triples() -> None:
 def test_a_sum_that_no_quantizer_reads_is_rounded_and_says_so() -> None:
     net = two_branches(IntConv("conv", 1, 1, 1), a_scale=0.13, b_scale=0.0717)
     assert "sum" in check(net, pairs(net), within=1e-3).meta["residual"]
+
+
+# --- Branches and moves --------------------------------------------------------------------------
+
+
+def test_concatenated_levels_and_accumulators() -> None:
+    """Scales of branches go into weights; what waits in a branch waits behind the Concat."""
+    net = make(Quant("a", 1, 0, 7), Quant("b", 1, -8, 7, inputs=("input",)),
+               Concat("both", inputs=("a", "b")), IntConv("conv", 8, 5, 3), BatchNorm("bn", 5),
+               Pointwise("leaky", "leaky_relu"), IntConv("side", 8, 3, 3, inputs=("both",)),
+               AvgPool("mean", 1, 1), Concat("dense", inputs=("leaky", "mean", "side")),
+               BatchNorm("bn2", 11), Quant("q", 1, 0, 255), spec=IMAGE, a_scale=0.25, b_scale=0.125,
+               leaky_value=0.125, q_scale=0.01)
+    graph = check(net, random_images(net))
+    assert graph["dense"].inputs == ("conv", "mean", "side") and "residual" not in graph.meta
+    vectors = make(Flatten("f1"), Quant("a", 1, 0, 7), Flatten("f2", inputs=("input",)),
+                   Quant("b", 1, -8, 7), Concat("both", inputs=("a", "b")),
+                   IntLinear("fc", 336, 3), spec=IMAGE, a_scale=0.25, b_scale=0.125, fc_scale=1)
+    check(vectors, random_images(vectors))
 
 
 # --- Refused -------------------------------------------------------------------------------------
