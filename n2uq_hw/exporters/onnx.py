@@ -233,6 +233,7 @@ class _Writer:
 
     @write.register
     def _(self, node: ir.SlidingWindow, x: _Value) -> _Value:
+        x = self.image(self.plain(x)) if x.flat or x.window is not None else x
         return replace(x, window=node)
 
     @write.register
@@ -242,9 +243,9 @@ class _Writer:
     @write.register
     def _(self, node: ir.MatVec, x: _Value) -> _Value:
         weights = node.weights
-        if x.window is not None or not (x.flat or x.vector):
+        if x.window is not None or not (x.flat or x.vector) or node.groups > 1:
             kernel = weights.reshape(len(weights), *(x.window or ONE).kernel, -1)
-            return self.convolved(node, x, kernel.transpose(0, 3, 1, 2), 1)
+            return self.convolved(node, x, kernel.transpose(0, 3, 1, 2), node.groups)
         x = self.plain(x)
         weights = weights if x.order is None else weights[:, x.order]
         dtype = self.sums(node, x.edge, weights)
@@ -284,8 +285,7 @@ class _Writer:
         top, bottom, left, right = x.frame
         tensor = self.op("MaxPool", [x.tensor], node.name,
                          [self.batch, edge.channels, *edge.shape[:2]], wide,
-                         kernel_shape=[*window.kernel], strides=[*window.stride],
-                         pads=[top, left, bottom, right])
+                         pads=[top, left, bottom, right], **_sizes(window))
         return self.settled(node, self.squeezed(node, tensor, wide), wide)
 
     @write.register
@@ -294,6 +294,13 @@ class _Writer:
         dtype = max(self.dtype(each.edge, each.tensor) for each in (x, y, _Value(node.name, edge)))
         return self.settled(node, self.op("Add", [self.cast(x, dtype), self.cast(y, dtype)],
                                           node.name, self.shape(edge), dtype), dtype)
+
+    @write.register
+    def _(self, node: ir.Concat, *xs: _Value) -> _Value:
+        edge = self.edge(node)
+        dtype = self.dtype(edge, node.name)
+        parts = [self.cast(self.ordered(x), dtype) for x in xs]
+        return _Value(self.op("Concat", parts, node.name, self.shape(edge), dtype, axis=1), edge)
 
     @write.register
     def _(self, node: ir.Saturate, x: _Value) -> _Value:
@@ -441,8 +448,7 @@ class _Writer:
                 held = self.weights(node.name, digit, single)
                 parts.append((up + more, self.op(
                     "Conv", [tensor, held], node.name, shape, single,
-                    kernel_shape=[*window.kernel], strides=[*window.stride], group=group,
-                    pads=[top, left, bottom, right])))
+                    group=group, pads=[top, left, bottom, right], **_sizes(window))))
         tensor = self.joined(node, parts, shape, dtype)
         return self.settled(node, self.squeezed(node, tensor, dtype), dtype)
 
@@ -501,7 +507,11 @@ class _Writer:
         divisor = self.array(f"{node.name}.divisor", np.asarray(unit, dtype))
         if dtype.kind == "f":
             tensor = self.op("Div", [tensor, divisor], f"{node.name}.quotient", shape, dtype)
-            return self.op("Floor", [tensor], node.name, shape, dtype), dtype
+            even = isinstance(node, ir.Scale) and node.ties == "even"
+            return self.op("Round" if even else "Floor", [tensor], node.name, shape, dtype), dtype
+        if isinstance(node, ir.Scale) and node.ties == "even":
+            raise N2uqError(f"{self.graph.name}: products of {node.name} must stay within 2^53 to "
+                            "be rounded half to even in ONNX")
         ends = np.stack([x.edge.lo, x.edge.hi]) * multiplier + offset
         lift = -min(int(ends.min()) // unit, 0)
         more = self.array(f"{node.name}.lift", np.int64(lift * unit))
@@ -538,6 +548,12 @@ class _Writer:
             model.metadata_props.add(key=key, value=value)
         onnx.checker.check_model(model)
         return model
+
+
+def _sizes(window: ir.SlidingWindow) -> dict[str, Any]:
+    """Attributes of a convolution or pool."""
+    return {"kernel_shape": [*window.kernel], "strides": [*window.stride],
+            "dilations": [*window.dilation]}
 
 
 def _largest(edge: Edge) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from graphs import random_chain, random_residual
+from graphs import random_chain, random_dense, random_residual
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.core.onnx_exec import execute_onnx
 from qonnx.util.cleanup import cleanup_model
@@ -66,7 +66,7 @@ def test_a_residual_net() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("kind", [random_chain, random_residual])
+@pytest.mark.parametrize("kind", [random_chain, random_residual, random_dense])
 def test_random_graphs(kind, seed: int) -> None:
     graph = kind(f"{kind.__name__}{seed}", seed)
     images = np.moveaxis(images_on(graph.edges["input"], 5, seed), -1, 1)
@@ -83,6 +83,27 @@ def wide(weight_bits: int, pixel_bits: int, seed: int = 0) -> Graph:
         ir.Pad("pad", ("whole",), frame=(1, 0, 1, 0), values=np.array([7, -9, 0])),
         ir.SlidingWindow("window", ("pad",), kernel=(3, 2), stride=(2, 1)),
         MatVec("conv", ("window",), weights=rng.integers(-top, top, (4, 18))))).verify()
+
+
+def grouped(groups: int, dilation: tuple[int, int]) -> Graph:
+    rng = np.random.default_rng(groups)
+    return Graph("grouped", (
+        Input("input", shape=(7, 6, 4), lo=-3, hi=4),
+        ir.Pad("pad", ("input",), frame=(1, 0, 2, 1), values=np.array([1, -2, 0, 3])),
+        ir.SlidingWindow("window", ("pad",), kernel=(3, 2), stride=(1, 2), dilation=dilation,
+                         groups=groups),
+        MatVec("conv", ("window",), weights=rng.integers(-4, 4, (8, 24 // groups)), groups=groups),
+        ir.Concat("both", ("conv", "conv")),
+        Scale("half", ("both",), shift=1, ties="even", multiplier=np.array([3]),
+              offset=np.arange(16)))).verify()
+
+
+@pytest.mark.parametrize("groups,dilation", [(1, (2, 3)), (2, (1, 1)), (4, (2, 1))])
+def test_groups_dilation_concat_and_ties_to_even(groups: int, dilation: tuple[int, int]) -> None:
+    graph = grouped(groups, dilation)
+    images = np.moveaxis(images_on(graph.edges["input"], 30, 0), -1, 1)
+    same(graph, by_onnxruntime(export_onnx(graph, "integer", 30), images), images)
+    same(graph, by_qonnx(export_onnx(graph, "qonnx", 30), images), images)
 
 
 @pytest.mark.parametrize("weight_bits,pixel_bits", [(2, 3), (16, 8), (24, 8), (8, 22), (20, 20)])
