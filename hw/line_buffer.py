@@ -87,10 +87,10 @@ def read_lines(m: Module, plan: LineBuffer, i: Any, o: Any) -> None:
     def step(*sizes: int) -> Any:
         *of_loops, of_column, of_row, of_image = sizes
         ways = [*of_loops[1:], at_end(of_column, of_row, of_image)]
-        found: Any = of_loops[0]
+        change: Any = of_loops[0]
         for end, way in zip(ends, ways, strict=True):
-            found = Mux(end, way, found)
-        return found
+            change = Mux(end, way, change)
+        return change
 
     # Words written from the window's first on. A jump past the last word written makes it
     # negative: words that no window reads are let in and forgotten.

@@ -65,16 +65,16 @@ def in_logic(graph: Graph, matvec: MatVec) -> Unrolled:
 
 def unroll(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
     """An Unrolled in the place of each MatVec of that form, and of the Threshold in it."""
-    made = {node.name: in_logic(graph, node) for node in graph.nodes
-            if isinstance(node, MatVec) and not isinstance(node, Unrolled)
-            and isinstance(folding[node.name], UnrolledFold)}
-    if not made:
+    in_units = {node.name: in_logic(graph, node) for node in graph.nodes
+                if isinstance(node, MatVec) and not isinstance(node, Unrolled)
+                and isinstance(folding[node.name], UnrolledFold)}
+    if not in_units:
         return graph, folding
-    folds, places = dict(folding), {node.name: node for node in made.values()}
-    for name, node in made.items():
+    folds, places = dict(folding), {node.name: node for node in in_units.values()}
+    for name, node in in_units.items():
         folds[node.name] = folds.pop(name)
     return graph.with_nodes(places.get(node.name, node) for node in graph.nodes
-                            if node.name in places or node.name not in made), folds
+                            if node.name in places or node.name not in in_units), folds
 
 
 def absorbs(graph: Graph, node: MatVec) -> bool:
@@ -97,16 +97,16 @@ def absorb(graph: Graph, folding: Folding) -> Graph:
     """
     offsets, nodes = dict[str, np.ndarray](), list[Node]()
     for node in graph.nodes:
-        made: Node = node
+        new: Node = node
         if isinstance(node, Threshold) and node.inputs[0] in offsets:
-            made = replace(node, thresholds=node.thresholds + offsets[node.inputs[0]][:, None])
+            new = replace(node, thresholds=node.thresholds + offsets[node.inputs[0]][:, None])
         elif (type(node) is MatVec and isinstance(fold := folding[node.name], MatVecFold)
               and fold.products.lanes > 1 and absorbs(graph, node)):
             (read,), sums = graph.reads(node), graph.edges[node.name]
             offset = pairs_offset(node.weights, element(read), fold.simd)
             offsets[node.name] = offset - (sums.lo + offset).min()
-            made = OffsetMatVec(**node.__dict__, offset=offsets[node.name])
-        nodes.append(made)
+            new = OffsetMatVec(**node.__dict__, offset=offsets[node.name])
+        nodes.append(new)
     return graph.with_nodes(nodes) if offsets else graph
 
 
@@ -163,10 +163,10 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
                        else lanes_out(node, folds[name], graph.edges[name]))
         if (ways := readers[name]) > 1:
             tip[name] = insert(Fork(ours(f"{name}_fork"), (name,), ways=ways), lanes[name])
-    made = graph.with_nodes(nodes)
-    depths = join_depths(made, lanes, chosen)
-    return made.with_nodes(replace(node, depth=depths[node.name]) if isinstance(node, Fifo)
-                           and node.name in depths else node for node in made.nodes), folds
+    hardware = graph.with_nodes(nodes)
+    depths = join_depths(hardware, lanes, chosen)
+    return hardware.with_nodes(replace(node, depth=depths[node.name]) if isinstance(node, Fifo)
+                               and node.name in depths else node for node in hardware.nodes), folds
 
 
 def lanes_of(graph: Graph, folding: Folding, name: str) -> int:

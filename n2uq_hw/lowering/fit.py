@@ -76,9 +76,9 @@ def fit(bounds: Bounds, *, even: bool) -> Fit | None:
     least, most = _room(bounds, slope)
     margin, middle = most - least, (least + most) / 2
     if (margin > 0).all():
-        found = _floor(bounds, slope)
-        if found is not None:
-            return found
+        chosen = _floor(bounds, slope)
+        if chosen is not None:
+            return chosen
     return _even(bounds, slope, middle) if even else None
 
 

@@ -17,14 +17,14 @@ from .quantize import Levels, Quantized, levels_of, quantized
 from .sums import quantized_sum
 from .values import Value, Waiting, taken
 
-__all__ = ["RULES", "added", "convolved", "made", "matrix", "multiplied"]
+__all__ = ["RULES", "added", "convolved", "matrix", "multiplied", "product"]
 
 EXPANDED = 2**20  # weights of a grouped convolution that is written out with zeros
 RATIO = 2**10     # of two scales, in whole numbers: what multipliers cost little for
 NEAR = 1e-9       # of a half, what float64 may miss
 
 
-def made(x: Value, factors: tuple[np.ndarray, ...], waiting: Waiting = ()) -> Value:
+def product(x: Value, factors: tuple[np.ndarray, ...], waiting: Waiting = ()) -> Value:
     """The node of `x`, an accumulator with these factors."""
     return Value(x.node, x.edge, factors, waiting)
 
@@ -102,7 +102,7 @@ def convolved(self: Lowering, layer: Conv | IntConv, x: Value, weights: np.ndarr
     x = self.windows(layer, x, _one(-x.origin.astype(np.int64)), always=depthwise)
     node = (DepthwiseMatVec(layer.name, weights=weights.reshape(channels, -1).T)
             if depthwise else matrix(layer, weights))
-    return replace(made(self.append(node, x), _factors(layer, unit, delta)), origin=_one(origin))
+    return replace(product(self.append(node, x), _factors(layer, unit, delta)), origin=_one(origin))
 
 
 def _factors(layer: Layer, unit: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -132,7 +132,7 @@ def multiplied(self: Lowering, layer: Any, x: Value, weights: np.ndarray, delta:
     weights, unit = grouped(self, layer, x, taken(weights, x.order), 1)
     node = MatVec(layer.name, weights=weights)
     origin = (weights * x.origin).sum(axis=1)
-    return replace(made(self.append(node, x), _factors(layer, unit, delta)), origin=_one(origin))
+    return replace(product(self.append(node, x), _factors(layer, unit, delta)), origin=_one(origin))
 
 
 def _int_conv(self: Lowering, layer: IntConv, x: Value) -> Value:

@@ -105,7 +105,7 @@ def _float_conv(self: Lowering, layer: FloatConv, x: Value) -> Value:
         x = self.narrowed(x if x.settled else self.fixed(x), room)
         codes, delta = _symmetric(weights, self.formats.stem_bits)
         factor, x = x.factor, self.windows(layer, x, np.zeros(1, np.int64))
-        return low_bit.made(self.append(low_bit.matrix(layer, codes), x), (delta, factor))
+        return low_bit.product(self.append(low_bit.matrix(layer, codes), x), (delta, factor))
     # w·(p·factor + offset) = w·factor·(p - black), and the pad is black.
     black = -normal.intercept / normal.slope
     bits = self.precision.pixels
@@ -117,9 +117,9 @@ def _float_conv(self: Lowering, layer: FloatConv, x: Value) -> Value:
     codes, delta = _symmetric(weights * normal.slope[:, None, None], self.formats.stem_bits)
     x = self.windows(layer, x, np.rint(black * 2**bits).astype(np.int64))
     dark = -(codes.sum(axis=(2, 3)) * black).sum(axis=1) * delta
-    return low_bit.made(self.append(low_bit.matrix(layer, codes), x),
-                        (delta, np.array([2.0**-bits])),
-                        waiting=(Affine(layer.name, np.ones(1), dark),))
+    return low_bit.product(self.append(low_bit.matrix(layer, codes), x),
+                           (delta, np.array([2.0**-bits])),
+                           waiting=(Affine(layer.name, np.ones(1), dark),))
 
 
 def _linear(self: Lowering, layer: Linear, x: Value) -> Value:

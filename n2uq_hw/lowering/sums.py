@@ -59,8 +59,8 @@ def quantized_sum(x: Value, levels: Levels) -> tuple[list[np.ndarray], Quantized
     channels = [_channel(x, levels, c, one) for c in range(1 if one else x.edge.channels)]
     pairs = sum(channel.levels.size for channel in channels)
     proof = f"equal at all {pairs:,} pairs"
-    if levels.most - levels.least > LOW and (found := _shifted(channels, levels, proof)):
-        return found
+    if levels.most - levels.least > LOW and (shifted := _shifted(channels, levels, proof)):
+        return shifted
     for fineness in _finenesses():
         multipliers = [_whole(channel.slopes, fineness) for channel in channels]
         if steps := _all_steps(channels, multipliers):
@@ -81,9 +81,9 @@ def _shifted(channels: list[_Channel], levels: Levels, proof: str
         multipliers = [np.rint(channel.slopes * density * 2.0**shift).astype(np.int64)
                        for channel, density in zip(channels, densities, strict=True)]
         if steps := _all_steps(channels, multipliers):
-            found = _node(levels, steps, proof)
-            if isinstance(found.node, Scale) and (found.node.multiplier == 1).all():
-                return _columns(multipliers), found
+            quantized = _node(levels, steps, proof)
+            if isinstance(quantized.node, Scale) and (quantized.node.multiplier == 1).all():
+                return _columns(multipliers), quantized
     return None
 
 
@@ -92,9 +92,9 @@ def _all_steps(channels: list[_Channel], multipliers: list[np.ndarray]
     """The steps of each channel; none if a channel has none."""
     steps = []
     for channel, multiplier in zip(channels, multipliers, strict=True):
-        if (found := channel.steps(multiplier @ channel.integers)) is None:
+        if (own := channel.steps(multiplier @ channel.integers)) is None:
             return []
-        steps.append(found)
+        steps.append(own)
     return steps
 
 

@@ -152,12 +152,12 @@ def load_net(path: Path) -> Net:
     """Read a net file; any fault in it is an N2uqError that names the file."""
     params, described = load_arrays(path, "n2uq", FORMAT)
     try:
-        given = described["input"]
+        spec = described["input"]
         return Net(
             name=described["name"],
-            input=InputSpec(tuple(given["shape"]), given["max"], given["scale"],
-                            tuple(given.get("mean", ())), tuple(given.get("std", ())),
-                            given.get("min", 0)),
+            input=InputSpec(tuple(spec["shape"]), spec["max"], spec["scale"],
+                            tuple(spec.get("mean", ())), tuple(spec.get("std", ())),
+                            spec.get("min", 0)),
             layers=tuple(_layer(row) for row in described["layers"]),
             params=params, meta=described["meta"])
     except N2uqError as error:
@@ -268,13 +268,13 @@ def _check_inputs(net: Net) -> None:
     """One output, and every layer reads layers before it."""
     before = {images_name(net.layers)}
     for layer in net.layers:
-        given, arity = layer.inputs, layer.arity
-        implied = given == () and arity == 1
-        if not implied and (type(given) is not tuple or (
-                len(given) != arity if arity else len(given) < 2)):
+        inputs, arity = layer.inputs, layer.arity
+        implied = inputs == () and arity == 1
+        if not implied and (type(inputs) is not tuple or (
+                len(inputs) != arity if arity else len(inputs) < 2)):
             raise N2uqError(f"{net.name}: {layer.name} must have {arity or 'two or more'} "
-                            f"input{'s' * (arity != 1)}, not {given!r}")
-        for name in given:
+                            f"input{'s' * (arity != 1)}, not {inputs!r}")
+        for name in inputs:
             if not isinstance(name, str) or name not in before:
                 raise N2uqError(f"{net.name}: inputs of {layer.name} must be layers before it, "
                                 f"not {name!r}")

@@ -131,13 +131,13 @@ class Recorder(TorchFunctionMode):
         self.paths = {each: path for path, each in module.named_modules()}
         self.steps: list[Step] = []
         self.seen: set[int] = set()
-        self.made: dict[int, tuple[Tensor, int | str]] = {}  # by id, which lives as the tensor does
+        self.origins: dict[int, tuple[Tensor, int | str]] = {}  # by id; the tensor keeps it so
         self.inside: list[nn.Module] = []
         self.whole: nn.Module | None = None  # that runs, whose operations are not recorded
 
     def run(self, module: nn.Module, images: Tensor) -> int | str:
         """The step that makes the output."""
-        self.made[id(images)] = images, -1
+        self.origins[id(images)] = images, -1
         with ExitStack() as stack:
             for each in self.paths:  # the user's own hooks run outside of ours, and are recorded
                 for handle in (each.register_forward_pre_hook(self.enter),
@@ -212,28 +212,28 @@ class Recorder(TorchFunctionMode):
         """What stands for `tensor` in a step's arguments."""
         if not tensor.is_meta:
             return tensor
-        _, step = self.made.get(id(tensor), (tensor, "reads what scripted code or an autograd "
-                                             "Function made; modules and functions would do"))
+        _, step = self.origins.get(id(tensor), (tensor, "reads what scripted code or an autograd "
+                                                "Function made; modules and functions would do"))
         return Read(step, tuple(tensor.shape))
 
     def record(self, what: Callable[..., Any] | nn.Module, args: tuple[Any, ...],
                kwargs: dict[str, Any], output: Any, changed: list[Tensor]) -> None:
         """Append a step, if it made tensors or `changed` some in place."""
-        made = [each for each in tree_leaves(output) if isinstance(each, Tensor)] + changed
-        if not made:
+        tensors = [each for each in tree_leaves(output) if isinstance(each, Tensor)] + changed
+        if not tensors:
             return
         module = self.inside[-1] if self.inside else None
         alone = what is module or type(module).__module__.split(".")[0] in OURS
         args, kwargs = tree_map_only(Tensor, self.read, (args, kwargs))
         self.steps.append(Step(self.paths[module] if module else "", alone, what, args, kwargs,
-                                tuple(made[0].shape), made[0].dtype))
+                                tuple(tensors[0].shape), tensors[0].dtype))
         for each in changed:  # other views of it have changed as well
             memory = each.untyped_storage()._cdata
-            for key, (tensor, _) in self.made.items():
+            for key, (tensor, _) in self.origins.items():
                 if tensor.untyped_storage()._cdata == memory:
-                    self.made[key] = tensor, (f"reads a view of a tensor that {_key(what)} has "
-                                              "changed in place; a copy would do")
-        self.made.update((id(each), (each, len(self.steps) - 1)) for each in made)
+                    self.origins[key] = tensor, (f"reads a view of a tensor that {_key(what)} has "
+                                                 "changed in place; a copy would do")
+        self.origins.update((id(each), (each, len(self.steps) - 1)) for each in tensors)
 
 
 def shown(shape: Sequence[int]) -> str:

@@ -122,7 +122,7 @@ WHOLE: dict[type[nn.Module], Callable[[Any], Parts]] = {
 }
 
 
-def add_whole(made: Layers, module: nn.Module, x: Value) -> str:
+def add_whole(net: Layers, module: nn.Module, x: Value) -> str:
     """The layer that a quantizer or a module with quantized weights is."""
     of = whole(module)
     assert of is not None
@@ -134,7 +134,7 @@ def add_whole(made: Layers, module: nn.Module, x: Value) -> str:
             raise NoForm(MARGIN)
         sizes = (*sizes[:4], _framed(sizes[4], x.margin), *sizes[5:])
     keys = kind("", *sizes).shapes()
-    return made.add(kind, sizes, (x,), **{key: getattr(module, key) for key in keys})
+    return net.add(kind, sizes, (x,), **{key: getattr(module, key) for key in keys})
 
 
 MARGIN = "must read what no F.pad has framed, as a convolution may"
@@ -171,7 +171,7 @@ def _framed(padding: Padding, margin: Sequence[int]) -> Padding:
 
 
 @_rule("conv1d", "conv2d")
-def _conv(made: Layers, input: Value, weight: Tensor, bias: Tensor | None = None,
+def _conv(net: Layers, input: Value, weight: Tensor, bias: Tensor | None = None,
           stride: int | Sequence[int] = 1, padding: str | int | Sequence[int] = 0,
           dilation: int | Sequence[int] = 1, groups: int = 1) -> str:
     outputs, inputs, *size = weight.shape
@@ -185,27 +185,27 @@ def _conv(made: Layers, input: Value, weight: Tensor, bias: Tensor | None = None
         around = 0 if isinstance(padding, str) else _sizes(input, padding, 0)
     sizes = (inputs * groups, outputs, kernel, _sizes(input, stride),
              _framed(around, input.margin), steps, groups)
-    name = made.add(model.FloatConv, sizes, (input,), weight=weight)
+    name = net.add(model.FloatConv, sizes, (input,), weight=weight)
     if bias is None:
         return name
-    return made.add(model.Bias, (outputs,), (Value(name, made.step.shape),), f"{name}_bias",
-                    bias=bias.reshape(1, -1, 1, 1))
+    return net.add(model.Bias, (outputs,), (Value(name, net.step.shape),), f"{name}_bias",
+                   bias=bias.reshape(1, -1, 1, 1))
 
 
 @_rule("pad")
-def _pad(made: Layers, input: Value, pad: Sequence[int], mode: str = "constant",
+def _pad(net: Layers, input: Value, pad: Sequence[int], mode: str = "constant",
          value: float | None = None) -> str:
     """Zeros around an image, for the convolution that reads it."""
     _only("mode", mode, "constant")
     left, right, top, bottom = (*pad, 0, 0, 0, 0)[:4]
     if value or min(pad) < 0 or any(pad[4:]) or len(pad) > 2 * (len(input.shape) - 2):
         raise NoForm(f"must add zeros around images, not {list(pad)} of {value or 0}")
-    made.margins[made.at] = (top, bottom, left, right)
+    net.margins[net.at] = (top, bottom, left, right)
     return input.layer
 
 
 @_rule("__getitem__")
-def _slice(made: Layers, input: Value, index: Any) -> str:
+def _slice(net: Layers, input: Value, index: Any) -> str:
     """Every n-th pixel, or a convolution of which the last or first pixels are cut off."""
     places = index if isinstance(index, tuple) else (index,)
     cuts = [each for each in places if isinstance(each, slice)]
@@ -219,46 +219,46 @@ def _slice(made: Layers, input: Value, index: Any) -> str:
             (each.stop - 1) // each.step == (n - 1) // each.step
             for each, n in zip(ranges, input.shape, strict=True)):
         strides = _size(([1] + [each.step for each in ranges[2:]])[-2:])
-        return input.layer if strides == 1 else made.add(
+        return input.layer if strides == 1 else net.add(
             model.MaxPool, (1, strides), (input,))
     if any(each.step != 1 for each in ranges):
         raise NoForm(CUT)
     spans = ([(0, 0)] + [(each.start, n - each.stop)
                          for each, n in zip(ranges[2:], input.shape[2:], strict=True)])[-2:]
-    return _cropped(made, input, [side for span in spans for side in span])
+    return _cropped(net, input, [side for span in spans for side in span])
 
 
 CUT = ("must take every n-th pixel, or cut off what a convolution before it has padded; what would "
        "do: a convolution or a max-pool with a stride")
 
 
-def _cropped(made: Layers, input: Value, sides: Sequence[int]) -> str:
+def _cropped(net: Layers, input: Value, sides: Sequence[int]) -> str:
     """The convolution that made `input`, with so much less padding."""
-    places = {layer.name: k for k, layer in enumerate(made.layers)}
-    layer = made.layers[places[input.layer]] if input.layer else None
+    places = {layer.name: k for k, layer in enumerate(net.layers)}
+    layer = net.layers[places[input.layer]] if input.layer else None
     if isinstance(layer, model.Bias):
-        layer = made.layers[places[input.layer] - 1]
-    if (not isinstance(layer, model.FloatConv | model.Conv) or made.readers[input.step] > 1
-            or layer.stride != 1 or made.steps[input.step].key not in
+        layer = net.layers[places[input.layer] - 1]
+    if (not isinstance(layer, model.FloatConv | model.Conv) or net.readers[input.step] > 1
+            or layer.stride != 1 or net.steps[input.step].key not in
             (*FRAMED, "QuantizedConv2d")):
         raise NoForm(CUT)
     less = [a - b for a, b in zip(frame(layer.padding), sides, strict=True)]
     if min(less) < 0:
         raise NoForm(CUT)
-    made.layers[places[layer.name]] = replace(layer, padding=_framed(0, less))
+    net.layers[places[layer.name]] = replace(layer, padding=_framed(0, less))
     return input.layer
 
 
 @_rule("linear")
-def _linear(made: Layers, input: Value, weight: Tensor, bias: Tensor | None = None) -> str:
+def _linear(net: Layers, input: Value, weight: Tensor, bias: Tensor | None = None) -> str:
     _vector(input)
     outputs, inputs = weight.shape
     bias = weight.new_zeros(outputs) if bias is None else bias
-    return made.add(model.FloatLinear, (inputs, outputs), (input,), weight=weight, bias=bias)
+    return net.add(model.FloatLinear, (inputs, outputs), (input,), weight=weight, bias=bias)
 
 
 @_rule("batch_norm")
-def _batch_norm(made: Layers, input: Value, running_mean: Tensor | None,
+def _batch_norm(net: Layers, input: Value, running_mean: Tensor | None,
                 running_var: Tensor | None, weight: Tensor | None = None,
                 bias: Tensor | None = None, training: bool = False, momentum: float = 0.1,
                 eps: float = BN_EPS) -> str:
@@ -269,7 +269,7 @@ def _batch_norm(made: Layers, input: Value, running_mean: Tensor | None,
         running_var = (running_var.double() + (eps - BN_EPS)).to(running_var.dtype)
         if (running_var < 0).any():
             raise NoForm(f"must have eps {BN_EPS} or more where a variance is as small, not {eps}")
-    return made.add(
+    return net.add(
         model.BatchNorm, (input.channels,), (input,), running_mean=running_mean,
         running_var=running_var,
         weight=torch.ones_like(running_mean) if weight is None else weight,
@@ -277,56 +277,56 @@ def _batch_norm(made: Layers, input: Value, running_mean: Tensor | None,
 
 
 @_rule("prelu")
-def _prelu(made: Layers, input: Value, weight: Tensor) -> str:
-    return made.add(model.PReLU, (input.channels,), (input,),
-                    weight=weight.reshape(-1).expand(input.channels))
+def _prelu(net: Layers, input: Value, weight: Tensor) -> str:
+    return net.add(model.PReLU, (input.channels,), (input,),
+                   weight=weight.reshape(-1).expand(input.channels))
 
 
 @_rule("leaky_relu")
-def _leaky_relu(made: Layers, input: Value, negative_slope: float = 0.01,
+def _leaky_relu(net: Layers, input: Value, negative_slope: float = 0.01,
                 inplace: bool = False) -> str:
-    return _prelu(made, input, torch.tensor([negative_slope], dtype=torch.float32))
+    return _prelu(net, input, torch.tensor([negative_slope], dtype=torch.float32))
 
 
 @_rule("relu")
-def _relu(made: Layers, input: Value, inplace: bool = False) -> str:
-    return made.add(model.ReLU, (), (input,))
+def _relu(net: Layers, input: Value, inplace: bool = False) -> str:
+    return net.add(model.ReLU, (), (input,))
 
 
 @_rule("relu6")
-def _relu6(made: Layers, input: Value, inplace: bool = False) -> str:
-    return made.add(model.ReLU6, (), (input,))
+def _relu6(net: Layers, input: Value, inplace: bool = False) -> str:
+    return net.add(model.ReLU6, (), (input,))
 
 
 @_rule("hardtanh")
-def _hardtanh(made: Layers, input: Value, min_val: float = -1.0, max_val: float = 1.0,
+def _hardtanh(net: Layers, input: Value, min_val: float = -1.0, max_val: float = 1.0,
               inplace: bool = False) -> str:
-    return _clamp(made, input, min_val, max_val)
+    return _clamp(net, input, min_val, max_val)
 
 
 @_rule("clamp", "clip")
-def _clamp(made: Layers, input: Value, min: float | None = None,
+def _clamp(net: Layers, input: Value, min: float | None = None,
            max: float | None = None) -> str:
     if (min, max) == (0, None):
-        return _relu(made, input)
+        return _relu(net, input)
     if (min, max) == (0, 6):
-        return _relu6(made, input)
-    return _chain(made, input, *(("max", min) if min is not None else (),
-                                 ("min", max) if max is not None else ()))
+        return _relu6(net, input)
+    return _chain(net, input, *(("max", min) if min is not None else (),
+                                ("min", max) if max is not None else ()))
 
 
-def _chain(made: Layers, x: Value, *operations: tuple[Any, ...]) -> str:
+def _chain(net: Layers, x: Value, *operations: tuple[Any, ...]) -> str:
     """Element-wise operations one after the other, each with its number or tensor."""
     for op, *value in filter(None, operations):
         tensors = {"value": _values(x, value[0])} if value else {}
         channels = len(tensors["value"]) if value else 1
-        name = "" if len(operations) == 1 and made.step.alone else _within(made, op)
-        x = replace(x, layer=made.add(model.Pointwise, (op, channels), (x,), name, **tensors))
+        name = "" if len(operations) == 1 and net.step.alone else _within(net, op)
+        x = replace(x, layer=net.add(model.Pointwise, (op, channels), (x,), name, **tensors))
     return x.layer
 
 
-def _within(made: Layers, op: str) -> str:
-    return f"{made.step.path}.{op}".lstrip(".")
+def _within(net: Layers, op: str) -> str:
+    return f"{net.step.path}.{op}".lstrip(".")
 
 
 def _values(x: Value, value: float | Tensor) -> Tensor:
@@ -345,8 +345,8 @@ POINTWISE = {"sigmoid": "sigmoid", "tanh": "tanh", "silu": "silu", "softsign": "
 
 
 def _pointwise(op: str) -> Callable[..., str]:
-    def rule(made: Layers, input: Value, inplace: bool = False) -> str:
-        return _chain(made, input, (op,))
+    def rule(net: Layers, input: Value, inplace: bool = False) -> str:
+        return _chain(net, input, (op,))
 
     return rule
 
@@ -355,35 +355,35 @@ RULES.update({name: _pointwise(op) for name, op in POINTWISE.items()})
 
 
 @_rule("gelu")
-def _gelu(made: Layers, input: Value, approximate: str = "none") -> str:
+def _gelu(net: Layers, input: Value, approximate: str = "none") -> str:
     _only("approximate", approximate, "none")
-    return _chain(made, input, ("gelu",))
+    return _chain(net, input, ("gelu",))
 
 
 @_rule("elu")
-def _elu(made: Layers, input: Value, alpha: float = 1.0, inplace: bool = False) -> str:
-    return _chain(made, input, ("elu", alpha))
+def _elu(net: Layers, input: Value, alpha: float = 1.0, inplace: bool = False) -> str:
+    return _chain(net, input, ("elu", alpha))
 
 
 @_rule("softplus")
-def _softplus(made: Layers, input: Value, beta: float = 1, threshold: float = 20) -> str:
+def _softplus(net: Layers, input: Value, beta: float = 1, threshold: float = 20) -> str:
     _only("beta", beta, 1)
-    return _chain(made, input, ("softplus",))
+    return _chain(net, input, ("softplus",))
 
 
 @_rule("hardswish")
-def _hardswish(made: Layers, input: Value, inplace: bool = False) -> str:
-    return _chain(made, input, ("hard_swish",))
+def _hardswish(net: Layers, input: Value, inplace: bool = False) -> str:
+    return _chain(net, input, ("hard_swish",))
 
 
 @_rule("hardsigmoid")
-def _hardsigmoid(made: Layers, input: Value, inplace: bool = False) -> str:
-    return _chain(made, input, ("div", 6.0), ("add", 0.5), ("max", 0.0), ("min", 1.0))
+def _hardsigmoid(net: Layers, input: Value, inplace: bool = False) -> str:
+    return _chain(net, input, ("div", 6.0), ("add", 0.5), ("max", 0.0), ("min", 1.0))
 
 
 def _scalars(op: str, turned: str) -> Callable[..., str]:
     """``x op value``, and ``value op x`` where that is another operation."""
-    def rule(made: Layers, input: Value | Tensor | float, other: Value | Tensor | float, *,
+    def rule(net: Layers, input: Value | Tensor | float, other: Value | Tensor | float, *,
              rounding_mode: str | None = None, alpha: float = 1) -> str:
         _only("rounding_mode", rounding_mode, None)
         _only("alpha", alpha, 1)
@@ -391,7 +391,7 @@ def _scalars(op: str, turned: str) -> Callable[..., str]:
             raise NoForm("must read one layer and constants, not two layers")
         x, value = (input, other) if isinstance(input, Value) else (other, input)
         assert isinstance(x, Value) and not isinstance(value, Value)
-        return _chain(made, x, (op if x is input else turned, value))
+        return _chain(net, x, (op if x is input else turned, value))
 
     return rule
 
@@ -404,16 +404,16 @@ for _name, _op, _turned in (("mul", "mul", "mul"), ("multiply", "mul", "mul"),
     RULES[_name] = _scalars(_op, _turned)
 
 
-def _whole_windows(made: Layers, input: Value, kernel: Size, stride: Size, padding: Size) -> None:
+def _whole_windows(net: Layers, input: Value, kernel: Size, stride: Size, padding: Size) -> None:
     wanted = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(
         input.image[2:], pair(kernel), pair(stride), pair(padding), strict=True))
-    if _image(made.step.shape)[2:] != wanted:
+    if _image(net.step.shape)[2:] != wanted:
         raise NoForm("must have whole windows, not end within one (ceil_mode) of "
                      f"{shown(input.shape)}")
 
 
 @_rule("max_pool1d", "max_pool2d")
-def _max_pool(made: Layers, input: Value, kernel_size: int | Sequence[int],
+def _max_pool(net: Layers, input: Value, kernel_size: int | Sequence[int],
               stride: int | Sequence[int] | None = None, padding: int | Sequence[int] = 0,
               dilation: int | Sequence[int] = 1, ceil_mode: bool = False,
               return_indices: bool = False) -> str:
@@ -422,13 +422,13 @@ def _max_pool(made: Layers, input: Value, kernel_size: int | Sequence[int],
     around, apart = _sizes(input, padding, 0), _sizes(input, dilation)
     _only("return_indices", return_indices, False)
     spread = _size([(k - 1) * d + 1 for k, d in zip(pair(kernel), pair(apart), strict=True)])
-    _whole_windows(made, input, spread, step, around)
+    _whole_windows(net, input, spread, step, around)
     sizes = (kernel, step, around) if apart == 1 else (kernel, step, around, apart)
-    return made.add(model.MaxPool, sizes, (input,))
+    return net.add(model.MaxPool, sizes, (input,))
 
 
 @_rule("avg_pool1d", "avg_pool2d")
-def _avg_pool(made: Layers, input: Value, kernel_size: int | Sequence[int],
+def _avg_pool(net: Layers, input: Value, kernel_size: int | Sequence[int],
               stride: int | Sequence[int] | None = None, padding: int | Sequence[int] = 0,
               ceil_mode: bool = False, count_include_pad: bool = True,
               divisor_override: int | None = None) -> str:
@@ -436,98 +436,98 @@ def _avg_pool(made: Layers, input: Value, kernel_size: int | Sequence[int],
     step = _sizes(input, stride) if stride else kernel
     _only("divisor_override", divisor_override, None)
     if around == 0 and pair(kernel) == input.image[2:]:
-        return made.add(model.AvgPool, (), (input,))
+        return net.add(model.AvgPool, (), (input,))
     if kernel == step == 1:
         return input.layer
-    _whole_windows(made, input, kernel, step, around)
-    return made.add(model.AvgPool, (kernel, step, around, bool(count_include_pad)), (input,))
+    _whole_windows(net, input, kernel, step, around)
+    return net.add(model.AvgPool, (kernel, step, around, bool(count_include_pad)), (input,))
 
 
 @_rule("adaptive_avg_pool1d", "adaptive_avg_pool2d")
-def _adaptive_avg_pool(made: Layers, input: Value, output_size: Any) -> str:
-    return _adaptive(made, input, model.AvgPool)
+def _adaptive_avg_pool(net: Layers, input: Value, output_size: Any) -> str:
+    return _adaptive(net, input, model.AvgPool)
 
 
 @_rule("adaptive_max_pool1d", "adaptive_max_pool2d")
-def _adaptive_max_pool(made: Layers, input: Value, output_size: Any,
+def _adaptive_max_pool(net: Layers, input: Value, output_size: Any,
                        return_indices: bool = False) -> str:
     _only("return_indices", return_indices, False)
-    return _adaptive(made, input, model.MaxPool)
+    return _adaptive(net, input, model.MaxPool)
 
 
-def _adaptive(made: Layers, input: Value, kind: type[Layer]) -> str:
+def _adaptive(net: Layers, input: Value, kind: type[Layer]) -> str:
     """Windows of one size side by side, if that is what they are."""
-    shape, wanted = input.image[2:], _image(made.step.shape)[2:]
+    shape, wanted = input.image[2:], _image(net.step.shape)[2:]
     if shape == wanted and (kind is model.MaxPool or shape != (1, 1)):
         return input.layer  # of a pixel each
     if wanted == (1, 1) and kind is model.AvgPool:
-        return made.add(model.AvgPool, (), (input,))
+        return net.add(model.AvgPool, (), (input,))
     if any(n % m for n, m in zip(shape, wanted, strict=True)):
         raise NoForm(f"must make windows of one size, not {wanted} of {shown(input.shape)}")
     kernel = _size([n // m for n, m in zip(shape, wanted, strict=True)])
-    return made.add(kind, (kernel, kernel), (input,))
+    return net.add(kind, (kernel, kernel), (input,))
 
 
 @_rule("mean")
-def _mean(made: Layers, input: Value, dim: int | Sequence[int] | None = None,
+def _mean(net: Layers, input: Value, dim: int | Sequence[int] | None = None,
           keepdim: bool = False) -> str:
     count = len(input.shape)
     axes = range(count) if dim is None else dim if isinstance(dim, Sequence) else (dim,)
     if count < 3 or {axis % count for axis in axes} != {*range(2, count)}:
         raise NoForm(f"must average all pixels of {shown(input.shape)}; AdaptiveAvgPool2d(1) does")
-    name = made.add(model.AvgPool, (), (input,))
-    return name if keepdim else made.add(
+    name = net.add(model.AvgPool, (), (input,))
+    return name if keepdim else net.add(
         model.Flatten, (), (Value(name, (*input.shape[:2], 1, 1)),))
 
 
 @_rule("cat", "concat", "concatenate")
-def _cat(made: Layers, tensors: Sequence[Value | Tensor], dim: int = 0) -> str:
+def _cat(net: Layers, tensors: Sequence[Value | Tensor], dim: int = 0) -> str:
     if not all(isinstance(each, Value) for each in tensors):
         raise NoForm("must read layers, not constants")
     parts = tuple(each for each in tensors if isinstance(each, Value))
     if dim % len(parts[0].shape) != 1:
         raise NoForm(f"must join channels, axis 1, not axis {dim} of {shown(parts[0].shape)}")
-    return parts[0].layer if len(parts) == 1 else made.add(model.Concat, (), parts)
+    return parts[0].layer if len(parts) == 1 else net.add(model.Concat, (), parts)
 
 
 @_rule("interpolate", "upsample", "upsample_nearest")
-def _interpolate(made: Layers, input: Value, size: Any = None, scale_factor: Any = None,
+def _interpolate(net: Layers, input: Value, size: Any = None, scale_factor: Any = None,
                  mode: str = "nearest", align_corners: bool | None = None,
                  recompute_scale_factor: bool | None = None, antialias: bool = False) -> str:
     if mode not in ("nearest", "nearest-exact"):
         raise NoForm(f"must have mode nearest, not {mode}")
-    before, after = input.image[2:], _image(made.step.shape)[2:]
+    before, after = input.image[2:], _image(net.step.shape)[2:]
     if any(m % n for n, m in zip(before, after, strict=True)):
         raise NoForm(f"must repeat whole pixels of {shown(input.shape)}, "
-                     f"not make {shown(made.step.shape)}")
+                     f"not make {shown(net.step.shape)}")
     factor = _size([m // n for n, m in zip(before, after, strict=True)])
-    return input.layer if factor == 1 else made.add(model.Upsample, (factor,), (input,))
+    return input.layer if factor == 1 else net.add(model.Upsample, (factor,), (input,))
 
 
 @_rule("pixel_shuffle")
-def _pixel_shuffle(made: Layers, input: Value, upscale_factor: int) -> str:
-    return made.add(model.DepthToSpace, (upscale_factor, "CRD"), (input,))
+def _pixel_shuffle(net: Layers, input: Value, upscale_factor: int) -> str:
+    return net.add(model.DepthToSpace, (upscale_factor, "CRD"), (input,))
 
 
 @_rule("channel_shuffle", "native_channel_shuffle")
-def _channel_shuffle(made: Layers, input: Value, groups: int) -> str:
+def _channel_shuffle(net: Layers, input: Value, groups: int) -> str:
     order = torch.arange(input.channels).reshape(groups, -1).T.reshape(-1)
-    return made.add(model.Permute, (input.channels,), (input,), order=order.int())
+    return net.add(model.Permute, (input.channels,), (input,), order=order.int())
 
 
 @_rule("flatten", "view", "reshape", "squeeze", "unsqueeze")
-def _flatten(made: Layers, input: Value, *shape: Any, **named: Any) -> str:
+def _flatten(net: Layers, input: Value, *shape: Any, **named: Any) -> str:
     """Whatever the arguments, the shape tells: rows of a reshape keep their order."""
-    if _image(made.step.shape) == input.image:
+    if _image(net.step.shape) == input.image:
         return input.layer
-    if made.step.shape != (BATCH, math.prod(input.shape[1:])):
+    if net.step.shape != (BATCH, math.prod(input.shape[1:])):
         raise NoForm(f"must make a vector of each image, [N, {math.prod(input.shape[1:])}], "
-                      f"not {shown(made.step.shape)}")
-    return made.add(model.Flatten, (), (input,))
+                      f"not {shown(net.step.shape)}")
+    return net.add(model.Flatten, (), (input,))
 
 
 @_rule("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
-def _dropout(made: Layers, input: Value, p: float = 0.5, training: bool = True,
+def _dropout(net: Layers, input: Value, p: float = 0.5, training: bool = True,
              inplace: bool = False) -> str:
     if training:
         raise NoForm("must not drop in evaluation mode: pass training=self.training, and call "
@@ -536,12 +536,12 @@ def _dropout(made: Layers, input: Value, p: float = 0.5, training: bool = True,
 
 
 @_rule("contiguous", "clone", "detach", "float", "to")
-def _same(made: Layers, input: Value, *how: Any, **named: Any) -> str:
+def _same(net: Layers, input: Value, *how: Any, **named: Any) -> str:
     return input.layer
 
 
 @_rule("add")
-def _add(made: Layers, input: Value | Tensor | float, other: Value | Tensor | float, *,
+def _add(net: Layers, input: Value | Tensor | float, other: Value | Tensor | float, *,
          alpha: float = 1) -> str:
     """Of two layers, or of a layer and a bias per channel."""
     _only("alpha", alpha, 1)
@@ -549,7 +549,7 @@ def _add(made: Layers, input: Value | Tensor | float, other: Value | Tensor | fl
         if input.shape != other.shape:
             raise NoForm("must read tensors of one shape, not "
                           f"{shown(input.shape)} and {shown(other.shape)}")
-        return made.add(model.Add, (), (input, other))
+        return net.add(model.Add, (), (input, other))
     x, bias = (input, other) if isinstance(input, Value) else (other, input)
     assert isinstance(x, Value) and not isinstance(bias, Value)
     if not isinstance(bias, Tensor):
@@ -560,5 +560,5 @@ def _add(made: Layers, input: Value | Tensor | float, other: Value | Tensor | fl
     if bias.numel() != 1 and shape != (1, x.channels, *(1,) * (len(x.shape) - 2)):
         raise NoForm(f"must read a bias per channel of {shown(x.shape)}, "
                       f"not {list(bias.shape)}")
-    return made.add(model.Bias, (x.channels,), (x,),
-                    bias=bias.reshape(-1).expand(x.channels).reshape(1, -1, 1, 1))
+    return net.add(model.Bias, (x.channels,), (x,),
+                   bias=bias.reshape(-1).expand(x.channels).reshape(1, -1, 1, 1))

@@ -81,8 +81,8 @@ def layers_of(name: str, module: nn.Module, shape: Sequence[int]
     return layers, tensors
 
 
-def _more(found: Sequence[object]) -> str:
-    return f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+def _more(faults: Sequence[object]) -> str:
+    return f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
 
 
 def _check_module(name: str, module: nn.Module) -> None:
@@ -116,44 +116,44 @@ def _translate(name: str, steps: list[Step], output: int | str
     readers = Counter(each.step for k in needed
                       for each in tree_leaves((steps[k].args, steps[k].kwargs))
                       if isinstance(each, Read) and isinstance(each.step, int))
-    made, values, faults = Layers(steps, readers + Counter([output])), {-1: ""}, []
+    net, values, faults = Layers(steps, readers + Counter([output])), {-1: ""}, []
     for k in sorted(needed):
-        made.at = k
+        net.at = k
         try:
-            values[k] = _apply(made, steps[k], values)
+            values[k] = _apply(net, steps[k], values)
         except NoForm as fault:
             values[k] = ""  # to find the faults that follow
             faults.append(steps[k].says(str(fault)))
     if faults:
         raise N2uqError(f"{name}: {faults[0]}{_more(faults)}")
-    if output in made.margins:
+    if output in net.margins:
         raise N2uqError(f"{name}: the output {MARGIN}")
-    if not made.layers:
+    if not net.layers:
         raise N2uqError(f"{name}: forward must do something with the images")
-    images = model.images_name(made.layers)
+    images = model.images_name(net.layers)
     return tuple(replace(layer, inputs=tuple(each or images for each in layer.inputs))
-                 for layer in made.layers), made.tensors
+                 for layer in net.layers), net.tensors
 
 
-def _apply(made: Layers, step: Step, values: dict[int, str]) -> str:
+def _apply(net: Layers, step: Step, values: dict[int, str]) -> str:
     """Add the layers of a step; the name of that which makes its value."""
     def value(read: Read) -> Value:
         if isinstance(read.step, str):
             raise NoForm(read.step)
-        margin = made.margins.get(read.step, (0, 0, 0, 0))
+        margin = net.margins.get(read.step, (0, 0, 0, 0))
         if any(margin) and step.key not in FRAMED and not isinstance(step.what, nn.Module):
             raise NoForm(MARGIN)
         return Value(values[read.step], read.shape, read.step, margin)
 
     args, kwargs = tree_map_only(Read, value, (step.args, step.kwargs))
     if isinstance(step.what, nn.Module):
-        return add_whole(made, step.what, *args)
+        return add_whole(net, step.what, *args)
     if step.key not in RULES:
         raise NoForm(no_form(step.what))
     if step.dtype != torch.float32:
         raise NoForm(f"must give float32, not {str(step.dtype).removeprefix('torch.')}")
     try:
-        inspect.signature(RULES[step.key]).bind(made, *args, **kwargs)
+        inspect.signature(RULES[step.key]).bind(net, *args, **kwargs)
     except TypeError as error:
         raise NoForm(f"has arguments that no layer has: {error}") from None
-    return RULES[step.key](made, *args, **kwargs)
+    return RULES[step.key](net, *args, **kwargs)

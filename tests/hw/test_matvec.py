@@ -63,13 +63,13 @@ def centered(bits: int, pe: int, simd: int, lo: int, hi: int) -> Case:
 
 def cases() -> list[Case]:
     rng = np.random.default_rng(0)
-    found = []
+    units = []
     # N2UQ weights of 1 to 8 bits: every fold, every form.
     ranges = [(0, 3), (0, 1), (-4, 3), (-1, 0), (0, 255), (-128, 127), (-3, 9), (2, 5)]
     folds = [(1, 1), (1, 2), (1, 6), (2, 1), (2, 3), (2, 6), (4, 1), (4, 2), (4, 6)]
     for n, (pe, simd) in enumerate(folds):
         bits, form, (lo, hi) = 1 + n % 8, FORMS[(n + n // 3) % len(FORMS)], ranges[n % 8]
-        found.append(matvec(f"odd{bits}_pe{pe}_simd{simd}_{form}", odd(bits, (4, 6), rng), pe,
+        units.append(matvec(f"odd{bits}_pe{pe}_simd{simd}_{form}", odd(bits, (4, 6), rng), pe,
                             simd, form, lo, hi))
     # The same code bits, with other steps and ends: each wants PEs of its own.
     others = {
@@ -79,23 +79,23 @@ def cases() -> list[Case]:
         "odd2": odd(2, (4, 4), rng), "shifted": rng.integers(-1, 3, (4, 4)),
         "far": rng.integers(100, 104, (4, 4)), "int8": rng.integers(-128, 128, (4, 4))}
     for n, (kind, weights) in enumerate(others.items()):
-        found.append(matvec(kind, weights.astype(np.int64), 1, 2, "planes"))
+        units.append(matvec(kind, weights.astype(np.int64), 1, 2, "planes"))
         form = FORMS[1 + n % (len(FORMS) - 1)]
-        found.append(matvec(f"{kind}_{form}", weights.astype(np.int64), 2, 2, form))
+        units.append(matvec(f"{kind}_{form}", weights.astype(np.int64), 2, 2, form))
     # Each channel its own range; ranges of one width and not one size.
     lo, hi = rng.integers(-9, 3, 6), rng.integers(3, 9, 6)
-    found += [matvec(f"channels_{form}", odd(3, (4, 6), rng), 2, 3, form, lo, hi)
+    units += [matvec(f"channels_{form}", odd(3, (4, 6), rng), 2, 3, form, lo, hi)
               for form in FORMS]
-    found += [matvec(f"upto{hi}", odd(2, (4, 6), rng), 2, 1, "planes", 0, hi) for hi in (2, 3)]
+    units += [matvec(f"upto{hi}", odd(2, (4, 6), rng), 2, 1, "planes", 0, hi) for hi in (2, 3)]
     # Only the whole sum is positive: what is partial has another sign and a wider range.
-    found += [matvec("cancel", np.array([[-3, 3, 3]]), 1, 1, "product", 3, 5),
+    units += [matvec("cancel", np.array([[-3, 3, 3]]), 1, 1, "product", 3, 5),
               matvec("one", np.array([[-3]]), 1, 1, "planes"),
               matvec("int8_array", odd(4, (2, 17), rng).astype(np.int8), 1, 17, "product")]
-    found += [centered(1 + n, pe, simd, *ends) for n, (pe, simd, ends) in enumerate(zip(
+    units += [centered(1 + n, pe, simd, *ends) for n, (pe, simd, ends) in enumerate(zip(
         (1, 2, 4, 1, 2, 4, 1, 2), (3, 5, 15, 1, 3, 5, 15, 5), ranges, strict=True))]
-    found += [matvec(f"pairs{pe}_{simd}", odd(2, (4, 12), rng), pe, simd, "pairs")
+    units += [matvec(f"pairs{pe}_{simd}", odd(2, (4, 12), rng), pe, simd, "pairs")
               for pe, simd in ((2, 12), (1, 4), (4, 3))]
-    found += [matvec(f"groups{groups}_pe{pe}_simd{simd}_{form}", odd(2, (outputs, inputs), rng),
+    units += [matvec(f"groups{groups}_pe{pe}_simd{simd}_{form}", odd(2, (outputs, inputs), rng),
                      pe, simd, form, *ends, groups=groups)
               for groups, outputs, inputs, pe, simd, form, ends in (
                   (2, 4, 6, 1, 2, "planes", (0, 3)), (2, 4, 6, 2, 6, "direct", (0, 3)),
@@ -107,9 +107,9 @@ def cases() -> list[Case]:
         pe, simd = (int(rng.choice([d for d in range(1, n + 1) if n % d == 0]))
                     for n in (outputs, inputs))
         lo = int(rng.integers(-20, 2))
-        found.append(matvec(f"random{seed}", rng.integers(-9, 10, (outputs, inputs)), pe, simd,
+        units.append(matvec(f"random{seed}", rng.integers(-9, 10, (outputs, inputs)), pe, simd,
                             FORMS[seed % len(FORMS)], lo, lo + int(rng.integers(1, 40))))
-    return found
+    return units
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +127,13 @@ def test_stream_rules(bench: Bench) -> None:
 
 
 def test_timing(bench: Bench) -> None:
-    for name, (given, made) in bench.timing.items():
+    for name, (accepted, emitted) in bench.timing.items():
         unit = bench.cases[name].unit
-        vector = np.arange(len(given)) // unit.beats
-        beat = np.arange(len(given)) % unit.beats
-        assert np.array_equal(given, vector * unit.folds * unit.beats + beat), name
-        last = np.arange(1, len(made) + 1) * unit.beats - 1
-        assert np.array_equal(made, last + 1 + mac_latency(
+        vector = np.arange(len(accepted)) // unit.beats
+        beat = np.arange(len(accepted)) % unit.beats
+        assert np.array_equal(accepted, vector * unit.folds * unit.beats + beat), name
+        last = np.arange(1, len(emitted) + 1) * unit.beats - 1
+        assert np.array_equal(emitted, last + 1 + mac_latency(
             unit.simd, weight_bits(unit.node.weights), unit.edge.width, unit.form)), name
 
 

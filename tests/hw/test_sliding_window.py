@@ -36,7 +36,7 @@ def pad(frame: tuple[int, int, int, int], values: ArrayLike, shape: tuple[int, i
 
 
 def windows() -> list[Case]:
-    found = [
+    units = [
         window((1, 1), (1, 1), (1, 1, 1), 1), window((1, 1), (1, 1), (5, 6, 4), 2),
         window((1, 1), (2, 2), (7, 8, 3), 3), window((1, 1), (1, 3), (4, 8, 2), 1, -4, 3),
         window((1, 3), (1, 1), (4, 7, 2), 1), window((1, 3), (1, 3), (4, 9, 4), 2),
@@ -69,13 +69,13 @@ def windows() -> list[Case]:
         sh, sw, groups = (int(v) for v in rng.integers(1, 5, 3))
         row = 2 * groups * kernel[1]
         lanes = 2 if seed < 14 else row if seed < 20 else row * kernel[0]
-        found.append(window(kernel, (sh, sw), (height, width, 2 * groups), lanes))
-    return found
+        units.append(window(kernel, (sh, sw), (height, width, 2 * groups), lanes))
+    return units
 
 
 def spread() -> list[Case]:
     """With dilation and groups, one-dimensional, of every way to give windows."""
-    found = [
+    units = [
         window((3, 3), (1, 1), (7, 8, 2), 1, dilation=(2, 2)),
         window((3, 3), (1, 1), (7, 8, 2), 2, -4, 3, dilation=(3, 2)),
         window((2, 3), (2, 1), (8, 9, 2), 2, dilation=(1, 4)),
@@ -108,9 +108,9 @@ def spread() -> list[Case]:
                    zip(kernel, (dh, dw), strict=True)), groups * of_group)
         whole = seed % 3 == 0 and kernel != (1, 1)
         lanes = kernel[0] * kernel[1] * groups * of_group if whole else of_group
-        found.append(window(kernel, tuple(int(v) for v in rng.integers(1, 4, 2)), shape, lanes,
+        units.append(window(kernel, tuple(int(v) for v in rng.integers(1, 4, 2)), shape, lanes,
                             dilation=(dh, dw), groups=groups))
-    return found
+    return units
 
 
 def way(c: Case) -> str:
@@ -154,18 +154,18 @@ def test_stream_rules(bench: Bench) -> None:
 @pytest.mark.parametrize("bench", [PADS], indirect=True)
 def test_pad_timing(bench: Bench) -> None:
     for c in bench.cases.values():
-        given, made = bench.timing[c.name]
+        accepted, emitted = bench.timing[c.name]
         (count, height, width, _), (top, bottom, left, right) = c.images.shape, c.unit.node.frame
         inside = np.zeros((count, top + height + bottom, left + width + right, c.unit.groups), bool)
         inside[:, top:top + height, left:left + width] = True
-        assert np.array_equal(given, np.flatnonzero(inside)), c.name
-        assert np.array_equal(made, np.arange(len(made))), c.name
+        assert np.array_equal(accepted, np.flatnonzero(inside)), c.name
+        assert np.array_equal(emitted, np.arange(len(emitted))), c.name
 
 
 @pytest.mark.parametrize("bench", [WINDOWS, ROWS], indirect=True)
 def test_window_timing(bench: Bench) -> None:
     for c in bench.cases.values():
-        given, made = bench.timing[c.name]
+        accepted, emitted = bench.timing[c.name]
         (height, width, channels), (kh, kw), (sh, sw) = (
             c.images.shape[1:], c.unit.node.kernel, c.unit.node.stride)
         rows, columns = (height - kh) // sh + 1, (width - kw) // sw + 1
@@ -175,9 +175,9 @@ def test_window_timing(bench: Bench) -> None:
         of_row = [kw - 1] if wide else np.arange(kw * words)
         at = (np.arange(kh)[:, None] * width * words + of_row).reshape(-1)
         expected = [-1]
-        for taken in given[at]:
+        for taken in accepted[at]:
             expected.append(max(expected[-1] + 1, taken + 2 + wide))
-        assert made[:len(at)].tolist() == expected[1:], c.name
+        assert emitted[:len(at)].tolist() == expected[1:], c.name
 
         # All images: their cycles are what the docstring says.
         per_image = rows * columns * kh * (1 if wide else kw * words)
@@ -192,20 +192,20 @@ def test_window_timing(bench: Bench) -> None:
             wait = max(0, rest + (kh - 1) * (width - kw) * words + 1 - depth)
         cycles = max(height * width * words, per_image + wait)
         if not wide or kw <= kh:
-            assert (np.diff(made[per_image - 1::per_image]) == cycles).all(), c.name
+            assert (np.diff(emitted[per_image - 1::per_image]) == cycles).all(), c.name
 
 
 @pytest.mark.parametrize("bench", [WHOLE], indirect=True)
 def test_whole_windows_leave_a_cycle_after_their_last_pixel(bench: Bench) -> None:
     """Also those of the next image, which follows without a gap."""
     for c in bench.cases.values():
-        given, made = bench.timing[c.name]
+        accepted, emitted = bench.timing[c.name]
         (count, height, width, _), (kh, kw), (sh, sw) = (
             c.images.shape, c.unit.node.kernel, c.unit.node.stride)
         last = np.zeros((count, height, width), bool)
         last[:, kh - 1::sh, kw - 1::sw] = True
-        assert np.array_equal(given, np.arange(count * height * width)), c.name
-        assert np.array_equal(made, np.flatnonzero(last) + 1), c.name
+        assert np.array_equal(accepted, np.arange(count * height * width)), c.name
+        assert np.array_equal(emitted, np.flatnonzero(last) + 1), c.name
 
 
 @pytest.mark.parametrize("bench,name,beats,wait", [
@@ -213,8 +213,8 @@ def test_whole_windows_leave_a_cycle_after_their_last_pixel(bench: Bench) -> Non
     (ROWS, "k3x3_s1x1_of_6x7x4_by12", 4 * 5 * 3, (3 - 1) * (7 - 1))], indirect=["bench"])
 def test_window_at_stride_1_waits_for_its_first_rows(bench: Bench, name: str, beats: int,
                                                      wait: int) -> None:
-    _, made = bench.timing[name]
-    assert np.diff(made[beats - 1::beats]).tolist() == [beats + wait] * 3
+    _, emitted = bench.timing[name]
+    assert np.diff(emitted[beats - 1::beats]).tolist() == [beats + wait] * 3
 
 
 @pytest.mark.parametrize("lanes", [0, 3, 6, 8])

@@ -32,17 +32,17 @@ def imported(net: Net, output: str, tmp_path: Path, form: Format | None = None) 
 def agrees(net: Net, output: str, tmp_path: Path, runtime: Runtime = by_onnxruntime,
            form: Format | None = None, inputs: np.ndarray | None = None) -> Imported:
     """The net's float formula equals another runtime's result, for integers -8..7."""
-    found = imported(net, output, tmp_path, form)
+    loaded = imported(net, output, tmp_path, form)
     if inputs is None:
         inputs = np.random.default_rng(1).integers(-8, 8, (5, *net.shape[1:])).astype(np.float32)
     theirs = runtime(net.model(output), inputs).astype(np.float64)
-    ours = found.net.forward(found.prepare(inputs))
+    ours = loaded.net.forward(loaded.prepare(inputs))
     assert ours.size == theirs.size and np.ptp(theirs) > 0
-    if found.order is not None:
-        theirs = theirs.reshape(len(theirs), -1)[:, found.order]
+    if loaded.order is not None:
+        theirs = theirs.reshape(len(theirs), -1)[:, loaded.order]
     np.testing.assert_allclose(ours.reshape(theirs.shape), theirs, rtol=2e-5,
                                atol=2e-6 * np.abs(theirs).max())
-    return found
+    return loaded
 
 
 # Each of them: the shape of the input, and what the graph does to x.
@@ -202,8 +202,8 @@ def test_quantizers_by_qonnx(signed: int, narrow: int, bits: int, zero: int, tmp
     weights = net.quant(np.linspace(-1.3, 1.4, 216, dtype=np.float32).reshape(W.shape), 0.25, bits,
                         zero, signed=signed, narrow=narrow)
     x = net.quant(net.op("Mul", "x", 0.37), 0.25, bits, zero, signed=signed, narrow=narrow)
-    found = agrees(net, net.op("Conv", x, weights, pads=[1, 1, 1, 1]), tmp_path, by_qonnx)
-    kinds = [type(layer) for layer in found.net.layers]
+    loaded = agrees(net, net.op("Conv", x, weights, pads=[1, 1, 1, 1]), tmp_path, by_qonnx)
+    kinds = [type(layer) for layer in loaded.net.layers]
     assert kinds == [model.Pointwise, model.Steps if bits == signed == 1 else model.Quant,
                      model.IntConv]
 
@@ -213,8 +213,8 @@ def test_scales_per_channel_by_qonnx(tmp_path: Path) -> None:
     weights = net.quant(np.linspace(-1.3, 1.4, 216, dtype=np.float32).reshape(W.shape),
                         np.linspace(0.1, 0.3, 6).reshape(6, 1, 1, 1), 3)
     x = net.quant("x", C, 3, np.float32([[[[1]], [[0]], [[2]], [[0]]]]), signed=0)
-    found = agrees(net, net.op("Conv", x, weights), tmp_path, by_qonnx)
-    assert np.allclose(found.net.params["Conv_2.scale"], np.linspace(0.1, 0.3, 6))
+    loaded = agrees(net, net.op("Conv", x, weights), tmp_path, by_qonnx)
+    assert np.allclose(loaded.net.params["Conv_2.scale"], np.linspace(0.1, 0.3, 6))
 
 
 def test_bipolar_by_qonnx(tmp_path: Path) -> None:
@@ -272,11 +272,11 @@ def test_finns_average_pool(bits: int, tmp_path: Path) -> None:
     net = Net(*IMAGE)
     y = net.op("QuantAvgPool2d", "x", domain=QONNX, kernel=2, stride=2, ibits=4, obits=bits,
                signed=1)
-    found = imported(net, y, tmp_path)
+    loaded = imported(net, y, tmp_path)
     x = np.random.default_rng(1).integers(-8, 8, (5, *IMAGE[1:]))
     sums = x.reshape(5, 4, 3, 2, 4, 2).sum(axis=(3, 5))
     expected = sums >> max(6 - bits, 0)  # 15 · 4 has 6 bits
-    assert (found.net.forward(x).reshape(expected.shape) == expected).all()
+    assert (loaded.net.forward(x).reshape(expected.shape) == expected).all()
 
 
 @pytest.mark.parametrize("mode", ["FLOOR", "ROUND", "CEIL"])
@@ -293,8 +293,8 @@ def test_trunc_of_both_versions(mode: str, tmp_path: Path) -> None:
         signed = {} if version == 1 else {"signed": 0}
         y = net.op("Trunc", y, np.float32(0.075), np.float32(0), np.float32(5),
                    *(np.float32(each) for each in last), domain=QONNX, rounding_mode=mode, **signed)
-        found = imported(net, y, tmp_path, Format(bits=3))
-        ours = found.net.forward(found.prepare(x))
+        loaded = imported(net, y, tmp_path, Format(bits=3))
+        ours = loaded.net.forward(loaded.prepare(x))
         np.testing.assert_allclose(ours.reshape(expected.shape), expected, rtol=1e-6)
 
 
@@ -314,10 +314,10 @@ def test_requant_shift_is_its_formula(tmp_path: Path) -> None:
     for name, value in (("div", 8.0), ("n_levels_out", 8.0), ("signed", 1.0)):
         net.nodes[-1].attribute.append(helper.make_attribute(
             name, numpy_helper.from_array(np.array(value, np.float32))))
-    found = imported(net, y, tmp_path)
+    loaded = imported(net, y, tmp_path)
     x = np.random.default_rng(1).integers(-8, 8, (5, *IMAGE[1:]))
     expected = np.clip(np.floor((x * mul + add) / 8 + 0.5), -4, 3)
-    assert (found.net.forward(x).reshape(x.shape) == expected).all()
+    assert (loaded.net.forward(x).reshape(x.shape) == expected).all()
 
 
 # --- QCDQ, QDQ, QOperator -------------------------------------------------------------------------
@@ -338,10 +338,10 @@ def test_qcdq_and_qdq(tmp_path: Path) -> None:
     y = qdq(net, net.op("Relu", net.op("Conv", x, weights, np.arange(6.0), pads=[1] * 4)), 0.5,
             np.int8(-128))
     y = qdq(net, net.op("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2]), 0.5, np.int8(-128))
-    found = agrees(net, y, tmp_path)
-    assert [type(layer).__name__ for layer in found.net.layers] == [
+    loaded = agrees(net, y, tmp_path)
+    assert [type(layer).__name__ for layer in loaded.net.layers] == [
         "Quant", "IntConv", "Pointwise", "Pointwise", "Quant", "MaxPool"]
-    assert (found.net.layers[0].lo, found.net.layers[0].hi) == (0, 7)
+    assert (loaded.net.layers[0].lo, loaded.net.layers[0].hi) == (0, 7)
 
 
 def qoperators(net: Net) -> str:
@@ -373,9 +373,9 @@ def test_qoperators_to_the_bit(tmp_path: Path) -> None:
     net = Net(*IMAGE, opset=17)
     y = qoperators(net)
     inputs = np.random.default_rng(1).integers(-16, 240, (40, *IMAGE[1:])).astype(np.float32) / 2
-    found = imported(net, y, tmp_path, Format())
+    loaded = imported(net, y, tmp_path, Format())
     theirs = by_onnxruntime(net.model(y), inputs)
-    ours = found.net.forward(found.prepare(inputs))
+    ours = loaded.net.forward(loaded.prepare(inputs))
     assert np.abs(ours.astype(np.float32) - theirs).max() < 1e-6 and np.ptp(theirs) > 1
 
 
@@ -387,8 +387,8 @@ def test_every_pair_of_a_sum_of_codes_by_onnxruntime(tmp_path: Path) -> None:
                np.uint8(90), np.float32(0.0553), np.uint8(120), domain="com.microsoft")
     y = net.op("DequantizeLinear", y, np.float32(1), np.uint8(0))
     codes = np.mgrid[:256, :256].astype(np.float32)[None]
-    found = imported(net, y, tmp_path, Format())
-    assert (found.net.forward(found.prepare(codes)).reshape(-1)
+    loaded = imported(net, y, tmp_path, Format())
+    assert (loaded.net.forward(loaded.prepare(codes)).reshape(-1)
             == by_onnxruntime(net.model(y), codes).reshape(-1)).all()
 
 
@@ -397,8 +397,8 @@ def test_integer_operators(tmp_path: Path) -> None:
     acc = net.op("ConvInteger", "x", W.astype(np.int8), np.uint8(3))
     y = net.op("Mul", net.op("Cast", acc, to=1), 0.01)
     x = np.random.default_rng(1).integers(0, 256, (3, *IMAGE[1:])).astype(np.uint8)
-    found = agrees(net, y, tmp_path, form=Format(), inputs=x)
-    assert found.net.input.max == 255 and found.net.input.scale == 1
+    loaded = agrees(net, y, tmp_path, form=Format(), inputs=x)
+    assert loaded.net.input.max == 255 and loaded.net.input.scale == 1
 
 
 # --- The input, the output, and what is left off --------------------------------------------------
@@ -407,12 +407,12 @@ def test_integer_operators(tmp_path: Path) -> None:
 def test_the_quantizer_of_the_input_gives_its_format(tmp_path: Path) -> None:
     net = Net("N", *IMAGE[1:])
     x = net.quant(net.op("Sub", net.op("Mul", "x", 2.0), 1.0), 0.25, 3, narrow=1)
-    found = agrees(net, net.op("Conv", x, W), tmp_path, by_onnxruntime_of_quant, Format(),
-                   np.random.default_rng(1).uniform(0, 1, (3, *IMAGE[1:])).astype(np.float32))
-    spec = found.net.input
+    loaded = agrees(net, net.op("Conv", x, W), tmp_path, by_onnxruntime_of_quant, Format(),
+                    np.random.default_rng(1).uniform(0, 1, (3, *IMAGE[1:])).astype(np.float32))
+    spec = loaded.net.input
     assert (spec.min, spec.max, spec.scale) == (-3, 3, 0.25)
-    assert [layer.name for layer, _ in found.host] == ["Mul_0", "Sub_1", "Quant_2"]
-    assert "the host computes Mul_0, Sub_1, Quant_2" in found.notes[-1]
+    assert [layer.name for layer, _ in loaded.host] == ["Mul_0", "Sub_1", "Quant_2"]
+    assert "the host computes Mul_0, Sub_1, Quant_2" in loaded.notes[-1]
 
 
 def by_onnxruntime_of_quant(graph: Any, inputs: np.ndarray) -> np.ndarray:
@@ -424,9 +424,9 @@ def by_onnxruntime_of_quant(graph: Any, inputs: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("ending", ["Softmax", "LogSoftmax", "Sigmoid"])
 def test_endings_are_left_off_and_said(ending: str, tmp_path: Path) -> None:
     net = Net(*VECTOR)
-    found = imported(net, net.op("Identity", net.op(ending, net.op("MatMul", "x", M))), tmp_path)
-    assert found.ending == ending and type(found.net.layers[-1]) is model.IntLinear
-    assert any(ending in note for note in found.notes)
+    loaded = imported(net, net.op("Identity", net.op(ending, net.op("MatMul", "x", M))), tmp_path)
+    assert loaded.ending == ending and type(loaded.net.layers[-1]) is model.IntLinear
+    assert any(ending in note for note in loaded.notes)
 
 
 def test_a_softmax_whose_output_is_quantized(tmp_path: Path) -> None:
@@ -444,15 +444,15 @@ def test_the_class_at_the_end(kind: str, tmp_path: Path) -> None:
     y = net.op("Softmax", net.op("MatMul", "x", M))
     y = net.op("ArgMax", y, axis=1) if kind == "ArgMax" else net.op(
         "TopK", y, net.const([1], np.int64), outputs=2)[1]
-    found = imported(net, y, tmp_path)
-    assert found.net.meta["top1"] is True and found.net.layers[-1].name == "MatMul_0"
+    loaded = imported(net, y, tmp_path)
+    assert loaded.net.meta["top1"] is True and loaded.net.layers[-1].name == "MatMul_0"
 
 
 def test_outputs_keep_the_order_of_the_file(tmp_path: Path) -> None:
     net = Net(*IMAGE)
     y = net.op("Flatten", net.op("Transpose", net.op("Mul", "x", C), perm=[0, 2, 3, 1]))
-    found = agrees(net, y, tmp_path)
-    assert type(found.net.layers[-1]) is model.Permute
+    loaded = agrees(net, y, tmp_path)
+    assert type(loaded.net.layers[-1]) is model.Permute
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 8, 4), (1, 9, 4)])
@@ -460,8 +460,8 @@ def test_inputs_with_channels_last(shape: tuple[int, ...], tmp_path: Path) -> No
     net = Net(*shape)
     rank = len(shape)
     x = net.op("Transpose", "x", perm=[0, rank - 1, *range(1, rank - 1)])
-    found = agrees(net, net.op("Conv", x, W if rank == 4 else W[..., 0]), tmp_path)
-    assert found.net.input.shape[0] == 4
+    loaded = agrees(net, net.op("Conv", x, W if rank == 4 else W[..., 0]), tmp_path)
+    assert loaded.net.input.shape[0] == 4
 
 
 def test_a_fixed_batch(tmp_path: Path) -> None:
@@ -482,8 +482,8 @@ def test_comparisons_that_are_summed(signs: list[int] | None, tmp_path: Path) ->
                               rows), to=1)
     if signs is not None:
         y = net.op("Mul", y, np.float32(signs).reshape(1, 1, 3, 1, 1))
-    found = agrees(net, net.op("ReduceSum", y, net.const([2], np.int64), keepdims=0), tmp_path)
-    steps = [layer for layer in found.net.layers if isinstance(layer, model.Steps)]
+    loaded = agrees(net, net.op("ReduceSum", y, net.const([2], np.int64), keepdims=0), tmp_path)
+    steps = [layer for layer in loaded.net.layers if isinstance(layer, model.Steps)]
     assert sum(layer.steps for layer in steps) == 3
 
 

@@ -234,11 +234,11 @@ def test_layers_that_give_one_value_are_named(tmp_path: Path) -> None:
     y = net.op("MatMul", net.quant("x", 1.0, 4), net.quant(M, 10.0, 4))  # -8..7 times -50..40
     alive = net.quant(net.op("Add", y, 4000.0), 1000.0, 3, signed=0)
     dead = net.quant(net.op("Relu", net.op("Sub", alive, 7001.0)), 1.0, 3, signed=0)
-    found = import_onnx(net.save(dead, tmp_path / "net.onnx"))
-    assert [note for note in found.notes if "every image" in note] == [
+    loaded = import_onnx(net.save(dead, tmp_path / "net.onnx"))
+    assert [note for note in loaded.notes if "every image" in note] == [
         "Quant_7: gives 0 for every image"]
-    found = import_onnx(net.save(alive, tmp_path / "net.onnx"))
-    assert not [note for note in found.notes if "every image" in note]
+    loaded = import_onnx(net.save(alive, tmp_path / "net.onnx"))
+    assert not [note for note in loaded.notes if "every image" in note]
 
 
 def test_reals_without_a_quantizer_need_a_format(tmp_path: Path) -> None:

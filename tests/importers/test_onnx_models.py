@@ -26,31 +26,31 @@ def imported(name: str) -> Imported:
 @needs_models
 @pytest.mark.parametrize("name", NAMES)
 def test_the_net_computes_what_the_file_does(name: str) -> None:
-    found = imported(name)
+    loaded = imported(name)
     samples = read_samples(MODELS / f"{name}.npz")
-    outputs = found.net.forward(found.prepare(samples.inputs))
-    if found.net.meta.get("top1"):
+    outputs = loaded.net.forward(loaded.prepare(samples.inputs))
+    if loaded.net.meta.get("top1"):
         outputs = outputs.argmax(axis=1)[:, None].astype(np.float64)
-    if found.ending == "Sigmoid":
+    if loaded.ending == "Sigmoid":
         outputs = 1 / (1 + np.exp(-outputs))
     assert np.abs(outputs - samples.outputs).max() <= EXACT * np.ptp(samples.outputs)
 
 
 @needs_models
 def test_a_net_of_a_file_saves_and_loads(tmp_path: Path) -> None:
-    found = imported("brevitas_signed_zp_w4a4")
-    found.net.save(tmp_path / "net.safetensors")
-    images = found.prepare(read_samples(MODELS / "brevitas_signed_zp_w4a4.npz").inputs)
+    loaded = imported("brevitas_signed_zp_w4a4")
+    loaded.net.save(tmp_path / "net.safetensors")
+    images = loaded.prepare(read_samples(MODELS / "brevitas_signed_zp_w4a4.npz").inputs)
     assert (load_net(tmp_path / "net.safetensors").forward(images)
-            == found.net.forward(images)).all()
+            == loaded.net.forward(images)).all()
 
 
 @needs_models
 @pytest.mark.parametrize("name", NAMES)
 def test_values_stay_within_their_bounds(name: str) -> None:
     """Of every layer, for the reference's inputs."""
-    found = imported(name)
-    net, images = found.net, found.prepare(read_samples(MODELS / f"{name}.npz").inputs[:2])
+    loaded = imported(name)
+    net, images = loaded.net, loaded.prepare(read_samples(MODELS / f"{name}.npz").inputs[:2])
     ends = tuple(np.ones((1, *net.input.shape)) * net.input.scale * end
                  for end in (net.input.min, net.input.max))
     seen = walk(net.layers, (images * net.input.scale, ends), lambda layer, *x: (

@@ -606,8 +606,8 @@ def test_a_refusal_names_the_module_the_operation_and_what_would_do(case: str) -
         module[1].running_var.zero_()
     with pytest.raises(n2.N2uqError) as caught:
         n2.trace(module, SPEC, name="n")
-    found = str(caught.value)
-    assert found.startswith(f"n: {message}") if message.endswith(" ") else found == f"n: {message}"
+    text = str(caught.value)
+    assert text.startswith(f"n: {message}") if message.endswith(" ") else text == f"n: {message}"
     assert not any(each._forward_hooks or each._forward_pre_hooks for each in module.modules())
 
 

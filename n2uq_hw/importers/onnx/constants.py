@@ -75,13 +75,13 @@ def shape_of(values: Constant) -> tuple[int, ...]:
     return tuple(int(size) for size in np.atleast_1d(values.array))
 
 
-def axes_of(node: Node, given: Sequence[Any], rank: int, place: int = 1,
+def axes_of(node: Node, inputs: Sequence[Any], rank: int, place: int = 1,
             default: Sequence[int] | None = None) -> tuple[int, ...]:
     """The axes that a node names, as an input or as an attribute, counted from 0."""
-    if len(given) > place and given[place] is not None:
-        if not isinstance(given[place], Constant):
+    if len(inputs) > place and inputs[place] is not None:
+        if not isinstance(inputs[place], Constant):
             raise NoForm("axes must be constant")
-        axes: Sequence[int] = shape_of(given[place])
+        axes: Sequence[int] = shape_of(inputs[place])
     else:
         held = node.attributes.get("axes")
         axes = held if isinstance(held, tuple) else tuple(default or range(rank))
@@ -90,14 +90,14 @@ def axes_of(node: Node, given: Sequence[Any], rank: int, place: int = 1,
     return tuple(axis % rank for axis in axes)
 
 
-def ends_of(node: Node, given: Sequence[Any]) -> tuple[float, float]:
+def ends_of(node: Node, inputs: Sequence[Any]) -> tuple[float, float]:
     """The bounds of a Clip, as inputs or as attributes."""
     ends = []
     for place, key, default in ((1, "min", -math.inf), (2, "max", math.inf)):
-        if len(given) > place and given[place] is not None:
-            if not isinstance(given[place], Constant):
+        if len(inputs) > place and inputs[place] is not None:
+            if not isinstance(inputs[place], Constant):
                 raise NoForm(f"{key} must be constant")
-            ends.append(given[place].value)
+            ends.append(inputs[place].value)
         else:
             ends.append(float(node.attributes.get(key, default)))
     if math.isnan(ends[0]) or math.isnan(ends[1]):
@@ -169,9 +169,9 @@ def _bounded(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _elementwise(node: Node, *given: Constant) -> Constant:
-    _bounded(*(each.array.shape for each in given))
-    arrays = [each.array for each in given]
+def _elementwise(node: Node, *inputs: Constant) -> Constant:
+    _bounded(*(each.array.shape for each in inputs))
+    arrays = [each.array for each in inputs]
     if node.op in UNARY:
         return Constant(OPS[UNARY[node.op]].function(arrays[0].astype(np.float64)))
     if node.op == "Div" and all(array.dtype == np.int64 for array in arrays):
@@ -179,10 +179,10 @@ def _elementwise(node: Node, *given: Constant) -> Constant:
             raise NoForm("must not divide by 0")
         return Constant(np.trunc(arrays[0] / arrays[1]).astype(np.int64))
     function = OPS[BINARY[node.op][0]].function
-    if node.op == "Mul" and given[0].codes is None:
-        given = given[::-1]
-    if node.op in ("Mul", "Div") and given[0].codes is not None:
-        return given[0].scaled(given[1].array.astype(np.float64), function)
+    if node.op == "Mul" and inputs[0].codes is None:
+        inputs = inputs[::-1]
+    if node.op in ("Mul", "Div") and inputs[0].codes is not None:
+        return inputs[0].scaled(inputs[1].array.astype(np.float64), function)
     result = arrays[0]
     for array in arrays[1:]:
         result = function(result, array)
@@ -267,14 +267,14 @@ def _unsqueeze(node: Node, x: Constant, *axes: Constant) -> Constant:
 
 
 @fold("Concat")
-def _concat(node: Node, *given: Constant) -> Constant:
+def _concat(node: Node, *inputs: Constant) -> Constant:
     axis = node.of("axis", 0)
-    whole = np.concatenate([each.array for each in given], axis)
-    if any(each.codes is None for each in given):
+    whole = np.concatenate([each.array for each in inputs], axis)
+    if any(each.codes is None for each in inputs):
         return Constant(whole)
-    return Constant(whole, np.concatenate([each.codes for each in given if each.codes is not None],
+    return Constant(whole, np.concatenate([each.codes for each in inputs if each.codes is not None],
                                           axis),
-                    np.concatenate([each.scale for each in given if each.scale is not None], axis))
+                    np.concatenate([each.scale for each in inputs if each.scale is not None], axis))
 
 
 @fold("Gather")
@@ -282,13 +282,13 @@ def _gather(node: Node, x: Constant, index: Constant) -> Constant:
     return x.map(lambda array: np.take(array, index.array, axis=node.of("axis", 0)))
 
 
-def slices_of(node: Node, given: Sequence[Any], shape: Sequence[int]) -> tuple[slice, ...]:
+def slices_of(node: Node, inputs: Sequence[Any], shape: Sequence[int]) -> tuple[slice, ...]:
     """A slice per axis, from inputs or attributes."""
     def held(place: int, key: str, default: Sequence[int]) -> tuple[int, ...]:
-        if len(given) > place and given[place] is not None:
-            if not isinstance(given[place], Constant):
+        if len(inputs) > place and inputs[place] is not None:
+            if not isinstance(inputs[place], Constant):
                 raise NoForm(f"{key} must be constant")
-            return shape_of(given[place])
+            return shape_of(inputs[place])
         return tuple(node.attributes.get(key, default))
     starts, ends = held(1, "starts", ()), held(2, "ends", ())
     axes = held(3, "axes", range(len(starts)))
@@ -302,8 +302,8 @@ def slices_of(node: Node, given: Sequence[Any], shape: Sequence[int]) -> tuple[s
 
 
 @fold("Slice")
-def _slice(node: Node, x: Constant, *given: Constant) -> Constant:
-    cut = slices_of(node, (x, *given), x.array.shape)
+def _slice(node: Node, x: Constant, *inputs: Constant) -> Constant:
+    cut = slices_of(node, (x, *inputs), x.array.shape)
     return x.map(lambda array: array[cut])
 
 

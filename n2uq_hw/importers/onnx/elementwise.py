@@ -60,11 +60,11 @@ def _softmax(trace: Trace, node: Node, x: Tensor) -> Tensor:
 
 
 @rule(*BINARY)
-def _binary(trace: Trace, node: Node, *given: Value) -> Value:
-    result = given[0]
-    if len(given) == 1:
+def _binary(trace: Trace, node: Node, *inputs: Value) -> Value:
+    result = inputs[0]
+    if len(inputs) == 1:
         return result
-    for place, other in enumerate(given[1:]):
+    for place, other in enumerate(inputs[1:]):
         label = node.name if place == 0 else f"{node.name}_{place + 1}"
         if isinstance(result, Tensor) and isinstance(other, Tensor):
             result = _two(trace, node, result, other, label)
@@ -189,14 +189,14 @@ def _activation(trace: Trace, node: Node, x: Tensor, slope: object = None) -> Te
 
 
 @rule("BatchNormalization")
-def _batch_norm(trace: Trace, node: Node, x: Tensor, *given: Value) -> Tensor:
+def _batch_norm(trace: Trace, node: Node, x: Tensor, *inputs: Value) -> Tensor:
     """In the order of the formula: (x - mean) / sqrt(var + eps) · weight + bias."""
-    if len(given) != 4 or not all(isinstance(each, Constant) for each in given):
+    if len(inputs) != 4 or not all(isinstance(each, Constant) for each in inputs):
         raise NoForm("scale, bias, mean and variance must be constant")
     if node.of("training_mode", 0):
         raise NoForm("must not be in training mode")
     weight, bias, mean, var = (each.array.astype(np.float64).reshape(
-        -1, *(1,) * (len(x.dims) - 2)) for each in given if isinstance(each, Constant))
+        -1, *(1,) * (len(x.dims) - 2)) for each in inputs if isinstance(each, Constant))
     deviation = np.sqrt(var + node.of("epsilon", 1e-5))
     if not (np.isfinite(deviation) & (deviation > 0)).all():
         raise NoForm("variance must be positive and finite")
@@ -370,10 +370,10 @@ def _unsqueeze(trace: Trace, node: Node, x: Tensor, *axes: Value) -> Tensor:
 
 
 @rule("Pad")
-def _pad(trace: Trace, node: Node, x: Tensor, *given: Value) -> Tensor:
-    if any(isinstance(each, Tensor) for each in given):
+def _pad(trace: Trace, node: Node, x: Tensor, *inputs: Value) -> Tensor:
+    if any(isinstance(each, Tensor) for each in inputs):
         raise NoForm("pads must be constant")
-    held = [each.array if isinstance(each, Constant) else None for each in given] + [None] * 3
+    held = [each.array if isinstance(each, Constant) else None for each in inputs] + [None] * 3
     pads = tuple(int(size) for size in held[0].reshape(-1)) if held[0] is not None else \
         node.of("pads", ())
     value = float(held[1].reshape(-1)[0]) if held[1] is not None else node.of("value", 0.0)
@@ -412,9 +412,9 @@ def _along_channels(trace: Trace, x: Tensor, axis: int) -> Tensor:
 
 
 @rule("Concat")
-def _concat(trace: Trace, node: Node, *given: Value) -> Tensor:
-    tensors = [each for each in given if isinstance(each, Tensor)]
-    if len(tensors) != len(given):
+def _concat(trace: Trace, node: Node, *inputs: Value) -> Tensor:
+    tensors = [each for each in inputs if isinstance(each, Tensor)]
+    if len(tensors) != len(inputs):
         raise NoForm("must join activations alone, no constants")
     rank = len(tensors[0].dims)
     axis = node.of("axis", 1) % rank
@@ -449,11 +449,11 @@ def _selected(trace: Trace, x: Tensor, axis: int, places: Sequence[int], label: 
 
 
 @rule("Split")
-def _split(trace: Trace, node: Node, x: Tensor, *given: Value) -> list[Tensor]:
+def _split(trace: Trace, node: Node, x: Tensor, *inputs: Value) -> list[Tensor]:
     axis = node.of("axis", 0) % len(x.dims)
     size, count = x.shape[axis], len(node.outputs)
-    if given and isinstance(given[0], Constant):
-        sizes = shape_of(given[0])
+    if inputs and isinstance(inputs[0], Constant):
+        sizes = shape_of(inputs[0])
     else:
         part = -(-size // count)
         sizes = node.of("split", tuple(min(part, size - part * k) for k in range(count)))
@@ -465,8 +465,8 @@ def _split(trace: Trace, node: Node, x: Tensor, *given: Value) -> list[Tensor]:
 
 
 @rule("Slice")
-def _slice(trace: Trace, node: Node, x: Tensor, *given: Value) -> Tensor:
-    cut = slices_of(node, (x, *given), x.shape)
+def _slice(trace: Trace, node: Node, x: Tensor, *inputs: Value) -> Tensor:
+    cut = slices_of(node, (x, *inputs), x.shape)
     kept = [list(range(size))[part] for part, size in zip(cut, x.shape, strict=True)]
     for axis, places in enumerate(kept):
         if places != list(range(x.shape[axis])):
@@ -498,13 +498,13 @@ def _depth_to_space(trace: Trace, node: Node, x: Tensor) -> Tensor:
 
 
 @rule("Resize", "Upsample")
-def _resize(trace: Trace, node: Node, x: Tensor, *given: Value) -> Tensor:
+def _resize(trace: Trace, node: Node, x: Tensor, *inputs: Value) -> Tensor:
     """Nearest, where each pixel comes the same number of times."""
     x, swapped = trace.image(trace.unpadded(x))
     mode = node.of("mode", "nearest")
     if mode != "nearest":
         raise NoForm(f"mode must be nearest, not {mode}")
-    held = [each.array for each in given if isinstance(each, Constant)]
+    held = [each.array for each in inputs if isinstance(each, Constant)]
     scales = next((array for array in held if array.dtype == np.float64
                    and array.size == len(x.dims)), None)
     sizes = next((array for array in held if array.dtype == np.int64

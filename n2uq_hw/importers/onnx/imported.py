@@ -64,16 +64,16 @@ class Imported(Shown):
 
     def prepare(self, inputs: np.ndarray) -> np.ndarray:
         """The net's integers [N, C, H, W] of the file's inputs [N, ...], float."""
-        given, spec = np.asarray(inputs), self.net.input
+        batch, spec = np.asarray(inputs), self.net.input
         sizes = [spec.shape[k] for k, place in enumerate(self.places) if place is not None]
         order = [place for place in self.places if place is not None]
         wanted = [size for _, size in sorted(zip(order, sizes, strict=True))]
-        if given.dtype.kind not in "fiu" or list(given.shape[1:]) != wanted:
+        if batch.dtype.kind not in "fiu" or list(batch.shape[1:]) != wanted:
             raise N2uqError(f"inputs must be numbers [N, {', '.join(map(str, wanted))}], "
-                            f"not {given.dtype} {list(given.shape)}")
-        if not np.isfinite(given).all():
+                            f"not {batch.dtype} {list(batch.shape)}")
+        if not np.isfinite(batch).all():
             raise N2uqError("inputs must be finite, not NaN or infinite")
-        x = given.astype(np.float64).transpose(0, *(place + 1 for place in order))
+        x = batch.astype(np.float64).transpose(0, *(place + 1 for place in order))
         x = x.reshape(len(x), *spec.shape)
         for layer, params in self.host:
             x = layer_float(layer, params, x)
@@ -258,24 +258,25 @@ def _input(trace: Trace, layers: Sequence[Layer], form: Format
         return form.ends, form.scale or 1.0, []
     if (own := _own(source)) is not None:
         return own, 1.0, []
-    chain, found = _prefix(layers)
-    if isinstance(found, Quant) and found.channels == 1:
-        scale, zero = (trace.params[f"{found.name}.{key}"][0] for key in ("scale", "zero_point"))
-        least, most = found.lo - zero, found.hi - zero
+    chain, quantizer = _prefix(layers)
+    if isinstance(quantizer, Quant) and quantizer.channels == 1:
+        scale, zero = (trace.params[f"{quantizer.name}.{key}"][0]
+                       for key in ("scale", "zero_point"))
+        least, most = quantizer.lo - zero, quantizer.hi - zero
         if zero == int(zero) and -65535 <= least <= 0 < most <= 65535:
-            return (int(least), int(most)), float(scale), [*chain, found.name]
-    if isinstance(found, Steps) and found.name in trace.bipolar and found.channels == 1:
-        scale = trace.params[f"{found.name}.scale"][0] / 2
-        if trace.params[f"{found.name}.offset"][0] == -scale:
-            return (-1, 1), float(scale), [*chain, found.name]
+            return (int(least), int(most)), float(scale), [*chain, quantizer.name]
+    if isinstance(quantizer, Steps) and quantizer.name in trace.bipolar and quantizer.channels == 1:
+        scale = trace.params[f"{quantizer.name}.scale"][0] / 2
+        if trace.params[f"{quantizer.name}.offset"][0] == -scale:
+            return (-1, 1), float(scale), [*chain, quantizer.name]
     kind = source.datatypes.get(source.input, "")
     if kind.startswith(("UINT", "INT")) and kind.lstrip("UINT").isdigit() and int(
             kind.lstrip("UINT")) in BITS:
         known = Format(bits=int(kind.lstrip("UINT")), signed=kind.startswith("INT")).ends
         trace.notes.append(f"input {source.input}: integers {known[0]}..{known[1]}, as annotated")
         return known, 1.0, []
-    if not (isinstance(found, Steps) or source.whole or (
-            isinstance(found, IntConv | IntLinear) and found.name in trace.plain_weights)):
+    if not (isinstance(quantizer, Steps) or source.whole or (
+            isinstance(quantizer, IntConv | IntLinear) and quantizer.name in trace.plain_weights)):
         raise NoForm(f"input {source.input} must have a quantizer or a format: give --input-scale "
                      "and --input-bits")
     ends, said = PIXELS, "by default; --input-bits says otherwise"

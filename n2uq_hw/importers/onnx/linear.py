@@ -145,8 +145,8 @@ def convolution(trace: Trace, node: Node, x: Tensor, w: Constant, label: str) ->
     fields = {"in_channels": x.size, "out_channels": outputs, "kernel": _field(window.kernel),
               "stride": _field(window.stride), "padding": _field(window.pads),
               "dilation": _field(window.dilation)}
-    found = integer_weights(w)
-    if found is None:
+    integers = integer_weights(w)
+    if integers is None:
         if groups != 1:
             raise NoForm("weights in groups must be whole numbers or come from a quantizer")
         name = trace.emit(FloatConv, label, x.layer, params={"weight": w.array * x.factor},
@@ -154,7 +154,7 @@ def convolution(trace: Trace, node: Node, x: Tensor, w: Constant, label: str) ->
         trace.notes.append(f"{node.name}: its weights are floats; lowering rounds them "
                            "(--stem-bits)")
     else:
-        codes, scale, plain = found
+        codes, scale, plain = integers
         name = trace.emit(IntConv, label, x.layer, params={
             "codes": codes, "scale": scale * x.factor}, groups=groups, **fields)
         trace.plain_weights |= {name} if plain else set()
@@ -193,24 +193,24 @@ def product(trace: Trace, node: Node, x: Tensor, w: Constant, label: str) -> Ten
     rows = np.arange(x.shape[-1]).reshape([atom.size for atom in last])
     rows = rows.transpose([last.index(atom) for atom in x.channels]).reshape(-1)
     w = w.map(lambda array: array[rows].T)
-    found = integer_weights(w)
-    params = {"weight": w.array * x.factor, "bias": np.zeros(outputs)} if found is None else {
-        "codes": found[0], "scale": found[1] * x.factor}
-    if found is None:
+    integers = integer_weights(w)
+    params = {"weight": w.array * x.factor, "bias": np.zeros(outputs)} if integers is None else {
+        "codes": integers[0], "scale": integers[1] * x.factor}
+    if integers is None:
         trace.notes.append(f"{node.name}: its weights are floats; lowering rounds them "
                            "(--head-bits)")
     if others:
         params = {key: value.reshape(*value.shape, *(1,) * (2 * (value.ndim - 1)))
                   for key, value in params.items() if key != "bias"}
-        name = trace.emit(FloatConv if found is None else IntConv, label, x.layer, params=params,
+        name = trace.emit(FloatConv if integers is None else IntConv, label, x.layer, params=params,
                           in_channels=x.size, out_channels=outputs, kernel=1)
         axis = atoms(outputs)
         y = Tensor(name, axis, x.height, x.width, (*x.dims[:-1], axis), x.batch)
     else:
-        name = trace.emit(FloatLinear if found is None else IntLinear, label, x.layer,
+        name = trace.emit(FloatLinear if integers is None else IntLinear, label, x.layer,
                           params=params, in_features=x.size, out_features=outputs)
         y = new_vector(name, x, outputs)
-    trace.plain_weights |= {name} if found is not None and found[2] else set()
+    trace.plain_weights |= {name} if integers is not None and integers[2] else set()
     return trace.bounded(y)
 
 

@@ -67,12 +67,12 @@ def bounds(layer: Layer, p: Params, *ends: Ends) -> Ends:
         return _weighted(p, "codes" if "codes" in p else "weight", run, *ends[0])
     if isinstance(layer, Pointwise):
         low, high = ends[0]
-        found = [run(p, low), run(p, high)]
+        values = [run(p, low), run(p, high)]
         for turn in OPS[layer.op].turns:
-            found.append(run(p, np.clip(turn, low, high)))
+            values.append(run(p, np.clip(turn, low, high)))
         if OPS[layer.op].turns and layer.op == "rdiv" and ((low <= 0) & (high >= 0)).any():
             return np.full_like(low, -np.inf), np.full_like(high, np.inf)
-        return np.minimum.reduce(found), np.maximum.reduce(found)
+        return np.minimum.reduce(values), np.maximum.reduce(values)
     lows, highs = zip(*ends, strict=True)
     one, two = run(p, *lows), run(p, *highs)
     return np.minimum(one, two), np.maximum(one, two)

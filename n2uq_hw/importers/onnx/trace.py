@@ -114,47 +114,47 @@ class Trace:
 
     def step(self, node: Node) -> Sequence[Value | None]:
         """The values of the outputs of one node."""
-        given = [self.values[name] if name else None for name in node.inputs]
+        inputs = [self.values[name] if name else None for name in node.inputs]
         missing = [name for name in node.inputs if name and self.values[name] is None]
         if missing:
             raise NoForm(f"reads {missing[0]}, which has no form")
         if node.domain not in DOMAINS:
             raise NoForm(f"must be of a known domain, not {node.domain}")
-        known = FOLDS if not any(isinstance(each, Tensor) for each in given) else RULES
+        known = FOLDS if not any(isinstance(each, Tensor) for each in inputs) else RULES
         if node.op not in known:
             raise NoForm(_unknown(node, known is FOLDS))
         _check_inputs(node)
         with np.errstate(all="ignore"):
             result: Value | Sequence[Value | None]
             if known is FOLDS:
-                result = FOLDS[node.op](node, *given)
+                result = FOLDS[node.op](node, *inputs)
             elif node.domain == CHANNELS_LAST:
-                result = self.channels_last(node, *given)
+                result = self.channels_last(node, *inputs)
             else:
-                result = RULES[node.op](self, node, *given)
+                result = RULES[node.op](self, node, *inputs)
         if isinstance(result, Constant) and result.array.dtype.kind == "f" and not np.isfinite(
                 result.array).all() and node.op != "Constant":
             raise NoForm("a constant must be finite, not NaN or infinite")
         if known is FOLDS and isinstance(result, Constant):
-            self.watch(node, given, result)
+            self.watch(node, inputs, result)
         return (result,) if isinstance(result, Constant | Tensor) else result
 
-    def channels_last(self, node: Node, x: Value | None, *given: Value | None) -> Value:
+    def channels_last(self, node: Node, x: Value | None, *inputs: Value | None) -> Value:
         """A standard operator on a tensor that has its channels last, as weights then have, too."""
         if not isinstance(x, Tensor):
             raise NoForm("must read an activation")
         rank = len(x.dims)
         first, last = (0, rank - 1, *range(1, rank - 1)), (0, *range(2, rank), 1)
         moved = [each.map(lambda array: array.transpose(first)) if node.op == "Conv" and isinstance(
-            each, Constant) and each.array.ndim == rank else each for each in given]
+            each, Constant) and each.array.ndim == rank else each for each in inputs]
         y = RULES[node.op](self, node, self.view(x).transposed(first), *moved)
         if not isinstance(y, Tensor):
             raise NoForm("must have one output")
         return y.transposed(last)
 
-    def watch(self, node: Node, given: Sequence[Value | None], result: Constant) -> None:
+    def watch(self, node: Node, inputs: Sequence[Value | None], result: Constant) -> None:
         """Say what is strange in a quantizer of weights."""
-        weights = given[0] if given else None
+        weights = inputs[0] if inputs else None
         if not isinstance(weights, Constant) or not node.op.endswith("Quant"):
             return
         if result.codes is None:
