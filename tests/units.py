@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -234,3 +235,23 @@ class Bench:
               f"{name}/w:{ready}__ready %i"
               for name, c in self.cases.items() for outs in [c.streams(wiring.Out)]
               for valid in outs for ready in outs)]), self.folder)
+
+
+def bench_of(cases: Callable[[], Sequence[Case]]) -> Any:
+    """The fixture `bench` of a module of tests: its cases in one simulation."""
+    @pytest.fixture(scope="module")
+    def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+        return Bench(cases(), tmp_path_factory)
+    return bench
+
+
+# What a module of tests takes over by name: `test_bit_exact, test_stream_rules = ...`.
+@pytest.mark.parametrize("source,sink,resets", SCENARIOS)
+def bit_exact(bench: Bench, source: float, sink: float, resets: tuple[int, ...]) -> None:
+    """Every output is golden's, whoever stalls, and after a reset at any time."""
+    bench.run(source, sink, resets)
+
+
+def stream_rules(bench: Bench) -> None:
+    """A beat once offered stays."""
+    bench.check_rules()

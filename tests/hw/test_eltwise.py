@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 from numpy.typing import ArrayLike
-from units import SCENARIOS, Bench, Case, case, edge_of
+from units import Bench, Case, bit_exact, case, edge_of, stream_rules
 
 from n2uq_hw.builds.emit import library_verilog
 from n2uq_hw.errors import N2uqError
@@ -269,13 +269,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
                  tmp_path_factory)
 
 
-@pytest.mark.parametrize("source,sink,resets", SCENARIOS)
-def test_bit_exact(bench: Bench, source: float, sink: float, resets: tuple[int, ...]) -> None:
-    bench.run(source, sink, resets)
-
-
-def test_stream_rules(bench: Bench) -> None:
-    bench.check_rules()
+test_bit_exact, test_stream_rules = bit_exact, stream_rules
 
 
 def test_timing(bench: Bench) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from amaranth.hdl import Cat, Module, Shape, Signal
-from units import SCENARIOS, Bench, Case
+from units import Bench, Case, bench_of, bit_exact, stream_rules
 
 from n2uq_hw.hw.mac import (
     MacArray,
@@ -113,18 +113,8 @@ def cases() -> list[Case]:
     return units
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(cases(), tmp_path_factory)
-
-
-@pytest.mark.parametrize("source,sink,resets", SCENARIOS)
-def test_bit_exact(bench: Bench, source: float, sink: float, resets: tuple[int, ...]) -> None:
-    bench.run(source, sink, resets)
-
-
-def test_stream_rules(bench: Bench) -> None:
-    bench.check_rules()
+bench = bench_of(cases)
+test_bit_exact, test_stream_rules = bit_exact, stream_rules
 
 
 def test_latency(bench: Bench) -> None:

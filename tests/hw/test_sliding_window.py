@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
-from units import SCENARIOS, Bench, Case, case, edge_of
+from units import Bench, Case, bit_exact, case, edge_of, stream_rules
 
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.pad import PadUnit
@@ -142,13 +142,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Bench(CASES[request.param], tmp_path_factory)
 
 
-@pytest.mark.parametrize("source,sink,resets", SCENARIOS)
-def test_bit_exact(bench: Bench, source: float, sink: float, resets: tuple[int, ...]) -> None:
-    bench.run(source, sink, resets)
-
-
-def test_stream_rules(bench: Bench) -> None:
-    bench.check_rules()
+test_bit_exact, test_stream_rules = bit_exact, stream_rules
 
 
 @pytest.mark.parametrize("bench", [PADS], indirect=True)

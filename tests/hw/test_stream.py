@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 from amaranth.hdl import Shape
-from units import SCENARIOS, Bench, Case, case, edge_of
+from units import Bench, Case, bit_exact, case, edge_of, stream_rules
 
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.fifo import LUT_DEPTH, FifoUnit
@@ -61,13 +61,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(fifos() + forks() + converters(), tmp_path_factory)
 
 
-@pytest.mark.parametrize("source,sink,resets", SCENARIOS)
-def test_bit_exact(bench: Bench, source: float, sink: float, resets: tuple[int, ...]) -> None:
-    bench.run(source, sink, resets)
-
-
-def test_stream_rules(bench: Bench) -> None:
-    bench.check_rules()
+test_bit_exact, test_stream_rules = bit_exact, stream_rules
 
 
 def test_what_does_not_matter_is_left_to_synthesis(bench: Bench) -> None:
