@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .. import model
 from ..errors import N2uqError
-from ..model import InputSpec, Layer, Net, Size, sources, walk
+from ..model import InputSpec, Layer, Net, Padding, Size, sources, walk
 from .fused import fused
 
 __all__ = ["LTQ", "PACT", "Add", "LearnableBias", "Network", "QuantizedConv2d", "QuantizedLinear",
@@ -177,11 +177,36 @@ class _Weights(torch.autograd.Function):
         return grads[0] / ctx.saved_tensors[0], None, None
 
 
+def _frame(x: Tensor, padding: Padding) -> tuple[Tensor, Size]:
+    """`x`, framed already where opposite sides differ, and the padding that is left."""
+    if isinstance(padding, int) or len(padding) == 2:
+        return x, padding if isinstance(padding, int) else (padding[0], padding[1])
+    top, bottom, left, right = padding
+    return F.pad(x, (left, right, top, bottom)), 0
+
+
+class _Conv2d(nn.Conv2d):
+    """Of full precision, with a padding for each side."""
+
+    def __init__(self, layer: model.FloatConv) -> None:
+        super().__init__(layer.in_channels, layer.out_channels, layer.kernel, layer.stride,
+                         dilation=layer.dilation, groups=layer.groups, bias=False)
+        self.sides = layer.padding
+
+    def forward(self, input: Tensor) -> Tensor:
+        x, padding = _frame(input, self.sides)
+        return F.conv2d(x, self.weight, None, self.stride, padding, self.dilation, self.groups)
+
+
 class QuantizedConv2d(nn.Module):
-    """Convolution with N2UQ weights; `groups` = channels makes it depthwise."""
+    """Convolution with N2UQ weights; `groups` = channels makes it depthwise.
+
+    `padding` is as `n2uq_hw.model` has it: of all sides, (height, width), or of each side.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: Size, stride: Size = 1,
-                 padding: Size = 0, groups: int = 1, bits: int = 2, dilation: Size = 1) -> None:
+                 padding: Padding = 0, groups: int = 1, bits: int = 2, dilation: Size = 1
+                 ) -> None:
         super().__init__()
         self.stride, self.padding, self.groups, self.bits = stride, padding, groups, bits
         self.dilation = dilation
@@ -193,8 +218,8 @@ class QuantizedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, Cin, H, W] -> [N, Cout, H', W']."""
         weight = quantize_weight(self.weight, self.clip_val, self.bits)
-        return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation,
-                        self.groups)
+        x, padding = _frame(x, self.padding)
+        return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
 
 
 class QuantizedLinear(nn.Module):
@@ -260,7 +285,7 @@ def module_for(layer: Layer) -> nn.Module:
 @module_for.register
 def _(layer: model.Conv) -> nn.Module:
     return QuantizedConv2d(layer.in_channels, layer.out_channels, layer.kernel, layer.stride,
-                           even_padding(layer), layer.groups, layer.bits, layer.dilation)
+                           layer.padding, layer.groups, layer.bits, layer.dilation)
 
 
 @module_for.register
@@ -270,6 +295,8 @@ def _(layer: model.Linear) -> nn.Module:
 
 @module_for.register
 def _(layer: model.FloatConv) -> nn.Module:
+    if isinstance(layer.padding, tuple) and len(layer.padding) == 4:
+        return _Conv2d(layer)
     return nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel, layer.stride,
                      even_padding(layer), layer.dilation, layer.groups, bias=False)
 
