@@ -177,6 +177,8 @@ def _biased(trace: Trace, y: Tensor, bias: object, label: str) -> Tensor:
 
 def product(trace: Trace, node: Node, x: Tensor, w: Constant, label: str) -> Tensor:
     """The product of the last axis of `x`, as real values, and a matrix [K, M]."""
+    if x.columns is not None:
+        return _columned(trace, x.columns, replace(x, columns=None), w, label)
     x = trace.unpadded(x)
     if x.coded is not None:
         x = trace.plain(x, label)
@@ -212,6 +214,34 @@ def product(trace: Trace, node: Node, x: Tensor, w: Constant, label: str) -> Ten
         y = new_vector(name, x, outputs)
     trace.plain_weights |= {name} if integers is not None and integers[2] else set()
     return trace.bounded(y)
+
+
+@rule("Im2Col")
+def _im2col(trace: Trace, node: Node, x: Tensor) -> Tensor:
+    """FINN's lowered convolutions: windows of an image with channels last, (ky, kx, c) each."""
+    if len(x.dims) != 4 or node.of("pad_value", 0):
+        raise NoForm("must read an image [N, H, W, C], padded with 0")
+    columns = replace(node, op="Conv", attributes={
+        "kernel_shape": node.sizes("kernel_size", (1, 1)), "strides": node.sizes("stride", (1, 1)),
+        "dilations": node.sizes("dilations", (1, 1)),
+        "pads": node.sizes("pad_amount", (0,) * 4)})
+    trace.text = "the windows of what reads it"
+    return replace(trace.unpadded(x), columns=columns)
+
+
+def _columned(trace: Trace, columns: Node, x: Tensor, w: Constant, label: str) -> Tensor:
+    """The product of windows and a matrix: a convolution; where it is diagonal, a depthwise one."""
+    (height, width), channels = columns.sizes("kernel_shape", (1, 1)), x.shape[-1]
+    if w.array.ndim != 2 or len(w.array) != height * width * channels:
+        raise NoForm(f"weights must be a matrix of {height * width * channels} rows, "
+                     f"not {list(w.array.shape)}")
+    w = w.map(lambda array: array.reshape(height, width, channels, -1).transpose(3, 2, 0, 1))
+    each = np.arange(channels)
+    if len(w.array) == channels > 1 and not w.array[each[:, None] != each].any():
+        w = w.map(lambda array: array[each, each][:, None])
+        columns = replace(columns, attributes=columns.attributes | {"group": channels})
+    y = convolution(trace, columns, x.transposed((0, 3, 1, 2)), w, label)
+    return y.transposed((0, 2, 3, 1))
 
 
 @rule("MatMul")

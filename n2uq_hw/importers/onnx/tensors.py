@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .reading import NoForm
+from .reading import Node, NoForm
 
 __all__ = ["Atom", "Axes", "Levels", "Tensor", "atoms", "new_image", "new_vector"]
 
@@ -59,6 +59,7 @@ class Tensor:
     pads: zeros around it, (top, bottom, left, right) of the image.
     ending: what stood behind the last layer and was left off.
     levels: what it is compared with, where it is to be counted.
+    columns: the convolution whose windows a matrix product will take, channels last.
     """
 
     layer: str
@@ -73,6 +74,7 @@ class Tensor:
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     ending: str = ""
     levels: Levels | None = None
+    columns: Node | None = None
 
     @property
     def axes(self) -> Axes:

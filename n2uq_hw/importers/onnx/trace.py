@@ -30,7 +30,7 @@ DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", CHANNELS_LAST,
 MALFORMED = (ValueError, IndexError, TypeError, OverflowError, KeyError, ZeroDivisionError)
 WIDE = (-2**31, 2**31 - 1)    # of a rounding without bounds of its own
 INPUTS = {"Quant": (4, 4), "IntQuant": (4, 4), "BipolarQuant": (2, 2), "MultiThreshold": (2, 2),
-          "Trunc": (5, 6), "QuantAvgPool2d": (1, 1), "MaxPoolNHWC": (1, 1),
+          "Trunc": (5, 6), "QuantAvgPool2d": (1, 1), "MaxPoolNHWC": (1, 1), "Im2Col": (1, 1),
           "RequantShift": (3, 3), "QGemm": (6, 9), "QLinearAdd": (7, 8),
           "QLinearGlobalAveragePool": (4, 5), "QLinearAveragePool": (4, 5),
           "QLinearLeakyRelu": (4, 5), "QLinearSigmoid": (4, 5), "QLinearSoftmax": (5, 5),
@@ -193,6 +193,8 @@ class Trace:
             raise NoForm(f"must not follow {t.ending}, which must be at the end of the network")
         if any(t.pads):
             raise NoForm("a Pad must be before a convolution or an average pool")
+        if t.columns is not None:
+            raise NoForm("windows of Im2Col must go into a matrix product")
         if t.levels is not None:
             raise NoForm("must not read comparisons with several constants, before they are summed")
         return t
