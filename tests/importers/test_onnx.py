@@ -307,6 +307,44 @@ def test_domains_of_every_age(domain: str, tmp_path: Path) -> None:
     assert type(imported(net, y, tmp_path).net.layers[0]) is model.Quant
 
 
+@pytest.mark.parametrize("zero", [0.0, 3.0])
+def test_quantizers_that_are_written_out(zero: float, tmp_path: Path) -> None:
+    """x/s, + z, round, clip, - z, ·s: of activations and of weights."""
+    def fake(net: Net, x: Any, scale: Any, low: int, high: int) -> str:
+        x = net.op("Div", x, np.float32(scale))
+        x = net.op("Add", x, zero) if zero else x
+        x = net.op("Clip", net.op("Round", x), np.float32(low), np.float32(high))
+        x = net.op("Sub", x, zero) if zero else x
+        return net.op("Mul", x, np.float32(scale))
+
+    net = Net(*IMAGE)
+    scales = np.linspace(0.1, 0.3, 6).reshape(6, 1, 1, 1)
+    weights = fake(net, np.linspace(-1.3, 1.4, 216).reshape(W.shape), scales, -4, 7)
+    y = net.op("Conv", fake(net, net.op("Tanh", "x"), 0.3, -1, 6), weights, pads=[1] * 4)
+    found = agrees(net, y, tmp_path)
+    assert [type(layer) for layer in found.net.layers] == [
+        model.Pointwise, model.Quant, model.IntConv]
+    assert found.net.params[f"{found.net.layers[1].name}.zero_point"] == [zero]
+    assert np.allclose(found.net.params[f"Conv_{len(net.nodes) - 1}.scale"], scales.reshape(-1))
+
+
+def test_lowered_convolutions_of_finn(tmp_path: Path) -> None:
+    net = Net(*IMAGE)
+    dense = np.zeros((4, 4, 3, 3), np.float32)
+    dense[np.arange(4), np.arange(4)] = W[:4, 0]
+    y = net.op("Transpose", "x", perm=[0, 2, 3, 1])
+    for weights, pads in ((dense, [1, 0, 1, 2]), (W, [0, 0, 0, 0])):
+        y = net.op("Im2Col", y, domain=QONNX, kernel_size=[3, 3], stride=[1, 2], pad_amount=pads,
+                   input_shape="", depthwise=0)
+        y = net.op("MatMul", y, weights.transpose(0, 2, 3, 1).reshape(len(weights), -1).T.copy())
+    y = net.op("Transpose", y, perm=[0, 3, 1, 2])
+    plain = Net(*IMAGE)
+    z = plain.op("Conv", "x", dense, strides=[1, 2], pads=[1, 0, 1, 2])
+    z = plain.op("Conv", z, W, strides=[1, 2])
+    found = agrees(net, y, tmp_path, lambda _, inputs: by_onnxruntime(plain.model(z), inputs))
+    assert [layer.groups for layer in found.net.layers] == [4, 1]
+
+
 def test_requant_shift_is_its_formula(tmp_path: Path) -> None:
     net = Net(*IMAGE)
     mul, add = np.float32([[[3]], [[-2]], [[5]], [[1]]]), np.float32([[[1]], [[2]], [[0]], [[-9]]])

@@ -179,14 +179,22 @@ def _elementwise(node: Node, *inputs: Constant) -> Constant:
             raise NoForm("must not divide by 0")
         return Constant(np.trunc(arrays[0] / arrays[1]).astype(np.int64))
     function = OPS[BINARY[node.op][0]].function
-    if node.op == "Mul" and inputs[0].codes is None:
+    if node.op == "Mul" and inputs[1].array.size > inputs[0].array.size:
         inputs = inputs[::-1]
-    if node.op in ("Mul", "Div") and inputs[0].codes is not None:
-        return inputs[0].scaled(inputs[1].array.astype(np.float64), function)
+    if node.op in ("Mul", "Div") and (whole := _whole(inputs[0])) is not None:
+        return whole.scaled(inputs[1].array.astype(np.float64), function)
     result = arrays[0]
     for array in arrays[1:]:
         result = function(result, array)
     return Constant(result)
+
+
+def _whole(x: Constant) -> Constant | None:
+    """A constant with codes; one of whole numbers is its own."""
+    if x.codes is not None or x.array.ndim < 2:
+        return x if x.codes is not None else None
+    array = x.array.astype(np.float64)
+    return coded(array, np.ones(1)) if (array == np.rint(array)).all() else None
 
 
 for _name in (*UNARY, *BINARY):

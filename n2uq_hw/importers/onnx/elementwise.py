@@ -97,7 +97,7 @@ def _valued(trace: Trace, x: Tensor, op: str, value: Constant, label: str) -> Te
             raise NoForm(f"a constant must not have more axes than {list(x.shape)}, "
                          f"not {list(array.shape)}")
         x = replace(x, dims=((),) * len(lead) + x.dims)
-    return trace.pointwise(x, op, array, label)
+    return trace.undone(x, op, array, label) or trace.pointwise(x, op, array, label)
 
 
 def _two(trace: Trace, node: Node, x: Tensor, y: Tensor, label: str) -> Tensor:

@@ -262,6 +262,31 @@ class Trace:
         return t.of(self.emit(Quant, label, t.layer, params={"scale": s, "zero_point": z},
                                       channels=count, lo=ends[0], hi=ends[1], rounding=rounding))
 
+    def undone(self, t: Tensor, op: str, array: np.ndarray, label: str) -> Tensor | None:
+        """What a quantizer of whole numbers becomes whose operand is taken back behind it.
+
+        x/s → round, clip → ·s is a quantizer of scale s; x + z → round, clip → - z one with a zero
+        point.  Both are the same operations in one layer.
+        """
+        layer = self.layer(t.layer)
+        if not isinstance(layer, Quant) or t.factor != 1 or t.coded is not None:
+            return None
+        before = self.layer(layer.inputs[0])
+        scale, zero = (self.params[f"{layer.name}.{key}"] for key in ("scale", "zero_point"))
+        wanted = {"mul": "div", "sub": "add"}.get(op)
+        if not isinstance(before, Pointwise) or before.op != wanted or before.float32 or (
+                scale != 1).any() or (op == "sub" and zero.any()):
+            return None
+        _, values = self.per_channel(t, array)
+        if not np.array_equal(values, self.params[f"{before.name}.value"]) or (values <= 0).any():
+            return None
+        count = max(len(values), len(zero))
+        params = {"scale": values if op == "mul" else scale,
+                  "zero_point": values if op == "sub" else zero}
+        return t.of(self.emit(Quant, label, *before.inputs, params={
+            key: np.broadcast_to(value, count) for key, value in params.items()}, channels=count,
+            lo=layer.lo, hi=layer.hi, rounding=layer.rounding))
+
     def grid(self, name: str) -> Quant | None:
         """The quantizer whose values those of a layer are."""
         layer = self.layer(name)
