@@ -15,6 +15,7 @@ from .builds import accuracy, emit, measured, synth
 from .builds import predict as prediction
 from .builds import report as pages
 from .builds import verify as simulation
+from .builds import waves as waveforms
 from .builds.accuracy import Agreement
 from .builds.predict import Predictions
 from .builds.verify import Verdict
@@ -315,6 +316,18 @@ class Build(Shown, emit.Build):
         images, _ = _checked(self.graph, images, None)
         with bars() as progress:
             return simulation.trace(self, images, name, progress)
+
+    def waves(self, images: np.ndarray, path: str | Path, *, stalls: float = 0.0, seed: int = 0
+              ) -> None:
+        """Write the waveforms of `images` [N, C, H, W], 1 to 64 of them, to an FST file.
+
+        A scope per layer holds its units' streams: valid, ready, and each lane as a number.  Beside
+        the file lies `path`.gtkw, which GTKWave opens.  Needs pylibfst.
+        """
+        images, _ = _checked(self.graph, images, None)
+        with bars() as progress:
+            waveforms.write_waves(self, images, Path(path), stalls=stalls, seed=seed,
+                                  progress=progress)
 
     def cycles(self, images: int = 4) -> Forecast:
         """What so many images, without a gap, will take in simulation: exact."""

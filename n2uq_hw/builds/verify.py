@@ -38,7 +38,7 @@ from ..tables import Shown, Table
 from .emit import Build, Port, port, ports, report
 from .task import Task, figure, measure
 
-__all__ = ["Verdict", "golden_saturated", "trace", "verify"]
+__all__ = ["Trial", "Verdict", "golden_saturated", "streams", "trace", "verify"]
 
 ELEMENTS = 2**25  # of all edges, for the images that golden keeps at a time
 BITS = 2**27      # of the beats of a share, a byte each in memory
@@ -128,7 +128,7 @@ class _Share:
 
 
 @dataclass(frozen=True)
-class _Trial:
+class Trial:
     """A build and images [N, H, W, C], what golden gives for them, and how they are simulated."""
 
     build: Build
@@ -146,14 +146,14 @@ class _Trial:
                    for side in ports(self.build.graph, self.build.folding))
         return min(max(jobs, -(-len(self.nhwc) * bits // BITS)), len(self.nhwc))
 
-    def run(self, first: int, end: int, progress: Progress | None, taps: tuple[Tap, ...] = ()
-            ) -> Run:
-        """Simulate images first..end."""
+    def run(self, first: int, end: int, progress: Progress | None, *, taps: tuple[Tap, ...] = (),
+            waves: tuple[Tap, ...] = ()) -> Run:
+        """Simulate images first..end, and record transfers of `taps`, and changes of `waves`."""
         build = self.build
         # An image inside moves no port: it may take every unit's cycles, one after the other.
         busy = sum(row["cycles"] for row in report(build.graph, build.folding)["layers"])
-        return simulate(build.verilog, [_dut(build, self.nhwc[first:end], taps)],
-                        work=_work(build, taps) / self.simulator,
+        return simulate(build.verilog, [_dut(build, self.nhwc[first:end], taps, waves)],
+                        work=_work(build, taps + waves) / self.simulator,
                         stalls=(self.stalls, self.stalls), seed=self.seed,
                         simulator=self.simulator, progress=progress, max_idle=MAX_IDLE + busy)
 
@@ -176,8 +176,8 @@ class _Trial:
         at_image = int(share.wrong.argmax())
         image = share.first + at_image
         graph, folding = hardware_graph(self.build.graph, self.build.folding)
-        taps = _taps(graph, folding)
-        run = self.run(share.first, image + 1, None, taps)
+        taps = streams(graph, folding)
+        run = self.run(share.first, image + 1, None, taps=taps)
         truth = golden.run_all(graph, self.nhwc[image:image + 1])
         for name in (tap.name for tap in taps):
             edge, stream = graph.edges[name], port(graph, folding, name)
@@ -218,7 +218,7 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
     _check(len(images), stalls, jobs)
     task = Task(build.graph, labels)
     nhwc = channels_last(images, build.graph.input.shape, build.graph.name)
-    trial = _Trial(build, nhwc, golden.run(build.graph, nhwc), stalls, seed, simulator)
+    trial = Trial(build, nhwc, golden.run(build.graph, nhwc), stalls, seed, simulator)
     count = trial.shares(jobs)
     cuts = [k * len(images) // count for k in range(count + 1)]
     told = progress or (lambda stage, fraction: None)
@@ -342,7 +342,8 @@ def _work(build: Build, taps: tuple[Tap, ...] = ()) -> Path:
     return build.path / ("simulation_debug" if taps else "simulation")
 
 
-def _dut(build: Build, nhwc: np.ndarray, taps: tuple[Tap, ...] = ()) -> Dut:
+def _dut(build: Build, nhwc: np.ndarray, taps: tuple[Tap, ...] = (),
+         waves: tuple[Tap, ...] = ()) -> Dut:
     source, output = ports(build.graph, build.folding)
     # What no output needs is counted too: the rest of an image that strides leave out.
     counted = tuple(
@@ -351,7 +352,7 @@ def _dut(build: Build, nhwc: np.ndarray, taps: tuple[Tap, ...] = ()) -> Dut:
         for node in build.graph.nodes if isinstance(node, Saturate))
     return Dut(
         name=build.graph.name, module=module_name(build.graph, WRAPPER),
-        taps=taps, awaits=counted, probes=(SATURATED,) if counted else (),
+        taps=taps, waves=waves, awaits=counted, probes=(SATURATED,) if counted else (),
         clock="aclk", reset="aresetn", reset_active_low=True,
         sources=(Source("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", source.tdata + 1,
                         _beats(nhwc, source), last="s_axis_tlast"),),
@@ -366,14 +367,14 @@ def trace(build: Build, images: np.ndarray, name: str, progress: Progress | None
     Units that a build merges have no stream of their own: such a name is refused.
     """
     graph, folding = hardware_graph(build.graph, build.folding)
-    taps = _taps(graph, folding)
+    taps = streams(graph, folding)
     if name not in (names := [tap.name for tap in taps]):
         raise N2uqError(f"{graph.name}: traced must be one of the units {', '.join(names)}, "
                         f"not {name!r}")
     nhwc = channels_last(images, build.graph.input.shape, build.graph.name)
     _check(len(nhwc), 0.0, None)
-    trial = _Trial(build, nhwc, nhwc, 0.0, 0, "verilator")
-    record = trial.run(0, len(nhwc), progress, taps).taps[graph.name][name]
+    trial = Trial(build, nhwc, nhwc, 0.0, 0, "verilator")
+    record = trial.run(0, len(nhwc), progress, taps=taps).taps[graph.name][name]
     edge, stream, node = graph.edges[name], port(graph, folding, name), graph[name]
     values = unpack(record.beats, stream.lanes, stream.width, stream.signed
                     ).reshape(-1, *edge.shape)
@@ -382,7 +383,7 @@ def trace(build: Build, images: np.ndarray, name: str, progress: Progress | None
     return channels_first(values)
 
 
-def _taps(graph: Graph, folding: Folding) -> tuple[Tap, ...]:
+def streams(graph: Graph, folding: Folding) -> tuple[Tap, ...]:
     """A tap on each unit's output of a hardware graph: one simulator serves all who ask for one."""
     signals = {name: f"accelerator.{signal}__o" for name, signal in signal_names(graph).items()}
     return tuple(

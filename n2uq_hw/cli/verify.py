@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,6 +23,10 @@ def verify(
         bulk: Annotated[bool, typer.Option(
             "--bulk", help="Share the images among the cores of the machine, with a simulator "
             "each. Cycle counts are those of the first share.")] = False,
+        waves: Annotated[Path | None, typer.Option(
+            help="Write the waveforms of the images to this FST file: a scope per layer, a decimal "
+            "number per lane; and a .gtkw file beside it, which GTKWave opens. Needs pylibfst."
+            )] = None,
         simulator: Simulator = "verilator", data_path: DataPath = None,
         as_json: AsJson = False) -> None:
     """Simulate a build's Verilog and compare every output bit with golden.
@@ -33,7 +38,10 @@ def verify(
     build = load_build(folder)
     for name in build.changed:
         say(f"note: {folder / name} is not as it was built")
-    verdict = build.verify(*build.images(images, data_path), stalls=stalls, seed=seed,
+    chosen, labels = build.images(3 if waves and images is None else images, data_path)
+    if waves is not None:
+        build.waves(chosen, waves, stalls=stalls, seed=seed)
+    verdict = build.verify(chosen, labels, stalls=stalls, seed=seed,
                            simulator=simulator, jobs=0 if bulk else None)
     if as_json:
         show_json(verdict.as_dict())

@@ -81,7 +81,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class Dut:
-    """A device under test: the Verilog `module` and its streams, under a `name` for messages."""
+    """A device under test: the Verilog `module` and its streams, under a `name` for messages.
+
+    Of `taps` each transfer is recorded, of `waves` each change of valid, ready and data.
+    """
 
     name: str
     module: str
@@ -90,6 +93,7 @@ class Dut:
     taps: tuple[Tap, ...] = ()
     awaits: tuple[Await, ...] = ()
     probes: tuple[Probe, ...] = ()
+    waves: tuple[Tap, ...] = ()
     clock: str = "clk"
     reset: str = "rst"
     reset_active_low: bool = False
@@ -117,6 +121,7 @@ class Run:
     sources: int64 [n], the cycle in which each beat of an input was taken.
     taps: the transfers of each tap by its name.
     probes: uint8 bits [width], what each probe read, by its name.
+    waves: the changes of each wave by its name: data, up to whole bytes, then ready, valid.
     cycles: from reset to the last expected beat.
     seconds: wall time in the simulator, without compile and start-up.
     compile_seconds: wall time of the compile, 0.0 if the simulator was there.
@@ -126,6 +131,7 @@ class Run:
     sources: dict[str, tuple[np.ndarray, ...]]
     taps: dict[str, dict[str, Record]]
     probes: dict[str, dict[str, np.ndarray]]
+    waves: dict[str, dict[str, Record]]
     cycles: int
     seconds: float
     compile_seconds: float
@@ -218,7 +224,7 @@ def streams(duts: Sequence[Dut]) -> Iterator[tuple[int, Dut, Source | Sink]]:
 
 def harness_verilog(duts: Sequence[Dut]) -> str:
     """The harness around `duts`; independent of beats, counts, stalls and seed."""
-    port, inner = count(), {kind: count() for kind in ("taps", "awaits", "probes")}
+    port, inner = count(), {kind: count() for kind in ("taps", "waves", "awaits", "probes")}
     rows = []
     for number, dut in enumerate(duts):
         rows.append({

@@ -348,10 +348,11 @@ def _result(run: Path, duts: Sequence[Dut], outcome: Mapping[str, float], max_id
     if faults:
         raise N2uqError(min(faults, key=lambda fault: fault[0])[1])
 
-    def read(kind: str, least: int) -> dict[str, dict[str, Record]]:
+    def read(kind: str, least: int, flags: bool = False) -> dict[str, dict[str, Record]]:
         numbers = itertools.count()
         return {dut.name: {
-            it.name: read_record(run / f"{kind}{next(numbers)}.log", it.width,
+            it.name: read_record(run / f"{kind}{next(numbers)}.log",
+                                 -(-it.width // 8) * 8 + 2 if flags else it.width,
                                  f"{dut.name}: {it.name}", least)
             for it in getattr(dut, f"{kind}s")} for dut in duts}
 
@@ -359,4 +360,5 @@ def _result(run: Path, duts: Sequence[Dut], outcome: Mapping[str, float], max_id
                {name: tuple(cycles) for name, cycles in sources.items()}, read("tap", 0),
                {name: {probe: record.beats[0] for probe, record in probes.items()}
                 for name, probes in read("probe", 1).items()},
+               read("wave", 1, flags=True),
                int(end), outcome["seconds"], compile_seconds)
