@@ -11,13 +11,15 @@ import numpy as np
 
 from ...model import OPS
 from ...model.low_bit import ROUNDINGS
-from .reading import LARGEST_TENSOR, Node, NoForm
+from .reading import Node, NoForm
 
 __all__ = ["BINARY", "FOLDS", "UNARY", "Constant", "axes_of", "ends_of", "quantizer_ends",
            "rounding_of", "shape_of"]
 
 LEAST_SCALE = float(np.finfo(np.float64).tiny)
 MOST_BITS = 32
+LARGEST_GROWTH = 2**22    # elements of a constant that is larger than those it is made of
+LARGEST_PRODUCT = 2**28   # multiplications of two constants
 FLOATS, BOOL = (1, 10, 11, 16), 9     # of the types that a Cast names
 ROUND = {"ROUND": "even", "HALF_EVEN": "even", "CEIL": "ceil", "FLOOR": "floor", "UP": "away",
          "DOWN": "to_zero", "HALF_UP": "half_away", "HALF_DOWN": "half_to_zero"}
@@ -157,15 +159,17 @@ def fold(*names: str) -> Callable[[Fold], Fold]:
     return register
 
 
-def _bounded(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+def _bounded(*shapes: tuple[int, ...], held: int | None = None) -> tuple[int, ...]:
+    """The shape of what is computed of such; it may not be much larger than they are, or `held`."""
     try:
         shape = np.broadcast_shapes(*shapes)
     except ValueError:
         raise NoForm(f"shapes must go together, not be "
                      f"{' and '.join(str(list(shape)) for shape in shapes)}") from None
-    if math.prod(shape) > LARGEST_TENSOR:
-        raise NoForm(f"constants must have at most {LARGEST_TENSOR:,} elements, "
-                     f"not {math.prod(shape):,}")
+    most = max(LARGEST_GROWTH, *(math.prod(each) for each in shapes)) if held is None else max(
+        LARGEST_GROWTH, held)
+    if math.prod(shape) > most:
+        raise NoForm(f"constants must have at most {most:,} elements, not {math.prod(shape):,}")
     return shape
 
 
@@ -227,7 +231,7 @@ def _constant(node: Node) -> Constant:
 @fold("ConstantOfShape")
 def _constant_of_shape(node: Node, shape: Constant) -> Constant:
     value = node.of("value", np.zeros(1))
-    return Constant(np.full(_bounded(shape_of(shape)), value.reshape(-1)[0]))
+    return Constant(np.full(_bounded(shape_of(shape), held=1), value.reshape(-1)[0]))
 
 
 @fold("Shape")
@@ -317,16 +321,17 @@ def _slice(node: Node, x: Constant, *inputs: Constant) -> Constant:
 
 @fold("Expand")
 def _expand(node: Node, x: Constant, shape: Constant) -> Constant:
-    whole = _bounded(x.array.shape, shape_of(shape))
+    whole = _bounded(x.array.shape, shape_of(shape), held=x.array.size)
     return x.map(lambda array: np.broadcast_to(array, whole))
 
 
 @fold("MatMul")
 def _matmul(node: Node, x: Constant, y: Constant) -> Constant:
-    _bounded((x.array.size,), (1,))
     if x.array.ndim != 2 or y.array.ndim != 2:
         raise NoForm("constants must be matrices to be multiplied")
-    _bounded((x.array.shape[0], y.array.shape[1]))
+    _bounded((x.array.shape[0], y.array.shape[1]), held=x.array.size + y.array.size)
+    if x.array.size * y.array.shape[1] > LARGEST_PRODUCT:
+        raise NoForm(f"constants must need at most {LARGEST_PRODUCT:,} multiplications")
     return Constant(x.array @ y.array)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = ["INPUT_KEY", "NoForm", "Node", "Source", "one_line", "read_source"]
 
 LARGEST_FILE = 2**28      # bytes
 INPUT_KEY = "n2uq-hw.input"  # of the metadata: the range of the pixels, as JSON
+MOST_NODES = 2**15
 LARGEST_TENSOR = 2**26    # elements, of a constant or of what is between nodes
 STANDARD = ("", "ai.onnx")
 NEWEST = onnx.defs.onnx_opset_version()
@@ -127,6 +128,8 @@ def _parsed(path: Path) -> onnx.ModelProto:
 
 def _source(path: Path, model: onnx.ModelProto) -> Source:
     graph = model.graph
+    if len(graph.node) > MOST_NODES:
+        raise NoForm(f"must have at most {MOST_NODES:,} nodes, not {len(graph.node):,}")
     if model.functions:
         raise NoForm(f"must hold no functions, not {model.functions[0].name}: inline them first "
                      "(onnx.inliner)")
@@ -145,6 +148,9 @@ def _source(path: Path, model: onnx.ModelProto) -> Source:
               if node.op_type == "Constant" and held.name == "value" and node.output}
     types |= {value.name: value.type.tensor_type.elem_type for value in inputs}
     nodes = [_node(node, opsets, opset, types) for node in graph.node]
+    counts = Counter(node.name for node in nodes)
+    nodes = [replace(node, name=next(filter(None, node.outputs), node.op))
+             if counts[node.name] > 1 else node for node in nodes]
     _check_names(nodes, constants, {value.name for value in inputs})
     output = _only("output", [_text(value.name) for value in graph.output])
     nodes = _live(nodes, output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
@@ -35,6 +36,8 @@ INPUTS = {"Quant": (4, 4), "IntQuant": (4, 4), "BipolarQuant": (2, 2), "MultiThr
           "QLinearGlobalAveragePool": (4, 5), "QLinearAveragePool": (4, 5),
           "QLinearLeakyRelu": (4, 5), "QLinearSigmoid": (4, 5), "QLinearSoftmax": (5, 5),
           "QLinearConcat": (5, 62)}
+NOTHING = Constant(np.zeros(0))
+FOLDED, TIMES = 2**24, 64      # elements of computed constants, and how often what a file holds
 NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0, "min": math.inf, "max": -math.inf}
 PASSES = ("Identity", "Dropout", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "TopK",
           "ArgMax")
@@ -83,6 +86,8 @@ class Trace:
         for node in source.nodes:
             for name in node.inputs:
                 self.readers.setdefault(name, []).append(node)
+        self.unread = Counter(name for node in source.nodes for name in node.inputs if name)
+        self.room = FOLDED + TIMES * sum(array.size for array in source.constants.values())
         batch = atoms(source.shape[0])
         dims = tuple(atoms(size) for size in source.shape[1:])
         axes: dict[str, Axes] = {"C": (), "H": (), "W": ()} | dict(zip(letters, dims, strict=True))
@@ -111,6 +116,10 @@ class Trace:
             for place, name in enumerate(node.outputs):
                 if name:
                     self.values[name] = results[place] if place < len(results) else None
+            for name in filter(None, node.inputs):
+                self.unread[name] -= 1
+                if not self.unread[name] and isinstance(self.values[name], Constant):
+                    self.values[name] = NOTHING  # no longer in memory
 
     def step(self, node: Node) -> Sequence[Value | None]:
         """The values of the outputs of one node."""
@@ -136,6 +145,9 @@ class Trace:
                 result.array).all() and node.op != "Constant":
             raise NoForm("a constant must be finite, not NaN or infinite")
         if known is FOLDS and isinstance(result, Constant):
+            self.room -= result.array.size
+            if self.room < 0:
+                raise NoForm("constants of the graph must not grow beyond what the file holds")
             self.watch(node, inputs, result)
         return (result,) if isinstance(result, Constant | Tensor) else result
 
