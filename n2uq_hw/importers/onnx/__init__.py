@@ -1,9 +1,10 @@
 """Networks of others: QONNX, FINN, QCDQ, QDQ, QOperator and integer ONNX files, exactly."""
 
-from . import elementwise, linear, quantizers
+from . import elementwise, linear, moves, quantizers
 from .check import Check, Samples, check, read_samples
 from .imported import Format, Imported, Unsupported, explained, import_onnx
 from .trace import RULES, Row
 
 __all__ = ["RULES", "Check", "Format", "Imported", "Row", "Samples", "Unsupported", "check",
-           "elementwise", "explained", "import_onnx", "linear", "quantizers", "read_samples"]
+           "elementwise", "explained", "import_onnx", "linear", "moves", "quantizers",
+           "read_samples"]
