@@ -44,6 +44,7 @@ from ..ir import (
     Add,
     ArgMax,
     Concat,
+    DepthToSpace,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -55,6 +56,7 @@ from ..ir import (
     MaxPool,
     Node,
     Pad,
+    Permute,
     PiecewiseLinear,
     Saturate,
     Scale,
@@ -62,9 +64,11 @@ from ..ir import (
     SumPool,
     Threshold,
     Unrolled,
+    Upsample,
     WidthConvert,
 )
 from ..ir.folding import Fold
+from .depth_to_space import block_order
 from .fifo import in_block
 from .sliding_window import stages
 
@@ -164,7 +168,39 @@ def _(node: MatVec, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge:
 
 
 @needed.register
-def _(node: ArgMax, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+def _(node: Upsample, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+      takes: int, gives: int) -> np.ndarray:
+    (_, width, channels), (down, across) = reads[port].shape, node.factor
+    pixel, group = np.divmod(count - 1, channels // gives)
+    row, column = np.divmod(pixel, edge.shape[1])
+    (row, line), (column, copy) = np.divmod(row, down), np.divmod(column, across)
+    # A copy comes after the whole of what it is a copy of.
+    pixels = row * width + np.where(line > 0, width, column + (copy > 0))
+    return pixels * (channels // takes) + ((line == 0) & (copy == 0)) * (group + 1)
+
+
+@needed.register
+def _(node: DepthToSpace, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+      takes: int, gives: int) -> np.ndarray:
+    (_, width, _), b, groups = reads[port].shape, node.block, edge.channels // gives
+    pixel, group = np.divmod(count - 1, groups)
+    row, column = np.divmod(pixel, edge.shape[1])
+    (row, line), (column, across) = np.divmod(row, b), np.divmod(column, b)
+
+    def come(column: np.ndarray | int, line: np.ndarray, last: np.ndarray | int) -> np.ndarray:
+        """Beats up to that many of `line` of the pixel in `column`."""
+        return ((row * width + column) * b + line) * b * groups + last
+
+    need = np.maximum(come(column, line, across * groups + group + 1),
+                      (line > 0) * come(width - 1, line - 1, b * groups))
+    if block_order(node, reads[port]):  # whole pixels
+        need = -(-need // (b * b * groups)) * (b * b * groups)
+    return need
+
+
+@needed.register(ArgMax)
+@needed.register(Permute)
+def _(node: Node, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
       takes: int, gives: int) -> np.ndarray:
     return -(-count // (edge.channels // gives)) * (reads[port].channels // takes)
 

@@ -11,6 +11,7 @@ from ..ir import (
     Add,
     ArgMax,
     Concat,
+    DepthToSpace,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -19,6 +20,7 @@ from ..ir import (
     MaxPool,
     Node,
     Pad,
+    Permute,
     PiecewiseLinear,
     Saturate,
     Scale,
@@ -26,6 +28,7 @@ from ..ir import (
     SumPool,
     Threshold,
     Unrolled,
+    Upsample,
     WidthConvert,
 )
 from ..ir.folding import (
@@ -39,12 +42,14 @@ from ..ir.folding import (
 from .add import AddUnit
 from .argmax import ArgMaxUnit
 from .concat import ConcatUnit
+from .depth_to_space import DepthToSpaceUnit
 from .depthwise import DepthwiseMatVecUnit
 from .fifo import FifoUnit
 from .fork import ForkUnit
 from .matvec import MatVecUnit
 from .max_pool import MaxPoolUnit
 from .pad import PadUnit
+from .permute import PermuteUnit
 from .piecewise_linear import PiecewiseLinearUnit
 from .saturate import SaturateUnit
 from .scale import ScaleUnit
@@ -53,6 +58,7 @@ from .stream import Unit, beats, element
 from .sum_pool import SumPoolUnit
 from .threshold import ThresholdUnit
 from .unrolled import UnrolledUnit
+from .upsample import UpsampleUnit
 from .width_convert import WidthConverter
 
 __all__ = ["unit"]
@@ -113,6 +119,21 @@ def _(node: Add, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Comp
 @unit.register
 def _(node: Concat, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Component:
     return ConcatUnit(node, reads, edge, pe=fold.pe)
+
+
+@unit.register
+def _(node: Upsample, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return UpsampleUnit(node, reads[0], pe=fold.pe)
+
+
+@unit.register
+def _(node: DepthToSpace, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return DepthToSpaceUnit(node, reads[0], edge, pe=fold.pe)
+
+
+@unit.register
+def _(node: Permute, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+    return PermuteUnit(node, reads[0], edge, pe=fold.pe)
 
 
 @unit.register

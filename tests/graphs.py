@@ -16,6 +16,7 @@ from n2uq_hw.ir import (
     Add,
     ArgMax,
     Concat,
+    DepthToSpace,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -26,12 +27,14 @@ from n2uq_hw.ir import (
     MaxPool,
     Node,
     Pad,
+    Permute,
     PiecewiseLinear,
     Saturate,
     Scale,
     SlidingWindow,
     SumPool,
     Threshold,
+    Upsample,
     golden,
 )
 from n2uq_hw.ir.folding import (
@@ -122,11 +125,11 @@ class Grower:
         else:
             self.matvec(int(rng.integers(1, 7)))
 
-    def matvec(self, outputs: int) -> None:
-        shape = outputs, self.edge.channels
+    def matvec(self, outputs: int, groups: int = 1) -> None:
+        shape = outputs, self.edge.channels // groups
         odd = self.rng.random() < 0.7
         codes = self.rng.integers(0, 4, shape)
-        self.add(MatVec, weights=2 * codes - 3 if odd else codes - 2)
+        self.add(MatVec, weights=2 * codes - 3 if odd else codes - 2, groups=groups)
 
     def branch(self, stride: tuple[int, int], channels: int, nested: int) -> None:
         """One or two convolutions that keep the shape but for `stride`; perhaps a block."""
@@ -175,6 +178,25 @@ class Grower:
         self.add(PiecewiseLinear, turn=rng.integers(lo, hi + 1, channels), shift=3,
                  multiplier=rng.integers(-9, 10, (2, channels)),
                  offset=rng.integers(-20, 20, (2, channels)))
+
+    def spread(self) -> None:
+        """Pixels, windows or channels in other places."""
+        rng, (height, width, channels) = self.rng, self.edge.shape
+        kind = int(rng.integers(0, 4))
+        if kind == 0 and height * width <= 12:
+            self.add(Upsample, factor=tuple(int(v) for v in rng.integers(1, 4, 2)))
+        elif kind == 1:
+            block = int(rng.integers(1, 3))
+            self.add(Permute, order=rng.integers(0, channels, block**2 * int(rng.integers(1, 3))))
+            self.add(DepthToSpace, block=block, mode=str(rng.choice(["DCR", "CRD"])))
+        elif kind == 2:
+            self.add(Permute, order=np.argsort([rng.random() for _ in range(channels)]))
+        groups = int(rng.choice([k for k in range(1, self.edge.channels + 1)
+                                 if self.edge.channels % k == 0]))
+        height, width, channels = self.edge.shape
+        kernel, dilation = (1 + (height > 2), 1 + (width > 2)), (1 + (height > 3), 1 + (width > 3))
+        self.add(SlidingWindow, kernel=kernel, dilation=dilation, groups=groups)
+        self.matvec(groups * int(rng.integers(1, 3)), groups)
 
     def dense(self) -> None:
         """The channels of a tensor beside those of branches from it, and from each other."""
@@ -225,12 +247,14 @@ def random_residual(name: str, source: Source) -> Graph:
 
 
 def random_dense(name: str, source: Source) -> Graph:
-    """One or two Concats of branches, right behind the Input or each other, or not."""
+    """One or two Concats of branches, with pixels, windows and channels in other places behind."""
     grower = Grower(name, source)
     for _ in range(int(grower.rng.integers(1, 3))):
         if grower.rng.random() < 0.4:
             grower.windows()
         grower.dense()
+        grower.threshold()
+        grower.spread()
     return grower.finish()
 
 
@@ -248,8 +272,8 @@ def random_folding(graph: Graph, source: Source) -> Folding:
             if isinstance(fold, MatVecFold):
                 fold = replace(fold, form=str(form))
             if isinstance(node, MatVec) and rng.random() < 0.3:
-                fold = UnrolledFold(*node.weights.shape, levels=int(rng.integers(1, 5)),
-                                    lut=int(rng.choice(LUTS)))
+                fold = UnrolledFold(len(node.weights), graph.reads(node)[0].channels,
+                                    levels=int(rng.integers(1, 5)), lut=int(rng.choice(LUTS)))
             folds[node.name] = fold
     return folds
 

@@ -14,14 +14,18 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import N2uqError
+from ..hw.depth_to_space import block_lines, block_order
 from ..hw.fifo import in_block
+from ..hw.line_buffer import LineBuffer
 from ..hw.mac import LUT, digit_bits
 from ..hw.sliding_window import line_buffer, stages
 from ..hw.threshold import comparator_table
+from ..hw.upsample import upsample_lines
 from ..ir import (
     Add,
     ArgMax,
     Concat,
+    DepthToSpace,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -33,12 +37,14 @@ from ..ir import (
     Node,
     OffsetMatVec,
     Pad,
+    Permute,
     PiecewiseLinear,
     Saturate,
     Scale,
     SlidingWindow,
     SumPool,
     Threshold,
+    Upsample,
     WidthConvert,
     bits_for,
     weight_bits,
@@ -170,6 +176,42 @@ def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold, fami
                      tuple(memories))
     return Parts("SlidingWindow", {"count": counts, "address": address},
                  {"count": counts, "address": address, "shift": shift}, tuple(memories))
+
+
+def _lines_read(key: str, plan: LineBuffer, width: int, family: str, **more: float) -> Parts:
+    """A line buffer of words of `width` bits alone, and what a unit has beside it."""
+    count = sum(_count(n) for n in (*(loop.turns for loop in plan.loops), plan.rows, plan.columns))
+    address = _count(plan.depth)
+    return Parts(key, {"count": count, "address": address, **more},
+                 {"count": count, "address": address, **more},
+                 (ram(plan.depth, width, family, block=True),))
+
+
+@parts.register
+def _(node: Upsample, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+    plan = upsample_lines(node, reads[0], edge.channels // fold.pe)
+    return _lines_read("Upsample", plan, fold.pe * _bits(edge), family)
+
+
+@parts.register
+def _(node: DepthToSpace, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+    plan = block_lines(node, reads[0], edge.channels // fold.pe)
+    if not block_order(node, reads[0]):
+        return _lines_read("DepthToSpace", plan, fold.pe * _bits(edge), family)
+    return _lines_read("DepthToSpace CRD", plan, fold.pe * _bits(edge), family,
+                       pixel=reads[0].channels * _bits(reads[0]))
+
+
+@parts.register
+def _(node: Permute, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+    pe, read, made = fold.pe, reads[0].channels * _bits(reads[0]), edge.channels * _bits(edge)
+    if pe == edge.channels:
+        return Parts("Permute whole", {}, {"out": made})
+    beats = reads[0].channels // pe, edge.channels // pe
+    count = sum(map(_count, beats))
+    gathered = (2 * read - pe * _bits(reads[0])) * (beats[0] > 1)
+    return Parts("Permute", {"count": count, "shift": made},
+                 {"count": count, "parts": gathered + made})
 
 
 @parts.register

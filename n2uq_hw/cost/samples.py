@@ -230,6 +230,24 @@ def _concat(rng: np.random.Generator, ways: int, channels: int, bits: int, pe: i
     return [_x((1, 1, channels), bits), ir.Concat("y", ("x",) * ways)], Fold(pe)
 
 
+def _upsample(rng: np.random.Generator, side: int, channels: int, bits: int, factor: list[int],
+              pe: int) -> tuple[Nodes, Fold]:
+    return [_x((side, side, channels), bits),
+            ir.Upsample("y", ("x",), factor=(factor[0], factor[1]))], Fold(pe)
+
+
+def _depth_to_space(rng: np.random.Generator, side: int, channels: int, bits: int, block: int,
+                    mode: str, pe: int) -> tuple[Nodes, Fold]:
+    return [_x((side, side, block**2 * channels), bits),
+            ir.DepthToSpace("y", ("x",), block=block, mode=mode)], Fold(pe)
+
+
+def _permute(rng: np.random.Generator, channels: int, outputs: int, bits: int, pe: int
+             ) -> tuple[Nodes, Fold]:
+    order = np.concatenate([rng.permutation(channels), rng.integers(0, channels, outputs)])
+    return [_x((1, 1, channels), bits), ir.Permute("y", ("x",), order=order[:outputs])], Fold(pe)
+
+
 def _saturate(rng: np.random.Generator, channels: int, bits: int, out_bits: int, pe: int
               ) -> tuple[Nodes, Fold]:
     half = 2**(out_bits - 1)
@@ -267,6 +285,6 @@ def _convert(rng: np.random.Generator, bits: int, lanes_in: int, lanes_out: int
 _MAKERS: dict[str, Callable[..., tuple[Nodes, Fold]]] = {
     "Pad": _pad, "SlidingWindow": _window, "MatVec": _matvec, "DepthwiseMatVec": _depthwise,
     "Threshold": _threshold, "Scale": _scale, "PiecewiseLinear": _lines, "Add": _add,
-    "Concat": _concat,
+    "Concat": _concat, "Upsample": _upsample, "DepthToSpace": _depth_to_space, "Permute": _permute,
     "Saturate": _saturate, "MaxPool": _pool(ir.MaxPool), "SumPool": _pool(ir.SumPool),
     "ArgMax": _argmax, "Fifo": _fifo, "Fork": _fork, "WidthConvert": _convert}

@@ -5,6 +5,7 @@ from .nodes import (
     Add,
     ArgMax,
     Concat,
+    DepthToSpace,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -16,6 +17,7 @@ from .nodes import (
     Node,
     OffsetMatVec,
     Pad,
+    Permute,
     PiecewiseLinear,
     Saturate,
     Scale,
@@ -23,6 +25,7 @@ from .nodes import (
     SumPool,
     Threshold,
     Unrolled,
+    Upsample,
     WidthConvert,
     bits_for,
     dtype_for,
@@ -31,10 +34,9 @@ from .nodes import (
 from .ranges import infer, lines, threshold_values
 
 __all__ = [
-    "Add", "ArgMax", "Concat", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Fork", "Graph",
-    "Input", "MatVec", "MaxPool", "Node", "OffsetMatVec", "Pad", "PiecewiseLinear", "Saturate",
-    "Scale", "SlidingWindow", "SumPool", "Threshold", "Unrolled", "WidthConvert", "bits_for",
-    "channels_first",
-    "describe", "dtype_for", "dump", "infer", "lines", "load_graph", "threshold_values",
-    "weight_bits",
+    "Add", "ArgMax", "Concat", "DepthToSpace", "DepthwiseMatVec", "Edge", "Fifo", "Flatten",
+    "Fork", "Graph", "Input", "MatVec", "MaxPool", "Node", "OffsetMatVec", "Pad", "Permute",
+    "PiecewiseLinear", "Saturate", "Scale", "SlidingWindow", "SumPool", "Threshold", "Unrolled",
+    "Upsample", "WidthConvert", "bits_for", "channels_first", "describe", "dtype_for", "dump", "infer",
+    "lines", "load_graph", "threshold_values", "weight_bits",
 ]

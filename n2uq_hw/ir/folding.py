@@ -23,6 +23,7 @@ from .nodes import (
     Add,
     ArgMax,
     Concat,
+    DepthToSpace,
     DepthwiseMatVec,
     Edge,
     Flatten,
@@ -31,6 +32,7 @@ from .nodes import (
     MaxPool,
     Node,
     Pad,
+    Permute,
     PiecewiseLinear,
     Saturate,
     Scale,
@@ -38,6 +40,7 @@ from .nodes import (
     SumPool,
     Threshold,
     Unrolled,
+    Upsample,
     WidthConvert,
 )
 
@@ -196,6 +199,8 @@ def divided(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[
 
 
 @divided.register(DepthwiseMatVec)
+@divided.register(Upsample)
+@divided.register(DepthToSpace)
 @divided.register(Scale)
 @divided.register(PiecewiseLinear)
 @divided.register(Add)
@@ -209,6 +214,11 @@ def _(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, i
 @divided.register
 def _(node: Concat, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, int]]:
     return {"pe": ("channels common to all inputs", gcd(*(read.channels for read in reads)))}
+
+
+@divided.register
+def _(node: Permute, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[str, int]]:
+    return {"pe": ("channels common to input and output", gcd(reads[0].channels, edge.channels))}
 
 
 @divided.register
@@ -253,16 +263,17 @@ def choices(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[
 
 
 def wholes(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[int, str]:
-    """What lanes beyond those of `divided` are, ascending: of a SlidingWindow, a pool, a Concat."""
+    """What lanes beyond those of `divided` are, ascending: of windows, pools, Concats, Permutes."""
     found = {}
     if isinstance(node, SlidingWindow) and node.groups == 1:
         found = {node.kernel[1] * reads[0].channels: "a row of the kernel"}
     if isinstance(node, SlidingWindow | MaxPool | SumPool):
         found[max(edge.channels, reads[0].channels)] = "a whole window"
-    if isinstance(node, Concat):
+    if isinstance(node, Concat | Permute):
         found = {edge.channels: "a whole pixel"}
-    least = min(edge.channels, reads[0].channels) if reads else 0
-    return {lanes: what for lanes, what in found.items() if lanes > least}
+    most = divided(node, reads, edge)["pe"][1] if isinstance(node, Permute) else min(
+        edge.channels, reads[0].channels) if reads else 0
+    return {lanes: what for lanes, what in found.items() if lanes > most}
 
 
 @singledispatch
@@ -275,6 +286,11 @@ def lanes_in(node: Node, port: int, fold: Fold, read: Edge) -> int:
 @lanes_in.register(Concat)
 def _(node: Node, port: int, fold: Fold, read: Edge) -> int:
     return min(fold.pe, read.channels)
+
+
+@lanes_in.register
+def _(node: Permute, port: int, fold: Fold, read: Edge) -> int:
+    return read.channels if fold.pe == len(node.order) else fold.pe
 
 
 @lanes_in.register(MatVec)

@@ -20,6 +20,7 @@ from .nodes import (
     Add,
     ArgMax,
     Concat,
+    DepthToSpace,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -31,6 +32,7 @@ from .nodes import (
     Node,
     OffsetMatVec,
     Pad,
+    Permute,
     PiecewiseLinear,
     Saturate,
     Scale,
@@ -38,6 +40,7 @@ from .nodes import (
     SumPool,
     Threshold,
     Unrolled,
+    Upsample,
     WidthConvert,
     dtype_for,
 )
@@ -52,7 +55,7 @@ BATCH = 256         # images at a time, fewer where an edge has more than
 ELEMENTS = 2**24    # elements: arrays that the heap has at hand
 CACHED = 2**19      # elements of a node's widest edge at a time, where pixels are by themselves,
 VECTORS = 512       # but no fewer pixels: all weights are read each time
-ACROSS = (Pad, SlidingWindow, Flatten)  # the nodes that move pixels
+ACROSS = (Pad, SlidingWindow, Flatten, Upsample, DepthToSpace)  # the nodes that move pixels
 _MATRICES: WeakKeyDictionary[Node, tuple[Edge, int, np.ndarray]] = WeakKeyDictionary()
 
 
@@ -179,6 +182,27 @@ def _(node: SlidingWindow, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray
     n, rows, columns, _, kh, kw = windows.shape
     grouped = windows.reshape(n, rows, columns, node.groups, channels // node.groups, kh, kw)
     return grouped.transpose(0, 1, 2, 3, 5, 6, 4).reshape(n, rows, columns, kh * kw * channels)
+
+
+@evaluate.register
+def _(node: Upsample, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    down, across = node.factor
+    return x.repeat(down, axis=1).repeat(across, axis=2)
+
+
+@evaluate.register
+def _(node: DepthToSpace, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    (n, height, width, channels), b = x.shape, node.block
+    if node.mode == "DCR":
+        blocks = x.reshape(n, height, width, b, b, channels // b**2)
+    else:
+        blocks = np.moveaxis(x.reshape(n, height, width, channels // b**2, b, b), 3, 5)
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, b * height, b * width, channels // b**2)
+
+
+@evaluate.register
+def _(node: Permute, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
+    return x[..., node.order]
 
 
 @evaluate.register

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, get_args, get_type_hints
 
 import numpy as np
 
-__all__ = ["Add", "ArgMax", "Concat", "DepthwiseMatVec", "Edge", "Fifo", "Flatten", "Fork", "Input",
-           "MatVec", "MaxPool", "Node", "OffsetMatVec", "Pad", "PiecewiseLinear", "Saturate",
-           "Scale", "SlidingWindow", "SumPool", "Threshold", "Unrolled", "WidthConvert",
-           "bits_for", "dtype_for", "weight_bits"]
+__all__ = ["Add", "ArgMax", "Concat", "DepthToSpace", "DepthwiseMatVec", "Edge", "Fifo", "Flatten",
+           "Fork", "Input", "MatVec", "MaxPool", "Node", "OffsetMatVec", "Pad", "Permute",
+           "PiecewiseLinear", "Saturate", "Scale", "SlidingWindow", "SumPool", "Threshold",
+           "Unrolled", "Upsample", "WidthConvert", "bits_for", "dtype_for", "weight_bits"]
 
 MAX_ELEMENTS = 2**26  # of one image on one edge; what is above is a fault, not a network
 MAX_BITS = 62         # so that int64 holds every sum of two
@@ -130,6 +130,34 @@ class SlidingWindow(Node):
         """Rows and columns from a window's first pixel to its last, both counted."""
         (kh, kw), (dh, dw) = self.kernel, self.dilation
         return (kh - 1) * dh + 1, (kw - 1) * dw + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Upsample(Node):
+    """[H, W, C] -> [h·H, w·W, C]: each row h times and each of its pixels w times, the `factor`."""
+
+    factor: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class DepthToSpace(Node):
+    """[H, W, b·b·C] -> [b·H, b·W, C]: the channels of a pixel as a block of b × b pixels.
+
+    They come in the order (row, column, channel) in `mode` DCR, (channel, row, column) in CRD.
+    """
+
+    block: int = 1
+    mode: str = "DCR"
+
+
+@dataclass(frozen=True, eq=False)
+class Permute(Node):
+    """[H, W, C] -> [H, W, C']: channel k of a pixel is channel `order` [k] of the one that is read.
+
+    A permutation, or any choice of channels: `order` is int [C'].
+    """
+
+    order: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
 
 
 @dataclass(frozen=True, eq=False)

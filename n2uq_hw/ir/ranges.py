@@ -14,6 +14,7 @@ from .nodes import (
     Add,
     ArgMax,
     Concat,
+    DepthToSpace,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -25,6 +26,7 @@ from .nodes import (
     Node,
     OffsetMatVec,
     Pad,
+    Permute,
     PiecewiseLinear,
     Saturate,
     Scale,
@@ -32,10 +34,13 @@ from .nodes import (
     SumPool,
     Threshold,
     Unrolled,
+    Upsample,
     WidthConvert,
 )
 
 __all__ = ["infer", "lines", "threshold_values"]
+
+MODES = ("DCR", "CRD")  # of DepthToSpace
 
 
 def _need(holds: bool, node: Node, rule: str) -> None:
@@ -113,6 +118,36 @@ def _(node: SlidingWindow, x: Edge) -> Edge:
     _size(node, *shape)
     lo, hi = (np.tile(end.reshape(node.groups, -1), kh * kw).reshape(-1) for end in (x.lo, x.hi))
     return Edge(shape, lo, hi)
+
+
+@infer.register
+def _(node: Upsample, x: Edge) -> Edge:
+    _need(min(node.factor) > 0, node, f"factors must be positive, not {node.factor}")
+    shape = (node.factor[0] * x.shape[0], node.factor[1] * x.shape[1], x.channels)
+    _size(node, *shape)
+    return Edge(shape, x.lo, x.hi)
+
+
+@infer.register
+def _(node: DepthToSpace, x: Edge) -> Edge:
+    block, (height, width, channels) = node.block, x.shape
+    _need(node.mode in MODES, node, f"mode must be {' or '.join(MODES)}, not {node.mode!r}")
+    _need(block > 0 and channels % block**2 == 0, node,
+          f"the square of the block must divide the {channels} channels, not {block}²")
+    lo, hi = (end.reshape(block**2, -1) if node.mode == "DCR" else end.reshape(-1, block**2).T
+              for end in (x.lo, x.hi))
+    return Edge((block * height, block * width, channels // block**2), lo.min(axis=0),
+                hi.max(axis=0))
+
+
+@infer.register
+def _(node: Permute, x: Edge) -> Edge:
+    order = node.order
+    _need(order.ndim == 1 and len(order) > 0 and order.min() >= 0 and order.max() < x.channels,
+          node, f"order must be [C] of channels 0..{x.channels - 1}, not {list(order.shape)} of "
+          f"{order.min(initial=0)}..{order.max(initial=0)}")
+    _size(node, *x.shape[:2], len(order))
+    return Edge((*x.shape[:2], len(order)), x.lo[order], x.hi[order])
 
 
 @infer.register

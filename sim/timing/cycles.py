@@ -23,6 +23,7 @@ import numpy as np
 
 from n2uq_hw import tools
 from n2uq_hw.errors import N2uqError
+from n2uq_hw.hw.depth_to_space import block_lines, block_order
 from n2uq_hw.hw.fifo import in_block
 from n2uq_hw.hw.line_buffer import LineBuffer
 from n2uq_hw.hw.mac import mac_latency
@@ -32,10 +33,12 @@ from n2uq_hw.hw.scale import ScaleUnit
 from n2uq_hw.hw.sliding_window import line_buffer, stages
 from n2uq_hw.hw.threshold import threshold_latency
 from n2uq_hw.hw.unrolled import unrolled_latency
+from n2uq_hw.hw.upsample import upsample_lines
 from n2uq_hw.ir import (
     Add,
     ArgMax,
     Concat,
+    DepthToSpace,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -46,6 +49,7 @@ from n2uq_hw.ir import (
     MaxPool,
     Node,
     Pad,
+    Permute,
     PiecewiseLinear,
     Saturate,
     Scale,
@@ -53,6 +57,7 @@ from n2uq_hw.ir import (
     SumPool,
     Threshold,
     Unrolled,
+    Upsample,
     WidthConvert,
     weight_bits,
 )
@@ -202,6 +207,27 @@ def _(node: Concat, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[St
     beats = [0 if at_once else read.channels // fold.pe for read in reads]
     return (*(Stage(Kind.SELECT, (sum(beats[:k]), beats[k])) for k in range(1, len(beats))),
             *pipe(1))
+
+
+@timing.register
+def _(node: Upsample, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage, ...]:
+    return (_lines(upsample_lines(node, reads[0], edge.channels // fold.pe)),)
+
+
+@timing.register
+def _(node: DepthToSpace, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage, ...]:
+    order = block_order(node, reads[0])
+    return (*(timing(order, reads, reads[0], fold) if order else ()),
+            _lines(block_lines(node, reads[0], edge.channels // fold.pe)))
+
+
+@timing.register
+def _(node: Permute, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> tuple[Stage, ...]:
+    """A pixel is gathered and given out again; or moves at once."""
+    if fold.pe == edge.channels:
+        return pipe(1)
+    gathers = (Stage(Kind.UP, (reads[0].channels // fold.pe,)),) * (fold.pe < reads[0].channels)
+    return (*gathers, Stage(Kind.DOWN, (edge.channels // fold.pe,)))
 
 
 @timing.register

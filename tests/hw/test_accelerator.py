@@ -53,7 +53,7 @@ from n2uq_hw.plan.choice import choose
 
 IMAGES = 4
 CHAINS, RESIDUALS = range(8), (26, 151, 170, 175, 197, 215)  # small ones of every kind
-DENSE = (6, 20, 23, 27)
+DENSE = (12, 20, 23, 54)
 
 
 def random_graph(seed: int) -> Graph:

@@ -26,6 +26,7 @@ from n2uq_hw.ir import (
     Add,
     ArgMax,
     Concat,
+    DepthToSpace,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -37,9 +38,11 @@ from n2uq_hw.ir import (
     MaxPool,
     Node,
     Pad,
+    Permute,
     Scale,
     SlidingWindow,
     SumPool,
+    Upsample,
     WidthConvert,
     golden,
     infer,
@@ -117,6 +120,7 @@ def test_needs_are_those_of_golden(seed: int) -> None:
         (MaxPool("max", positions=positions), windows),
         (SumPool("sum", positions=positions), windows),
         (DepthwiseMatVec("depth", weights=np.ones((positions, channels), np.int8)), windows),
+        (Upsample("up", factor=tuple(int(v) for v in rng.integers(1, 4, 2))), read),
         *((kind("same"), read) for kind in SAME)]
     for node, edge in nodes:
         made = infer(node, edge)
@@ -215,6 +219,29 @@ def test_least_depths_flow_in_random_graphs(seed: int) -> None:
 def test_least_depths_flow_beside_each_other(seed: int) -> None:
     graph = random_dense("g", seed)
     assert Flow(*least(graph, random_folding(graph, seed))).ends()
+
+
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+@pytest.mark.parametrize("block,channels,lanes", [(1, 4, 2), (2, 1, 1), (2, 2, 1), (3, 4, 2),
+                                                  (2, 4, 4)])
+def test_needs_of_blocks(mode: str, block: int, channels: int, lanes: int) -> None:
+    """In mode CRD a unit takes whole pixels, unless their order is that of DCR."""
+    node, read = DepthToSpace("d", block=block, mode=mode), edge_of((3, 2, block**2 * channels))
+    if mode == "DCR" or 1 in (block, channels):
+        same_needs(node, read, lanes, lanes)
+    else:
+        made, pixel = infer(node, read), read.channels
+        elements = np.maximum.accumulate(last_element(node, read))[lanes - 1::lanes]
+        np.testing.assert_array_equal(
+            needed(node, 0, np.arange(1, made.size // lanes + 1), (read,), made, lanes, lanes),
+            -(-elements // pixel) * pixel // lanes)
+
+
+def test_needs_of_a_permute() -> None:
+    node, read = Permute("p", order=np.array([3, 0])), edge_of((1, 2, 4))
+    for takes, gives, beats in ((1, 1, [4, 4, 8, 8]), (4, 2, [1, 2]), (2, 1, [2, 2, 4, 4])):
+        assert needed(node, 0, np.arange(1, len(beats) + 1), (read,), infer(node, read), takes,
+                      gives).tolist() == beats
 
 
 @pytest.mark.parametrize("pe", [1, 2, 12])

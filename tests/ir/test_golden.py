@@ -16,6 +16,7 @@ from n2uq_hw.ir import (
     Add,
     ArgMax,
     Concat,
+    DepthToSpace,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -27,12 +28,14 @@ from n2uq_hw.ir import (
     MaxPool,
     Node,
     Pad,
+    Permute,
     PiecewiseLinear,
     Saturate,
     Scale,
     SlidingWindow,
     SumPool,
     Threshold,
+    Upsample,
     WidthConvert,
     golden,
     infer,
@@ -84,6 +87,28 @@ def test_sliding_window(kernel: tuple[int, int], stride: tuple[int, int]) -> Non
                    for c in range(2)] for z in range(0, 6 - kw + 1, sw)]
                  for y in range(0, 5 - kh + 1, sh)] for image in x]
     same(SlidingWindow("n", kernel=kernel, stride=stride), edges, x, expected)
+
+
+def test_upsample_and_blocks_against_torch() -> None:
+    x, edges = drawn(np.random.default_rng(19), (3, 4, 18), -50, 90)
+    theirs = torch.from_numpy(x.transpose(0, 3, 1, 2).astype(np.float64))
+    for factor in ((2, 2), (3, 1), (1, 4)):
+        expected = torch.nn.functional.interpolate(theirs, scale_factor=factor, mode="nearest")
+        same(Upsample("n", factor=factor), edges, x, expected.permute(0, 2, 3, 1).long().tolist())
+    shuffled = torch.nn.functional.pixel_shuffle(theirs, 3).permute(0, 2, 3, 1).long()
+    same(DepthToSpace("n", block=3, mode="CRD"), edges, x, shuffled.tolist())
+    expected = [[[[int(image[y // 3, z // 3, (y % 3 * 3 + z % 3) * 2 + c]) for c in range(2)]
+                  for z in range(12)] for y in range(9)] for image in x]
+    same(DepthToSpace("n", block=3, mode="DCR"), edges, x, expected)
+
+
+def test_permute_against_torch() -> None:
+    x, edges = drawn(np.random.default_rng(20), (3, 4, 12), -50, 90)
+    theirs = torch.nn.functional.channel_shuffle(
+        torch.from_numpy(x.transpose(0, 3, 1, 2).astype(np.float64)), 3)
+    order = np.arange(12).reshape(3, 4).T.reshape(-1)
+    same(Permute("n", order=order), edges, x, theirs.permute(0, 2, 3, 1).long().tolist())
+    same(Permute("n", order=np.array([7, 7, 0])), edges, x, x[..., [7, 7, 0]])
 
 
 @spans

@@ -19,6 +19,7 @@ from n2uq_hw.ir import (
     Add,
     ArgMax,
     Concat,
+    DepthToSpace,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -30,12 +31,14 @@ from n2uq_hw.ir import (
     MaxPool,
     Node,
     Pad,
+    Permute,
     PiecewiseLinear,
     Saturate,
     Scale,
     SlidingWindow,
     SumPool,
     Threshold,
+    Upsample,
     WidthConvert,
     bits_for,
     dump,
@@ -68,6 +71,9 @@ EVERY = chain(
     DepthwiseMatVec("dw", weights=array([1, -3], [3, 1], [-1, 1], [5, -7])),
     Threshold("steps", thresholds=array([-4, 2, 9], [0, 0, 5]),
               signs=array([-1, 1, 1], [1, 1, 0], dtype=np.int8), base=array(1, -2)),
+    Permute("order", order=array(1, 0)), Upsample("up", factor=(2, 2)),
+    SlidingWindow("down", stride=(2, 2)), Permute("twice", order=array(0, 1, 0, 1, 1, 0, 1, 1)),
+    DepthToSpace("blocks", block=2), SlidingWindow("again", stride=(2, 2)),
     WidthConvert("wide", lanes=2), Fifo("fifo", depth=4),
     SlidingWindow("window2", kernel=(2, 2), stride=(2, 2)), MaxPool("peak", positions=4),
     Flatten("flat"), SumPool("sums", positions=2),
@@ -146,6 +152,11 @@ def test_ranges_are_reached_and_never_exceeded(seed: int) -> None:
     check_exact(Fork("n"), edge(1, 2, 1, 3))
     check_exact(WidthConvert("n", lanes=1), edge(1, 2, 1, 3))
     check_exact(Add("n"), edge(1, 1, 2, 3), edge(1, 1, 2, 3))
+    check_exact(Upsample("n", factor=(1, 2)), edge(1, 2, 2, 3))
+    check_exact(DepthToSpace("n", block=2, mode=("DCR", "CRD")[seed % 2]), edge(1, 1, 4, 4))
+    check_exact(Permute("n", order=rng.integers(0, 3, 4)), edge(1, 1, 3, 4))
+    check_exact(SlidingWindow("n", kernel=(1, 2), dilation=(1, 2), groups=2), edge(1, 3, 2, 2))
+    check_exact(MatVec("n", weights=rng.integers(-3, 4, (4, 2)), groups=2), edge(1, 1, 4, 4))
     check_exact(Concat("n"), edge(1, 1, 2, 3), edge(1, 1, 1, 3), edge(1, 1, 1, 3))
     lo, hi = np.sort(rng.integers(-6, 10, 2)).tolist()
     check_exact(Saturate("n", lo=lo, hi=hi), edge(1, 1, 3, 6))
@@ -276,6 +287,19 @@ VECTOR = {"shape": (1, 1, 2), "lo": 0, "hi": 3}
     (chain(Add("a")), "g: Add a: must read 2 edges, not 1"),
     (chain(Pad("p", frame=(1, 0, 0, 0)), Add("a", ("x",))),
      r"g: Add a: must read two equal shapes, not \(2, 1, 1\) and \(1, 1, 1\)"),
+    (chain(Upsample("u", factor=(0, 1))),
+     r"g: Upsample u: factors must be positive, not \(0, 1\)"),
+    (chain(DepthToSpace("d", block=2)),
+     "g: DepthToSpace d: the square of the block must divide the 1 channels, not 2²"),
+    (chain(DepthToSpace("d", mode="X")), "g: DepthToSpace d: mode must be DCR or CRD, not 'X'"),
+    (chain(Permute("p", order=array(0, 1))),
+     r"g: Permute p: order must be \[C\] of channels 0..0, not \[2\] of 0..1"),
+    (chain(SlidingWindow("w", kernel=(1, 1), groups=2)),
+     "g: SlidingWindow w: groups must divide the 1 channels, not 2"),
+    (chain(SlidingWindow("w", kernel=(2, 1), dilation=(2, 1)), shape=(2, 2, 1)),
+     "g: SlidingWindow w: kernel 2×1 with stride 1×1, dilation 2×1 must fit the 2×2 image"),
+    (chain(MatVec("m", weights=array([1], [1], [1]), groups=2), shape=(1, 1, 2)),
+     "g: MatVec m: groups must divide the 3 outputs, not 2"),
     (chain(Concat("c")), "g: Concat c: must read 2 to 1024 edges, not 1"),
     (chain(Pad("p", frame=(1, 0, 0, 0)), Concat("c", ("x",))),
      r"g: Concat c: must read images of one size, not \(2, 1, 1\), \(1, 1, 1\)"),

@@ -45,6 +45,7 @@ from n2uq_hw.ir import (
     Add,
     ArgMax,
     Concat,
+    DepthToSpace,
     DepthwiseMatVec,
     Edge,
     Fifo,
@@ -55,6 +56,7 @@ from n2uq_hw.ir import (
     MaxPool,
     Node,
     Pad,
+    Permute,
     PiecewiseLinear,
     Saturate,
     Scale,
@@ -62,6 +64,7 @@ from n2uq_hw.ir import (
     SumPool,
     Threshold,
     Unrolled,
+    Upsample,
     WidthConvert,
     infer,
 )
@@ -173,6 +176,15 @@ UNITS: list[tuple[Node, tuple[Edge, ...], Fold]] = [
     (Saturate("saturate", lo=-3, hi=5), (IMAGE,), Fold(2)),
     (Add("add", ("a", "b")), (IMAGE, IMAGE), Fold(2)),
     (Add("add_wide", ("a", "b")), (IMAGE, IMAGE), Fold(4)),
+    *((Upsample(f"upsample{k}", factor=factor), (IMAGE,), Fold(pe))
+      for k, (factor, pe) in enumerate([
+          ((2, 2), 4), ((2, 2), 1), ((3, 1), 2), ((1, 3), 2), ((1, 1), 4)])),
+    *((DepthToSpace(f"blocks{k}", block=block, mode=mode), (edge_of((3, 2, channels), -9, 9),),
+       Fold(pe)) for k, (block, mode, channels, pe) in enumerate([
+           (2, "DCR", 8, 2), (2, "DCR", 8, 1), (2, "CRD", 8, 2), (3, "CRD", 18, 1),
+           (1, "DCR", 4, 2)])),
+    *((Permute(f"permute{k}", order=RNG.integers(0, 4, outputs)), (IMAGE,), Fold(pe))
+      for k, (outputs, pe) in enumerate([(4, 1), (4, 2), (4, 4), (8, 4), (6, 2), (2, 1), (2, 2)])),
     *((Concat(f"concat{k}", ("a", "b", "c")[:len(reads)]), reads, Fold(pe))
       for k, (reads, pe) in enumerate([
           ((IMAGE, IMAGE), 2), ((IMAGE, IMAGE), 8), ((IMAGE, edge_of((5, 6, 2), 0, 3)), 1),
@@ -277,7 +289,7 @@ def test_patterns_must_let_a_beat_through() -> None:
 CHAINS = range(300, 326)
 RESIDUALS = (311, 329, 305, 315, 386, 343, 417, 360, 369, 357, 377, 364, 406, 396, 345, 318, 353,
              331, 387, 312, 325, 341, 338, 371, 390, 402)
-DENSE = (27, 20, 24, 33, 48, 6, 12, 45)
+DENSE = (102, 30, 62, 77, 105, 119, 44, 24)
 IMAGES = 4
 
 
