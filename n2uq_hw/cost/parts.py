@@ -190,7 +190,8 @@ def _lines_read(key: str, plan: LineBuffer, width: int, family: str, **more: flo
 @parts.register
 def _(node: Upsample, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
     plan = upsample_lines(node, reads[0], edge.channels // fold.pe)
-    return _lines_read("Upsample", plan, fold.pe * _bits(edge), family)
+    key = "Upsample" if node.factor[0] > 1 else "Upsample across"
+    return _lines_read(key, plan, fold.pe * _bits(edge), family)
 
 
 @parts.register
@@ -209,7 +210,9 @@ def _(node: Permute, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: st
         return Parts("Permute whole", {}, {"out": made})
     beats = reads[0].channels // pe, edge.channels // pe
     count = sum(map(_count, beats))
-    gathered = (2 * read - pe * _bits(reads[0])) * (beats[0] > 1)
+    # The gathered pixel is in registers where channels of it are chosen.
+    chosen = len(np.unique(node.order)) * _bits(reads[0])
+    gathered = (read - pe * _bits(reads[0]) + chosen) * (beats[0] > 1)
     return Parts("Permute", {"count": count, "shift": made},
                  {"count": count, "parts": gathered + made})
 

@@ -37,6 +37,6 @@ __all__ = [
     "Add", "ArgMax", "Concat", "DepthToSpace", "DepthwiseMatVec", "Edge", "Fifo", "Flatten",
     "Fork", "Graph", "Input", "MatVec", "MaxPool", "Node", "OffsetMatVec", "Pad", "Permute",
     "PiecewiseLinear", "Saturate", "Scale", "SlidingWindow", "SumPool", "Threshold", "Unrolled",
-    "Upsample", "WidthConvert", "bits_for", "channels_first", "describe", "dtype_for", "dump", "infer",
-    "lines", "load_graph", "threshold_values", "weight_bits",
+    "Upsample", "WidthConvert", "bits_for", "channels_first", "describe", "dtype_for", "dump",
+    "infer", "lines", "load_graph", "threshold_values", "weight_bits",
 ]
