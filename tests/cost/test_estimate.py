@@ -13,7 +13,7 @@ from n2uq_hw import tools
 from n2uq_hw.builds import synth
 from n2uq_hw.builds.emit import library_verilog
 from n2uq_hw.cost import fitted
-from n2uq_hw.cost import parts as made_of
+from n2uq_hw.cost import parts_lines, parts_threshold
 from n2uq_hw.cost.estimate import Cost, estimate
 from n2uq_hw.cost.memories import FAMILIES, Memory, ram, rom
 from n2uq_hw.cost.parts import parts
@@ -163,7 +163,7 @@ def test_comparators_with_constants(bits, t, xcup, ecp5) -> None:
 def test_counters_of_ones(bits, xcup, ecp5) -> None:
     """Measured as well, of single counters."""
     for family, luts in (("xcup", xcup), ("ecp5", ecp5)):
-        assert made_of._ones(bits, family) == pytest.approx(luts, rel=0.12, abs=0.5)
+        assert parts_threshold._ones(bits, family) == pytest.approx(luts, rel=0.12, abs=0.5)
 
 
 @pytest.mark.parametrize("value,bits,xcup,ecp5", [
@@ -172,19 +172,19 @@ def test_counters_of_ones(bits, xcup, ecp5) -> None:
 def test_products_with_constants(value, bits, xcup, ecp5) -> None:
     """Measured: single ones are up to a third off."""
     for family, luts in (("xcup", xcup), ("ecp5", ecp5)):
-        assert made_of._multiplied(value, bits, family) == pytest.approx(luts, rel=0.33)
-    assert made_of._multiplied(64, bits, "ecp5") == made_of._multiplied(0, bits, "xcup") == 0
+        assert parts_lines._multiplied(value, bits, family) == pytest.approx(luts, rel=0.33)
+    assert parts_lines._multiplied(64, bits, "ecp5") == made_of._multiplied(0, bits, "xcup") == 0
 
 
 def test_adders_by_hand() -> None:
     """Full and half adders, and bits of the last addition."""
-    assert made_of._adders([[2, 3, 4], [5, 6, 7], [8, 9, 10]]) == (3, 0, 2)
-    assert made_of._adders([[2, 3, 4], [0, 2, 3], [0, 0, 2]]) == (1, 1, 1)
-    assert made_of._adders([[2, 2], [3, 3], [4, 4]]) == (1, 0, 1)  # what is made twice is one
-    assert made_of._adders([[2], [2], [3]]) == (0, 0, 0)           # twice a bit is the next one
-    assert made_of._adders([[2], [2], [3], [4], [5]]) == (0, 2, 0)  # and the third goes on
-    assert made_of._adders([[2], [-2], [1]]) == (0, 0, 0)          # x + ~x + 1
-    assert made_of._adders([[2, 3], [4, 5]]) == (0, 0, 2)
+    assert parts_lines._adders([[2, 3, 4], [5, 6, 7], [8, 9, 10]]) == (3, 0, 2)
+    assert parts_lines._adders([[2, 3, 4], [0, 2, 3], [0, 0, 2]]) == (1, 1, 1)
+    assert parts_lines._adders([[2, 2], [3, 3], [4, 4]]) == (1, 0, 1)  # what is made twice is one
+    assert parts_lines._adders([[2], [2], [3]]) == (0, 0, 0)           # twice a bit is the next one
+    assert parts_lines._adders([[2], [2], [3], [4], [5]]) == (0, 2, 0)  # and the third goes on
+    assert parts_lines._adders([[2], [-2], [1]]) == (0, 0, 0)          # x + ~x + 1
+    assert parts_lines._adders([[2, 3], [4, 5]]) == (0, 0, 2)
 
 
 def matvec(pe: int, simd: int, form: str = "planes", bits: int = 2) -> tuple:

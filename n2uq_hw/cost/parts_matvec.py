@@ -1,0 +1,174 @@
+"""What a MatVec is made of: see `parts`."""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import NamedTuple
+
+from ..hw.mac import LUT, digit_bits
+from ..ir import (
+    Edge,
+    MatVec,
+    OffsetMatVec,
+    bits_for,
+)
+from ..ir.folding import MatVecFold
+from .counts import Parts, _bits, _count, _roms, _weight_bits
+from .memories import Memory, ram
+
+__all__ = ["matvec_parts"]
+
+
+class Tree(NamedTuple):
+    """An adder tree with a register behind every level: see `hw/mac.py`.
+
+    Members
+    -------
+    pairs: adders of the first level.
+    adders: LUTs of the adders of the other levels.
+    registers: bits of all registers.
+    width: of the sum.
+    levels: how many there are.
+    waits: the longest way of a term that has no other to be added to, in levels.
+    """
+
+    pairs: int
+    adders: int
+    registers: int
+    width: int
+    levels: int
+    waits: int
+
+
+def _adder(width: int, family: str) -> int:
+    """LUTs of a sum of two terms of `width` bits: a carry cell of ECP5 takes two, at both ends."""
+    return width + 2 * (family == "ecp5")
+
+
+@cache
+def _tree(terms: int, width: int, family: str) -> Tree:
+    first, adders, registers, levels, waited, waits = terms // 2, 0, 0, 0, 0, 0
+    odd = width  # bits of the term that comes last
+    while terms > 1:
+        pairs, alone = divmod(terms, 2)
+        adders += (_adder(width, family) * pairs) * (levels > 0)
+        waited = (waited + 1) * alone
+        waits = max(waits, waited)
+        registers += (pairs - 1 + alone) * (width + 1) + (odd if alone else width + 1)
+        odd = odd if alone else width + 1
+        width, terms, levels = width + 1, pairs + alone, levels + 1
+    return Tree(first, adders, registers, width, levels, waits)
+
+
+def matvec_parts(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVecFold, family: str
+                 ) -> Parts:
+    """What the unit of `node` is made of."""
+    bits, a, acc = _weight_bits(node), _bits(reads[0]), _bits(edge)
+    (outputs, inputs), pe, simd = node.weights.shape, fold.pe, fold.simd
+    folds, beats = outputs // node.groups // pe, inputs // simd
+    rows, xcup = node.groups * folds * beats, family == "xcup"
+    # Of weights that never change, half the bits are zero; of two in turn, a quarter.
+    live = 1 - 2.0**-min(rows, 20)
+    products, centered = fold.products, isinstance(node, OffsetMatVec)
+    pairs = products.lanes > 1
+    terms, given = (-(-simd // 2), a + 1) if pairs else (simd, a)
+    shared, direct = _tree(terms, given, family), not products.offset or centered
+    key = "MatVec centered" if centered else f"MatVec {fold.form}"
+    if products.bitwise:
+        # A sum of two terms with a weight bit each takes a gate before each carry too.
+        first = 2 * given if xcup else 2 * given + _adder(given, family)
+        tree = _tree(terms, given, family)
+        planes = _tree(bits, tree.width + bits // 2, family)
+        lut = {"first": pe * bits * live * (tree.pairs * first + terms % 2 * given),
+               "adders": pe * (bits * tree.adders * live
+                               + planes.adders + planes.pairs * _adder(tree.width, family))}
+        ff = {"tree": pe * (bits * tree.registers * live + planes.registers)}
+        width, levels, srl = planes.width, tree.levels + planes.levels, 0
+        if pairs:
+            if terms == 1 and xcup:  # planes' adders take the gates of one of two
+                lut["first"] *= 1 - planes.pairs / bits
+            lut["pairs"] = terms * _adder(given, family) * (1 + centered)
+            ff["pairs"] = terms * (2 * given if centered else given + 2 * a)
+    elif direct and a < LUT:
+        key, more = "MatVec tables", _waits(simd)
+        size = digit_bits(bits, a, fold.form)
+        lut = dict.fromkeys(("tables", "adders"), 0.0)
+        ff, srl, sums = {"tree": 0.0}, 0, []
+        for low in range(0, bits, size):
+            inputs, term = min(size, bits - low) + a, _digit_product(node, reads[0], low, size)
+            # A table beside an adder's other operand takes a LUT with it.
+            lanes = simd - (simd // 2) * (inputs < (LUT if xcup else 4))
+            tree = _tree(simd, term, family)
+            lut["tables"] += pe * live * lanes * _table(node, a, low, inputs - a, term, family)
+            lut["adders"] += pe * live * (tree.pairs * _adder(term, family) + tree.adders)
+            ff["tree"] += pe * live * (tree.registers - more * term * xcup)
+            srl += pe * term * (more > 0)
+            sums.append(tree.width)
+        planes = _tree(len(sums), max(sums), family)
+        lut["adders"] += pe * (planes.pairs * _adder(max(sums), family) + planes.adders)
+        ff["tree"] += pe * planes.registers
+        width, levels = planes.width + bits - size, tree.levels + planes.levels
+    else:
+        term, more = a + bits + direct, _waits(simd)
+        tree, planes = _tree(simd, term, family), _tree(1, 0, family)
+        # A multiplier adds up a row for each bit of its narrower operand; signs take more.
+        one, other = sorted((a, bits + direct))
+        lut = {"gates": pe * simd * a * (bits + direct) * live,
+               "rows": pe * simd * (one - 1) * other * live,
+               "signs": pe * simd * a * (direct and reads[0].signed),
+               "adders": pe * (tree.pairs * _adder(term, family) + tree.adders)}
+        ff = {"tree": pe * (tree.registers - more * term * xcup)}
+        width, levels, srl = tree.width, tree.levels, pe * term * (more > 0)
+    lut["acc"] = pe * acc * (1 if xcup else 2)
+    ff["acc"] = pe * acc
+    if not direct:
+        lut["term"] = pe * _adder(width, family)
+        lut["shared"] = (shared.pairs * _adder(given, family) + shared.adders
+                         + _adder(shared.width + bits, family))
+        delays = planes.levels
+        total = (shared.width + bits) * delays
+        long = xcup and delays > 2
+        ff["shared"] = shared.registers + total * (not long)
+        srl += (shared.width + bits) * long
+        width += 1
+    vector = [ram(beats, simd * a, family, block=True, ports=1)] if folds > 1 else []
+    count = _count(beats) + _count(folds) + _count(rows)
+    return Parts(key,
+                 {**lut, "replay": simd * a * (folds > 1), "count": count},
+                 {**ff, "term": pe * width, "vector": simd * a, "control": count + 3 * levels},
+                 (*vector, Memory(0, srl * xcup)), _roms(rows, pe * simd * bits, family),
+                 fold.memory)
+
+
+def _table(node: MatVec, a: int, low: int, size: int, term: int, family: str) -> int:
+    """LUTs of the product, `term` bits, of an activation of `a` bits and the weights' digit of
+    `size` bits from `low` on.
+
+    A bit of it depends on those that are as low; twice a code, and 1, have their bits one higher.
+    """
+    odd = not _least(node)
+    if size == 1 and low and not odd:
+        return term
+    luts = (0, 0, 1, 1, 1, 1, 1) if family == "xcup" else (0, 0, 1, 1, 1, 2, 4 if 2 < a < 5 else 2)
+    return sum(luts[min(bit + 1, a) + min(bit + (not odd), size)] for bit in range(term))
+
+
+@lru_cache(64)
+def _least(node: MatVec) -> int:
+    """The least weight, 0 if all are odd: then its digits are, too."""
+    return 0 if (node.weights % 2).all() else int(node.weights.min())
+
+
+def _digit_product(node: MatVec, read: Edge, low: int, size: int) -> int:
+    """Bits of the product of an activation and the weights' digit of `size` bits from `low` on."""
+    top, least = 2**min(size, _weight_bits(node) - low) - 1, _least(node)
+    levels = (least * (low == 0), top + least * (low == 0)) if least else (-top, top)
+    end = 2**(_bits(read) - read.signed)
+    products = [level * x for level in levels for x in (-end * read.signed, end - 1)]
+    return bits_for(min(products), max(products))[0]
+
+
+def _waits(terms: int) -> int:
+    """Levels that a term waits in a shift register of LUTs, which Yosys makes from 3 on."""
+    waits = _tree(terms, 1, "xcup").waits
+    return waits if waits > 2 else 0
