@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Build, simulate one image, then `given.images` of them; print what it took.
+    """Build, simulate one image, then `options.images` of them; print what it took.
 
     The cycles must be those of the timing model.
     """
