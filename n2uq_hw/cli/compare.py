@@ -15,6 +15,7 @@ from .options import AsJson, numbers, within
 from .output import bars, say, show, show_json
 
 if TYPE_CHECKING:
+    from ..compare.measure import Comparison
     from ..hw.designs import Design
 
 
@@ -86,19 +87,24 @@ def compare(
     if as_json:
         show_json(summary)
     else:
-        table = Table("bits", "lanes", "family", "N2UQ", "size", "best nonuniform", "size",
-                      "ratio", left=1)
-        for contest in report.contests(result.rows):
-            table.add_row(*report.cells(contest))
-        show(table, "size: LUTs, transistors on cmos; of the best form of each side",
-             f"{len(result.rows):,} rows and {len(summary['losses']):,} cases that N2UQ loses in "
-             f"{out / 'report.md'}")
+        _show(result, len(summary["losses"]), out)
     for line in result.notes:
         say(f"note: {line}")
     for line in result.failures:
         say(f"failed: {line}")
     if result.failures:
         raise typer.Exit(1 if result.mismatch else 2)
+
+
+def _show(result: Comparison, losses: int, out: Path) -> None:
+    from ..compare.report import cells, contests
+
+    table = Table("bits", "lanes", "family", "N2UQ", "size", "best nonuniform", "size", "ratio",
+                  left=1)
+    for contest in contests(result.rows):
+        table.add_row(*cells(contest))
+    show(table, "size: LUTs, transistors on cmos; of the best form of each side",
+         f"{len(result.rows):,} rows and {losses:,} cases that N2UQ loses in {out / 'report.md'}")
 
 
 def _classes(own: Sequence[str], methods: str | None) -> tuple[type[Design], ...]:
