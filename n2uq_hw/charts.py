@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import Any
 
 from markupsafe import Markup
 
-__all__ = ["THEME", "color", "figure", "inline", "style"]
+__all__ = ["THEME", "color", "figure", "inline", "loss_curve", "style"]
 
 # Colors by name, on light and on dark paper.  A figure has the light ones; within a page they are
 # variables of its style sheet, so no two may be equal.
@@ -63,6 +63,19 @@ def figure(width: float, height: float, **options: Any) -> Any:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width / 72, height / 72), layout="constrained", **options)
+
+
+def loss_curve(history: Sequence[Mapping[str, float]]) -> Any:
+    """The loss of each epoch of a training, and the validation accuracy."""
+    drawn = figure(380, 180)
+    panel, epochs = drawn.subplots(), range(1, len(history) + 1)
+    panel.plot(epochs, [row["loss"] for row in history], color=color("first"))
+    panel.set(xlabel="epoch", ylabel="loss (solid)")
+    panel.set_ylim(bottom=0)
+    beside = panel.twinx()
+    beside.plot(epochs, [100 * row["validation"] for row in history], "--", color=color("second"))
+    beside.set(ylabel="validation accuracy in % (dashed)", ylim=(0, 100))
+    return drawn
 
 
 def inline(drawn: Any, name: str, label: str) -> Markup:

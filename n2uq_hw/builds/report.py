@@ -75,9 +75,20 @@ def write_report(build: Build, images: np.ndarray | None = None,
                 _cycles_label(timing, units)),
             cells=_cells_picture(measured, units), quantizers=_quantizers(build, images),
             images=len(images), of_vectors=of_vectors, theme=charts.THEME, changed=build.changed,
-            saturation=_saturation(measured))
+            saturation=_saturation(measured), training=_training(build.graph.meta.get("history")))
     write_file(path := build.path / PAGE, page)
     return path
+
+
+def _training(history: Any) -> Markup | None:
+    """The loss curve, of a net that came with one."""
+    try:
+        label = (f"Loss of {len(history)} epochs, {history[0]['loss']:.4g} to "
+                 f"{history[-1]['loss']:.4g}, and validation accuracy, at best "
+                 f"{100 * max(row['validation'] for row in history):.2f} %")
+        return charts.inline(charts.loss_curve(history), "training", label)
+    except (TypeError, KeyError, IndexError, ValueError):  # notes are anyone's
+        return None
 
 
 def _verdicts(measured: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -8,16 +8,25 @@ from typing import Annotated
 import typer
 
 from ..errors import N2uqError
-from .options import MnistPath, numbers
+from .options import numbers
 from .output import percent, show
 
 
 def train(
-        dataset: Annotated[str, typer.Argument(help="The data set: digits or mnist.")],
         out: Annotated[Path, typer.Option(
             help="The net file to write. The net has its name, without the ending.")],
+        dataset: Annotated[str | None, typer.Argument(
+            help="The data set: digits or mnist. None with --model.")] = None,
         architecture: Annotated[str | None, typer.Argument(
             help="The architecture: mlp, cnn, resnet8, resnet18 or mobilenetv2.")] = None,
+        model: Annotated[str | None, typer.Option(
+            metavar="FILE.py:FUNCTION", help="Train your own module: the function returns it. The "
+            "file is run, as Python code. The same command goes on after a break.")] = None,
+        convert: Annotated[bool, typer.Option(
+            help="With --model: train the N2UQ model of a float module.")] = False,
+        teacher: Annotated[str | None, typer.Option(
+            metavar="FILE.py:FUNCTION", help="With --model: a trained module, whose softmax is "
+            "learned in the place of labels. The file is run.")] = None,
         arch: Annotated[str | None, typer.Option(help="The architecture, as an option.")] = None,
         widths: Annotated[str | None, typer.Option(
             help="Features (mlp) or channels (cnn, resnet8) of the hidden layers. Default: 64,64, "
@@ -27,7 +36,8 @@ def train(
         act_bits: Annotated[int, typer.Option(
             min=1, max=8, help="Bits of the activations.")] = 2,
         first_last_bits: Annotated[int, typer.Option(
-            min=1, max=8, help="Weight bits of the first and the last layer.")] = 8,
+            min=0, max=8, help="Weight bits of the first and the last layer. 0, with --convert, "
+            "leaves them in full precision.")] = 8,
         input_bits: Annotated[int, typer.Option(
             min=0, max=8, help="Quantize the pixels to so many bits. 0 takes them whole.")] = 0,
         epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 60,
@@ -40,13 +50,32 @@ def train(
             "two.")] = None,
         shift: Annotated[int, typer.Option(
             help="Move training images by up to so many pixels each way.")] = 0,
-        data_path: MnistPath = None) -> None:
+        data_path: Annotated[Path | None, typer.Option(
+            "--data", envvar="N2UQ_MNIST", help="Folder of the MNIST IDX files. With --model: an "
+            ".npz with `images` [N, C, H, W] and `labels` [N], IDX files, CIFAR-10's binary "
+            "archive or its folder, or a folder of images for each class.")] = None) -> None:
     """Train a network with N2UQ quantizers. Needs torch."""
     try:
         from ..train.fit import run_training
+        from ..train.own import Settings, train_own
     except ModuleNotFoundError as error:
         raise N2uqError(f"{error.name}: needed for training, and not installed "
                         "(pip install 'n2uq-hw[train]')") from None
+    if model is not None:
+        if dataset or architecture or arch or widths or pools or input_bits or data_path is None:
+            raise N2uqError("--model must come with --data, and without a data set, an "
+                            "architecture, --widths, --pools or --input-bits")
+        net = train_own(Settings(
+            model, str(data_path), teacher or "", convert, weight_bits, act_bits, first_last_bits,
+            epochs, batch, lr, shift, seed), out)
+        accuracy = net.meta.get("accuracy")
+        show(f"{out}: " + (f"float accuracy {percent(accuracy['float'])} on the test split, "
+                           if accuracy else "") + f"{percent(net.meta['validation'])} in "
+             f"validation; loss curve in {out.with_suffix('.svg')}")
+        return
+    if dataset is None or teacher or convert:
+        raise N2uqError("--teacher and --convert must come with --model" if dataset else
+                        "a data set or --model must be given")
     if (architecture is None) == (arch is None):
         raise N2uqError("architecture must be given once, as an argument or with --arch, not "
                         + ("never" if arch is None else f"twice: {architecture}, {arch}"))

@@ -335,6 +335,8 @@ class Lowering:
         meta = {"net": self.net.name, "dataset": self.net.meta.get("dataset", ""),
                 "output": "class" if top1 else "values" if values else "logits",
                 "output_scale": 1.0 if top1 else scale, "logit_scale": scale}
+        if "history" in self.net.meta:  # of the training, for the report
+            meta["history"] = self.net.meta["history"]
         if self.residual:
             meta |= {"residual": self.residual, "residual_fraction_bits": self.fraction_bits}
         if self.proofs:

@@ -195,7 +195,7 @@ RECIPES = {
 }
 
 
-def _shifted(images: torch.Tensor, most: int, rng: np.random.Generator) -> torch.Tensor:
+def shifted(images: torch.Tensor, most: int, rng: np.random.Generator) -> torch.Tensor:
     """A batch [N, C, H, W] moved by up to `most` pixels each way, zeros coming in."""
     if not most:
         return images
@@ -291,7 +291,7 @@ def fit(network: Network, recipe: Recipe, dataset: data.Dataset, name: str, *, q
             network.train()
             began, total = time.monotonic(), 0.0
             for chosen in batches():
-                loss = F.cross_entropy(network(_shifted(x[chosen], recipe.shift, rng)), y[chosen])
+                loss = F.cross_entropy(network(shifted(x[chosen], recipe.shift, rng)), y[chosen])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

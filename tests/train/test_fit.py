@@ -48,7 +48,7 @@ def test_an_interrupted_run_leaves_the_old_file(tmp_path: Path, monkeypatch) -> 
 
     out = tmp_path / "net.safetensors"
     out.write_bytes(b"old")
-    monkeypatch.setattr(fit, "_shifted", interrupt)
+    monkeypatch.setattr(fit, "shifted", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_training("digits", "mlp", out=out, **SHORT)
     assert [p.name for p in tmp_path.iterdir()] == [out.name] and out.read_bytes() == b"old"
