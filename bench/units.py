@@ -130,11 +130,11 @@ def synthesize_samples(which: str, console: Console) -> None:
     if which != "none":
         version = tools.yosys_version()
         for k, sample in enumerate(units):
-            if which == "new" and sample.found:
+            if which == "new" and sample.cells:
                 continue
             for family in FAMILIES:
                 used = resources(sample, family)
-                sample.found[family] = {kind: getattr(used, kind) for kind in CELLS}
+                sample.cells[family] = {kind: getattr(used, kind) for kind in CELLS}
             console.log(f"{k + 1} of {len(units)}: {sample.kind} {sample.params}", highlight=False)
         save_samples(version, units)
     save_weights(fit(units))

@@ -153,16 +153,16 @@ def _(node: DepthToSpace, reads: tuple[Edge, ...], edge: Edge, fold: Fold, famil
 
 @parts.register
 def _(node: Permute, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
-    pe, read, made = fold.pe, reads[0].channels * _bits(reads[0]), edge.channels * _bits(edge)
+    pe, read, written = fold.pe, reads[0].channels * _bits(reads[0]), edge.channels * _bits(edge)
     if pe == edge.channels:
-        return Parts("Permute whole", {}, {"out": made})
+        return Parts("Permute whole", {}, {"out": written})
     beats = reads[0].channels // pe, edge.channels // pe
     count = sum(map(_count, beats))
     # The gathered pixel is in registers where channels of it are chosen.
     chosen = len(np.unique(node.order)) * _bits(reads[0])
     gathered = (read - pe * _bits(reads[0]) + chosen) * (beats[0] > 1)
-    return Parts("Permute", {"count": count, "shift": made},
-                 {"count": count, "parts": gathered + made})
+    return Parts("Permute", {"count": count, "shift": written},
+                 {"count": count, "parts": gathered + written})
 
 
 @parts.register

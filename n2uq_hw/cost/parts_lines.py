@@ -150,8 +150,8 @@ def _adders(rows: list[list[int]]) -> tuple[int, int, int]:
             return sum(bits), 0
         if len(bits) == 2 and 1 in bits:
             return _not(sum(bits) - 1), sum(bits) - 1
-        made = 1000 + 2 * signals.setdefault(tuple(bits), len(signals))
-        return made, made + 1
+        signal = 1000 + 2 * signals.setdefault(tuple(bits), len(signals))
+        return signal, signal + 1
 
     while len(rows) > 2:
         added = []

@@ -71,15 +71,15 @@ def matvec_parts(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVec
     live = 1 - 2.0**-min(rows, 20)
     products, centered = fold.products, isinstance(node, OffsetMatVec)
     pairs = products.lanes > 1
-    terms, given = (-(-simd // 2), a + 1) if pairs else (simd, a)
-    shared, direct = _tree(terms, given, family), not products.offset or centered
+    terms, operand = (-(-simd // 2), a + 1) if pairs else (simd, a)
+    shared, direct = _tree(terms, operand, family), not products.offset or centered
     key = "MatVec centered" if centered else f"MatVec {fold.form}"
     if products.bitwise:
         # A sum of two terms with a weight bit each takes a gate before each carry too.
-        first = 2 * given if xcup else 2 * given + _adder(given, family)
-        tree = _tree(terms, given, family)
+        first = 2 * operand if xcup else 2 * operand + _adder(operand, family)
+        tree = _tree(terms, operand, family)
         planes = _tree(bits, tree.width + bits // 2, family)
-        lut = {"first": pe * bits * live * (tree.pairs * first + terms % 2 * given),
+        lut = {"first": pe * bits * live * (tree.pairs * first + terms % 2 * operand),
                "adders": pe * (bits * tree.adders * live
                                + planes.adders + planes.pairs * _adder(tree.width, family))}
         ff = {"tree": pe * (bits * tree.registers * live + planes.registers)}
@@ -87,8 +87,8 @@ def matvec_parts(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVec
         if pairs:
             if terms == 1 and xcup:  # planes' adders take the gates of one of two
                 lut["first"] *= 1 - planes.pairs / bits
-            lut["pairs"] = terms * _adder(given, family) * (1 + centered)
-            ff["pairs"] = terms * (2 * given if centered else given + 2 * a)
+            lut["pairs"] = terms * _adder(operand, family) * (1 + centered)
+            ff["pairs"] = terms * (2 * operand if centered else operand + 2 * a)
     elif direct and a < LUT:
         key, more = "MatVec tables", _waits(simd)
         size = digit_bits(bits, a, fold.form)
@@ -123,7 +123,7 @@ def matvec_parts(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVec
     ff["acc"] = pe * acc
     if not direct:
         lut["term"] = pe * _adder(width, family)
-        lut["shared"] = (shared.pairs * _adder(given, family) + shared.adders
+        lut["shared"] = (shared.pairs * _adder(operand, family) + shared.adders
                          + _adder(shared.width + bits, family))
         delays = planes.levels
         total = (shared.width + bits) * delays

@@ -43,13 +43,13 @@ class Sample:
     -------
     kind, params: what `make` makes.
     held_out: not to be fitted to: the estimate is tested on it.
-    found: per family the cells of each kind, as `synth.Resources` names them.
+    cells: per family how many there are of each kind, as `synth.Resources` names them.
     """
 
     kind: str
     params: dict[str, Any]
     held_out: bool = False
-    found: dict[str, dict[str, int]] = field(default_factory=dict)
+    cells: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def make(self) -> tuple[Node, tuple[Edge, ...], Edge, Fold]:
         """The node, the edges that it reads, the edge that it makes, the folding."""
@@ -84,7 +84,7 @@ def fit(samples: Iterable[Sample]) -> Weights:
         for sample in samples:
             if not sample.held_out:
                 counted = parts(*sample.make(), family)
-                groups.setdefault(counted.key, []).append((counted, sample.found[family]))
+                groups.setdefault(counted.key, []).append((counted, sample.cells[family]))
         weights[family] = {key: {of: _fit([counted.counts[of] for counted, _ in rows],
                                           [cells[of] for _, cells in rows])
                                  for of in ("lut", "ff")} for key, rows in groups.items()}
@@ -112,7 +112,7 @@ class Errors:
     units, held_out: how many there are, and how many of them nothing was fitted to.
     lut, ff: relative errors of all LUTs, those that are memory included, and of flip-flops, of
         each unit, against 20 cells at least; the first `held_out` are of units held out.
-    blocks: units whose number of block RAMs is not that found.
+    blocks: units whose number of block RAMs is not that measured.
     """
 
     kind: str
@@ -131,7 +131,7 @@ def errors(samples: Iterable[Sample], family: str) -> list[Errors]:
     """The errors of `cost.estimate`, by kind of unit."""
     rows: dict[str, list[tuple[bool, float, float, bool]]] = {}
     for sample in samples:
-        unit, cells = sample.make(), sample.found[family]
+        unit, cells = sample.make(), sample.cells[family]
         cost = estimate(*unit, family)
         luts, key = cells["lut"] + cells["lutram"], parts(*unit, family).key
         rows.setdefault(key if key.startswith(sample.kind) else sample.kind, []).append((

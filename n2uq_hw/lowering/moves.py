@@ -89,18 +89,18 @@ def _concat(self: Lowering, layer: Concat, *xs: Value) -> Value:
     turned = [x.terms or any(stage.turns for stage in x.waiting) for x in xs]
     xs = tuple(self.fixed(x) if turns or not (x.plain or self.low_bit) else x
                for x, turns in zip(xs, turned, strict=True))
-    made = self.append(ir.Concat(layer.name), *xs)
+    y = self.append(ir.Concat(layer.name), *xs)
     starts = np.cumsum([0, *(x.edge.channels for x in xs)])
     orders = [start + x.order for start, x in zip(starts, xs, strict=False) if x.order is not None]
     order = np.concatenate(orders) if orders else None
     if any(x.waiting or x.divisor & (x.divisor - 1) for x in xs):
         branches = tuple((start + np.arange(x.edge.channels), _own(x))
                          for start, x in zip(starts, xs, strict=False))
-        return Value(made.node, made.edge, (np.ones(1),), (Joined(layer.name, branches),), order)
+        return Value(y.node, y.edge, (np.ones(1),), (Joined(layer.name, branches),), order)
     factors = [(*x.factors[:-1], x.factors[-1] / x.divisor) for x in xs]
     own = tuple(_joined(xs, [each[k] if k < len(each) else np.ones(1) for each in factors])
                 for k in range(max(map(len, factors))))
-    return Value(made.node, made.edge, own, (), order, _joined(xs, [x.origin for x in xs]))
+    return Value(y.node, y.edge, own, (), order, _joined(xs, [x.origin for x in xs]))
 
 
 def _own(x: Value) -> tuple[Affine | Stage | Joined, ...]:

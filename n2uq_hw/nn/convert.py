@@ -58,11 +58,11 @@ def convert(module: nn.Module, weight_bits: int = 2, act_bits: int = 2,
                               ("first_last_bits", first_last_bits, 0)):
         if type(bits) is not int or not least <= bits <= 8:
             raise N2uqError(f"{what} must be in {least}..8, not {bits!r}")
-    given = [batches] if isinstance(batches, Tensor) else [*batches]
-    if not given or any(not isinstance(each, Tensor) or each.dim() not in (3, 4) or not len(each)
-                        for each in given):
+    listed = [batches] if isinstance(batches, Tensor) else [*batches]
+    if not listed or any(not isinstance(each, Tensor) or each.dim() not in (3, 4) or not len(each)
+                         for each in listed):
         raise N2uqError("batches must be one or more tensors [N, C, H, W] or [N, C, L]")
-    images = torch.cat([each.detach().float().cpu() for each in given])
+    images = torch.cat([each.detach().float().cpu() for each in listed])
     name, module = type(module).__name__, copy.deepcopy(module).cpu().eval()
     layers, tensors = layers_of(name, module, images.shape[1:])
     images = images.unsqueeze(2) if images.dim() == 3 else images
@@ -215,15 +215,15 @@ class _Plan:
     def weighted(self, layer: Layer, inputs: tuple[str, ...]) -> None:
         name, bits = layer.name, self.weights[layer.name]
         weight = self.values[f"{name}.weight"]
-        made: Layer
+        new: Layer
         if isinstance(layer, model.FloatConv):
-            made = model.Conv(name, layer.in_channels, layer.out_channels, layer.kernel,
-                              layer.stride, layer.padding, layer.groups, bits, layer.dilation,
-                              inputs=inputs)
+            new = model.Conv(name, layer.in_channels, layer.out_channels, layer.kernel,
+                             layer.stride, layer.padding, layer.groups, bits, layer.dilation,
+                             inputs=inputs)
         else:
             assert isinstance(layer, model.FloatLinear)
-            made = model.Linear(name, layer.in_features, layer.out_features, bits, inputs=inputs)
-        self.add(made, {"weight": weight, "clip_val": _clip(weight, bits)})
+            new = model.Linear(name, layer.in_features, layer.out_features, bits, inputs=inputs)
+        self.add(new, {"weight": weight, "clip_val": _clip(weight, bits)})
         self.renamed[name] = name
         bias = self.values.get(f"{name}.bias")
         if bias is not None and bias.any():

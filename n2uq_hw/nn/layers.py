@@ -409,10 +409,10 @@ class Network(nn.Module):
             parent: nn.Module = self
             for part in path:
                 parent = _children(parent).setdefault(part, nn.Module())
-            made = module_for(layer)
+            module = module_for(layer)
             if name in _children(parent):  # of layers within this one, by name
-                _children(made).update(_children(_children(parent)[name]))
-            _children(parent)[name] = made
+                _children(module).update(_children(_children(parent)[name]))
+            _children(parent)[name] = module
         self.runs = [*_runs(layers)]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -444,10 +444,10 @@ class Network(nn.Module):
 
     def module(self, layer: Layer) -> nn.Module:
         """The module of a layer."""
-        found: nn.Module = self
+        module: nn.Module = self
         for part in layer.name.split("."):
-            found = _children(found)[part]
-        return found
+            module = _children(module)[part]
+        return module
 
 
     @classmethod
@@ -500,7 +500,7 @@ def settle_codes(what: str, weight: np.ndarray, clip_val: np.ndarray, bits: int)
     lie on boundaries the scale follows, and none leaves its own: then away from zero, until both
     give the same codes.  N2uqError if they never do.
     """
-    given = weight.copy()
+    before = weight.copy()
 
     def codes() -> tuple[np.ndarray, np.ndarray]:
         theirs, _ = weight_codes(torch.from_numpy(weight), torch.from_numpy(clip_val), bits)
@@ -508,14 +508,14 @@ def settle_codes(what: str, weight: np.ndarray, clip_val: np.ndarray, bits: int)
 
     _, wanted = codes()
     for towards_wanted in (True, False):
-        weight[:] = given
+        weight[:] = before
         for _ in range(NUDGES):
             ours, theirs = codes()
             differs = ours != theirs
             if towards_wanted:
                 differs |= ours != wanted
             if not differs.any():
-                return int((weight != given).sum())
+                return int((weight != before).sum())
             step = NUDGE * np.abs(weight[differs])
             if towards_wanted:
                 step *= np.sign((2 * wanted - ours - theirs)[differs])

@@ -35,11 +35,11 @@ def read(path: Path) -> tuple[dict[str, int], Changes]:
 def at(changes: list[tuple[int, str]], cycles: int) -> list[str]:
     """The value in each cycle."""
     values, held = dict(changes), "x"
-    found = []
+    seen = []
     for cycle in range(cycles):
         held = values.get(cycle * PERIOD, held)
-        found.append(held)
-    return found
+        seen.append(held)
+    return seen
 
 
 def test_every_stream_carries_goldens_integers(built: Path, images: np.ndarray, tmp_path: Path

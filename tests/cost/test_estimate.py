@@ -61,7 +61,7 @@ def test_the_weights_are_those_that_fit() -> None:
 
 def test_held_out_units_have_no_say() -> None:
     wrong = [Sample(s.kind, s.params, s.held_out, {family: {k: 9 * n for k, n in cells.items()}
-                                                   for family, cells in s.found.items()})
+                                                   for family, cells in s.cells.items()})
              if s.held_out else s for s in SAMPLES]
     assert fit(wrong) == fit(SAMPLES)
 
@@ -84,13 +84,13 @@ def synthesized(sample: Sample, family: str, folder: Path) -> dict[str, int]:
         (folder / name).write_text(text)
     total = synth.synthesize([folder / name for name in files], "unit", family, dsp=False,
                              work=folder / "work").total
-    return {kind: getattr(total, kind) for kind in sample.found[family]}
+    return {kind: getattr(total, kind) for kind in sample.cells[family]}
 
 
 @pytest.mark.parametrize("kind", ["WidthConvert", "Add", "Fork", "Pad"])
 def test_yosys_finds_what_is_stored(kind: str, tmp_path: Path) -> None:
     sample = next(sample for sample in SAMPLES if sample.kind == kind)
-    assert synthesized(sample, "ecp5", tmp_path) == sample.found["ecp5"]
+    assert synthesized(sample, "ecp5", tmp_path) == sample.cells["ecp5"]
 
 
 @pytest.mark.slow
@@ -98,8 +98,8 @@ def test_yosys_finds_what_is_stored(kind: str, tmp_path: Path) -> None:
 def test_the_stored_set_is_of_this_gateware(kind: str, tmp_path: Path) -> None:
     """The smallest unit of each kind, on the family that Yosys is faster with."""
     sample = min((sample for sample in SAMPLES if sample.kind == kind),
-                 key=lambda sample: sample.found["ecp5"]["lut"])
-    assert synthesized(sample, "ecp5", tmp_path) == sample.found["ecp5"]
+                 key=lambda sample: sample.cells["ecp5"]["lut"])
+    assert synthesized(sample, "ecp5", tmp_path) == sample.cells["ecp5"]
 
 
 def test_the_set_is_written_as_it_is_read(tmp_path: Path, monkeypatch) -> None:

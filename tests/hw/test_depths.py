@@ -71,12 +71,12 @@ def last_element(node: Node, edge: Edge) -> np.ndarray:
 
 
 def same_needs(node: Node, edge: Edge, takes: int, gives: int) -> None:
-    made = infer(node, edge)
+    out = infer(node, edge)
     elements = np.maximum.accumulate(last_element(node, edge))[gives - 1::gives]
     expected = np.maximum(-(-elements // takes), 1)  # a frame waits for its image
-    counts = np.arange(1, made.size // gives + 1)
+    counts = np.arange(1, out.size // gives + 1)
     np.testing.assert_array_equal(
-        needed(node, 0, counts, (edge,), made, takes, gives), expected, str(node))
+        needed(node, 0, counts, (edge,), out, takes, gives), expected, str(node))
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -123,9 +123,9 @@ def test_needs_are_those_of_golden(seed: int) -> None:
         (Upsample("up", factor=tuple(int(v) for v in rng.integers(1, 4, 2))), read),
         *((kind("same"), read) for kind in SAME)]
     for node, edge in nodes:
-        made = infer(node, edge)
+        out = infer(node, edge)
         takes, gives = (int(rng.choice([d for d in range(1, n + 1) if n % d == 0]))
-                        for n in (edge.channels, made.channels))
+                        for n in (edge.channels, out.channels))
         if not isinstance(node, MatVec | ArgMax | WidthConvert):  # which alone change lanes
             gives = takes = int(rng.choice([d for d in range(1, channels + 1)
                                             if channels % d == 0]))
@@ -162,34 +162,34 @@ class Flow:
                        for way in range(max(len(readers), 1))}
         self.output = graph.output
 
-    def made(self, name: str) -> int:
+    def gone(self, name: str) -> int:
         """Beats that all readers have."""
         return min(self.handed[name, way] for way in range(max(len(self.readers[name]), 1)))
 
     def ready(self, name: str) -> bool:
         """Whether the next beat is there to be handed over."""
-        node, made = self.nodes[name], self.made(name)
-        return made < self.total[name] and all(
-            self.taken[name, k] >= self.needs[name, k][made] for k in range(len(node.inputs)))
+        node, beats = self.nodes[name], self.gone(name)
+        return beats < self.total[name] and all(
+            self.taken[name, k] >= self.needs[name, k][beats] for k in range(len(node.inputs)))
 
     def accepts(self, name: str, k: int) -> bool:
         """Whether `name` takes one more beat of its input `k`."""
-        node, made = self.nodes[name], self.made(name)
+        node, beats = self.nodes[name], self.gone(name)
         if isinstance(node, Fifo):
             (reader, port), = self.readers[name]
-            left = made
+            left = beats
             if isinstance(self.nodes[reader], Add | Concat):  # what its beats needed that have left
-                left = np.append(0, self.needs[reader, port])[self.made(reader)]
+                left = np.append(0, self.needs[reader, port])[self.gone(reader)]
             return self.taken[name, k] < left + node.depth
-        return made == self.total[name] or self.taken[name, k] < self.needs[name, k][made]
+        return beats == self.total[name] or self.taken[name, k] < self.needs[name, k][beats]
 
     def step(self, name: str) -> bool:
         """Hand the next beat to all readers that take it; whether any did."""
         moved = False
         if self.ready(name):
-            made = self.made(name)
+            beats = self.gone(name)
             for way, (reader, k) in enumerate(self.readers[name] or [("", 0)]):
-                if self.handed[name, way] == made and (not reader or self.accepts(reader, k)):
+                if self.handed[name, way] == beats and (not reader or self.accepts(reader, k)):
                     self.handed[name, way] += 1
                     if reader:
                         self.taken[reader, k] += 1
@@ -200,7 +200,7 @@ class Flow:
         """Whether all of the output leaves."""
         while any([self.step(name) for name in self.nodes]):
             continue
-        return self.made(self.output) == self.total[self.output]
+        return self.gone(self.output) == self.total[self.output]
 
 
 def least(graph: Graph, folding: Folding) -> tuple[Graph, dict[str, int]]:
@@ -230,10 +230,10 @@ def test_needs_of_blocks(mode: str, block: int, channels: int, lanes: int) -> No
     if mode == "DCR" or 1 in (block, channels):
         same_needs(node, read, lanes, lanes)
     else:
-        made, pixel = infer(node, read), read.channels
+        out, pixel = infer(node, read), read.channels
         elements = np.maximum.accumulate(last_element(node, read))[lanes - 1::lanes]
         np.testing.assert_array_equal(
-            needed(node, 0, np.arange(1, made.size // lanes + 1), (read,), made, lanes, lanes),
+            needed(node, 0, np.arange(1, out.size // lanes + 1), (read,), out, lanes, lanes),
             -(-elements // pixel) * pixel // lanes)
 
 
@@ -250,13 +250,13 @@ def test_needs_of_a_concat(pe: int) -> None:
     reads = tuple(edge_of((3, 2, channels)) for channels in (4, 2, 6))
     node, numbers = Concat("cat"), [np.arange(1, read.size + 1).reshape(1, *read.shape)
                                     for read in reads]
-    made = infer(node, *reads)
+    out = infer(node, *reads)
     for port, read in enumerate(reads):
         zeros = [x * (k == port) for k, x in enumerate(numbers)]
         elements = np.maximum.accumulate(golden.evaluate(node, reads, *zeros).reshape(-1))
         takes = min(pe, read.channels)
         np.testing.assert_array_equal(
-            needed(node, port, np.arange(1, made.size // pe + 1), reads, made, takes, pe),
+            needed(node, port, np.arange(1, out.size // pe + 1), reads, out, takes, pe),
             -(-elements[pe - 1::pe] // takes))
 
 

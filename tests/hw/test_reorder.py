@@ -70,19 +70,19 @@ def test_stream_rules(bench: Bench) -> None:
 
 def test_timing(bench: Bench) -> None:
     for c in bench.cases.values():
-        _, made = bench.timing[c.name]
-        per_image, pe = len(made) // len(c.images), c.unit.o.payload.shape().length
-        cycles = set(np.diff(made[per_image - 1::per_image]).tolist())
+        _, emitted = bench.timing[c.name]
+        per_image, pe = len(emitted) // len(c.images), c.unit.o.payload.shape().length
+        cycles = set(np.diff(emitted[per_image - 1::per_image]).tolist())
         if isinstance(c.unit, PermuteUnit):
             (height, width, outputs), inputs = c.expected.shape[1:], c.images.shape[3]
             pixel = 1 if pe == outputs else max(inputs, outputs) // pe
             first = 1 if pe == outputs else inputs // pe + (pe < inputs)
             assert cycles == {height * width * pixel}, c.name
-            assert made[0] == first, c.name
+            assert emitted[0] == first, c.name
         else:
             assert cycles == {per_image}, c.name
             if isinstance(c.unit, UpsampleUnit) or not c.unit.order:
-                assert made[0] == 2, c.name
+                assert emitted[0] == 2, c.name
 
 
 def test_bad_folding() -> None:

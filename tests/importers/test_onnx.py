@@ -321,11 +321,11 @@ def test_quantizers_that_are_written_out(zero: float, tmp_path: Path) -> None:
     scales = np.linspace(0.1, 0.3, 6).reshape(6, 1, 1, 1)
     weights = fake(net, np.linspace(-1.3, 1.4, 216).reshape(W.shape), scales, -4, 7)
     y = net.op("Conv", fake(net, net.op("Tanh", "x"), 0.3, -1, 6), weights, pads=[1] * 4)
-    found = agrees(net, y, tmp_path)
-    assert [type(layer) for layer in found.net.layers] == [
+    loaded = agrees(net, y, tmp_path)
+    assert [type(layer) for layer in loaded.net.layers] == [
         model.Pointwise, model.Quant, model.IntConv]
-    assert found.net.params[f"{found.net.layers[1].name}.zero_point"] == [zero]
-    assert np.allclose(found.net.params[f"Conv_{len(net.nodes) - 1}.scale"], scales.reshape(-1))
+    assert loaded.net.params[f"{loaded.net.layers[1].name}.zero_point"] == [zero]
+    assert np.allclose(loaded.net.params[f"Conv_{len(net.nodes) - 1}.scale"], scales.reshape(-1))
 
 
 def test_lowered_convolutions_of_finn(tmp_path: Path) -> None:
@@ -341,8 +341,8 @@ def test_lowered_convolutions_of_finn(tmp_path: Path) -> None:
     plain = Net(*IMAGE)
     z = plain.op("Conv", "x", dense, strides=[1, 2], pads=[1, 0, 1, 2])
     z = plain.op("Conv", z, W, strides=[1, 2])
-    found = agrees(net, y, tmp_path, lambda _, inputs: by_onnxruntime(plain.model(z), inputs))
-    assert [layer.groups for layer in found.net.layers] == [4, 1]
+    loaded = agrees(net, y, tmp_path, lambda _, inputs: by_onnxruntime(plain.model(z), inputs))
+    assert [layer.groups for layer in loaded.net.layers] == [4, 1]
 
 
 def test_requant_shift_is_its_formula(tmp_path: Path) -> None:
@@ -471,9 +471,10 @@ def test_a_softmax_whose_output_is_quantized(tmp_path: Path) -> None:
     net = Net(*VECTOR, opset=17)
     y = net.op("QuantizeLinear", net.op("Softmax", net.op("MatMul", "x", M)), np.float32(1 / 256),
                np.uint8(0))
-    found = imported(net, net.op("DequantizeLinear", y, np.float32(1 / 256), np.uint8(0)), tmp_path)
-    assert found.ending == "Softmax" and found.net.layers[-1].name == "MatMul_0"
-    assert found.rows[-1].became == "left off with the Softmax before it"
+    y = net.op("DequantizeLinear", y, np.float32(1 / 256), np.uint8(0))
+    loaded = imported(net, y, tmp_path)
+    assert loaded.ending == "Softmax" and loaded.net.layers[-1].name == "MatMul_0"
+    assert loaded.rows[-1].became == "left off with the Softmax before it"
 
 
 @pytest.mark.parametrize("kind", ["TopK", "ArgMax"])

@@ -130,8 +130,8 @@ def test_the_result_traces_and_lowers(name: str) -> None:
     same = network.to_net("net", SPEC, {})
     assert net.params.keys() == same.params.keys()
     graph, expected = n2.lower(net), net.forward(images.numpy())
-    found = graph.forward(images.numpy()) * graph.scale
-    assert np.abs(found - expected).max() < 0.05 * np.ptp(expected)
+    ours = graph.forward(images.numpy()) * graph.scale
+    assert np.abs(ours - expected).max() < 0.05 * np.ptp(expected)
     assert not {"ReLU", "Dropout"} & kinds(net.layers).keys()
 
 

@@ -26,16 +26,16 @@ NEVER = float(np.finfo(np.float64).max) / 4    # a threshold that nothing reache
 LAYOUTS = {2: "NC", 3: "NWC", 4: "NCHW"}
 
 
-def _constants(*given: object) -> list[Constant]:
-    if not all(isinstance(each, Constant) for each in given):
+def _constants(*inputs: object) -> list[Constant]:
+    if not all(isinstance(each, Constant) for each in inputs):
         raise NoForm("scale, zero point and bit width must be constant")
-    return [each for each in given if isinstance(each, Constant)]
+    return [each for each in inputs if isinstance(each, Constant)]
 
 
 @rule("Quant", "IntQuant")
-def _quant(trace: Trace, node: Node, x: Value, *given: Value) -> Tensor:
+def _quant(trace: Trace, node: Node, x: Value, *inputs: Value) -> Tensor:
     """QONNX: q = clip(round(x/scale + zero point)), whose value is (q - zero point)·scale."""
-    scale, zero, bits = _constants(*given)
+    scale, zero, bits = _constants(*inputs)
     s, z = checked_scale(scale.array), checked_zero(zero.array)
     signed, narrow = bool(node.of("signed", 1)), bool(node.of("narrow", 0))
     ends = quantizer_ends(bits.value, signed, narrow)
@@ -69,9 +69,9 @@ def _sign(trace: Trace, x: Tensor, s: np.ndarray, offset: np.ndarray, node: Node
 
 
 @rule("Trunc")
-def _trunc(trace: Trace, node: Node, x: Tensor, *given: Value) -> Tensor:
+def _trunc(trace: Trace, node: Node, x: Tensor, *inputs: Value) -> Tensor:
     """Codes of the input, less their last bits; version 2 says the scale of what is left."""
-    held = _constants(*given)
+    held = _constants(*inputs)
     scale, zero = checked_scale(held[0].array), checked_zero(held[1].array)
     if scale.size != 1 or zero.size != 1:
         raise NoForm("must have one scale and one zero point")
@@ -178,9 +178,9 @@ def _requant_shift(trace: Trace, node: Node, x: Tensor, factor: Value, addend: V
 
 def _one(scale: Value, zero: Value | None) -> tuple[float, float]:
     """The scale and the zero point of an activation."""
-    given = _constants(scale, *([zero] if zero is not None else []))
-    s = checked_scale(given[0].array)
-    z = checked_zero(given[1].array) if len(given) == 2 else np.zeros(1)
+    pair = _constants(scale, *([zero] if zero is not None else []))
+    s = checked_scale(pair[0].array)
+    z = checked_zero(pair[1].array) if len(pair) == 2 else np.zeros(1)
     if s.size != 1 or z.size != 1:
         raise NoForm("an activation must have one scale and one zero point")
     return s.item(), z.item()
@@ -304,15 +304,15 @@ def _integer(trace: Trace, node: Node, x: Value, w: Value, xz: Value | None = No
 
 @rule("QLinearAdd", "QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearLeakyRelu",
       "QLinearSigmoid", "QLinearSoftmax", "QLinearConcat")
-def _qlinear(trace: Trace, node: Node, *given: Value) -> Tensor:
+def _qlinear(trace: Trace, node: Node, *inputs: Value) -> Tensor:
     """The reals that the codes stand for, the operation on them, and its codes."""
     if node.op == "QLinearConcat":
-        out, rest = given[:2], given[2:]
+        out, rest = inputs[:2], inputs[2:]
         groups = [rest[k:k + 3] for k in range(0, len(rest), 3)]
     else:
         count = 2 if node.op == "QLinearAdd" else 1
-        groups = [given[3 * k:3 * k + 3] for k in range(count)]
-        out = given[3 * count:3 * count + 2]
+        groups = [inputs[3 * k:3 * k + 3] for k in range(count)]
+        out = inputs[3 * count:3 * count + 2]
     reals = []
     for k, (x, s, z) in enumerate(groups):
         if not isinstance(x, Tensor):
