@@ -2,9 +2,9 @@
 
     python -m bench [SECTION ...]
 
-Sections: utilization, timing, golden, simulation, build, mlp, folding, accuracy.  MNIST comes from
-$N2UQ_MNIST or ../shared/data/mnist; without it, random images of the same shape serve, and the
-table says so.
+Sections: utilization, timing, golden, simulation, build, mlp, folding, accuracy, models.  MNIST
+comes from $N2UQ_MNIST or ../shared/data/mnist; without it, random images of the same shape serve,
+and the table says so.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from n2uq_hw.plan.problem import Problem
 from n2uq_hw.sim.timing.fifos import size_fifos
 from n2uq_hw.train import study
 
-from . import golden_speed
+from . import golden_speed, models
 from .networks import plausible
 
 WORK = Path("build/bench")
@@ -216,9 +216,16 @@ def _accuracy(console: Console, asked: study.Study) -> None:
                   f"outside; one image is {100 / asked.images:.2f} points", "")
 
 
+def imported(console: Console, folder: Path) -> None:
+    """ONNX files of others, where there are any (`python -m bench.models --synth` counts LUTs)."""
+    console.print("[bold]Networks that others made, from ONNX to hardware")
+    models.run(console, sorted(path.stem for path in models.MODELS.glob("*.onnx")))
+    console.print("")
+
+
 SECTIONS = {"utilization": utilization, "timing": timing, "golden": golden,
             "simulation": simulators, "build": build_time, "mlp": mlp, "folding": foldings,
-            "accuracy": accuracy}
+            "accuracy": accuracy, "models": imported}
 
 
 def main(names: list[str]) -> int:

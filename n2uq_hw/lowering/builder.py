@@ -10,7 +10,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -266,16 +265,15 @@ class Lowering:
         return self.rules[type(layer)](self, layer, *xs)
 
     def windows(self, layer: Conv | FloatConv | IntConv | MaxPool | AvgPool, x: Value,
-                pad: np.ndarray, always: bool = False) -> Value:
+                pad: np.ndarray, always: bool = False, groups: int = 1) -> Value:
         """Padding with `pad` and the layer's windows, where a pixel alone is not all it reads."""
         kernel, stride = model.pair(layer.kernel), model.pair(layer.stride)
-        dilation = model.pair(getattr(layer, "dilation", 1))
-        dilated: dict[str, Any] = {} if dilation == (1, 1) else {"dilation": dilation}
         if any(sides := model.frame(layer.padding)):
             x = self.append(Pad(self.ours(f"{layer.name}_pad"), frame=sides, values=pad), x)
         if always or (kernel, stride) != ((1, 1), (1, 1)):
             x = self.append(SlidingWindow(self.ours(f"{layer.name}_window"), kernel=kernel,
-                                          stride=stride, **dilated), x)
+                                          stride=stride, groups=groups,
+                                          dilation=model.pair(getattr(layer, "dilation", 1))), x)
         return x
 
     def output(self, x: Value) -> Value:

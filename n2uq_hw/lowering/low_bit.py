@@ -97,11 +97,10 @@ def convolved(self: Lowering, layer: Conv | IntConv, x: Value, weights: np.ndarr
     own = np.broadcast_to(x.origin, channels).reshape(groups, -1)
     own = np.repeat(own, len(weights) // groups, axis=0)
     origin = (weights.sum(axis=(2, 3)) * own).sum(axis=1)
-    if groups > 1 and not depthwise:
-        weights = written_out(self, layer, weights)
-    x = self.windows(layer, x, _one(-x.origin.astype(np.int64)), always=depthwise)
+    x = self.windows(layer, x, _one(-x.origin.astype(np.int64)), always=depthwise,
+                     groups=1 if depthwise else groups)
     node = (DepthwiseMatVec(layer.name, weights=weights.reshape(channels, -1).T)
-            if depthwise else matrix(layer, weights))
+            if depthwise else replace(matrix(layer, weights), groups=groups))
     return replace(product(self.append(node, x), _factors(layer, unit, delta)), origin=_one(origin))
 
 
@@ -192,7 +191,7 @@ def _changes_nothing(node: ir.Node, x: Value) -> bool:
     lo, hi = int(x.edge.lo.min()), int(x.edge.hi.max())
     if hi - lo > node.thresholds.shape[1]:
         return False
-    every = np.arange(lo, hi + 1)[:, None]
+    every = np.broadcast_to(np.arange(lo, hi + 1)[:, None], (hi - lo + 1, x.edge.channels))
     return bool((ir.threshold_values(node, every) == every).all())
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from low_bit import make, random_images
 
 from n2uq_hw import model
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.ir import Add, DepthwiseMatVec, Graph, MatVec, Scale, Threshold, golden
+from n2uq_hw.ir import Add, DepthwiseMatVec, Graph, MatVec, Scale, SlidingWindow, Threshold, golden
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.model import (
     AvgPool,
@@ -29,27 +30,6 @@ from n2uq_hw.model import (
     Steps,
 )
 
-RANDOM: dict[str, Any] = {
-    "codes": lambda rng, shape: rng.integers(-7, 8, shape),
-    "scale": lambda rng, shape: rng.uniform(0.01, 0.1, shape),
-    "zero_point": lambda rng, shape: np.zeros(shape),
-    "offset": lambda rng, shape: np.zeros(shape),
-    "thresholds": lambda rng, shape: np.sort(rng.normal(0, 2, shape), axis=1),
-    "value": lambda rng, shape: rng.uniform(0.1, 2, shape)}
-
-
-def make(*layers: Layer, spec: InputSpec, seed: int = 0, **values: object) -> Net:
-    """A net with the parameters LAYER_PARAMETER of `values`; the others are random."""
-    rng, params = np.random.default_rng(seed), {}
-    for layer in layers:
-        for key, shape in layer.shapes().items():
-            value = values.get(f"{layer.name}_{key}")
-            if value is None:
-                value = RANDOM.get(key, lambda rng, shape: rng.uniform(0.1, 1, shape))(rng, shape)
-            dtype = layer.TYPES.get(key, np.float32)
-            params[f"{layer.name}.{key}"] = np.broadcast_to(np.asarray(value, dtype), shape).copy()
-    return Net("net", spec, layers, params)
-
 
 def check(net: Net, images: np.ndarray, *, within: float = 0.0) -> Graph:
     """Golden's outputs are the float64 formulas', `within` a share of their range."""
@@ -65,11 +45,6 @@ def sweep(net: Net) -> np.ndarray:
     """Images of one pixel, all channels alike, at every integer of the input's range."""
     every = np.arange(net.input.min, net.input.max + 1)
     return np.broadcast_to(every[:, None, None, None], (len(every), *net.input.shape))
-
-
-def random_images(net: Net, count: int = 12, seed: int = 1) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return rng.integers(net.input.min, net.input.max + 1, (count, *net.input.shape))
 
 
 # --- A quantizer behind an accumulator: every integer -----------------------------------------
@@ -196,7 +171,9 @@ IMAGE = InputSpec((4, 7, 6), 15, 0.125, min=-8)
 @pytest.mark.parametrize("layer", [
     IntConv("conv", 4, 6, 3, 1, 1), IntConv("conv", 4, 6, (3, 2), (2, 1), (1, 0, 2, 1)),
     IntConv("conv", 4, 4, (1, 4), groups=4), IntConv("conv", 4, 8, 3, 2, 1, groups=2),
-    IntConv("conv", 4, 8, 2, 1, 0, groups=4)], ids=str)
+    IntConv("conv", 4, 8, 2, 1, 0, groups=4), IntConv("conv", 4, 6, 1, groups=2),
+    IntConv("conv", 4, 6, (2, 3), 1, 1, (3, 2)), IntConv("conv", 4, 6, 3, 2, 1, 2, 2),
+    IntConv("conv", 4, 4, 2, 1, 0, 2, 4)], ids=str)
 @pytest.mark.parametrize("zero", [0, 3])
 def test_convolutions(layer: IntConv, zero: int) -> None:
     """A pad is real 0, the level of the zero point, which the stream has as integer 0."""
@@ -321,6 +298,14 @@ def test_concatenated_levels_and_accumulators() -> None:
                    Quant("b", 1, -8, 7), Concat("both", inputs=("a", "b")),
                    IntLinear("fc", 336, 3), spec=IMAGE, a_scale=0.25, b_scale=0.125, fc_scale=1)
     check(vectors, random_images(vectors))
+
+
+def test_groups_are_not_written_out() -> None:
+    net = make(IntConv("conv", 4, 8, 3, groups=2), Quant("q", 1, 0, 7), spec=IMAGE, q_scale=1)
+    graph = check(net, random_images(net))
+    conv, window = graph["conv"], graph["conv_window"]
+    assert isinstance(conv, MatVec) and isinstance(window, SlidingWindow)
+    assert conv.groups == window.groups == 2 and conv.weights.shape == (8, 18)
 
 
 # --- Refused -------------------------------------------------------------------------------------
