@@ -322,7 +322,7 @@ def _broken(layer: Layer, name: str, value: Any) -> str:
         good = type(value) in (str, bool) and value in CHOICES[name]
         return "" if good else f"one of {', '.join(map(str, CHOICES[name]))}"
     if name in ("lo", "hi"):
-        return "" if type(value) is int and abs(value) < 2**32 else "an integer below 2^32"
+        return "" if type(value) is int and abs(value) < 2**62 else "an integer below 2^62"
     if name == "bits":
         return "" if type(value) is int and 1 <= value <= 8 else "in 1..8"
     least = int(not (name == "padding" or (isinstance(layer, AvgPool) and name == "kernel")))

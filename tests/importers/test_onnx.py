@@ -91,6 +91,12 @@ GRAPHS: dict[str, tuple[tuple[int, ...], Callable[[Net], str]]] = {
         "Mul", C, n.op("Add", "x", C))), C[0])),
     "division by an activation": (IMAGE, lambda n: n.op("Div", 3.0, n.op("Exp", n.op(
         "Mul", "x", 0.1)))),
+    "division of whole numbers": (IMAGE, lambda n: n.op("Cast", n.op("Div", n.op(
+        "Mul", n.op("Cast", "x", to=TensorProto.INT64), n.const(3, np.int64)),
+        n.const(4, np.int64)), to=1)),
+    "shift": (IMAGE, lambda n: n.op("Cast", n.op("BitShift", n.op("Cast", n.op(
+        "Abs", n.op("Round", n.op("Mul", "x", 3.0))), to=TensorProto.UINT64), n.const(
+            np.array(2, np.uint64)), direction="RIGHT"), to=1)),
     "pow": (IMAGE, lambda n: n.op("Pow", "x", 3.0)),
     "min and max": (IMAGE, lambda n: n.op("Max", n.op("Min", "x", 3.5), -2.5)),
     "clip": (IMAGE, lambda n: n.op("Clip", "x", np.float32(-2.5), np.float32(3))),

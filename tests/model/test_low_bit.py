@@ -146,7 +146,7 @@ def test_float32_rounds_as_a_runtime_does() -> None:
 @pytest.mark.parametrize("layer,values,message", [
     (model.Quant("q", 1, 0, 3), {"scale": 0, "zero_point": 0}, "q.scale must be positive, not 0.0"),
     (model.Quant("q", 1, 4, 3), {"scale": 1, "zero_point": 0}, "lo of q must be at most its hi 3"),
-    (model.Quant("q", 1, 0, 2**32), {"scale": 1, "zero_point": 0}, "hi of q must be an integer be"),
+    (model.Quant("q", 1, 0, 2**62), {"scale": 1, "zero_point": 0}, "hi of q must be an integer be"),
     (model.Quant("q", 1, 0, 3, "up"), {"scale": 1, "zero_point": 0}, "rounding of q must be one"),
     (model.Steps("s", 1, 2), {"thresholds": [2, 1], "scale": 1, "offset": 0},
      "s.thresholds must ascend in every channel"),

@@ -93,7 +93,22 @@ def _valued(trace: Trace, x: Tensor, op: str, value: Constant, label: str) -> Te
             raise NoForm(f"a constant must not have more axes than {list(x.shape)}, "
                          f"not {list(array.shape)}")
         x = replace(x, dims=((),) * len(lead) + x.dims)
+    if op in ("div", "rdiv") and value.array.dtype == np.int64:  # of whole numbers, towards 0
+        y = trace.pointwise(x, op, array, f"{label}_quotient")
+        return trace.quantize(y, np.ones(1), np.zeros(1), WIDE, "to_zero", label)
     return trace.undone(x, op, array, label) or trace.pointwise(x, op, array, label)
+
+
+@rule("BitShift")
+def _bit_shift(trace: Trace, node: Node, x: Value, bits: Value) -> Tensor:
+    """Of whole numbers from 0."""
+    if not isinstance(x, Tensor) or not isinstance(bits, Constant):
+        raise NoForm("must shift an activation by constants")
+    power = 2.0**bits.array.astype(np.float64)
+    if node.of("direction", "RIGHT") == "LEFT":
+        return trace.pointwise(x, "mul", power, node.name)
+    y = trace.pointwise(x, "div", power, f"{node.name}_quotient")
+    return trace.quantize(y, np.ones(1), np.zeros(1), WIDE, "floor", node.name)
 
 
 def _two(trace: Trace, node: Node, x: Tensor, y: Tensor, label: str) -> Tensor:

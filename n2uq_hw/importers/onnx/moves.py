@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ...model import Concat, DepthToSpace, Permute, Steps, Upsample
-from .constants import Constant, axes_of, reshape_target, shape_of, slices_of
+from .constants import BOOL, FLOATS, Constant, axes_of, reshape_target, shape_of, slices_of
 from .reading import Node, NoForm
 from .tensors import Tensor, atoms
-from .trace import Trace, Value, rule
+from .trace import WIDE, Trace, Value, rule
 
 # --- Axes ---------------------------------------------------------------------------------------
 
@@ -25,12 +25,18 @@ def _identity(trace: Trace, node: Node, x: Tensor, *rest: Value) -> Tensor:
 
 @rule("Cast")
 def _cast(trace: Trace, node: Node, x: Tensor) -> Tensor:
-    layer = trace.layer(x.layer)
-    whole = x.coded is not None or x.ending or isinstance(layer, Steps) or trace.source.whole or (
-        trace.grid(x.layer) is not None)
-    if node.of("to", 1) not in (1, 10, 11, 16, 9) and not whole:
-        raise NoForm("must not cut reals to whole numbers; use Floor or a quantizer")
-    return x
+    """To floats, the same; to whole numbers, less the fraction."""
+    layer, to = trace.layer(x.layer), node.of("to", 1)
+    if to in FLOATS or x.coded is not None or x.ending or x.levels is not None:
+        return x
+    if isinstance(layer, Steps) and layer.steps == 1 and not (
+            trace.params[f"{layer.name}.offset"] % 1).any():
+        return x  # a comparison
+    if to == BOOL:
+        raise NoForm("must not make truth of numbers; compare them")
+    if layer is None and trace.source.whole:
+        return x
+    return trace.quantize(x, np.ones(1), np.zeros(1), WIDE, "to_zero", node.name)
 
 
 @rule("Shape")

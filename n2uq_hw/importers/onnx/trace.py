@@ -29,7 +29,7 @@ DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", CHANNELS_LAST,
            "finn.custom_op.general", "onnx.brevitas", "brevitas.onnx", "com.microsoft", "PACTOps",
            "ai.onnx.contrib")
 MALFORMED = (ValueError, IndexError, TypeError, OverflowError, KeyError, ZeroDivisionError)
-WIDE = (-2**31, 2**31 - 1)    # of a rounding without bounds of its own
+WIDE = (-2**46, 2**46)        # of a rounding without bounds of its own
 INPUTS = {"Quant": (4, 4), "IntQuant": (4, 4), "BipolarQuant": (2, 2), "MultiThreshold": (2, 2),
           "Trunc": (5, 6), "QuantAvgPool2d": (1, 1), "MaxPoolNHWC": (1, 1), "Im2Col": (1, 1),
           "RequantShift": (3, 3), "QGemm": (6, 9), "QLinearAdd": (7, 8),
