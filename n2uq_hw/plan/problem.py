@@ -74,9 +74,10 @@ __all__ = ["BLOCK_LUTS", "CHOSEN", "Problem", "least", "prices"]
 BLOCK_LUTS = {family: numbers(family).block for family in FAMILIES}  # what a block RAM counts
 UNROLLED_BITS = 2**17  # of all products of a MatVec that may be unrolled: more take minutes to see
 LUT_INPUTS = {"xcup": 6, "ecp5": 4}  # of the LUTs that logic suits
-# Forms to choose among.  Pairs are another matter: only where the Threshold behind takes their
-# offset, which ties its cost to theirs, and for an even SIMD.
+# Forms to choose among.  Pairs of odd weights are another matter: only where the Threshold behind
+# takes their offset, which ties its cost to theirs, and for an even SIMD.
 CHOSEN = tuple(form for form in FORMS if form != PAIRED)
+PAIRED_BITS = 2  # of codes with a zero, ternary ones among them, that pairs may suit
 FF_LUTS = 1e-3  # of two foldings with equal LUTs, that with fewer flip-flops
 
 NEAR = 1.01  # of the least cost: what is as near is not looked into further
@@ -146,7 +147,8 @@ def _styles(node: Node) -> list[dict[str, Any]]:
     if isinstance(node, OffsetMatVec):
         return [{"form": PAIRED}]
     if isinstance(node, MatVec):
-        return [{"form": form} for form in CHOSEN]
+        few = not (node.weights % 2).all() and weight_bits(node.weights) <= PAIRED_BITS
+        return [{"form": form} for form in (FORMS if few else CHOSEN)]
     return [{"style": style} for style in STYLES] if isinstance(node, Threshold) else [{}]
 
 

@@ -32,6 +32,7 @@ from n2uq_hw.ir import (
     Threshold,
 )
 from n2uq_hw.ir.folding import (
+    FORMS,
     MEMORIES,
     STYLES,
     UNROLLED,
@@ -407,3 +408,16 @@ def test_estimator_prints_errors(run, family: str) -> None:
     assert code == 0 and table.count("%") == 6 * len(kinds)
     assert run("estimator", "--family", "vax") == (
         2, "", "error: --family must be one of xcup, ecp5, not vax\n")
+
+
+@pytest.mark.parametrize("family", ["xcup", "ecp5"])
+def test_ternary_weights_are_multiplied_in_pairs(family: str) -> None:
+    """Of 8-bit activations these cost least of all forms; at other rates too."""
+    node = MatVec("y", ("x",), weights=np.random.default_rng(0).integers(-1, 2, (8, 32)))
+    graph = Graph("g", (Input("x", shape=(1, 1, 32), hi=255), node))
+    for cycles in (8, 32):
+        fold = choose(graph, cycles, family)["y"]
+        costs = {form: weighed(estimate(node, graph.reads(node), graph.edges["y"],
+                                        replace(fold, form=form), family), family)
+                 for form in FORMS}
+        assert fold.form == "pairs" == min(costs, key=lambda form: costs[form])
