@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import numpy as np
-from graphs import random_chain, random_folding, random_residual
+from graphs import random_chain, random_dense, random_folding, random_residual
 
 from n2uq_hw.hw.passes import hardware_graph
 from n2uq_hw.sim.timing import cycles
@@ -23,7 +23,7 @@ def figures() -> list[Any]:
     """Depths of FIFOs by trial, and the cycles of runs with and without stalls; as JSON has it."""
     rows: list[Any] = []
     for seed in SEEDS:
-        for make in random_chain, random_residual:
+        for make in random_chain, random_residual, random_dense:
             graph = make("g", seed)
             sized = size_fifos(graph, random_folding(graph, seed))
             stop = stalled(graph, sized.folding, 3, 0.4, seed)

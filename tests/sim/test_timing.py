@@ -369,7 +369,7 @@ def test_drawn_accelerators_are_predicted(
     """Ten at a time, for one compile."""
     cases = []
     for k in range(10):
-        kind, factor = data.draw(st.sampled_from(["chain", "residual"])), data.draw(
+        kind, factor = data.draw(st.sampled_from(["chain", "residual", "dense"])), data.draw(
             st.integers(1, 3))
         cases.append(whole(*random_accelerator(kind, Drawn(data), f"drawn{k}", factor), IMAGES))
     bench = Bench(cases, tmp_path_factory)
