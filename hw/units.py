@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
+from collections.abc import Callable
+from functools import partial, singledispatch
 
 from amaranth.lib import wiring
 
@@ -102,16 +103,6 @@ def _(node: Threshold, reads: tuple[Edge, ...], edge: Edge, fold: ThresholdFold)
 
 
 @unit.register
-def _(node: Scale, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
-    return ScaleUnit(node, reads[0], edge, pe=fold.pe)
-
-
-@unit.register
-def _(node: PiecewiseLinear, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
-    return PiecewiseLinearUnit(node, reads[0], edge, pe=fold.pe)
-
-
-@unit.register
 def _(node: Add, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Component:
     return AddUnit(node, reads[0], reads[1], edge, pe=fold.pe)
 
@@ -127,36 +118,6 @@ def _(node: Upsample, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
 
 
 @unit.register
-def _(node: DepthToSpace, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
-    return DepthToSpaceUnit(node, reads[0], edge, pe=fold.pe)
-
-
-@unit.register
-def _(node: Permute, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
-    return PermuteUnit(node, reads[0], edge, pe=fold.pe)
-
-
-@unit.register
-def _(node: Saturate, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
-    return SaturateUnit(node, reads[0], edge, pe=fold.pe)
-
-
-@unit.register
-def _(node: MaxPool, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
-    return MaxPoolUnit(node, reads[0], edge, pe=fold.pe)
-
-
-@unit.register
-def _(node: SumPool, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
-    return SumPoolUnit(node, reads[0], edge, pe=fold.pe)
-
-
-@unit.register
-def _(node: ArgMax, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
-    return ArgMaxUnit(node, reads[0], edge, pe=fold.pe)
-
-
-@unit.register
 def _(node: Fifo, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
     return FifoUnit(layout=beats(element(edge), fold.pe), depth=node.depth)
 
@@ -169,3 +130,19 @@ def _(node: Fork, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Com
 @unit.register
 def _(node: WidthConvert, reads: tuple[Edge, ...], edge: Edge, fold: ConvertFold) -> Unit:
     return WidthConverter(shape=element(edge), lanes_in=fold.simd, lanes_out=fold.pe)
+
+
+# Units of one input that need no more than their PE.
+PLAIN: dict[type[Node], Callable[..., Unit]] = {
+    Scale: ScaleUnit, PiecewiseLinear: PiecewiseLinearUnit, Saturate: SaturateUnit,
+    MaxPool: MaxPoolUnit, SumPool: SumPoolUnit, ArgMax: ArgMaxUnit,
+    DepthToSpace: DepthToSpaceUnit, Permute: PermuteUnit}
+
+
+def _plain(make: Callable[..., Unit], node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold
+           ) -> Unit:
+    return make(node, reads[0], edge, pe=fold.pe)
+
+
+for kind, make in PLAIN.items():
+    unit.register(kind, partial(_plain, make))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from units import SCENARIOS, Bench, Case, case, edge_of
+from units import Bench, Case, bit_exact, case, edge_of, stream_rules
 
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.depth_to_space import DepthToSpaceUnit
@@ -59,13 +59,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(CASES, tmp_path_factory)
 
 
-@pytest.mark.parametrize("source,sink,resets", SCENARIOS)
-def test_bit_exact(bench: Bench, source: float, sink: float, resets: tuple[int, ...]) -> None:
-    bench.run(source, sink, resets)
-
-
-def test_stream_rules(bench: Bench) -> None:
-    bench.check_rules()
+test_bit_exact, test_stream_rules = bit_exact, stream_rules
 
 
 def test_timing(bench: Bench) -> None:
