@@ -12,6 +12,7 @@ import torch
 from n2uq_hw import ir, model, nn
 from n2uq_hw.cost import estimate, parts, samples
 from n2uq_hw.errors import N2uqError
+from n2uq_hw.exporters.onnx import _Writer
 from n2uq_hw.hw import depths, units
 from n2uq_hw.ir import Edge, Node, folding, golden
 from n2uq_hw.ir.folding import Fold
@@ -32,6 +33,7 @@ ASPECTS: dict[str, tuple[Any, set[str]]] = {
     "hw.depths.needed": (depths.needed, {"Input"}),  # reads nothing
     "cost.parts": (parts.parts, set()),
     "sim.timing.timing": (cycles.timing, NO_UNIT),
+    "exporters.onnx.write": (_Writer.__dict__["write"].dispatcher, BETWEEN),
 }
 # What kinds that only hardware graphs have may take from the kind that they derive from.
 INHERITED = {

@@ -209,8 +209,8 @@ class _Writer:
 
     @singledispatchmethod
     def write(self, node: Node, *xs: _Value) -> _Value:
-        raise N2uqError(f"{self.graph.name}: {type(node).__name__} {node.name} must have an ONNX "
-                        "form to be exported, and has none")
+        """What `node` makes of the values that it reads."""
+        raise self.unformed(node)
 
     def edge(self, node: Node) -> Edge:
         return self.graph.edges[node.name]
@@ -253,6 +253,12 @@ class _Writer:
             "MatMul", [self.cast(x, dtype), self.weights(node.name, weights.T, dtype)],
             node.name, self.shape(self.edge(node)), dtype), dtype)
 
+    @write.register(ir.Unrolled)
+    @write.register(ir.OffsetMatVec)
+    def _(self, node: Node, *xs: _Value) -> _Value:
+        """Only hardware graphs have them: they are more than the MatVec that they derive from."""
+        raise self.unformed(node)
+
     @write.register
     def _(self, node: ir.DepthwiseMatVec, x: _Value) -> _Value:
         return self.depthwise(node, x, node.weights)
@@ -270,14 +276,14 @@ class _Writer:
     def depthwise(self, node: Node, x: _Value, weights: np.ndarray) -> _Value:
         """Windows' dot products with `weights` [P, C], channel by channel."""
         if x.window is None:
-            raise self.unformed(node)
+            raise self.unformed(node, "read windows of an image")
         kernel = weights.T.reshape(-1, 1, *x.window.kernel)
         return self.convolved(node, x, kernel, len(kernel))
 
     @write.register
     def _(self, node: ir.MaxPool, x: _Value) -> _Value:
         if x.window is None:
-            raise self.unformed(node)
+            raise self.unformed(node, "read windows of an image")
         edge, wide, window = self.edge(node), self.dtype(x.edge, x.tensor), x.window
         # A frame that never wins is what ONNX pads with; runtimes want it smaller than a window.
         plain = bool((x.values <= x.edge.lo).all()) and max(x.frame) < min(window.kernel)
@@ -301,6 +307,30 @@ class _Writer:
         dtype = self.dtype(edge, node.name)
         parts = [self.cast(self.ordered(x), dtype) for x in xs]
         return _Value(self.op("Concat", parts, node.name, self.shape(edge), dtype, axis=1), edge)
+
+    @write.register
+    def _(self, node: ir.Upsample, x: _Value) -> _Value:
+        height, width = node.factor
+        scales = self.array(f"{node.name}.scales", np.array([1, 1, height, width], np.float32))
+        return self.moved(node, x, "Resize", "", scales, mode="nearest", nearest_mode="floor",
+                          coordinate_transformation_mode="asymmetric")
+
+    @write.register
+    def _(self, node: ir.DepthToSpace, x: _Value) -> _Value:
+        return self.moved(node, x, "DepthToSpace", blocksize=node.block, mode=node.mode)
+
+    @write.register
+    def _(self, node: ir.Permute, x: _Value) -> _Value:
+        order = self.array(f"{node.name}.order", node.order.astype(np.int64))
+        return self.moved(node, x, "Gather", order, axis=1)
+
+    def moved(self, node: Node, x: _Value, kind: str, *more: str, **attributes: Any) -> _Value:
+        """The value of a node that moves the pixels or channels of an image."""
+        x, edge = self.image(self.ordered(x)), self.edge(node)
+        dtype = self.dtype(x.edge, x.tensor)
+        tensor = self.op(kind, [x.tensor, *more], node.name,
+                         [self.batch, edge.channels, *edge.shape[:2]], dtype, **attributes)
+        return self.settled(node, self.squeezed(node, tensor, dtype), dtype)
 
     @write.register
     def _(self, node: ir.Saturate, x: _Value) -> _Value:
@@ -393,9 +423,10 @@ class _Writer:
 
     # --- What nodes share ---------------------------------------------------------------------
 
-    def unformed(self, node: Node) -> N2uqError:
-        return N2uqError(f"{self.graph.name}: {type(node).__name__} {node.name} must read windows "
-                         "of an image to have an ONNX form")
+    def unformed(self, node: Node, rule: str = "be of a graph that was lowered, not of a hardware "
+                 "graph,") -> N2uqError:
+        return N2uqError(f"{self.graph.name}: {type(node).__name__} {node.name} must {rule} to "
+                         "have an ONNX form")
 
     def streamed(self, values: np.ndarray, x: _Value) -> np.ndarray:
         """Parameters [C, ...] of a node in the order of the tensor that it reads."""

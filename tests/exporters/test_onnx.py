@@ -106,6 +106,19 @@ def test_groups_dilation_concat_and_ties_to_even(groups: int, dilation: tuple[in
     same(graph, by_qonnx(export_onnx(graph, "qonnx", 30), images), images)
 
 
+@pytest.mark.parametrize("shape", [(3, 2, 8), (1, 1, 8)])
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_what_moves_pixels_and_channels(mode: str, shape: tuple[int, int, int]) -> None:
+    graph = Graph("moves", (
+        Input("input", shape=shape, lo=-9, hi=9),
+        ir.Permute("order", ("input",), order=np.array([3, 1, 7, 0, 2, 5, 6, 4])),
+        ir.DepthToSpace("blocks", ("order",), block=2, mode=mode),
+        ir.Upsample("larger", ("blocks",), factor=(2, 3)))).verify()
+    images = np.moveaxis(images_on(graph.edges["input"], 9, 0), -1, 1)
+    same(graph, by_onnxruntime(export_onnx(graph, "integer", 9), images), images)
+    same(graph, by_qonnx(export_onnx(graph, "qonnx", 9), images), images)
+
+
 @pytest.mark.parametrize("weight_bits,pixel_bits", [(2, 3), (16, 8), (24, 8), (8, 22), (20, 20)])
 def test_convolutions_wider_than_float32(weight_bits: int, pixel_bits: int) -> None:
     """Digits of pixels and weights, both signs, against golden's int64."""
@@ -168,7 +181,11 @@ def test_there_and_back(name: str, top1: bool, tmp_path: Path) -> None:
 def test_hardware_graphs_and_values_too_wide_are_refused() -> None:
     pixels = Input("input", shape=(1, 1, 2), lo=0, hi=3)
     graph = Graph("g", (pixels, ir.Fifo("wait", ("input",)))).verify()
-    with pytest.raises(N2uqError, match="g: Fifo wait must have an ONNX form to be exported"):
+    with pytest.raises(N2uqError, match="g: Fifo wait must be of a graph that was lowered, not of"):
+        export_onnx(graph)
+    graph = Graph("g", (pixels, ir.OffsetMatVec("sums", ("input",), weights=np.ones((2, 2), int),
+                                                 offset=np.ones(2, int)))).verify()
+    with pytest.raises(N2uqError, match="g: OffsetMatVec sums must be of a graph that was"):
         export_onnx(graph)
     graph = Graph("g", (pixels, Scale("large", ("input",), multiplier=np.array([2**55])))).verify()
     with pytest.raises(N2uqError, match=r"g: values of large must stay within 2\^53 to be held"):
