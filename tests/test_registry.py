@@ -46,7 +46,6 @@ INHERITED = {
 # Layers of imported networks: no module of torch is trained with integer weights.
 IMPORTED = {"Concat", "DepthToSpace", "IntConv", "IntLinear", "Permute", "Pointwise", "Quant",
             "Steps", "Upsample"}
-MOVES = {"DepthToSpace", "Permute", "Upsample"}  # no node stands for them yet
 LAYER_ASPECTS: dict[str, Callable] = {
     "model.layer_float": model.layer_float,
     "nn.module_for": nn.module_for,
@@ -93,7 +92,7 @@ def test_every_layer_has_every_aspect(kind: str) -> None:
         assert function.dispatch(Layer.KINDS[kind]) is not function.dispatch(object), name
 
 
-@pytest.mark.parametrize("kind", sorted(Layer.KINDS.keys() - MOVES))
+@pytest.mark.parametrize("kind", Layer.KINDS)
 def test_every_layer_has_a_lowering(kind: str) -> None:
     assert Layer.KINDS[kind] in lower.RULES
 

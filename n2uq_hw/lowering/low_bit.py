@@ -179,7 +179,7 @@ def _quantizer(self: Lowering, layer: Quant | Steps, x: Value) -> Value:
         self.warnings.append(f"{layer.name} is constant: whatever it reads, it gives one level")
     same = _changes_nothing(result.node, x)
     at = x if same else self.append(result.node, x)
-    return Value(at.node, at.edge, (_one(levels.factor),), (), x.order, _one(levels.origin))
+    return Value(at.node, at.edge, (_one(levels.factor),), (), x.order, _one(result.origin))
 
 
 def _changes_nothing(node: ir.Node, x: Value) -> bool:

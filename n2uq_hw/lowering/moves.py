@@ -9,13 +9,25 @@ import numpy as np
 
 from .. import ir, model
 from ..ir import Scale, SumPool
-from ..model import AvgPool, Concat, Flatten, Layer, MaxPool, Pointwise
+from ..model import (
+    AvgPool,
+    Concat,
+    DepthToSpace,
+    Flatten,
+    Layer,
+    MaxPool,
+    Permute,
+    Pointwise,
+    Upsample,
+)
 from .builder import Lowering, Rules
 from .low_bit import whole
 from .steps import evaluated
 from .values import Affine, Joined, Stage, Value
 
 __all__ = ["RULES"]
+
+EVERY = 2**22      # integers of all channels that are evaluated to see whether a function rises
 
 
 def _image(self: Lowering, layer: Layer, x: Value) -> Value:
@@ -37,10 +49,17 @@ def _max_pool(self: Lowering, layer: MaxPool, x: Value) -> Value:
 
 def _rising(self: Lowering, x: Value) -> Value:
     """`x` with a real value that rises with the integer: negated where it falls, or rounded."""
+    lo, hi = x.edge.lo, x.edge.hi
+    points = np.stack([lo, hi])
     if any(stage.turns or not stage.monotone for stage in x.waiting):
+        size = int((hi - lo).max()) + 1
+        if size * x.edge.channels > EVERY:
+            return self.fixed(x)
+        points = np.minimum(lo + np.arange(size)[:, None], hi)
+    change = np.diff(evaluated(x.stages(x.waiting), points), axis=0)
+    if ((change > 0).any(axis=0) & (change < 0).any(axis=0)).any():
         return self.fixed(x)
-    ends = evaluated(x.stages(x.waiting), np.stack([x.edge.lo, x.edge.hi]))
-    falls = ends[1] < ends[0]
+    falls = (change < 0).any(axis=0)
     if not falls.any():
         return x
     sign = np.where(falls, -1, 1)
@@ -119,4 +138,27 @@ def _joined(xs: tuple[Value, ...], values: list[np.ndarray]) -> np.ndarray:
     return joined[:1] if (joined == joined[0]).all() else joined
 
 
-RULES: Rules = {MaxPool: _max_pool, AvgPool: _avg_pool, Flatten: _flatten, Concat: _concat}
+def _upsample(self: Lowering, layer: Upsample, x: Value) -> Value:
+    x = _image(self, layer, x)
+    return self.append(ir.Upsample(layer.name, factor=model.pair(layer.factor)), x)
+
+
+def _depth_to_space(self: Lowering, layer: DepthToSpace, x: Value) -> Value:
+    """Channels become pixels of one channel: they must have one real value of an integer."""
+    x = _image(self, layer, x)
+    x = self.fixed(x) if x.waiting or not x.uniform else x
+    return self.append(ir.DepthToSpace(layer.name, block=layer.block, mode=layer.mode), x)
+
+
+def _permute(self: Lowering, layer: Permute, x: Value) -> Value:
+    order = self.net.of(layer)["order"].astype(np.int64)
+    if order.max() >= x.edge.channels:
+        raise self.error(layer, f"must take channels below {x.edge.channels}, not {order.max()}")
+    if x.order is not None:
+        raise self.error(layer, "must read an image, not the vector of a Flatten")
+    return self.append(ir.Permute(layer.name, order=order), _image(self, layer, x).take(order))
+
+
+RULES: Rules = {
+    MaxPool: _max_pool, AvgPool: _avg_pool, Flatten: _flatten, Concat: _concat,
+    Upsample: _upsample, DepthToSpace: _depth_to_space, Permute: _permute}

@@ -65,11 +65,12 @@ class Levels:
 
 @dataclass(frozen=True)
 class Quantized:
-    """The node, and the proof in words."""
+    """The node, the proof in words, and the origin of the node's integers."""
 
     node: Node
     proof: str
     constant: bool
+    origin: np.ndarray
 
 
 def levels_of(layer: Layer, p: Params) -> Levels:
@@ -163,6 +164,8 @@ def node_of(levels: Levels, thresholds: np.ndarray, signs: np.ndarray, base: np.
             and (levels.zero == levels.zero[0]).all():
         line = fit(bounds, even=levels.even)
     if line is not None and (steps > LOW or _wires(line)):
+        if line.ties == "even" and levels.zero[0] % 2:  # without it, ties go to the odd
+            levels = replace(levels, zero=np.zeros(1, np.int64), origin=-levels.zero[:1])
         zero = int(levels.zero[0])
         clip = (levels.least - zero, levels.most - zero)
         node: Node = Scale(levels.name, multiplier=_one(line.multiplier),
@@ -170,7 +173,7 @@ def node_of(levels: Levels, thresholds: np.ndarray, signs: np.ndarray, base: np.
                            clip=clip, ties=line.ties)
         how = "ties to even" if line.ties == "even" else "floor"
         return Quantized(node, f"(x·m + c) >> {line.shift}, {how}, equals the formula at every "
-                         f"integer: {steps} steps, {proof}", constant)
+                         f"integer: {steps} steps, {proof}", constant, levels.origin)
     if thresholds.size > MOST_STEPS:
         raise N2uqError(f"{levels.name} must be a multiply, add and shift, or need at most "
                         f"{MOST_STEPS} steps, not {thresholds.size}")
@@ -178,7 +181,7 @@ def node_of(levels: Levels, thresholds: np.ndarray, signs: np.ndarray, base: np.
     if len(levels.zero) > 1 and len(thresholds) == 1:
         thresholds, signs = (np.repeat(each, len(base), axis=0) for each in (thresholds, signs))
     node = Threshold(levels.name, thresholds=thresholds, signs=signs, base=base)
-    return Quantized(node, f"{steps} steps, {proof}", constant)
+    return Quantized(node, f"{steps} steps, {proof}", constant, levels.origin)
 
 
 def _wires(line: Fit) -> bool:

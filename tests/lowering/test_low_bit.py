@@ -18,6 +18,7 @@ from n2uq_hw.model import (
     AvgPool,
     BatchNorm,
     Concat,
+    DepthToSpace,
     Flatten,
     InputSpec,
     IntConv,
@@ -25,9 +26,11 @@ from n2uq_hw.model import (
     Layer,
     MaxPool,
     Net,
+    Permute,
     Pointwise,
     Quant,
     Steps,
+    Upsample,
 )
 
 
@@ -122,6 +125,16 @@ def test_sixteen_bits_of_powers_of_two_round_ties_to_even() -> None:
     node = graph["q"]
     assert isinstance(node, Scale) and node.ties == "even" and node.shift == 3
     assert node.multiplier.tolist() == [1]
+
+
+def test_ties_to_even_of_an_odd_zero_point() -> None:
+    """q = rint(x/4 + 3): -2/4 + 3 is 2.5, which rounds to 2; but -1/2 would round to 0, not -1."""
+    net = make(Quant("q", 1, -8, 200), q_scale=4, q_zero_point=3,
+               spec=InputSpec((1, 1, 1), 600, 1.0, min=-600))
+    graph = check(net, sweep(net))
+    node = graph["q"]
+    assert isinstance(node, Scale) and node.ties == "even"
+    assert graph.forward(np.array([[[[-2]]]])).tolist() == [[2 - 3]]
 
 
 def test_ties_by_hand() -> None:
@@ -298,6 +311,25 @@ def test_concatenated_levels_and_accumulators() -> None:
                    Quant("b", 1, -8, 7), Concat("both", inputs=("a", "b")),
                    IntLinear("fc", 336, 3), spec=IMAGE, a_scale=0.25, b_scale=0.125, fc_scale=1)
     check(vectors, random_images(vectors))
+
+
+@pytest.mark.parametrize("layers", [
+    [Upsample("up", (2, 3)), AvgPool("mean", 2)], [DepthToSpace("shuffle", 2, "CRD")],
+    [DepthToSpace("shuffle", 2)], [Permute("order", 5)],
+    [Permute("order", 5), BatchNorm("bn", 5), Permute("again", 3), MaxPool("pool", 2, 2)],
+    [Flatten("flat", "hwc")], [Flatten("flat"), BatchNorm("bn", 168)]], ids=str)
+@pytest.mark.parametrize("quantized", [True, False])
+def test_moves(layers: list[Layer], quantized: bool) -> None:
+    """Of levels, and of accumulators that wait; channels taken twice or not at all."""
+    waits: list[Layer] = [Pointwise("m", "mul", 4), Pointwise("t", "tanh")]
+    if quantized or isinstance(layers[0], Upsample | DepthToSpace):
+        waits = []
+    flat = isinstance(layers[0], Flatten)
+    end: list[Layer] = [IntLinear("fc", 168, 4)] if flat else []
+    net = make(*[Quant("q0", 1, -4, 3)][:quantized], *waits, *layers,
+               Quant("q", 1, -8, 7), *end, spec=IMAGE, q0_scale=0.25, q_scale=0.125,
+               order_order=[3, 0, 1, 1, 2], again_order=[4, 0, 2])
+    check(net, random_images(net), within=1e-7)
 
 
 def test_groups_are_not_written_out() -> None:

@@ -19,15 +19,18 @@ from n2uq_hw.model import (
     AvgPool,
     BatchNorm,
     Concat,
+    DepthToSpace,
     Flatten,
     InputSpec,
     IntConv,
     IntLinear,
     MaxPool,
     Net,
+    Permute,
     Pointwise,
     Quant,
     Steps,
+    Upsample,
 )
 from n2uq_hw.plan.choice import choose
 from n2uq_hw.sim.timing.fifos import size_fifos
@@ -62,13 +65,14 @@ def every_kind() -> Net:
         Quant("both", 1, 0, 31), MaxPool("peak", 2, 2), IntConv("c3", 4, 4, 1),
         Quant("even", 1, -128, 127), Steps("steps", 4, 3, inputs=("peak",)),
         Concat("cat", inputs=("even", "steps")), Quant("common", 1, -8, 7),
-        AvgPool("mean", 2, 1), Quant("floor", 1, -8, 7, "floor"), Flatten("flat"),
-        Steps("sign", 1, 1), IntLinear("fc", 32, 3), Pointwise("bias", "add", 3),
+        AvgPool("mean", 2, 1), Quant("floor", 1, -8, 7, "floor"), DepthToSpace("blocks", 2, "CRD"),
+        Permute("order", 4), Upsample("up", (1, 2)), Flatten("flat"),
+        Steps("sign", 1, 1), IntLinear("fc", 128, 3), Pointwise("bias", "add", 3),
         spec=InputSpec((4, 6, 6), 15, 0.125, min=-8), q0_scale=0.125, left_scale=0.11,
         right_scale=0.27, both_scale=0.03125, leaky_value=-0.25, c3_scale=0.25,
         even_scale=0.0625, steps_scale=0.5, steps_offset=-0.5, common_scale=0.25, floor_scale=0.25,
         sign_thresholds=[[0.1]], sign_scale=2, sign_offset=-1, fc_scale=0.5,
-        bias_value=[0.5, -1, 2])
+        bias_value=[0.5, -1, 2], order_order=[1, 0, 0, 1])
 
 
 def test_every_kind_of_layer(tmp_path: Path) -> None:
