@@ -33,6 +33,8 @@ __all__ = ["FALSE", "TRUE", "Chain", "HeapGraph", "Sum", "evaluate", "optimize",
 FALSE, TRUE = 0, 1  # literals: 2b is the bit of number b, 2b + 1 its complement; bit 0 is 0
 ABSORBED = {4: 1, 6: 5}  # bits that the LUT of a position takes beside x
 POSITIONS = 4            # of a function, at most
+MOST_OTHERS = 5, 5, 3, 1  # literals that a function takes of each column, and x and carry beside it
+MOST_PLAIN = 7, 6, 4, 2
 LEVEL = 4                # LUTs that a level less of chains is worth
 MIXED = 0.9              # what a chain of plain and complemented bits is worth with LUT4
 TRIALS = 4               # per output and unit of effort
@@ -209,36 +211,90 @@ def _function(weights: tuple[tuple[int, int], ...], constant: int, n: int
     return tuple(found)
 
 
+@lru_cache
+def _candidates(room: int) -> tuple[tuple[tuple[int, ...], ...], np.ndarray, np.ndarray]:
+    """The shapes that fit into `room` columns with LUT6, ascending: as they are, as rows
+    [n, POSITIONS], and their lengths [n]."""
+    shapes = sorted(shape for shape in _shapes(ABSORBED[6]) if len(shape) <= room)
+    rows = [shape + (0,) * (POSITIONS - len(shape)) for shape in shapes]
+    return tuple(shapes), np.array(rows), np.array([*map(len, shapes)])
+
+
 @lru_cache(2**18)
-def _most_per_lut(lut: int, plain: tuple[int, ...], others: tuple[int, ...], room: int
-                  ) -> tuple[float, tuple[tuple[int, ...], ...]]:
-    """Bits removed per LUT, and the shapes, of the best chain at a column and those above.
+def _best_shape(plain: tuple[int, ...], others: tuple[int, ...], room: int
+                ) -> tuple[float, tuple[tuple[int, ...], ...]]:
+    """Bits removed per LUT6, and the shape, of the best chain at a column and those above.
 
     Parameters
     ----------
-    plain, others: literals in the columns, those that x can be, and those that it cannot.
+    plain, others: literals in POSITIONS columns, those that x can be, and those that it cannot.
     room: columns that there are.
     """
+    shapes, wants, lengths = _candidates(min(room, POSITIONS))
+    column = np.arange(POSITIONS)
+    inside = np.minimum(wants, np.add(plain, others))
+    direct = np.where(column < lengths[:, None], np.minimum(
+        plain - np.maximum(0, inside - others), 1 + (column == 0)), 0)
+    ends = np.minimum(np.frexp(inside @ 2**column)[1], lengths)  # see _positions
+    luts = np.maximum(ends - (inside > 0).argmax(axis=1), 0)
+    sums = (inside + direct) @ 2**column
+    removed = (inside + direct).sum(axis=1) - np.minimum(np.frexp(sums)[1], room)
+    ratios = np.divide(removed, luts, out=np.zeros(len(luts)), where=luts > 0)
+    k = len(luts) - 1 - int(ratios[::-1].argmax())  # of equal ones, the last shape
+    return (float(ratios[k]), (shapes[k],)) if ratios[k] > 0 else (0.0, ())
+
+
+@lru_cache(2**18)
+def _best_length(plain: tuple[int, ...], others: tuple[int, ...], room: int
+                 ) -> tuple[float, tuple[tuple[int, ...], ...]]:
+    """The same with LUT4, whose chains add two or three literals at each position.
+
+    The columns end before the first with less than two `plain` literals.
+    """
     best: tuple[float, tuple[tuple[int, ...], ...]] = (0.0, ())
-    candidates: list[tuple[tuple[int, ...], ...]]
-    if lut == 4:
-        most = next((n for n, k in enumerate(plain) if k < 2), len(plain))
-        candidates = [((1,),) * n for n in range(1, most + 1)]
-    else:
-        candidates = [(shape,) for shape in _shapes(ABSORBED[lut]) if len(shape) <= room]
-    for parts in candidates:
-        shape = sum(parts, ())
-        functions = (*(min(want, plain[i] + others[i]) for i, want in enumerate(shape)),)
-        direct = [min(plain[i] - max(0, f - others[i]), 1 + (i == 0))
-                  for i, f in enumerate(functions)]
-        inner = sum(f << i for i, f in enumerate(functions))
-        total = inner + sum(d << i for i, d in enumerate(direct))
-        if not inner:
-            continue
-        luts = _positions(functions) + (lut == 4)
-        removed = sum(functions) + sum(direct) - min(total.bit_length(), room)
-        best = max(best, (removed / luts, parts))
+    bits = total = 0
+    for i, (have, rest) in enumerate(zip(plain, others, strict=True)):
+        added = 1 + min(have - (not rest), 1 + (i == 0))
+        bits, total = bits + added, total + (added << i)
+        removed = bits - min(total.bit_length(), room)
+        best = max(best, (removed / (i + 2), ((1,),) * (i + 1)))
     return best
+
+
+def _most_per_lut(lut: int, plain: list[int], others: list[int], room: int
+                  ) -> tuple[float, tuple[tuple[int, ...], ...]]:
+    """The best chain at a column and those above; so many literals count as it can take."""
+    if lut == 6:
+        return _best_shape(tuple(map(min, plain, MOST_PLAIN)), tuple(map(min, others, MOST_OTHERS)),
+                           min(room, POSITIONS + 2))
+    most = next((n for n, k in enumerate(plain) if k < 2), len(plain))
+    return _best_length(tuple(min(k, 3) for k in plain[:most]),
+                        tuple(min(k, 1) for k in others[:most]), min(room, most + 2))
+
+
+@lru_cache(2**16)
+def _ending(both: tuple[int, ...], direct: tuple[int, ...]
+            ) -> tuple[int, list[tuple[int, ...]]] | None:
+    """LUT6s and shapes of the least chain that adds all of `both` literals up to the last column.
+
+    `direct` of them are for x, and for the carry in the first column.
+    """
+    top = len(both)
+    best: dict[int, tuple[int, list[tuple[int, ...]]]] = {top: (0, [])}
+    for column in range(top - 1, -1, -1):
+        shape: list[int] = []
+        for n in range(1, min(POSITIONS, top - column) + 1):
+            at = column + n - 1
+            shape.append(both[at] - direct[at])
+            total = sum(count << i for i, count in enumerate(shape))
+            # What goes beyond the top is known to be 0, or wraps.
+            if (sum(shape) > ABSORBED[6] or column + n not in best
+                    or (total >> n and column + n < top)):
+                continue
+            luts = _positions(tuple(shape)) + best[column + n][0]
+            if column not in best or luts < best[column][0]:
+                best[column] = luts, [tuple(shape), *best[column + n][1]]
+    return best.get(0)
 
 
 class _Heap:
@@ -280,19 +336,18 @@ class _Heap:
 
     def _step(self, ratio: float) -> bool:
         """Apply a chain that removes the most bits per LUT, unless that is less than `ratio`."""
-        plain, others = ([min(len(c), 7) for c in side] for side in (self.plain, self.others))
-        none, both = [0] * self.top, [a + b for a, b in zip(plain, others, strict=True)]
+        pad = [0] * POSITIONS
+        plain, others = ([*map(len, side), *pad] for side in (self.plain, self.others))
+        none, both = [0] * len(plain), [a + b for a, b in zip(plain, others, strict=True)]
         sides = [(plain, others, 1.0)] if self.graph.lut == 6 else [
             (plain, none, 1.0), (others, none, 1.0), (both, none, MIXED)]
         best: tuple[float, float, int, bool, tuple[tuple[int, ...], ...]] = ratio, 0, 0, False, ()
         for k, (side, rest, worth) in enumerate(sides):
             for column in range(self.top):
                 if side[column] + rest[column] > 1:
-                    span = self.top if self.graph.lut == 4 else column + POSITIONS
-                    pad = (0,) * (span - self.top)
+                    end = self.top if self.graph.lut == 4 else column + POSITIONS
                     found, shapes = _most_per_lut(
-                        self.graph.lut, (*side[column:span], *pad), (*rest[column:span], *pad),
-                        self.top - column)
+                        self.graph.lut, side[column:end], rest[column:end], self.top - column)
                     if found * worth >= best[0] and shapes:
                         best = max(best, (
                             found * worth, self.rng.random(), column, k == 1, shapes))
@@ -343,29 +398,18 @@ class _Heap:
 
     def _finish(self) -> tuple[int, int, list[tuple[int, ...]]] | None:
         """LUTs, first column and shapes of the least chain that adds all that is left."""
-        rest, absorbed = self._rest(), ABSORBED[self.graph.lut]
-        both = [len(column) for column in rest]
+        absorbed = ABSORBED[self.graph.lut]
+        both = [len(a) + len(b) + len(c)
+                for a, b, c in zip(self.plain, self.others, self.late, strict=True)]
         start = next((p for p, count in enumerate(both) if count > 1), self.top)
         if max(both, default=0) > absorbed + 2:
             return None
-        plain = [sum(map(_plain, column)) for column in rest]
+        plain = [len(a) + sum(map(_plain, c)) for a, c in zip(self.plain, self.late, strict=True)]
         if self.graph.lut == 4:
             return self._finish_direct(start, both, plain)
-        best: dict[int, tuple[int, list[tuple[int, ...]]]] = {self.top: (0, [])}
-        for column in range(self.top - 1, start - 1, -1):
-            shape: list[int] = []
-            for n in range(1, min(POSITIONS, self.top - column) + 1):
-                at = column + n - 1
-                shape.append(max(0, both[at] - min(plain[at], 1 + (at == start))))
-                total = sum(count << i for i, count in enumerate(shape))
-                # What goes beyond the top is known to be 0, or wraps.
-                if (sum(shape) > absorbed or column + n not in best
-                        or (total >> n and column + n < self.top)):
-                    continue
-                luts = _positions(tuple(shape)) + best[column + n][0]
-                if column not in best or luts < best[column][0]:
-                    best[column] = luts, [tuple(shape), *best[column + n][1]]
-        return (best[start][0], start, best[start][1]) if start in best else None
+        ending = _ending(tuple(both[start:]), tuple(
+            min(count, 1 + (at == 0)) for at, count in enumerate(plain[start:])))
+        return ending and (ending[0], start, ending[1])
 
     def _finish_direct(self, start: int, both: list[int], plain: list[int]
                        ) -> tuple[int, int, list[tuple[int, ...]]] | None:
@@ -446,6 +490,7 @@ class _Words:
 
     def __init__(self, graph: HeapGraph, terms: np.ndarray) -> None:
         self.graph, self.terms = graph, terms
+        self._rows = terms  # with room for more words
         self.literals = [[2 * (first + k) for k in range(width)] for first, width in
                          zip(graph.firsts, graph.widths, strict=True)]
         self.offsets = [0] * len(self.literals)
@@ -489,7 +534,11 @@ class _Words:
         shared = self.terms[a] * self.terms[b] == sign
         row = np.where(shared, self.terms[a], 0)
         self.terms[[a, b]] *= ~shared
-        self.terms = np.vstack([self.terms, row])
+        n = len(self.terms)
+        if n == len(self._rows):
+            self._rows = np.vstack([self.terms, np.zeros_like(self.terms)])
+        self._rows[n] = row
+        self.terms = self._rows[:n + 1]
 
     def share(self) -> None:
         """Add words that spare LUTs, always the one that spares the most."""
