@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -19,6 +21,7 @@ from ..hw.passes import hardware_graph, saturates
 from ..hw.saturate import COUNT_BITS
 from ..ir import Flatten, Fork, Graph, OffsetMatVec, Saturate, channels_first, golden
 from ..ir.folding import Folding
+from ..sim.rtl.harness import DRAIN
 from ..sim.rtl.runner import (
     MAX_IDLE,
     Await,
@@ -42,6 +45,7 @@ __all__ = ["Trial", "Verdict", "golden_saturated", "streams", "trace", "verify"]
 
 ELEMENTS = 2**25  # of all edges, for the images that golden keeps at a time
 BITS = 2**27      # of the beats of a share, a byte each in memory
+LISTEN = 100_000  # cycles for a beat too many, or those of an image if these are more
 
 Progress = Callable[[str, float], None]
 
@@ -146,16 +150,29 @@ class Trial:
                    for side in ports(self.build.graph, self.build.folding))
         return min(max(jobs, -(-len(self.nhwc) * bits // BITS)), len(self.nhwc))
 
+    @cached_property
+    def cycles(self) -> list[int]:
+        """Of each unit per image: what is inside may take them all, one after the other."""
+        return [row["cycles"] for row in report(self.build.graph, self.build.folding)["layers"]]
+
+    @property
+    def listens(self) -> int:
+        """Cycles after the last output in which a beat too many comes, if it comes at all.
+
+        Where those of all units are many, an image's must do.
+        """
+        cycles = max(*self.cycles, min(sum(self.cycles), LISTEN))
+        return DRAIN + ceil(cycles / (1 - self.stalls))
+
     def run(self, first: int, end: int, progress: Progress | None, *, taps: tuple[Tap, ...] = (),
             waves: tuple[Tap, ...] = ()) -> Run:
         """Simulate images first..end, and record transfers of `taps`, and changes of `waves`."""
         build = self.build
-        # An image inside moves no port: it may take every unit's cycles, one after the other.
-        busy = sum(row["cycles"] for row in report(build.graph, build.folding)["layers"])
         return simulate(build.verilog, [_dut(build, self.nhwc[first:end], taps, waves)],
                         work=_work(build, taps + waves) / self.simulator,
                         stalls=(self.stalls, self.stalls), seed=self.seed,
-                        simulator=self.simulator, progress=progress, max_idle=MAX_IDLE + busy)
+                        simulator=self.simulator, progress=progress,
+                        max_idle=MAX_IDLE + sum(self.cycles), listen=self.listens)
 
     def share(self, first: int, end: int, progress: Progress) -> _Share:
         """Simulate images first..end, and compare every bit of every beat with golden."""
@@ -168,8 +185,8 @@ class Trial:
                      ).astype(truth.dtype).reshape(truth.shape)
         return _Share(
             first, end, got, wrong, _saturated(graph, run), int(run.sources[graph.name][0][0]),
-            record.cycles[output.beats - 1::output.beats], int(record.cycles[0]), run.cycles,
-            run.seconds)
+            record.cycles[output.beats - 1::output.beats], int(record.cycles[0]),
+            run.cycles + self.listens, run.seconds)
 
     def located(self, share: _Share) -> str:
         """Where the inner streams first leave golden: image, layer, pixel, channel, both values."""

@@ -17,7 +17,7 @@ __all__ = ["DRAIN", "PERIOD", "Await", "Dut", "Probe", "Record", "Run", "Sink", 
            "harness_verilog", "pack", "read_cycles", "read_record", "stall_pattern", "streams",
            "unpack", "write_inputs"]
 
-DRAIN = 16  # cycles the harness listens after the last expected beat, and beats too many it takes
+DRAIN = 16  # cycles to listen at least after the last expected beat, and beats too many to take
 PERIOD = 10  # ns; the first rising edge comes after half of it
 _CYCLE = 5  # bytes of a cycle number in the logs
 
@@ -239,9 +239,9 @@ def harness_verilog(duts: Sequence[Dut]) -> str:
 
 
 def write_inputs(folder: Path, duts: Sequence[Dut], stalls: tuple[float, float], seed: int,
-                 max_idle: int) -> None:
+                 max_idle: int, listen: int) -> None:
     """The files that the harness reads when it starts: params.hex and the sources' beats."""
-    params = [_threshold(stalls[0]), _threshold(stalls[1]), max_idle]
+    params = [_threshold(stalls[0]), _threshold(stalls[1]), max_idle, listen]
     for port, _, stream in streams(duts):
         beats = len(stream.beats) if isinstance(stream, Source) else stream.count
         params += [_seed(seed, port), beats]

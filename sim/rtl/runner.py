@@ -56,8 +56,8 @@ Progress = Callable[[str, float], None]
 
 def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
              stalls: tuple[float, float] = (0, 0), seed: int = 0, simulator: str = "verilator",
-             resets: Sequence[int] = (), max_idle: int = MAX_IDLE, short: bool = False,
-             progress: Progress | None = None) -> Run:
+             resets: Sequence[int] = (), max_idle: int = MAX_IDLE, listen: int = DRAIN,
+             short: bool = False, progress: Progress | None = None) -> Run:
     """Run all `duts` side by side, until each output gave its beats and each input took its own.
 
     Parameters
@@ -71,6 +71,7 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
     resets: cycles to run before each extra reset, counted from the reset before; the run that
         counts begins after the last.
     max_idle: the run has failed when no expected beat moved for so many cycles.
+    listen: cycles in which a beat too many is noticed, after all has come and was taken.
     short: compile in half of the time what then takes up to five times as long: for few cycles.
     progress: is told the stage, "verilate", "compile" or "simulate", and the fraction done, 0 to 1.
 
@@ -88,7 +89,7 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
                                      short=short)
         compile_seconds = time.perf_counter() - began if compiled else 0.0
         with tools.scratch(work, "run-") as run:
-            write_inputs(run, duts, stalls, seed, max_idle)
+            write_inputs(run, duts, stalls, seed, max_idle, listen)
             (run / "plan.json").write_text(json.dumps(
                 {"period": PERIOD, "resets": [int(cycles) for cycles in resets]}), encoding="utf-8")
             for path in memories(verilog):

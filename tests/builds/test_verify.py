@@ -119,13 +119,15 @@ def test_wrong_numbers_are_located(built: Path, tmp_path: Path, net: Net, images
     assert verdict.first_mismatch == first_difference(right, wrong, images, layer)
 
 
-def edited(built: Path, folder: Path, old: str, new: str) -> Build:
-    """A copy of the build with one text of its wrapper replaced."""
+def edited(built: Path, folder: Path, *changes: tuple[str, str]) -> Build:
+    """A copy of the build with texts of its wrapper replaced."""
     shutil.copytree(built, folder / "edited", ignore=shutil.ignore_patterns("simulation*"))
     (path,) = (folder / "edited" / "rtl").glob("*_axis.v")
     text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
     return load_build(folder / "edited")
 
 
@@ -136,16 +138,31 @@ def test_bits_around_the_result_count_too(net: Net, tmp_path: Path, images: np.n
                                           old: str, new: str) -> None:
     graph = lower(net, Formats(output_fraction_bits=9))  # 13 bits, of 16 on the bus
     emit(graph, size_fifos(graph, choose(graph)), tmp_path / "b", images[:1], None)
-    build = edited(tmp_path / "b", tmp_path, old, new)
+    build = edited(tmp_path / "b", tmp_path, (old, new))
     assert build.changed == ("rtl/small_axis.v",)
     verdict = verify(build, images[:3], None)
     assert verdict.mismatches == 3
     assert "tdata padding or tlast" in verdict.first_mismatch
 
 
+def test_a_beat_too_many_is_heard_however_late(built: Path, tmp_path: Path, images: np.ndarray
+                                               ) -> None:
+    """It comes when nothing moved for as long as an image takes to go through."""
+    latency = verify(load_build(built), images[:1], None).cycles_first_output
+    assert latency > 100
+    late = edited(built, tmp_path, (".o__valid(m_axis_tvalid)", ".o__valid(right)"), (
+        "    reg [31:0] input_beat", f"""
+    reg [31:0] quiet;
+    assign m_axis_tvalid = right || quiet == {latency};
+    always @(posedge aclk) quiet <= !aresetn || s_axis_tvalid || m_axis_tvalid ? 0 : quiet + 1;
+    reg [31:0] input_beat"""))
+    with pytest.raises(N2uqError, match=r"^small: m_axis_tdata must give 10 beats, not "):
+        verify(late, images[:2], None)
+
+
 def test_a_deadlock_is_named(built: Path, tmp_path: Path, images: np.ndarray) -> None:
-    build = edited(built, tmp_path, ".i__valid(s_axis_tvalid)",
-                   ".i__valid(s_axis_tvalid && input_beat != 9)")
+    build = edited(built, tmp_path, (".i__valid(s_axis_tvalid)",
+                                     ".i__valid(s_axis_tvalid && input_beat != 9)"))
     with pytest.raises(N2uqError, match="small: deadlock, output m_axis_tdata gave"):
         verify(build, images[:3], None)
 
@@ -219,7 +236,7 @@ def test_what_no_output_needs_is_counted(slow_end: Path, stalls: float, simulato
 
 
 def test_a_wrong_count_is_a_mismatch(clamped: Path, tmp_path: Path, pixels: np.ndarray) -> None:
-    build = edited(clamped, tmp_path, ".saturated(saturated)", ".saturated(saturated[31:1])")
+    build = edited(clamped, tmp_path, (".saturated(saturated)", ".saturated(saturated[31:1])"))
     verdict = verify(build, pixels, None)
     truth = golden_saturated(build.graph, pixels.transpose(0, 2, 3, 1))
     assert truth is not None and (verdict.mismatches, verdict.saturated_exact) == (1, False)
@@ -311,8 +328,8 @@ def test_a_wrong_image_of_the_last_share_is_named(built: Path, tmp_path: Path, n
 
 
 def test_a_deadlock_names_its_share(built: Path, tmp_path: Path, images: np.ndarray) -> None:
-    build = edited(built, tmp_path, ".i__valid(s_axis_tvalid)",
-                   ".i__valid(s_axis_tvalid && s_axis_tdata == 0)")
+    build = edited(built, tmp_path, (".i__valid(s_axis_tvalid)",
+                                     ".i__valid(s_axis_tvalid && s_axis_tdata == 0)"))
     quiet = np.zeros_like(images[:6])
     assert verify(build, quiet, None, jobs=2).mismatches == 0
     quiet[4] = images[4]
@@ -324,7 +341,7 @@ def test_counts_of_shares_add_up(clamped: Path, tmp_path: Path, pixels: np.ndarr
     verdict = verify(load_build(clamped), pixels, None, jobs=2)
     assert verdict.saturated == sum(((x < -3) | (x > 5)).sum() for x in (pixels, 2 * pixels))
     assert (verdict.mismatches, verdict.shares) == (0, 2)
-    build = edited(clamped, tmp_path, ".saturated(saturated)", ".saturated(saturated[31:1])")
+    build = edited(clamped, tmp_path, (".saturated(saturated)", ".saturated(saturated[31:1])"))
     verdict = verify(build, pixels, None, jobs=2)
     truth = golden_saturated(build.graph, pixels[:2].transpose(0, 2, 3, 1))
     assert truth is not None and (verdict.mismatches, verdict.saturated_exact) == (1, False)

@@ -101,6 +101,14 @@ DEVICES = {
                 output [15:0] o, output o_valid, input o_ready);
             faulty #(3) f (clk, rst, i, i_valid, i_ready, o, o_valid, o_ready);
         endmodule""",
+    # gives a beat again when there was none for 400 cycles
+    "repeats": """
+        module repeats """ + HANDSHAKE.replace("W-1", "15") + """
+                output [15:0] o, output o_valid, input o_ready);
+            reg [15:0] quiet;
+            assign o = i, o_valid = i_valid || quiet == 399, i_ready = o_ready;
+            always @(posedge clk) quiet <= rst || i_valid ? 0 : quiet + 1;
+        endmodule""",
     # gives the first 100 beats, then takes one every 50 cycles, and of all so many
     "slows": """
         module slows #(parameter TAKES = 200) """ + HANDSHAKE.replace("W-1", "15") + """
@@ -311,6 +319,18 @@ def test_corrupt_beat_shows(faulty) -> None:
 def test_beat_too_many_is_named(faulty) -> None:
     with pytest.raises(N2uqError, match="doubles: o must give 200 beats, not 201"):
         faulty("doubles")
+
+
+def test_a_late_beat_too_many_is_heard(files: list[Path], work: Path) -> None:
+    """It comes 400 cycles after the last."""
+    for listen in (395, 405):
+        def run(listen: int = listen) -> Run:
+            return simulate(files, [device("repeats")], work=work, listen=listen, max_idle=100)
+        if listen == 395:
+            assert np.array_equal(values(run().sinks["repeats"][0]), VALUES)
+            continue
+        with pytest.raises(N2uqError, match=r"^repeats: o must give 200 beats, not 201$"):
+            run()
 
 
 @pytest.mark.parametrize("module, beats", [("drops", 199), ("hangs", 3)])
