@@ -74,7 +74,9 @@ def fit(bounds: Bounds, *, even: bool) -> Fit | None:
     """
     slope = steepest(bounds)
     least, most = _room(bounds, slope)
-    margin, middle = most - least, (least + most) / 2
+    margin = most - least
+    middle = np.where(margin < 2.0**32, (least + most) / 2,  # else one end is far away
+                      np.where(np.abs(least) < np.abs(most), least + 1, most - 1))
     if (margin > 0).all():
         chosen = _floor(bounds, slope)
         if chosen is not None:
@@ -141,7 +143,7 @@ def _floor(bounds: Bounds, slope: np.ndarray) -> Fit | None:
             least, most = _offsets(bounds, m, shift)
             good = (least <= most) & (shifts < 0)
             multiplier = np.where(good, m[:, 0], multiplier)
-            offset = np.where(good, _roundest(least, most), offset)
+            offset = np.where(good, _roundest(least, most, shift), offset)
             shifts = np.where(good, shift, shifts)
         if (shifts >= 0).all():
             more = shift - shifts
@@ -151,14 +153,20 @@ def _floor(bounds: Bounds, slope: np.ndarray) -> Fit | None:
 
 def _offsets(bounds: Bounds, m: np.ndarray, shift: int) -> tuple[np.ndarray, np.ndarray]:
     """Least and most offset [C] of lines with multipliers `m` [C, 1]."""
-    level, far = bounds.level << shift, np.int64(2**61)
-    least = np.where(bounds.high, level - m * bounds.above, -far).max(axis=1)
-    most = np.where(bounds.low, level - 1 - m * bounds.below, far).min(axis=1)
+    level = bounds.level << shift
+    least = np.where(bounds.high, level - m * bounds.above, -BIG).max(axis=1)
+    most = np.where(bounds.low, level - 1 - m * bounds.below, BIG).min(axis=1)
     return least, most
 
 
-def _roundest(least: np.ndarray, most: np.ndarray) -> np.ndarray:
-    """The number in least..most with the most zeros behind; 0 if it is one."""
+def _roundest(least: np.ndarray, most: np.ndarray, shift: int) -> np.ndarray:
+    """The number in least..most with the most zeros behind; 0 if it is one.
+
+    Where one end is far away, no more than two levels from the other.
+    """
+    low, high = least > -BIG, most < BIG  # the ends that are not far away
+    least = np.where(low, least, np.where(high, most - (2 << shift), 0))
+    most = np.where(high, most, np.where(low, least + (2 << shift), 0))
     best = most.copy()
     for zeros in range(1, 62):
         candidate = (most >> zeros) << zeros

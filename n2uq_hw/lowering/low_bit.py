@@ -90,10 +90,10 @@ def convolved(self: Lowering, layer: Conv | IntConv, x: Value, weights: np.ndarr
     channels, groups = x.edge.channels, layer.groups
     if channels != layer.in_channels:
         raise self.error(layer, f"must have {channels} input channels, not {layer.in_channels}")
-    weights, unit = grouped(self, layer, x, weights, groups)
     depthwise = groups > 1 and groups == layer.in_channels == layer.out_channels
     if any(model.frame(layer.padding)):
         x = whole(self, layer, x)
+    weights, unit = grouped(self, layer, x, weights, groups)
     own = np.broadcast_to(x.origin, channels).reshape(groups, -1)
     own = np.repeat(own, len(weights) // groups, axis=0)
     origin = (weights.sum(axis=(2, 3)) * own).sum(axis=1)

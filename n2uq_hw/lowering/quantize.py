@@ -129,12 +129,26 @@ def quantized(x: Value, levels: Levels) -> Quantized:
     bounds = of_steps(thresholds, signs, base, lo, hi, (levels.least, levels.most))
     quantized = node_of(levels, thresholds, signs, base, bounds, proof)
     if isinstance(quantized.node, Scale):
+        _prove(x, levels, quantized, thresholds)
         node = _as_written(x, levels, quantized.node)
         quantized, free = replace(quantized, node=node), replace(node, clip=())
         wide, held = infer(free, x.edge), infer(node, x.edge)
         if (wide.lo == held.lo).all() and (wide.hi == held.hi).all():  # the clip never clips
             return replace(quantized, node=free)
     return quantized
+
+
+def _prove(x: Value, levels: Levels, quantized: Quantized, thresholds: np.ndarray) -> None:
+    """Both sides of every step, and both ends, by the node as golden computes it."""
+    node, lo, hi = quantized.node, x.edge.lo, x.edge.hi
+    assert isinstance(node, Scale)
+    infer(node, x.edge)  # no product wraps
+    at = np.broadcast_to(thresholds.T, (thresholds.shape[1], len(lo)))
+    points = np.concatenate([at - 1, at, lo[None], hi[None]]).clip(lo, hi)
+    want = evaluated([*x.stages(x.waiting), levels], points) + levels.least
+    left_out = np.where(quantized.origin == levels.origin, levels.zero, 0)
+    y = node.rounded(points * node.multiplier + node.offset)
+    assert (y.clip(node.clip[0], node.clip[1]) == want - left_out).all(), levels.name
 
 
 def _as_written(x: Value, levels: Levels, node: Scale) -> Scale:

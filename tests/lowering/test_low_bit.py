@@ -127,6 +127,25 @@ def test_sixteen_bits_of_powers_of_two_round_ties_to_even() -> None:
     assert node.multiplier.tolist() == [1]
 
 
+def test_channels_that_one_end_of_the_clip_holds() -> None:
+    """A constant channel beside one of 255 steps: its line stays near the clip, within 62 bits."""
+    net = make(IntConv("conv", 4, 4, 1, groups=4), Pointwise("a", "add", 4), Quant("q", 1, -8, 247),
+               spec=InputSpec((4, 1, 1), 3000, 1.0), conv_scale=0.125, q_scale=1,
+               conv_codes=np.reshape([1, 1, 1, -1], (4, 1, 1, 1)), a_value=[0.4, -900, 900, -8.5])
+    graph = check(net, sweep(net))
+    node = graph["q"]
+    assert isinstance(node, Scale) and np.abs(node.offset).max() < 2000 << node.shift
+    assert sorted(graph.edges["q"].lo) == [-8, -8, 0, 247]
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_half_a_level_off_zero(padding: int) -> None:
+    """Doubled integers count half a scale."""
+    net = make(Steps("s", 1, 3), IntConv("conv", 4, 5, 3, 1, padding), Quant("q", 1, -8, 7),
+               spec=IMAGE, s_scale=0.5, s_offset=-0.25, q_scale=0.1)
+    check(net, random_images(net))
+
+
 def test_ties_to_even_of_an_odd_zero_point() -> None:
     """q = rint(x/4 + 3): -2/4 + 3 is 2.5, which rounds to 2; but -1/2 would round to 0, not -1."""
     net = make(Quant("q", 1, -8, 200), q_scale=4, q_zero_point=3,
