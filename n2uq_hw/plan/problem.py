@@ -15,7 +15,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
-from itertools import product
 from math import ceil, prod
 from typing import Any
 
@@ -74,10 +73,11 @@ __all__ = ["BLOCK_LUTS", "CHOSEN", "Problem", "least", "prices"]
 BLOCK_LUTS = {family: numbers(family).block for family in FAMILIES}  # what a block RAM counts
 UNROLLED_BITS = 2**17  # of all products of a MatVec that may be unrolled: more take minutes to see
 LUT_INPUTS = {"xcup": 6, "ecp5": 4}  # of the LUTs that logic suits
-# Forms to choose among.  Pairs of odd weights are another matter: only where the Threshold behind
-# takes their offset, which ties its cost to theirs, and for an even SIMD.
+# Forms to choose among.  Pairs are for several PEs, which share their sums.  Those of odd weights
+# are another matter: only where the Threshold behind takes their offset, which ties its cost to
+# theirs, and for an even SIMD.
 CHOSEN = tuple(form for form in FORMS if form != PAIRED)
-PAIRED_BITS = 2  # of codes with a zero, ternary ones among them, that pairs may suit
+PAIRED_BITS = 8  # of codes: nothing wider was measured in pairs
 FF_LUTS = 1e-3  # of two foldings with equal LUTs, that with fewer flip-flops
 
 NEAR = 1.01  # of the least cost: what is as near is not looked into further
@@ -142,13 +142,18 @@ def _between(bits: int, gives: int, takes: int, depth: int, family: str) -> Cost
     return total
 
 
-def _styles(node: Node) -> list[dict[str, Any]]:
+@lru_cache(64)
+def _pairs_suit(node: MatVec) -> bool:
+    return bool((node.weights % 2 == 0).any()) and weight_bits(node.weights) <= PAIRED_BITS
+
+
+def _styles(node: Node, fold: Fold) -> list[dict[str, Any]]:
     """What can be chosen for `node` beside lanes and memory, by field of its Fold."""
     if isinstance(node, OffsetMatVec):
         return [{"form": PAIRED}]
     if isinstance(node, MatVec):
-        few = not (node.weights % 2).all() and weight_bits(node.weights) <= PAIRED_BITS
-        return [{"form": form} for form in (FORMS if few else CHOSEN)]
+        pairs = fold.pe > 1 and fold.simd > 1 and _pairs_suit(node)
+        return [{"form": form} for form in (FORMS if pairs else CHOSEN)]
     return [{"style": style} for style in STYLES] if isinstance(node, Threshold) else [{}]
 
 
@@ -239,7 +244,7 @@ class Problem:
             takes, gives = [[*takes[0], reads[0].channels]], [*gives, edge.channels]
         shape = (len(takes[0]), len(gives))[:1 + isinstance(node, MatVec)]
         cycles, chosen = np.full(shape, np.inf), dict[tuple[int, ...], Fold]()
-        count = len(costs[folds[0]])
+        count = max(map(len, costs.values()))
         table, behind = np.zeros((*shape, count, 4)), None
         place = dict(zip(folds, places, strict=True))
         for start, part in parts:
@@ -270,8 +275,9 @@ class Problem:
         reads, edge = graph.reads(node), graph.edges[node.name]
         memories = [memory for memory in MEMORIES if memory != AUTO]
         options: dict[Fold, list[tuple[Fold, Cost]]] = {fold: [] for fold in folds}
-        for styles, fold in product(_styles(node), folds):
-            each = replace(fold, **styles)
+        styled = [(fold, replace(fold, **styles)) for fold in folds
+                  for styles in _styles(node, fold)]
+        for fold, each in styled:
             if not isinstance(each, MatVecFold | DepthwiseFold):
                 options[fold].append((each, estimate(node, reads, edge, each, self.family)))
                 continue

@@ -411,13 +411,16 @@ def test_estimator_prints_errors(run, family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["xcup", "ecp5"])
-def test_ternary_weights_are_multiplied_in_pairs(family: str) -> None:
-    """Of 8-bit activations these cost least of all forms; at other rates too."""
-    node = MatVec("y", ("x",), weights=np.random.default_rng(0).integers(-1, 2, (8, 32)))
+@pytest.mark.parametrize("least,most", [(-1, 1), (-8, 7), (-128, 127)])
+def test_weights_with_a_zero_are_multiplied_in_pairs(family: str, least: int, most: int) -> None:
+    """Of 8-bit activations these cost least of all forms, where several PEs share the sums."""
+    node = MatVec("y", ("x",), weights=np.random.default_rng(0).integers(least, most + 1, (8, 32)))
     graph = Graph("g", (Input("x", shape=(1, 1, 32), hi=255), node))
-    for cycles in (8, 32):
+    for cycles in (8, 32, 256):
         fold = choose(graph, cycles, family)["y"]
         costs = {form: weighed(estimate(node, graph.reads(node), graph.edges["y"],
                                         replace(fold, form=form), family), family)
                  for form in FORMS}
-        assert fold.form == "pairs" == min(costs, key=lambda form: costs[form])
+        assert fold.form == min(CHOSEN if 1 in (fold.pe, fold.simd) else FORMS,
+                                key=lambda form: costs[form])
+        assert fold.form == "pairs" or cycles == 256
