@@ -44,8 +44,8 @@ INHERITED = {
                      "sim.timing.timing"},
 }
 # Layers of imported networks: no module of torch is trained with integer weights.
-IMPORTED = {"Concat", "DepthToSpace", "IntConv", "IntLinear", "Permute", "Pointwise", "Quant",
-            "Steps", "Upsample"}
+IMPORTED = {"Concat", "DepthToSpace", "IntConv", "IntLinear", "Permute", "PiecewiseLinear",
+            "Pointwise", "Quant", "Steps", "Upsample"}
 LAYER_ASPECTS: dict[str, Callable] = {
     "model.layer_float": model.layer_float,
     "nn.module_for": nn.module_for,

@@ -11,7 +11,18 @@ import numpy as np
 from .. import ir, model
 from ..errors import N2uqError
 from ..ir import DepthwiseMatVec, MatVec, Scale, infer
-from ..model import Conv, FloatConv, IntConv, IntLinear, Layer, Linear, Pointwise, Quant, Steps
+from ..model import (
+    Conv,
+    FloatConv,
+    IntConv,
+    IntLinear,
+    Layer,
+    Linear,
+    PiecewiseLinear,
+    Pointwise,
+    Quant,
+    Steps,
+)
 from .builder import Lowering, Rules
 from .quantize import Levels, Quantized, levels_of, quantized
 from .sums import quantized_sum
@@ -153,7 +164,8 @@ def _pointwise(self: Lowering, layer: Pointwise, x: Value) -> Value:
     return self.stage(layer, x)
 
 
-def _check_channels(self: Lowering, layer: Pointwise | Quant | Steps, x: Value) -> None:
+def _check_channels(self: Lowering, layer: Pointwise | PiecewiseLinear | Quant | Steps,
+                    x: Value) -> None:
     if layer.channels not in (1, x.edge.channels):
         raise self.error(layer, f"must have 1 or {x.edge.channels} channels, "
                          f"not {layer.channels}")
@@ -244,6 +256,17 @@ def _times(self: Lowering, layer: Layer, k: int, x: Value, factor: int) -> Value
     return replace(self.append(node, x), origin=x.origin * factor)
 
 
+def _piecewise(self: Lowering, layer: PiecewiseLinear, x: Value) -> Value:
+    """Whole numbers as they are: the node of the same name."""
+    _check_channels(self, layer, x)
+    if not x.settled or x.factors[0] != 1 or x.divisor != 1:
+        raise self.error(layer, "must read whole numbers")
+    p = {key: taken(value, x.order).astype(np.int64) for key, value in self.net.of(layer).items()}
+    return self.append(ir.PiecewiseLinear(
+        layer.name, turn=p["turn"], multiplier=p["multiplier"], offset=p["offset"],
+        shift=layer.shift), x)
+
+
 def _one(values: np.ndarray) -> np.ndarray:
     """[1] where all are the same."""
     return values[:1] if (values == values[:1]).all() else values
@@ -251,4 +274,4 @@ def _one(values: np.ndarray) -> np.ndarray:
 
 RULES: Rules = {
     IntConv: _int_conv, IntLinear: _int_linear, Pointwise: _pointwise, Quant: _quantizer,
-    Steps: _quantizer}
+    PiecewiseLinear: _piecewise, Steps: _quantizer}

@@ -11,8 +11,8 @@ import numpy as np
 from .layers import Layer, Padding, Params, Shapes, Size, convolve, layer_float, pair, per_channel
 from .pointwise import OPS
 
-__all__ = ["ROUNDINGS", "Concat", "DepthToSpace", "IntConv", "IntLinear", "Permute", "Pointwise",
-           "Quant", "Steps", "Upsample", "check_values"]
+__all__ = ["ROUNDINGS", "Concat", "DepthToSpace", "IntConv", "IntLinear", "Permute",
+           "PiecewiseLinear", "Pointwise",            "Quant", "Steps", "Upsample", "check_values"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,23 @@ class Pointwise(Layer):
 
 
 @dataclass(frozen=True)
+class PiecewiseLinear(Layer):
+    """Two lines per channel in fixed point: floor((x·multiplier + offset) / 2^shift).
+
+    The second line holds from `turn` on.  All parameters are whole numbers.
+    """
+
+    channels: int
+    shift: int = 0
+    TYPES: ClassVar[dict[str, type]] = dict.fromkeys(("turn", "multiplier", "offset"), np.float64)
+
+    def shapes(self) -> Shapes:
+        """`turn` [C]; `multiplier`, `offset` [2, C]."""
+        return {"turn": (self.channels,), "multiplier": (2, self.channels),
+                "offset": (2, self.channels)}
+
+
+@dataclass(frozen=True)
 class Concat(Layer):
     """Images of one size, or vectors, one after the other along the channels."""
 
@@ -138,9 +155,16 @@ def check_values(layer: Layer, p: Params) -> str:
         return f"scale must be positive, not {p['scale'].min()}"
     if isinstance(layer, Steps) and (np.diff(p["thresholds"], axis=1) < 0).any():
         return "thresholds must ascend in every channel"
+    if isinstance(layer, PiecewiseLinear):
+        for key, values in p.items():
+            if (values != np.rint(values)).any() or np.abs(values).max() >= WIDEST:
+                return f"{key} must hold whole numbers below 2^53"
     if isinstance(layer, Permute) and (p["order"] < 0).any():
         return f"order must hold places from 0, not {p['order'].min()}"
     return ""
+
+
+WIDEST = 2.0**53     # whole numbers below it are exact in float64
 
 
 def _half_up(x: np.ndarray) -> np.ndarray:
@@ -186,6 +210,13 @@ def _(layer: Pointwise, p: Params, x: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
         y = OPS[layer.op].function(x, *(per_channel(value, x) for value in p.values()))
     return y.astype(np.float32).astype(np.float64) if layer.float32 else y
+
+
+@layer_float.register
+def _(layer: PiecewiseLinear, p: Params, x: np.ndarray) -> np.ndarray:
+    below, above = (x * per_channel(m, x) + per_channel(c, x)
+                    for m, c in zip(p["multiplier"], p["offset"], strict=True))
+    return np.floor(np.where(x >= per_channel(p["turn"], x), above, below) / 2.0**layer.shift)
 
 
 @layer_float.register

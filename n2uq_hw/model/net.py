@@ -325,7 +325,8 @@ def _broken(layer: Layer, name: str, value: Any) -> str:
         return "" if type(value) is int and abs(value) < 2**62 else "an integer below 2^62"
     if name == "bits":
         return "" if type(value) is int and 1 <= value <= 8 else "in 1..8"
-    least = int(not (name == "padding" or (isinstance(layer, AvgPool) and name == "kernel")))
+    least = int(not (name in ("padding", "shift")
+                     or (isinstance(layer, AvgPool) and name == "kernel")))
     if type(value) is tuple and name in SIZES:
         good = len(value) in SIZES[name] and all(type(size) is int and size >= least
                                                  for size in value)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
-from ...model import Add, Pointwise, Steps
+from ...model import Add, IntConv, IntLinear, PiecewiseLinear, Pointwise, Quant, Steps
 from .constants import (
     BINARY,
     UNARY,
@@ -143,7 +143,30 @@ def add(trace: Trace, x: Tensor, y: Tensor, label: str) -> Tensor:
         if x.pattern() != y.pattern():
             raise NoForm(f"must add two activations of one shape and order of axes, not "
                          f"{list(x.shape)} and {list(y.shape)}")
-    return replace(x, layer=trace.emit(Add, label, x.layer, y.layer))
+    return _one_product(trace, x, y, label) or replace(
+        x, layer=trace.emit(Add, label, x.layer, y.layer))
+
+
+def _one_product(trace: Trace, x: Tensor, y: Tensor, label: str) -> Tensor | None:
+    """Two products of one tensor, with weights in digits: the product with their sum."""
+    sides = []
+    for t in (x, y):
+        layer, factor = trace.layer(t.layer), 1.0
+        if isinstance(layer, Pointwise) and layer.op == "mul" and layer.channels == 1:
+            factor = float(trace.of(layer)["value"][0])
+            layer = trace.layer(layer.inputs[0])
+        if not isinstance(layer, IntConv | IntLinear):
+            return None
+        sides.append((layer, factor, trace.of(layer)))
+    (one, a, p), (other, b, q) = sides
+    codes = p["codes"] * a + q["codes"] * b if p["codes"].shape == q["codes"].shape else np.full(
+        1, np.inf)
+    if replace(one, name="") != replace(other, name="") or (p["scale"] != q["scale"]).any() or (
+            np.abs(codes).max() >= 2.0**31 or (codes != np.rint(codes)).any()):
+        return None
+    sizes = {f.name: getattr(one, f.name) for f in fields(one)[2:]}
+    return replace(x, layer=trace.emit(type(one), label, *one.inputs, params={
+        "codes": codes, "scale": p["scale"]}, **sizes))
 
 
 @rule("Clip")
@@ -306,13 +329,60 @@ def _not(trace: Trace, node: Node, x: Tensor) -> Tensor:
 
 @rule("Where")
 def _where(trace: Trace, node: Node, test: Value, one: Value, other: Value) -> Tensor:
-    """Two constants, by a comparison: its level times their difference, and the second."""
+    """Two constants, or two lines in fixed point, by a comparison."""
     layer = trace.layer(test.layer) if isinstance(test, Tensor) else None
-    if not (isinstance(test, Tensor) and isinstance(layer, Steps) and isinstance(one, Constant)
-            and isinstance(other, Constant) and one.array.size == other.array.size == 1):
-        raise NoForm("must choose between two constants by a comparison")
+    if not isinstance(test, Tensor) or not isinstance(layer, Steps):
+        raise NoForm("must choose by a comparison")
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return _bent(trace, layer, one, other, node.name)
+    if not (isinstance(one, Constant) and isinstance(other, Constant)
+            and one.array.size == other.array.size == 1):
+        raise NoForm("must choose between two constants, or two lines that are rounded down")
     span, base = one.value - other.value, other.value
-    held = {key: trace.params[f"{layer.name}.{key}"] for key in ("thresholds", "scale", "offset")}
-    held |= {"scale": held["scale"] * span, "offset": held["offset"] * span + base}
-    return replace(test, layer=trace.emit(Steps, node.name, *layer.inputs, params=held,
+    params = trace.of(layer)
+    params |= {"scale": params["scale"] * span, "offset": params["offset"] * span + base}
+    return replace(test, layer=trace.emit(Steps, node.name, *layer.inputs, params=params,
                                           channels=layer.channels, steps=layer.steps))
+
+
+def _bent(trace: Trace, test: Steps, above: Tensor, below: Tensor, label: str) -> Tensor:
+    """floor((x·m + c) / 2^shift), the lines of both sides of a threshold, of one x."""
+    p = trace.of(test)
+    lines = [_line(trace, each) for each in (below, above)]
+    if test.steps != 1 or (p["scale"] != 1).any() or p["offset"].any() or any(
+            line is None or line[0] != test.inputs[0] for line in lines) \
+            or above.pattern() != below.pattern():
+        raise NoForm("must choose between two constants, or two lines that are rounded down")
+    held = [line[1:] for line in lines if line is not None]
+    divisor = max(line[2] for line in held)
+    shift = math.log2(divisor)
+    count = above.size
+    slope, offset = (np.stack([np.broadcast_to(line[k] * (divisor / line[2]), count)
+                               for line in held]) for k in (0, 1))
+    if shift != int(shift) or any((values != np.rint(values)).any() for values in (slope, offset)):
+        raise NoForm("must choose between lines of whole numbers over a power of two")
+    return above.of(trace.emit(PiecewiseLinear, label, test.inputs[0], params={
+        "turn": np.broadcast_to(np.ceil(p["thresholds"][:, 0]), count), "multiplier": slope,
+        "offset": offset}, channels=count, shift=int(shift)))
+
+
+def _line(trace: Trace, t: Tensor) -> tuple[str, np.ndarray, np.ndarray, float] | None:
+    """What a tensor is the floor of: a layer's value times a slope, plus an offset, over a divisor.
+
+    None where it is none such.
+    """
+    layer = trace.layer(t.layer)
+    if t.factor != 1 or t.coded is not None or not isinstance(layer, Quant) or (
+            layer.rounding, layer.lo, layer.hi) != ("floor", *WIDE) or any(
+            (value != rest).any() for value, rest in zip(trace.of(layer).values(), (1, 0),
+                                                         strict=True)):
+        return None
+    found = {"div": np.ones(1), "add": np.zeros(1), "mul": np.ones(1)}
+    name = layer.inputs[0]
+    for op in found:
+        before = trace.layer(name)
+        if isinstance(before, Pointwise) and before.op == op and not before.float32:
+            found[op], name = trace.of(before)["value"], before.inputs[0]
+    if found["div"].size != 1:
+        return None
+    return name, found["mul"], found["add"], float(found["div"][0])

@@ -199,6 +199,10 @@ class Trace:
         """The layer of that name; None for the images."""
         return self.named.get(name)
 
+    def of(self, layer: Layer) -> Params:
+        """The parameters of a layer."""
+        return {key: self.params[f"{layer.name}.{key}"] for key in layer.shapes()}
+
     def unpadded(self, t: Tensor) -> Tensor:
         """`t`, if it is a value and nothing else."""
         if t.ending:
