@@ -78,7 +78,7 @@ class UnrolledUnit(Unit):
         def literal(b: int) -> HdlValue:
             return C(b, 1) if b <= TRUE else ~values[b >> 1] if b & 1 else values[b >> 1]
 
-        chains = {level: list(found) for level, found in groupby(
+        chains = {level: list(alike) for level, alike in groupby(
             sorted(graph.chains, key=lambda chain: chain.level), key=lambda chain: chain.level)}
         results: dict[int, HdlValue] = {}
         valid = self.i.valid
@@ -107,11 +107,11 @@ class UnrolledUnit(Unit):
     @property
     def registers(self) -> int:
         """Flip-flops: of bits that later stages read, of results, of valid."""
-        made = [self._stage(level) for level in self.graph.levels]
+        stages = [self._stage(level) for level in self.graph.levels]
         results = sum((self.stages - self._ready(s)) * self.o.p[n].shape().width
                       for n, s in enumerate(self.graph.sums))
         return results + self.stages + sum(
-            end - begin for begin, end in zip(made, self._until(), strict=True))
+            end - begin for begin, end in zip(stages, self._until(), strict=True))
 
     def _stage(self, level: int) -> int:
         return max(level - 1, 0) // self.levels
@@ -137,13 +137,13 @@ class UnrolledUnit(Unit):
             m.d.comb += total.eq(Cat(bits))
             return total.as_signed() if s.lo < 0 else total
         shape = self.o.p[n].shape()
-        steps, found = _steps(self.threshold, n, s)
+        steps, reached = _steps(self.threshold, n, s)
         at_least = Signal(len(steps), name=f"at_least{n}")
         m.d.comb += at_least.eq(Cat(_at_least(bits, t - s.offset) for t in steps))
 
         def search(first: int, end: int) -> HdlValue:
             if first == end:
-                return C(found[first], shape)
+                return C(reached[first], shape)
             middle = (first + end) // 2
             return Mux(at_least[middle], search(middle + 1, end), search(first, middle))
         return search(0, len(steps))
@@ -160,14 +160,14 @@ def _steps(node: Threshold, n: int, s: Sum) -> tuple[list[int], list[int]]:
 
 def _registers(m: Module, enable: HdlValue, bits: Sequence[HdlValue], name: str) -> list[HdlValue]:
     """The bits a cycle later, in words."""
-    found: list[HdlValue] = []
+    registers: list[HdlValue] = []
     for k in range(0, len(bits), WORD):
         word = Signal(len(bits[k:k + WORD]), name=f"{name}_{k // WORD}",
                       reset_less=not name.startswith("valid"))
         with m.If(enable):
             m.d.sync += word.eq(Cat(bits[k:k + WORD]))
-        found += list(word)
-    return found
+        registers += list(word)
+    return registers
 
 
 def _subtracts(chain: Chain, lut: int) -> bool:
@@ -182,17 +182,17 @@ def _subtracts(chain: Chain, lut: int) -> bool:
 
 def _words(chains: Sequence[Chain], lut: int) -> list[list[Chain]]:
     """Chains that share an adder: each takes a bit below it, and the last one above it."""
-    found: list[list[Chain]] = []
+    words: list[list[Chain]] = []
     for _, alike in groupby(sorted(chains, key=lambda chain: _subtracts(chain, lut)),
                             key=lambda chain: _subtracts(chain, lut)):
         room = 0
         for chain in alike:
             if len(chain.x) + 2 > room:
-                found.append([])
+                words.append([])
                 room = WORD
-            found[-1].append(chain)
+            words[-1].append(chain)
             room -= len(chain.x) + 1
-    return found
+    return words
 
 
 def _added(m: Module, name: str, chains: Sequence[Chain], literal: Callable[[int], HdlValue],

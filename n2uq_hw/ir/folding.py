@@ -264,16 +264,16 @@ def choices(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[str, tuple[
 
 def wholes(node: Node, reads: tuple[Edge, ...], edge: Edge) -> dict[int, str]:
     """What lanes beyond those of `divided` are, ascending: of windows, pools, Concats, Permutes."""
-    found = {}
+    sizes = {}
     if isinstance(node, SlidingWindow) and node.groups == 1:
-        found = {node.kernel[1] * reads[0].channels: "a row of the kernel"}
+        sizes = {node.kernel[1] * reads[0].channels: "a row of the kernel"}
     if isinstance(node, SlidingWindow | MaxPool | SumPool):
-        found[max(edge.channels, reads[0].channels)] = "a whole window"
+        sizes[max(edge.channels, reads[0].channels)] = "a whole window"
     if isinstance(node, Concat | Permute):
-        found = {edge.channels: "a whole pixel"}
+        sizes = {edge.channels: "a whole pixel"}
     most = divided(node, reads, edge)["pe"][1] if isinstance(node, Permute) else min(
         edge.channels, reads[0].channels) if reads else 0
-    return {lanes: what for lanes, what in found.items() if lanes > most}
+    return {lanes: what for lanes, what in sizes.items() if lanes > most}
 
 
 @singledispatch
@@ -373,7 +373,7 @@ def reach(graph: Graph) -> tuple[int, str]:
         if not isinstance(node, Flatten):
             reads, edge = graph.reads(node), graph.edges[node.name]
             cycles = fold_cycles(node, reads, edge, folds_of(node, reads, edge)[-1])
-            slowest = max(slowest, (cycles, node.name), key=lambda found: found[0])
+            slowest = max(slowest, (cycles, node.name), key=lambda unit: unit[0])
     return slowest
 
 

@@ -15,7 +15,7 @@ from amaranth.hdl import Const, Module, Shape, Signal
 from test_depthwise import depthwise
 from test_matvec import matvec, odd
 from test_threshold import nodes, threshold
-from units import SCENARIOS, Bench, Case
+from units import Bench, Case, bit_exact, stream_rules
 
 from n2uq_hw.builds.emit import library_verilog
 from n2uq_hw.builds.synth import synthesize
@@ -76,19 +76,13 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "FILE_BITS", request.param)
         patch.setattr(memory, "WIDEST", 200)  # the words of 300 bits lie in two memories
-        made = Bench(cases(), tmp_path_factory)
-    units = {path.name.partition(".")[0] for path in made.files if path.suffix == ".hex"}
-    assert units == (set(made.cases) if request.param == 1 else set())
-    return made
+        plain = Bench(cases(), tmp_path_factory)
+    units = {path.name.partition(".")[0] for path in plain.files if path.suffix == ".hex"}
+    assert units == (set(plain.cases) if request.param == 1 else set())
+    return plain
 
 
-@pytest.mark.parametrize("source,sink,resets", SCENARIOS)
-def test_bit_exact(bench: Bench, source: float, sink: float, resets: tuple[int, ...]) -> None:
-    bench.run(source, sink, resets)
-
-
-def test_stream_rules(bench: Bench) -> None:
-    bench.check_rules()
+test_bit_exact, test_stream_rules = bit_exact, stream_rules
 
 
 def large(tmp_path: Path) -> tuple[list[Path], Case]:
@@ -122,9 +116,9 @@ def test_simulators_find_the_file(tmp_path: Path, simulator: str) -> None:
 def test_synthesis_sees_block_ram(tmp_path: Path, family: str, blocks: int) -> None:
     """1,024 words of 64 bits: 64 kbit of the 16 or 18 in a block."""
     files, case = large(tmp_path)
-    found = synthesize(files, case.name, family, work=tmp_path / "work")
-    assert found.total.bram == blocks and found.total.lut < 20
-    before = json.dumps(found.as_dict())
+    result = synthesize(files, case.name, family, work=tmp_path / "work")
+    assert result.total.bram == blocks and result.total.lut < 20
+    before = json.dumps(result.as_dict())
     files[1].write_bytes(hex_rows(np.zeros_like(case.unit.bits)))
     zeros = synthesize(files, case.name, family, work=tmp_path / "work")
     assert json.dumps(zeros.as_dict()) != before and zeros.total.bram == 0
@@ -142,9 +136,9 @@ def test_synthesis_obeys_the_style(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     files = library_verilog(library, "rom")
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    found = synthesize([tmp_path / name for name in files], "unit", family,
+    taken = synthesize([tmp_path / name for name in files], "unit", family,
                        work=tmp_path / "work").total.bram
-    assert found == memories.rom(depth, width, family, style=style).bram == (style == "block")
+    assert taken == memories.rom(depth, width, family, style=style).bram == (style == "block")
     assert memories.rom(depth, width, family).bram == (style == "logic")  # left to itself
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from units import SCENARIOS, Bench, Case, edge_of, images_on
+from units import Bench, Case, bench_of, bit_exact, edge_of, images_on, stream_rules
 
 from n2uq_hw.builds.emit import library_verilog
 from n2uq_hw.errors import N2uqError
@@ -52,17 +52,17 @@ def steps_of(weights: np.ndarray, edge: Edge, rng: np.random.Generator, kind: st
 
 def cases() -> list[Case]:
     rng = np.random.default_rng(0)
-    found = []
+    units = []
     for n, kind in enumerate(("up", "down", "mixed", "one", "none", "shared", "raw")):
         for lut in (4, 6):
             weights = odd(2, (5, 17), rng)
             edge = edge_of((1, 1, 17), 0, 3)
             steps = None if kind == "raw" else steps_of(weights, edge, rng, kind)
-            found.append(layer(f"{kind}_lut{lut}", weights, edge, steps, lut, 1 + (n + lut) % 3))
+            units.append(layer(f"{kind}_lut{lut}", weights, edge, steps, lut, 1 + (n + lut) % 3))
     lo, hi = rng.integers(-9, 3, 8), rng.integers(3, 9, 8)
     channels = edge_of((1, 1, 8), lo, hi)
     many = odd(2, (2, 90), rng)
-    found += [
+    units += [
         layer("channels", rng.integers(-7, 8, (4, 8)), channels, None, 6, 2),
         layer("zero", np.zeros((2, 8), np.int64), channels, None, 6, 2),
         layer("copy", np.eye(8, dtype=np.int64), channels, None, 4, 1),
@@ -70,29 +70,19 @@ def cases() -> list[Case]:
         layer("one", np.array([[-3]]), edge_of((1, 1, 1), -4, 3), None, 6, 9),
         layer("many", many, edge_of((1, 1, 90), 0, 3), None, 6, 1),
         layer("many_at_once", many, edge_of((1, 1, 90), 0, 3), None, 4, 99)]
-    return found
+    return units
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(cases(), tmp_path_factory)
-
-
-@pytest.mark.parametrize("source,sink,resets", SCENARIOS)
-def test_bit_exact(bench: Bench, source: float, sink: float, resets: tuple[int, ...]) -> None:
-    bench.run(source, sink, resets)
-
-
-def test_stream_rules(bench: Bench) -> None:
-    bench.check_rules()
+bench = bench_of(cases)
+test_bit_exact, test_stream_rules = bit_exact, stream_rules
 
 
 def test_timing(bench: Bench) -> None:
-    for name, (given, made) in bench.timing.items():
+    for name, (accepted, emitted) in bench.timing.items():
         unit = bench.cases[name].unit
         chains = unit.graph.depth + (unit.threshold is not None)
-        assert np.array_equal(given, np.arange(len(given))), name
-        assert np.array_equal(made, given + max(1, -(-chains // unit.levels))), name
+        assert np.array_equal(accepted, np.arange(len(accepted))), name
+        assert np.array_equal(emitted, accepted + max(1, -(-chains // unit.levels))), name
 
 
 def test_bad_levels() -> None:
