@@ -76,6 +76,7 @@ def windows() -> list[Case]:
 def spread() -> list[Case]:
     """With dilation and groups, one-dimensional, of every way to give windows."""
     units = [
+        window((10, 4), (1, 2), (13, 9, 1), 1), window((10, 4), (1, 2), (12, 8, 2), 8),
         window((3, 3), (1, 1), (7, 8, 2), 1, dilation=(2, 2)),
         window((3, 3), (1, 1), (7, 8, 2), 2, -4, 3, dilation=(3, 2)),
         window((2, 3), (2, 1), (8, 9, 2), 2, dilation=(1, 4)),
