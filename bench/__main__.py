@@ -2,9 +2,9 @@
 
     python -m bench [SECTION ...]
 
-Sections: utilization, timing, golden, simulation, build, mlp, folding, accuracy, models.  MNIST
-comes from $N2UQ_MNIST or ../shared/data/mnist; without it, random images of the same shape serve,
-and the table says so.
+Sections: utilization, timing, golden, simulation, build, mlp, folding, accuracy, models, training.
+MNIST comes from $N2UQ_MNIST or ../shared/data/mnist; without it, random images of the same shape
+serve, and the table says so.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from n2uq_hw.plan.problem import Problem
 from n2uq_hw.sim.timing.fifos import size_fifos
 from n2uq_hw.train import study
 
-from . import golden_speed, models
+from . import golden_speed, models, training
 from .networks import plausible
 
 WORK = Path("build/bench")
@@ -165,6 +165,11 @@ def golden(console: Console, folder: Path) -> None:
     console.print("")
 
 
+def training_step(console: Console, folder: Path) -> None:
+    """A quantized training step beside a float one."""
+    training.main(console)
+
+
 def foldings(console: Console, folder: Path) -> None:
     """What foldings of the paper's ResNet-18 reach, and cost by estimate."""
     graph = lower(plausible("resnet18", 224))
@@ -225,7 +230,7 @@ def imported(console: Console, folder: Path) -> None:
 
 SECTIONS = {"utilization": utilization, "timing": timing, "golden": golden,
             "simulation": simulators, "build": build_time, "mlp": mlp, "folding": foldings,
-            "accuracy": accuracy, "models": imported}
+            "accuracy": accuracy, "models": imported, "training": training_step}
 
 
 def main(names: list[str]) -> int:

@@ -18,6 +18,7 @@ from conftest import Cli
 
 import n2uq_hw as n2
 from n2uq_hw import data
+from n2uq_hw.builds import report
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.model import load_net
 from n2uq_hw.train import own
@@ -93,6 +94,9 @@ def test_it_learns_and_goes_on_after_a_break(settings: Settings, tmp_path: Path,
     assert out.read_bytes() == whole
     graph = n2.lower(load_net(out))
     assert len(graph.meta["history"]) == 3
+    page = report._training(graph.meta["history"])
+    assert page is not None and "Loss of 3 epochs" in page
+    assert report._training(None) is None and report._training([{"loss": "x"}]) is None
 
 
 @pytest.mark.slow
