@@ -134,15 +134,15 @@ class HeapGraph:
 
 def signed_digits(value: int) -> list[tuple[int, int]]:
     """(shift, 1 or -1) of the fewest signed powers of two whose sum is `value`."""
-    found, shift = [], 0
+    digits, shift = [], 0
     while value:
         if value & 1:
             digit = 2 - (value & 3)
-            found.append((shift, digit))
+            digits.append((shift, digit))
             value -= digit
         value >>= 1
         shift += 1
-    return found
+    return digits
 
 
 def evaluate(graph: HeapGraph, x: np.ndarray) -> np.ndarray:
@@ -169,13 +169,13 @@ def evaluate(graph: HeapGraph, x: np.ndarray) -> np.ndarray:
 @lru_cache
 def _shapes(absorbed: int) -> tuple[tuple[int, ...], ...]:
     """Bits per position that a function can take, their sum within its positions; maximal ones."""
-    found = []
+    shapes = []
     for n in range(1, POSITIONS + 1):
         fits = [c for c in product(range(absorbed + 1), repeat=n)
                 if 0 < sum(c) <= absorbed and sum(k << i for i, k in enumerate(c)) < 2**n]
-        found += [c for c in fits if not any(
+        shapes += [c for c in fits if not any(
             d != c and all(x >= y for x, y in zip(d, c, strict=True)) for d in fits)]
-    return tuple(found)
+    return tuple(shapes)
 
 
 def _plain(literal: int) -> bool:
@@ -201,14 +201,14 @@ def _function(weights: tuple[tuple[int, int], ...], constant: int, n: int
     total = np.full(len(index), constant)
     for k, (weight, turn) in enumerate(weights):
         total += weight * (index >> k & 1 ^ turn)
-    found = []
+    pieces = []
     for i in range(n):
         values = total >> i & 1
         needs = [k for k in range(len(weights)) if (values != values[index ^ 1 << k]).any()]
         at = sum(((np.arange(2**len(needs)) >> j & 1) << k for j, k in enumerate(needs)),
                  start=np.zeros(2**len(needs), np.int64))
-        found.append((tuple(needs), sum(int(v) << j for j, v in enumerate(values[at]))))
-    return tuple(found)
+        pieces.append((tuple(needs), sum(int(v) << j for j, v in enumerate(values[at]))))
+    return tuple(pieces)
 
 
 @lru_cache
@@ -346,11 +346,11 @@ class _Heap:
             for column in range(self.top):
                 if side[column] + rest[column] > 1:
                     end = self.top if self.graph.lut == 4 else column + POSITIONS
-                    found, shapes = _most_per_lut(
+                    removed, shapes = _most_per_lut(
                         self.graph.lut, side[column:end], rest[column:end], self.top - column)
-                    if found * worth >= best[0] and shapes:
+                    if removed * worth >= best[0] and shapes:
                         best = max(best, (
-                            found * worth, self.rng.random(), column, k == 1, shapes))
+                            removed * worth, self.rng.random(), column, k == 1, shapes))
         _, _, column, turn, shapes = best
         if shapes:
             self._apply(column, shapes, turn)
@@ -547,11 +547,11 @@ class _Words:
         bound = np.array([self.gains(a).max() for a in range(len(self.terms))])
         while bound.max() > 0:
             a = int(bound.argmax())
-            found = self.gains(a)
-            if found.max() < bound[a]:  # what it had in common has gone since
-                bound[a] = found.max()
+            gains = self.gains(a)
+            if gains.max() < bound[a]:  # what it had in common has gone since
+                bound[a] = gains.max()
                 continue
-            k, b = (int(i) for i in np.unravel_index(found.argmax(), found.shape))
+            k, b = (int(i) for i in np.unravel_index(gains.argmax(), gains.shape))
             a, b = sorted((a, b), key=lambda word: -self.widths[word])
             self.add(a, b, 1 - 2 * k)
             new = self.gains(len(self.terms) - 1).max(axis=0)
@@ -612,9 +612,9 @@ def optimize(weights: np.ndarray, lo: np.ndarray, hi: np.ndarray, *, lut: int = 
     def heap(n: int, shift: int) -> tuple[Columns, int]:
         """Columns and the constant beside them whose sum is ``2^shift·Σ vectors[n]·x``."""
         columns, offset = Columns(), 0
-        found = words.terms.reshape(len(words.terms), len(vectors), -1)[:, n]
-        for word, digit in zip(*(at.tolist() for at in found.nonzero()), strict=True):
-            sign = int(found[word, digit])
+        digits = words.terms.reshape(len(words.terms), len(vectors), -1)[:, n]
+        for word, digit in zip(*(at.tolist() for at in digits.nonzero()), strict=True):
+            sign = int(digits[word, digit])
             offset += sign * words.offsets[word] << digit + shift
             for k, literal in enumerate(words.literals[word]):
                 offset += place(columns, literal, k + digit + shift, sign)
