@@ -38,6 +38,7 @@ MOST_PLAIN = 7, 6, 4, 2
 LEVEL = 4                # LUTs that a level less of chains is worth
 MIXED = 0.9              # what a chain of plain and complemented bits is worth with LUT4
 TRIALS = 4               # per output and unit of effort
+OUTPUTS = 256            # that have so many each; more share as many, for 2 % more LUTs
 # Bits removed per LUT that a chain must reach, or wait for more bits; drawn anew for each level.
 RATIOS = {4: (0.79, 0.74, 0.6, 0.5, 0.3), 6: (1.66, 1.45, 1.3, 1.0)}
 # LUTs that a bit of a heap costs in the mean: what a word that heaps share spares.
@@ -570,8 +571,8 @@ def optimize(weights: np.ndarray, lo: np.ndarray, hi: np.ndarray, *, lut: int = 
     lut: inputs of a LUT, one of `LUTS`.
     wraps: whether outputs must come with an offset of 0, in two's complement; else their bits are
         an unsigned number and the offset is left to the thresholds.
-    seed, effort: of the search, `TRIALS` times `effort` chains of choices for each output; the
-        time it takes grows with it.
+    seed, effort: of the search, `TRIALS` times `effort` chains of choices for each of `OUTPUTS`,
+        fewer for each of more; the time it takes grows with it.
     progress: is told the share of the outputs that are done.
 
     Raises N2uqError for shapes that do not fit and empty ranges.
@@ -589,6 +590,7 @@ def optimize(weights: np.ndarray, lo: np.ndarray, hi: np.ndarray, *, lut: int = 
     graph = HeapGraph([width for width, _ in forms], [signed for _, signed in forms], lut,
                       [0] * (1 + sum(width for width, _ in forms)))
     rng = random.Random(seed)
+    trials = max(TRIALS * effort * OUTPUTS // max(len(weights), OUTPUTS), 1)
 
     def place(columns: Columns, literal: int, column: int, sign: int) -> int:
         columns.extend([] for _ in range(column + 1 - len(columns)))
@@ -624,7 +626,7 @@ def optimize(weights: np.ndarray, lo: np.ndarray, hi: np.ndarray, *, lut: int = 
     if halved:
         columns, shared_offset = heap(len(weights), 0)
         most = int(np.maximum(common * lo, common * hi).sum()) - shared_offset
-        shared = _compress(graph, columns, most.bit_length(), rng, TRIALS * effort)
+        shared = _compress(graph, columns, most.bit_length(), rng, trials)
     for n, row in enumerate(weights):
         columns, offset = heap(n, int(halved))
         for k, literal in enumerate(shared):
@@ -638,7 +640,7 @@ def optimize(weights: np.ndarray, lo: np.ndarray, hi: np.ndarray, *, lut: int = 
                 if offset >> k & 1:
                     place(columns, TRUE, k, 1)
             offset = 0
-        graph.sums.append(Sum(tuple(_compress(graph, columns, top, rng, TRIALS * effort)), offset,
+        graph.sums.append(Sum(tuple(_compress(graph, columns, top, rng, trials)), offset,
                               least, most))
         progress((n + 1) / len(weights))
     return graph

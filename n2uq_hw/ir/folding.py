@@ -42,6 +42,7 @@ from .nodes import (
     Unrolled,
     Upsample,
     WidthConvert,
+    weight_bits,
 )
 
 __all__ = ["AUTO", "BLOCK", "FOLDS", "FORMS", "LOGIC", "LUTS", "MEMORIES", "PAIRED",
@@ -49,7 +50,7 @@ __all__ = ["AUTO", "BLOCK", "FOLDS", "FORMS", "LOGIC", "LUTS", "MEMORIES", "PAIR
            "FifoFold", "Fold", "Folding", "MatVecFold", "Products", "ThresholdFold",
            "UnrolledFold", "check", "choices", "divided", "fifo_depths", "fifo_names", "fifos_key",
            "fold_cycles", "fold_types", "folds_of", "lanes_in", "lanes_out", "out_of_reach",
-           "reach", "slowest_window", "style_of", "unfolded", "wholes"]
+           "product_bits", "reach", "slowest_window", "style_of", "unfolded", "wholes"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ PRODUCTS = {  # by form
 FORMS = tuple(PRODUCTS)
 PAIRED, = (form for form, products in PRODUCTS.items() if products.lanes > 1)
 UNROLLED = "unrolled"  # a MatVec in logic, see hw/unrolled.py
+UNROLLED_MOST = 2**18  # bits of its products: more take minutes to build
 STYLES = PARALLEL, SEARCH = "parallel", "search"       # of a Threshold, see hw/threshold.py
 MEMORIES = AUTO, BLOCK, LOGIC = "auto", "block", "logic"  # of weights' ROMs, see hw/memory.py
 LUTS = (4, 6)          # inputs of a LUT: ECP5 and iCE40, Xilinx
@@ -331,8 +333,8 @@ def check(graph: Graph, folding: Folding) -> None:
                 raise N2uqError(f"{node.name}: {f.name} must be one of "
                                 f"{', '.join(map(str, names))}, not {getattr(fold, f.name)!r}")
         sides = node, graph.reads(node), graph.edges[node.name]
-        if isinstance(fold, UnrolledFold):
-            _check_unrolled(node.name, fold, sides[1][0].channels, sides[2].channels)
+        if isinstance(node, MatVec) and isinstance(fold, UnrolledFold):
+            _check_unrolled(node, fold, sides[1][0], sides[2])
             continue
         can = choices(*sides)
         for key, (of, total) in divided(*sides).items():
@@ -348,8 +350,18 @@ def _either(types: tuple[type[Fold], ...]) -> str:
     return " or ".join(kind.__name__ for kind in types)
 
 
-def _check_unrolled(name: str, fold: UnrolledFold, inputs: int, outputs: int) -> None:
-    for key, of, total in (("pe", "output channels", outputs), ("simd", "inputs", inputs)):
+def product_bits(node: MatVec, edge: Edge) -> int:
+    """Bits of all products of a MatVec that reads `edge`: weights, times their bits, times its."""
+    return node.weights.size * weight_bits(node.weights) * edge.width
+
+
+def _check_unrolled(node: MatVec, fold: UnrolledFold, read: Edge, edge: Edge) -> None:
+    name, bits = node.name, product_bits(node, read)
+    if bits > UNROLLED_MOST:
+        raise N2uqError(f"{name}: must have {UNROLLED_MOST:,} bits of products at most, unrolled, "
+                        f"not {bits:,}; fold it")
+    for key, of, total in (("pe", "output channels", edge.channels),
+                           ("simd", "inputs", read.channels)):
         if getattr(fold, key) != total:
             raise N2uqError(f"{name}: {key.upper()} must be all {total} {of}, unrolled, "
                             f"not {getattr(fold, key)}")

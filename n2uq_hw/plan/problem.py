@@ -62,6 +62,7 @@ from ..ir.folding import (
     lanes_in,
     lanes_out,
     out_of_reach,
+    product_bits,
     reach,
     unfolded,
 )
@@ -206,8 +207,8 @@ class Problem:
         self.graph, self.family = graph, family
         self.nodes = [node for node in graph.nodes if not isinstance(node, Flatten)]
         self.logic = {node.name: in_logic(graph, node) for node in self.nodes
-                      if unrolls and type(node) is MatVec and node.weights.size * weight_bits(
-                          node.weights) * graph.reads(node)[0].width <= UNROLLED_BITS}
+                      if unrolls and type(node) is MatVec
+                      and product_bits(node, graph.reads(node)[0]) <= UNROLLED_BITS}
         self.inside = {node.name: node for node in self.logic.values()}  # by what they make
         self.behind = {name for name, node in self.inside.items() if node.threshold is not None}
         # With pairs wherever their offset can be taken; it is the same for each even SIMD.

@@ -161,6 +161,21 @@ def test_impossible_foldings(graph: Graph, unit: str, change: dict | Fold, messa
     assert str(error.value) == message
 
 
+def test_logic_has_an_end() -> None:
+    """1,024 x 128 weights of two bits each, with inputs of one: 2^18 bits of products."""
+    weights = np.resize([1, -2], (1024, 128))
+    for width, hi in ((1, 1), (2, 2)):
+        graph = Graph("net", (Input("input", shape=(1, 1, 128), lo=0, hi=hi),
+                              MatVec("fc", ("input",), weights)))
+        folds = {"input": Fold(128), "fc": UnrolledFold(1024, 128)}
+        if width == 1:
+            check(graph, folds)
+            continue
+        with pytest.raises(N2uqError, match=r"^fc: must have 262,144 bits of products at most, "
+                                            r"unrolled, not 524,288; fold it$"):
+            check(graph, folds)
+
+
 def test_one_table_serves_any_number_of_elements() -> None:
     graph = lower(find_net("mnist_mlp_w2a2"))
     shared = next(node for node in graph.nodes if isinstance(node, Threshold))
