@@ -269,16 +269,18 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray], key: str,
 
 def load_arrays(path: Path, key: str, form: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays by name, and the description, whose "format" must be `form`."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     try:
         with safe_open(readable(path), "np") as file:
             text = (file.metadata() or {}).get(key)
             for name in sorted(file.keys()):
-                try:
+                arrays[name] = None
+                with suppress(TypeError, AttributeError):
                     arrays[name] = file.get_tensor(name)
-                except (TypeError, AttributeError):
+                # Where ml_dtypes is installed, NumPy has more types, which are of kind V.
+                if arrays[name] is None or arrays[name].dtype.kind == "V":
                     raise N2uqError(f"{path}: {name} must have a NumPy type, not "
-                                    f"{file.get_slice(name).get_dtype()}") from None
+                                    f"{file.get_slice(name).get_dtype()}")
     except (SafetensorError, OSError) as error:
         raise N2uqError(f"{path}: not a whole safetensors file: {error}") from None
     if text is None:
