@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from n2uq_hw.plan.choice import choose
 from n2uq_hw.sim.timing.fifos import size_fifos
 
 Cli = Callable[..., tuple[int, str, str]]
+# First: among many other modules of pybind11 in one process, its own import has failed at times.
+import_module("matplotlib.figure")
 LAYERS = (
     model.Conv("conv1", 2, 4, 3, 1, 1, bits=8), model.BatchNorm("bn1", 4), model.PReLU("prelu1", 4),
     model.LTQ("quan1", 2), model.Conv("dw2", 4, 4, 3, 2, 1, groups=4, bits=4),

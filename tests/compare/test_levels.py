@@ -140,6 +140,7 @@ def test_quantizers_have_cases(tmp_path: Path) -> None:
     assert proof.dots == 2 * VECTORS * 64
 
 
+@pytest.mark.slow
 def test_quantizers_of_several_bits_stand_side_by_side(
         monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def small(classes: Any, *, weight_bits: int, act_bits: int, lanes: int) -> Any:

@@ -91,9 +91,11 @@ def beside(weight_bits: int, act_bits: int, lanes: int) -> Case:
     return Case(f"designs_{weight_bits}_{act_bits}_{lanes}", SideBySide(every, width), bits, dots)
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench([beside(*point) for point in POINTS], tmp_path_factory)
+@pytest.fixture(scope="module", params=[
+    pytest.param(POINTS[:3], id="equal bits"),
+    pytest.param(POINTS[3:], id="other bits", marks=pytest.mark.slow)])
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench([beside(*point) for point in request.param], tmp_path_factory)
 
 
 @pytest.mark.parametrize("source,sink,resets", SCENARIOS[:5])

@@ -73,6 +73,7 @@ def test_levels_of_more_codes_than_integers_are_left_out(tmp_path: Path,
     assert sorted((row["method"], row["bits"]) for row in rows) == sorted(points(DIGITS))
 
 
+@pytest.mark.slow
 def test_nets_that_are_trained_side_by_side(tmp_path: Path) -> None:
     """The same rows in the same order, whichever is ready first."""
     small = replace(DIGITS, bits=(2,), epochs=1)
