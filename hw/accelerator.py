@@ -13,15 +13,15 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from ..errors import N2uqError
 from ..ir import Flatten, Fork, Graph, Node, Saturate
 from ..ir.folding import Folding
-from ..names import identifier, identifiers
+from ..names import fresh, identifier, identifiers
 from .library import instantiate
 from .passes import hardware_graph, lanes_of, saturates
 from .saturate import COUNT_BITS
 from .stream import beats, element
 from .units import unit
 
-__all__ = ["TOP", "WRAPPER", "Accelerator", "inputs", "module_name", "module_names", "outputs",
-           "prefix", "signal_names"]
+__all__ = ["TOP", "WRAPPER", "Accelerator", "control_name", "inputs", "module_name", "module_names",
+           "outputs", "prefix", "signal_names"]
 
 TOP, WRAPPER = "accelerator", "axis"  # what modules are called beside those of nodes
 
@@ -138,3 +138,11 @@ def signal_names(graph: Graph) -> dict[str, str]:
 def module_names(graph: Graph) -> dict[str, str]:
     """The Verilog modules of the nodes of a hardware graph."""
     return {node: f"{prefix(graph)}_{name}" for node, name in signal_names(graph).items()}
+
+
+def control_name(graph: Graph) -> str:
+    """The Verilog module of the registers beside the accelerator of a hardware graph."""
+    taken = {name.lower() for name in (*module_names(graph).values(), module_name(graph),
+                                       module_name(graph, WRAPPER))}
+    word = f"{prefix(graph)}_control"
+    return word + fresh(word.lower(), taken)[len(word):]

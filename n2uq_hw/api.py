@@ -259,6 +259,7 @@ class Build(Shown, emit.Build):
     vectors: arrays by name: `images` [N, C, H, W], golden's `expected` [N, H, W, C], and, where
         they are known, `labels` [N].
     changed: files that are not as they were built.
+    control: whether the Verilog has registers behind AXI4-Lite.
     """
 
     @property
@@ -387,7 +388,8 @@ class Build(Shown, emit.Build):
 
 
 def build(graph: Graph, plan: Plan | Folding | None, out: str | Path, *, net: Net | None = None,
-          images: np.ndarray | None = None, labels: np.ndarray | None = None) -> Build:
+          images: np.ndarray | None = None, labels: np.ndarray | None = None,
+          control: bool = False) -> Build:
     """Write Verilog, IR, folding, test vectors, manifest and report to the directory `out`.
 
     The directory appears whole or not at all; what is in it and was not built here stays.
@@ -398,6 +400,7 @@ def build(graph: Graph, plan: Plan | Folding | None, out: str | Path, *, net: Ne
     net: the trained net: the report then says how golden agrees with it.
     images, labels: integers [N, C, H, W] and [N], of which the first 64 become test vectors with
         golden's outputs; left out, those of the data set that the net names, else random ones.
+    control: whether the Verilog has registers behind AXI4-Lite, and an interrupt (docs: Control).
     """
     plan = plan if isinstance(plan, Plan) else fold(graph, folding=plan, search=False)
     if plan.graph.digest != graph.digest:
@@ -411,7 +414,7 @@ def build(graph: Graph, plan: Plan | Folding | None, out: str | Path, *, net: Ne
     with bars() as progress:
         emit.emit(graph, plan.sizing, Path(out), images[:VECTORS],
                   None if labels is None else labels[:VECTORS],
-                  lambda stage: progress(f"build: {stage}", 0.0))
+                  lambda stage: progress(f"build: {stage}", 0.0), control=control)
         progress("build: report", 0.0)
         written = load_build(out)
         if net is not None and "labels" in written.vectors:

@@ -16,17 +16,20 @@ from safetensors.numpy import load_file, save
 from .. import __version__
 from ..data import channels_last, from_arrays, images_for
 from ..errors import N2uqError
-from ..files import changed_files, readable, whole_directory, write_file
-from ..hw.accelerator import WRAPPER, Accelerator, module_name, prefix
+from ..files import changed_files, read_text, readable, whole_directory, write_file
+from ..hw.accelerator import WRAPPER, Accelerator, control_name, module_name, prefix
+from ..hw.control import ControlUnit, bus
 from ..hw.library import Library
 from ..hw.memory import hex_rows
 from ..hw.passes import hardware_graph, lanes_of, saturates, unroll
+from ..hw.registers import identity
 from ..ir import Flatten, Graph, describe, golden, load_graph
 from ..ir.folding import Folding, fold_cycles, style_of
 from ..plan.choice import load_folding, save_folding
 from ..sim.timing.fifos import Sizing
 from ..templates import render
 from ..tools import rtlil_to_verilog
+from .control import describe_registers
 from .task import Task
 
 __all__ = ["LINT", "Build", "Port", "accelerator_verilog", "emit", "library_verilog",
@@ -83,15 +86,23 @@ def library_verilog(library: Library, name: str) -> dict[str, str]:
             **{f"{module}.hex": hex_rows(bits).decode() for module, (bits, _) in memories}}
 
 
-def accelerator_verilog(graph: Graph, folding: Folding) -> dict[str, str]:
-    """Texts by file name: `<name>.v`, its memory files, and the AXI4-Stream `<name>_axis.v`."""
-    library = Library()
-    library.signature(module_name(graph), lambda: Accelerator(graph, folding))
+def accelerator_verilog(graph: Graph, folding: Folding, control: bool = False) -> dict[str, str]:
+    """Texts by file name: `<name>.v`, its memory files, and the AXI4-Stream `<name>_axis.v`.
+
+    With `control` the last has registers behind AXI4-Lite (hw/registers.py) beside its streams.
+    """
+    library, slave = Library(), None
+    accelerator = Accelerator(graph, folding)
+    library.signature(module_name(graph), lambda: accelerator)
+    if control:
+        slave = {"module": control_name(accelerator.graph), "ports": bus()}
+        library.signature(control_name(accelerator.graph),
+                          lambda: ControlUnit(identity(graph, __version__)))
     source, output = ports(graph, folding)
     files = library_verilog(library, prefix(graph))
     wrapper = render("axis.v.j2", name=module_name(graph, WRAPPER),
                      accelerator=module_name(graph), version=__version__, input=source,
-                     output=output, saturated=saturates(graph))
+                     output=output, saturated=saturates(graph), control=slave)
     return {**files, f"{module_name(graph, WRAPPER)}.v": wrapper}
 
 
@@ -114,7 +125,8 @@ def report(graph: Graph, folding: Folding) -> dict[str, Any]:
 
 
 def emit(graph: Graph, sized: Sizing, out: Path, images: np.ndarray, labels: np.ndarray | None,
-         progress: Callable[[str], None] = lambda stage: None) -> dict[str, Any]:
+         progress: Callable[[str], None] = lambda stage: None, *, control: bool = False
+         ) -> dict[str, Any]:
     """Write the build directory `out`, whole or not at all; returns the report.
 
     Parameters
@@ -124,11 +136,12 @@ def emit(graph: Graph, sized: Sizing, out: Path, images: np.ndarray, labels: np.
     images: integers [N, C, H, W] to keep as test vectors, with golden's results.
     labels: those of a `Task`.
     progress: is told each stage as it begins.
+    control: whether the wrapper has registers behind AXI4-Lite; files control.* describe them.
     """
     Task(graph, labels)  # says what is wrong with them
     folding = sized.folding
     progress("Verilog")
-    texts = accelerator_verilog(graph, folding)
+    texts = accelerator_verilog(graph, folding, control)
     progress("test vectors")
     expected = golden.run(graph, channels_last(images, graph.input.shape, graph.name))
     vectors = {"images": images, "expected": expected}
@@ -150,6 +163,8 @@ def emit(graph: Graph, sized: Sizing, out: Path, images: np.ndarray, labels: np.
                    save({k: np.ascontiguousarray(v) for k, v in vectors.items()}))
         write_file(part / "report.json", json.dumps(described, indent=1) + "\n")
         write_file(part / "report.md", render("report.md.j2", **described))
+        for name, text in (describe_registers(graph, __version__) if control else {}).items():
+            write_file(part / name, text)
     return described
 
 
@@ -162,6 +177,7 @@ class Build:
     folding: Folding
     vectors: dict[str, np.ndarray]
     changed: tuple[str, ...]  # files that are not as they were built
+    control: bool = False  # whether it has registers behind AXI4-Lite
 
     @property
     def verilog(self) -> list[Path]:
@@ -184,6 +200,11 @@ class Build:
         return images[:count], None if labels is None else labels[:count]
 
 
+def _has_control(path: Path, graph: Graph) -> bool:
+    """Whether the wrapper of a build directory has AXI4-Lite ports."""
+    return "s_axi_control_awaddr," in read_text(path / "rtl" / f"{module_name(graph, WRAPPER)}.v")
+
+
 def load_build(path: Path) -> Build:
     """Read the build directory `path`; raises N2uqError if it is none or not whole."""
     changed = changed_files(path)
@@ -197,4 +218,5 @@ def load_build(path: Path) -> Build:
     if "folding.yaml" in changed:
         raise N2uqError(f"{path / 'folding.yaml'}: must be what the Verilog was built with, and "
                         "was edited; `n2uq-hw build --folding` builds another")
-    return Build(path, graph, load_folding(path / "folding.yaml", graph), vectors, changed)
+    return Build(path, graph, load_folding(path / "folding.yaml", graph), vectors, changed,
+                 control=_has_control(path, graph))

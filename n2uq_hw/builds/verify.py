@@ -17,6 +17,7 @@ import numpy as np
 from ..data import channels_last
 from ..errors import N2uqError
 from ..hw.accelerator import WRAPPER, module_name, signal_names
+from ..hw.control import bus
 from ..hw.passes import hardware_graph, saturates
 from ..hw.saturate import COUNT_BITS
 from ..ir import Flatten, Fork, Graph, OffsetMatVec, Saturate, channels_first, golden
@@ -371,6 +372,8 @@ def _dut(build: Build, nhwc: np.ndarray, taps: tuple[Tap, ...] = (),
         name=build.graph.name, module=module_name(build.graph, WRAPPER),
         taps=taps, waves=waves, awaits=counted, probes=(SATURATED,) if counted else (),
         clock="aclk", reset="aresetn", reset_active_low=True,
+        tied=tuple(f"s_axi_control_{signal}" for flow, _, signal in bus()
+                   if flow == "input") if build.control else (),
         sources=(Source("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", source.tdata + 1,
                         _beats(nhwc, source), last="s_axis_tlast"),),
         sinks=(Sink("m_axis_tdata", "m_axis_tvalid", "m_axis_tready", output.tdata + 1,

@@ -42,6 +42,9 @@ def build(
             "or 4.")] = None,
         top1: Top1 = False,
         fifo_budget: FifoBudget = 0.0, least_fifos: LeastFifos = False,
+        control: Annotated[bool, typer.Option(
+            "--control", help="Add registers behind AXI4-Lite: identity, counters, reset, "
+            "interrupt.")] = False,
         calibrate: Calibrate = None, *, formats: Formats,
         data_path: DataPath = None, as_json: AsJson = False) -> None:
     """Write Verilog, IR, folding, test vectors, manifest and report to a directory."""
@@ -52,7 +55,8 @@ def build(
     plan = api.fold(graph, folding=folding, cycles=cycles, unroll=unroll, lut=lut, search=False,
                     fifo_budget=fifo_budget, least_fifos=least_fifos)
     images, labels = images_for(trained.meta.get("dataset", ""), data_path) or (None, None)
-    built = api.build(graph, plan, out, net=trained, images=images, labels=labels)
+    built = api.build(graph, plan, out, net=trained, images=images, labels=labels,
+                      control=control)
     if as_json:
         return show_json(built.described | fifos(plan.sizing))
     show(*built.parts(), *plan.sizing.parts())

@@ -83,7 +83,8 @@ class Probe:
 class Dut:
     """A device under test: the Verilog `module` and its streams, under a `name` for messages.
 
-    Of `taps` each transfer is recorded, of `waves` each change of valid, ready and data.
+    Of `taps` each transfer is recorded, of `waves` each change of valid, ready and data.  Inputs
+    that are `tied` are 0.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Dut:
     clock: str = "clk"
     reset: str = "rst"
     reset_active_low: bool = False
+    tied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,7 @@ def harness_verilog(duts: Sequence[Dut]) -> str:
         rows.append({
             "name": dut.name, "module": dut.module, "instance": f"dut{number}",
             "clock": dut.clock, "reset": dut.reset, "reset_active_low": dut.reset_active_low,
+            "tied": dut.tied,
             "sources": [(next(port), it) for it in dut.sources],
             "sinks": [(next(port), it) for it in dut.sinks],
             **{kind: [(next(numbers), it) for it in getattr(dut, kind)]
