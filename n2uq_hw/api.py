@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import data, nets
+from . import data, nets, packages
 from .builds import accuracy, emit, measured, synth
 from .builds import predict as prediction
 from .builds import report as pages
@@ -370,6 +370,13 @@ class Build(Shown, emit.Build):
         """
         check_range("clock", clock, 0.001, 100_000, "MHz")
         return pages.write_report(self, images, labels, clock=clock)
+
+    def package(self, *targets: str, out: str | Path) -> list[str]:
+        """Write the folder `out` for other flows, whole or not at all; returns the paths in it.
+
+        `targets`: "fusesoc", "vivado", "litex".  What was not made here stays in the folder.
+        """
+        return packages.package(self, targets, Path(out))
 
     @property
     def described(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from . import (
     import_net,
     lower,
     nets,
+    package,
     report,
     train,
     verify,
@@ -39,7 +40,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "lower": lower.lower, "build": build.build, "verify": verify.verify, "run": run_images.run,
     "cycles": cycles.cycles,
     "fold": fold.fold, "estimator": estimator.estimator, "cost": cost.cost,
-    "report": report.report, "export": export.export, "compare": compare.compare, "demo": demo.demo}
+    "report": report.report, "package": package.package, "export": export.export,
+    "compare": compare.compare, "demo": demo.demo}
 BEFORE: dict[str, Callable[..., None]] = {  # what these were called
     "sim": verify.verify, "simulate": cycles.cycles}
 
