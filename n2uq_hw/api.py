@@ -29,6 +29,7 @@ from .ir.folding import Folding
 from .lowering import lower as lowering
 from .lowering.formats import Formats
 from .model import InputSpec, Net
+from .packages import vivado
 from .plan.choice import fold, sized
 from .plan.plan import Plan
 from .plan.problem import prices
@@ -197,6 +198,7 @@ class Costs(Shown):
     synthesis: cells per unit and in all; `dsp`, whether multiplier blocks were allowed.
     estimates: per unit, what was estimated without DSP blocks; empty where nothing is fitted.
     placed: the device and its MHz, and `cycles_per_image` as simulated; None without.
+    imported: figures of Vivado, by name; None without.
     """
 
     name: str
@@ -205,6 +207,7 @@ class Costs(Shown):
     estimates: dict[str, Cost] = field(default_factory=dict)
     placed: synth.Pnr | None = None
     cycles_per_image: float = 0.0
+    imported: dict[str, Any] | None = None
 
     @property
     def total(self) -> synth.Resources:
@@ -216,6 +219,8 @@ class Costs(Shown):
         summary = self.synthesis.as_dict()
         if self.estimates:
             summary["estimates"] = {name: cost._asdict() for name, cost in self.estimates.items()}
+        if self.imported is not None:
+            summary["imported"] = self.imported
         if self.placed is not None:
             summary["pnr"] = self.placed.as_dict() | {
                 "cycles_per_image": self.cycles_per_image,
@@ -233,10 +238,17 @@ class Costs(Shown):
         for name, used in [*synthesis.units.items(), ("in all", synthesis.total)]:
             table.add_row(name, *(f"{getattr(used, kind):,}" for kind in kinds),
                           *(f"{getattr(guessed[name], kind):,.0f}" for kind in also))
+        other = self.imported
+        if other is not None:
+            table.add_row("Vivado", *(f"{other[kind]:,g}" if kind in other else "-"
+                                      for kind in kinds), *("" for _ in also))
         shown: list[str | Table] = [
             f"{self.name} on {synthesis.family}, Yosys {synthesis.version}, DSP blocks "
             f"{'on' if self.dsp else 'off'}", table,
             "in all: the units and what connects them"]
+        if other is not None:
+            shown.append(f"Vivado {other['version']}, {other['part']}, out of context, asked for "
+                         f"{1000 / other['period_ns']:.1f} MHz: {other['fmax_mhz']:.1f} MHz")
         if self.placed is not None:
             rate = self.placed.fmax_mhz * 1e6 / self.cycles_per_image
             shown.append(
@@ -334,8 +346,8 @@ class Build(Shown, emit.Build):
         """What so many images, without a gap, will take in simulation: exact."""
         return forecast(self.graph, self.folding, images=images)
 
-    def cost(self, family: str = "xcup", *, dsp: bool = True, pnr: bool = False, seed: int = 1
-             ) -> Costs:
+    def cost(self, family: str = "xcup", *, dsp: bool = True, pnr: bool = False, seed: int = 1,
+             imported: str | Path | None = None) -> Costs:
         """Synthesize the Verilog with Yosys; `pnr`: place and route it with nextpnr too.
 
         Parameters
@@ -343,7 +355,9 @@ class Build(Shown, emit.Build):
         family: "xcup", "xc7", "ecp5" or "ice40"; to place, one of the last two.
         dsp: whether multiplier blocks may be used.
         seed: of the placer.
+        imported: the JSON that `vivado/ooc.tcl` of a package wrote: shown beside.
         """
+        figures = None if imported is None else vivado.load_figures(Path(imported), self)
         of, placed, rate = measured.verilog_hash(self), None, 0.0
         with bars() as progress:
             if pnr:  # first: it asks for more
@@ -359,7 +373,7 @@ class Build(Shown, emit.Build):
         measured.keep_costs(self, synthesis, dsp, placed, of)
         # Beside what was counted, where there are estimates: the families that they are fitted to.
         guessed = {} if dsp or family not in FAMILIES else prices(self.graph, self.folding, family)
-        return Costs(self.graph.name, synthesis, dsp, guessed, placed, rate)
+        return Costs(self.graph.name, synthesis, dsp, guessed, placed, rate, figures)
 
     def report(self, images: np.ndarray | None = None, labels: np.ndarray | None = None, *,
                clock: float = pages.CLOCK) -> Path:
@@ -374,7 +388,7 @@ class Build(Shown, emit.Build):
     def package(self, *targets: str, out: str | Path) -> list[str]:
         """Write the folder `out` for other flows, whole or not at all; returns the paths in it.
 
-        `targets`: "fusesoc", "vivado", "litex".  What was not made here stays in the folder.
+        `targets`: "fusesoc", "vivado".  What was not made here stays in the folder.
         """
         return packages.package(self, targets, Path(out))
 

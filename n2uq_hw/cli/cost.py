@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,11 +20,14 @@ def cost(
             "--pnr", help="Place and route too, on ecp5 or ice40: gives Fmax and images per "
             "second.")] = False,
         seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the placer.")] = 1,
+        imported: Annotated[Path | None, typer.Option(
+            "--import", help="Show beside it what Vivado found: the JSON that vivado/ooc.tcl of a "
+            "package wrote.")] = None,
         as_json: AsJson = False) -> None:
     """Synthesize a build with Yosys: LUTs, flip-flops and memories per unit and in all."""
     from ..api import load_build
 
-    costs = load_build(folder).cost(family, dsp=dsp, pnr=pnr, seed=seed)
+    costs = load_build(folder).cost(family, dsp=dsp, pnr=pnr, seed=seed, imported=imported)
     if as_json:
         return show_json(costs.as_dict())
     show(*costs.parts())

@@ -11,12 +11,13 @@ from ..errors import N2uqError
 from ..files import whole_directory, write_file
 from ..hw.accelerator import prefix
 from ..templates import render
-from . import bench, fusesoc
+from . import bench, fusesoc, vivado
 from .pins import top
 
 __all__ = ["TARGETS", "package"]
 
-TARGETS: dict[str, Callable[[Build], dict[str, str]]] = {"fusesoc": fusesoc.files}
+TARGETS: dict[str, Callable[[Build], dict[str, str]]] = {
+    "fusesoc": fusesoc.files, "vivado": vivado.files}
 
 
 def package(build: Build, targets: Sequence[str], out: Path) -> list[str]:
