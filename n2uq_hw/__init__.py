@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Predictions,
         Verdict,
         agreement,
+        board,
         build,
         export,
         fold,
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from .errors import N2uqError
 
 __all__ = ["Build", "Costs", "Forecast", "Formats", "Graph", "InputSpec", "N2uqError", "Net",
-           "Plan", "Predictions", "Verdict", "agreement", "build", "export", "fold", "import_onnx",
-           "load", "load_build", "lower", "trace"]
+           "Plan", "Predictions", "Verdict", "agreement", "board", "build", "export", "fold",
+           "import_onnx", "load", "load_build", "lower", "trace"]
 __version__ = "0.1.0"
 
 

@@ -40,6 +40,7 @@ from .tables import Shown, Table
 if TYPE_CHECKING:
     import torch
 
+    from .boards.emit import BoardBuild
     from .importers.onnx import Imported
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Predictions",
     "Verdict",
     "agreement",
+    "board",
     "build",
     "export",
     "fold",
@@ -453,6 +455,40 @@ def _checked(graph: Graph, images: np.ndarray, labels: np.ndarray | None
     if labels is not None:
         arrays["labels"] = np.asarray(labels)
     return data.from_arrays(graph.name, arrays)
+
+
+def board(graph: Graph, board: str, out: str | Path, *, cycles: int | None = None,
+          baud: int = 1_000_000, bitstream: bool = True, images: np.ndarray | None = None,
+          labels: np.ndarray | None = None) -> BoardBuild:
+    """Write the board directory `out`: a bitstream, and the build in it (docs: Boards).
+
+    Parameters
+    ----------
+    board: ulx3s, icebreaker, tangnano9k, or another name of `n2uq_hw.boards.devices`.
+    cycles: per image at most; default: as many as the serial line takes for one, or the fewest that
+        fit the device.
+    baud: bits per second of the serial line.
+    bitstream: without, no tool of the device is needed, and only the virtual board runs.
+    images, labels: as for `build`.
+
+    Raises N2uqError for what does not fit or is too slow; then nothing is written.
+    """
+    from .boards.design import divisor_of, plan_for
+    from .boards.devices import find_board
+    from .boards.emit import emit_board
+
+    device = find_board(board)
+    plan = plan_for(graph, device, divisor_of(device, baud), cycles=cycles)
+    if images is not None:
+        images, labels = _checked(graph, images, labels)
+    else:
+        images, labels = data.images_for(graph.meta.get("dataset", ""), None) or (
+            _random_images(graph), None)
+    with bars() as progress:
+        return emit_board(graph, plan, device, Path(out), images[:VECTORS],
+                          None if labels is None else labels[:VECTORS], baud=baud,
+                          bitstream=bitstream,
+                          progress=lambda stage: progress(f"board: {stage}", 0.0))
 
 
 def _random_images(graph: Graph) -> np.ndarray:

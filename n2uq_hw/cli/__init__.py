@@ -12,6 +12,7 @@ import typer
 
 from .. import __version__
 from . import (
+    board,
     build,
     compare,
     cost,
@@ -38,7 +39,7 @@ __all__ = ["app", "main"]
 COMMANDS: dict[str, Callable[..., None]] = {
     "nets": nets.nets, "train": train.train, "import": import_net.import_net,
     "lower": lower.lower, "build": build.build, "verify": verify.verify, "run": run_images.run,
-    "cycles": cycles.cycles,
+    "board": board.board, "cycles": cycles.cycles,
     "fold": fold.fold, "estimator": estimator.estimator, "cost": cost.cost,
     "report": report.report, "package": package.package, "export": export.export,
     "compare": compare.compare, "demo": demo.demo}

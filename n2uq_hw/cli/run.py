@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
 from .. import data
 from ..files import write_file
-from .options import AsJson, BuildDir, within
-from .output import say, show, show_json
+from .options import AsJson, within
+from .output import bars, say, show, show_json
+
+if TYPE_CHECKING:
+    from ..boards.emit import BoardBuild
 
 
 def run(
-        folder: BuildDir,
+        folder: Annotated[Path, typer.Argument(
+            metavar="DIR", help="A build directory, or that of a board.")],
         images: Annotated[Path, typer.Argument(
             metavar="IMAGES", help="An .npz with integer `images` [N, C, H, W] and, if known, "
             "`labels`.")],
@@ -24,24 +28,51 @@ def run(
             help="Write the outputs, and the classes if there are any, to this .npz file.")] = None,
         jobs: Annotated[int | None, typer.Option(
             callback=within(1, 4096), help="Models side by side. Default: one per core.")] = None,
+        port: Annotated[str | None, typer.Option(
+            help="Run on a board at this serial port, such as /dev/ttyUSB0, or on the virtual one: "
+            "virtual. Every output bit is compared with golden.")] = None,
         as_json: AsJson = False) -> None:
     """Run images through a build's Verilog and say what comes out, how right, and how fast.
 
-    Nothing is compared with golden; `verify` does that.
+    Nothing is compared with golden without --port; `verify` does that.
     """
     from ..api import load_build
+    from ..boards.emit import is_board, load_board
 
-    build, samples = load_build(folder), data.read_npz(images)
+    samples = data.read_npz(images)
+    if port is not None:
+        return _on_board(load_board(folder), samples, port, out, as_json)
+    build = load_build(load_board(folder).build.path if is_board(folder) else folder)
     for name in build.changed:
         say(f"note: {folder / name} is not as it was built")
     got = build.predict(samples.images, samples.labels, jobs=jobs)
-    if out is not None:
-        held = io.BytesIO()
-        if got.classes is None:
-            np.savez(held, outputs=got.outputs)
-        else:
-            np.savez(held, outputs=got.outputs, classes=got.classes)
-        write_file(out, held.getvalue())
+    _write(out, got.outputs, got.classes)
     if as_json:
         return show_json(got.as_dict())
     show(*got.parts())
+
+
+def _write(out: Path | None, outputs: np.ndarray, classes: np.ndarray | None) -> None:
+    if out is not None:
+        held = io.BytesIO()
+        if classes is None:
+            np.savez(held, outputs=outputs)
+        else:
+            np.savez(held, outputs=outputs, classes=classes)
+        write_file(out, held.getvalue())
+
+
+def _on_board(board: BoardBuild, samples: data.Samples, port: str, out: Path | None,
+              as_json: bool) -> None:
+    """Exit code 1 where a bit differs."""
+    from ..boards.run import run_board
+
+    with bars() as progress:
+        got = run_board(board, samples.images, samples.labels, port=port, progress=progress)
+    _write(out, got.outputs, got.classes)
+    if as_json:
+        show_json(got.as_dict())
+    else:
+        show(*got.parts())
+    if got.mismatches:
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""Onto a board: the design around an accelerator, its bitstream, and the host's side."""
