@@ -11,6 +11,8 @@ from amaranth.hdl import ClockSignal, Elaboratable, Instance, ResetSignal
 from amaranth.hdl import Value as HdlValue
 from amaranth.lib import wiring
 
+from .verilog import Written
+
 __all__ = ["Library", "instantiate"]
 
 
@@ -23,10 +25,12 @@ class Library:
     -------
     memories: each ROM that wants a file, by module name: uint8 bits [depth, width], and Verilog
         attributes; complete after `rtlil()`, see `hw/memory.py`.
+    written: the Verilog of components that write it, by module name; complete after `rtlil()`.
     """
 
     def __init__(self) -> None:
         self.memories: dict[str, tuple[np.ndarray, Mapping[str, str | int]]] = {}
+        self.written: dict[str, str] = {}
         self._converting = ""
         self._texts: dict[str, str] = {}
         self._components: dict[str, wiring.Component] = {}
@@ -46,10 +50,13 @@ class Library:
         return module
 
     def rtlil(self) -> dict[str, str]:
-        """RTLIL text by module name, instances' modules included."""
-        while waiting := self._components.keys() - self._texts.keys():
+        """RTLIL text by module name, instances' modules included, but no `written` ones."""
+        while waiting := self._components.keys() - self._texts.keys() - self.written.keys():
             self._converting = name = min(waiting)
-            self._texts[name] = rtlil.convert(self._components[name], name=name, platform=self,
+            if isinstance(component := self._components[name], Written):
+                self.written[name] = component.verilog(name)
+                continue
+            self._texts[name] = rtlil.convert(component, name=name, platform=self,
                                               emit_src=False)
         return dict(sorted(self._texts.items()))
 

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The gateware of each kind of node: one registration each."""
 
 from __future__ import annotations

@@ -7,13 +7,13 @@ from functools import lru_cache
 from itertools import groupby
 
 import numpy as np
-from amaranth.hdl import C, Cat, Module, Mux, Signal
-from amaranth.hdl import Value as HdlValue
+from amaranth.hdl import Shape
 
 from ..errors import N2uqError
 from ..ir import Edge, Threshold, Unrolled, threshold_values
 from .heaps import TRUE, Chain, HeapGraph, Sum, optimize
-from .stream import Unit, beats, element, let
+from .stream import beats, element
+from .verilog import Bit, Text, Written, joined, lookup, row
 
 __all__ = ["UnrolledUnit", "heap_graph", "unrolled_latency"]
 
@@ -43,7 +43,7 @@ def unrolled_latency(node: Unrolled, edge: Edge, levels: int, lut: int) -> int:
     return max(-(-depth // levels), 1)
 
 
-class UnrolledUnit(Unit):
+class UnrolledUnit(Written):
     """``o = threshold(weights · i)``: a vector of K elements in, N out, every cycle.
 
     Latency `unrolled_latency` cycles; II = 1.
@@ -65,44 +65,48 @@ class UnrolledUnit(Unit):
         self.stages = unrolled_latency(node, edge, levels, lut)
         super().__init__(beats(element(edge), edge.channels), beats(element(out), out.channels))
 
-    def elaborate(self, platform):
-        m = Module()
-        graph = self.graph
-        enable = Signal()
-        m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable)]
+    def verilog(self, name: str) -> str:
+        """See `Written`."""
+        text = Text(self, name, ("o__valid", "o__payload"))
+        text.wire("enable", "~o__valid | o__ready")
+        text.assign("i__ready", "enable")
         until = self._until()
-        values: dict[int, HdlValue] = {
-            first + k: self.i.p[i][k] for i, (first, width) in
-            enumerate(zip(graph.firsts, graph.widths, strict=True)) for k in range(width)}
+        stride = Shape.cast(self.i.p.shape().elem_shape).width
+        bits = {first + k: ("i__payload", i * stride + k) for i, (first, width) in enumerate(
+            zip(self.graph.firsts, self.graph.widths, strict=True)) for k in range(width)}
 
-        def literal(b: int) -> HdlValue:
-            return C(b, 1) if b <= TRUE else ~values[b >> 1] if b & 1 else values[b >> 1]
+        def literal(b: int) -> str:
+            if b <= TRUE:
+                return f"1'h{b}"
+            word, k = bits[b >> 1]
+            return f"{'~' * (b & 1)}{word}[{k}]"
 
         chains = {level: list(alike) for level, alike in groupby(
-            sorted(graph.chains, key=lambda chain: chain.level), key=lambda chain: chain.level)}
-        results: dict[int, HdlValue] = {}
-        valid = self.i.valid
+            sorted(self.graph.chains, key=lambda chain: chain.level),
+            key=lambda chain: chain.level)}
+        results: dict[int, list[Bit]] = {}
+        valid = "i__valid"
         for stage in range(self.stages):
             for level in range(stage * self.levels + 1, (stage + 1) * self.levels + 1):
-                for k, word in enumerate(_words(chains.get(level, []), graph.lut)):
-                    values.update(_added(m, f"level{level}_{k}", word, literal, graph.lut))
-            for n, s in enumerate(graph.sums):
+                for k, word in enumerate(_words(chains.get(level, []), self.graph.lut)):
+                    bits.update(_added(text, f"level{level}_{k}", word, literal, self.graph.lut))
+            for n, s in enumerate(self.graph.sums):
                 if self._ready(s) == stage:
-                    results[n] = self._result(m, n, [literal(b) for b in s.bits], s)
+                    results[n] = self._result(text, n, [literal(b) for b in s.bits], s)
             if stage < self.stages - 1:
-                valid, = _registers(m, enable, [valid], f"valid{stage}")
-                carried = [b for b in values if until[b] > stage]
-                values = dict(zip(carried, _registers(
-                    m, enable, [values[b] for b in carried], f"stage{stage}"), strict=True))
+                text.register(f"valid{stage}", valid, reset=True)
+                valid = f"valid{stage}"
+                carried = [b for b in bits if until[b] > stage]
+                bits = dict(zip(carried, _registers(
+                    text, f"stage{stage}", [bits[b] for b in carried]), strict=True))
                 for n, result in results.items():
-                    delayed = Signal.like(result, name=f"result{n}_{stage}", reset_less=True)
-                    with m.If(enable):
-                        m.d.sync += delayed.eq(result)
-                    results[n] = delayed
-        with m.If(enable):
-            m.d.sync += [self.o.valid.eq(valid),
-                         let(self.o.p, (results[n] for n in range(len(results))))]
-        return m
+                    if result:
+                        results[n] = text.register(f"result{n}_{stage}", joined(result),
+                                                   len(result))
+        text.clocked("o__valid", valid, reset=True)
+        text.clocked("o__payload", row(
+            self._fitted(results[n], s) for n, s in enumerate(self.graph.sums)), reset=True)
+        return str(text)
 
     @property
     def registers(self) -> int:
@@ -130,23 +134,35 @@ class UnrolledUnit(Unit):
                 until[b >> 1] = max(until[b >> 1], stage)
         return until
 
-    def _result(self, m: Module, n: int, bits: list[HdlValue], s: Sum) -> HdlValue:
+    def _result(self, text: Text, n: int, bits: list[str], s: Sum) -> list[Bit]:
         """Output n: the sum, or what its thresholds make of it."""
         if self.threshold is None:
-            total = Signal(len(bits), name=f"sum{n}")
-            m.d.comb += total.eq(Cat(bits))
-            return total.as_signed() if s.lo < 0 else total
-        shape = self.o.p[n].shape()
+            return text.wire(f"sum{n}", row(bits), len(bits)) if bits else []
+        width = self._width
         steps, reached = _steps(self.threshold, n, s)
-        at_least = Signal(len(steps), name=f"at_least{n}")
-        m.d.comb += at_least.eq(Cat(_at_least(bits, t - s.offset) for t in steps))
+        if steps:
+            text.wire(f"at_least{n}", row(_at_least(bits, t - s.offset) for t in steps),
+                      len(steps))
 
-        def search(first: int, end: int) -> HdlValue:
+        def search(first: int, end: int) -> str:
             if first == end:
-                return C(reached[first], shape)
+                return f"{width}'h{reached[first] % 2**width:x}"
             middle = (first + end) // 2
-            return Mux(at_least[middle], search(middle + 1, end), search(first, middle))
-        return search(0, len(steps))
+            return (f"(at_least{n}[{middle}] ? {search(middle + 1, end)} "
+                    f": {search(first, middle)})")
+        return text.wire(f"value{n}", search(0, len(steps)), width)
+
+    @property
+    def _width(self) -> int:
+        """Bits of an output."""
+        return Shape.cast(self.o.p.shape().elem_shape).width
+
+    def _fitted(self, result: list[Bit], s: Sum) -> str:
+        """A result in all bits of an output."""
+        if more := max(self._width - len(result), 0):
+            top = f"{result[-1][0]}[{result[-1][1]}]" if result and s.lo < 0 else "1'h0"
+            return row([*([joined(result)] if result else []), f"{{{more}{{{top}}}}}"])
+        return joined(result[:self._width])
 
 
 def _steps(node: Threshold, n: int, s: Sum) -> tuple[list[int], list[int]]:
@@ -158,16 +174,11 @@ def _steps(node: Threshold, n: int, s: Sum) -> tuple[list[int], list[int]]:
     return steps, threshold_values(alone, np.array([[s.lo], *([t] for t in steps)]))[:, 0].tolist()
 
 
-def _registers(m: Module, enable: HdlValue, bits: Sequence[HdlValue], name: str) -> list[HdlValue]:
+def _registers(text: Text, name: str, bits: Sequence[Bit]) -> list[Bit]:
     """The bits a cycle later, in words."""
-    registers: list[HdlValue] = []
-    for k in range(0, len(bits), WORD):
-        word = Signal(len(bits[k:k + WORD]), name=f"{name}_{k // WORD}",
-                      reset_less=not name.startswith("valid"))
-        with m.If(enable):
-            m.d.sync += word.eq(Cat(bits[k:k + WORD]))
-        registers += list(word)
-    return registers
+    words = (bits[k:k + WORD] for k in range(0, len(bits), WORD))
+    return [bit for k, word in enumerate(words)
+            for bit in text.register(f"{name}_{k}", joined(word), len(word))]
 
 
 def _subtracts(chain: Chain, lut: int) -> bool:
@@ -195,42 +206,45 @@ def _words(chains: Sequence[Chain], lut: int) -> list[list[Chain]]:
     return words
 
 
-def _added(m: Module, name: str, chains: Sequence[Chain], literal: Callable[[int], HdlValue],
-           lut: int) -> dict[int, HdlValue]:
+def _added(text: Text, name: str, chains: Sequence[Chain], literal: Callable[[int], str],
+           lut: int) -> dict[int, Bit]:
     """The bits of `chains`, which one adder computes.
 
     Below each chain a position adds its carry to itself: the sum there is what the chain below
     carries out, and its carry is that of this chain.
     """
-    a, b, at = list[HdlValue](), list[HdlValue](), list[int]()
+    a, b, at = list[str](), list[str](), list[int]()
     turn = _subtracts(chains[0], lut)
     for chain in chains:
         a.append(literal(chain.carry))
         b.append(literal(chain.carry ^ turn))
         at.append(len(a))
         a += [literal(x) for x in chain.x]
-        b += [_function([literal(x) for x in literals], table, turn) for literals, table in chain.y]
-    a.append(C(0, 1))
-    b.append(C(turn, 1))
-    z = Signal(len(a), name=name)
-    m.d.comb += z.eq(Cat(a) - Cat(b) if turn else Cat(a) + Cat(b))
+        b += [_function(text, f"{name}_y{len(b) + i}", literals, table, literal, turn)
+              for i, (literals, table) in enumerate(chain.y)]
+    a.append("1'h0")
+    b.append(f"1'h{turn:d}")
+    z = text.wire(name, f"{row(a)} {'-' if turn else '+'} {row(b)}", len(a))
     return {chain.first + i: z[first + i] for chain, first in zip(chains, at, strict=True)
             for i in range(chain.width)}
 
 
-def _at_least(bits: Sequence[HdlValue], t: int) -> HdlValue:
+def _at_least(bits: Sequence[str], t: int) -> str:
     """Whether the number of these bits is t or more; bits below t's lowest 1 do not matter."""
     low = (t & -t).bit_length() - 1
     result = bits[low]
     for k in range(low + 1, len(bits)):
-        result = bits[k] & result if t >> k & 1 else bits[k] | result
+        result = f"({bits[k]} {'&' if t >> k & 1 else '|'} {result})"
     return result
 
 
-def _function(bits: Sequence[HdlValue], table: int, turn: bool) -> HdlValue:
+def _function(text: Text, name: str, literals: Sequence[int], table: int,
+              literal: Callable[[int], str], turn: bool) -> str:
     """The function whose values are the bits of `table`, or its complement: a constant, shifted."""
-    size = 1 << len(bits)
+    size = 1 << len(literals)
     table ^= turn * ((1 << size) - 1)
-    if len(bits) == 1:
-        return ~bits[0] if table == 1 else bits[0]
-    return (C(table, size) >> Cat(bits))[0]
+    if not literals:
+        return f"1'h{table}"
+    if len(literals) == 1:
+        return literal(literals[0] ^ (table == 1))
+    return f"{text.wire(name, *lookup(table, [literal(b) for b in literals]))[0][0]}[0]"

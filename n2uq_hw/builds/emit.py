@@ -77,7 +77,9 @@ def ports(graph: Graph, folding: Folding) -> tuple[Port, Port]:
 
 def library_verilog(library: Library, name: str) -> dict[str, str]:
     """Texts by file name: `<name>.v` with all modules of `library`, and the files these read."""
-    verilog = rtlil_to_verilog("\n".join(library.rtlil().values()))
+    rtlil = "\n".join(library.rtlil().values())
+    verilog = "\n".join([*([rtlil_to_verilog(rtlil)] if rtlil else []),
+                         *(text for _, text in sorted(library.written.items()))])
     memories = sorted(library.memories.items())
     rows = [{"module": module, "file": f"{module}.hex", "depth": len(bits), "width": bits.shape[1],
              "address": (len(bits) - 1).bit_length(), "attributes": attributes}

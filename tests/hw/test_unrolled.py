@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import sys
+from itertools import count
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -127,3 +130,24 @@ def test_formally_the_plain_form(kind: str, lut: int, tmp_path: Path) -> None:
         "read_verilog -sv plain.v", "proc", "flatten", "opt_clean",
         "miter -equiv -make_assert -flatten plain unit both",
         "sat -verify -prove-asserts -tempinduct -seq 1 -set-at 1 in_rst 1 both"]), tmp_path)
+
+
+def test_work_grows_as_outputs_do() -> None:
+    """Calls are counted, of the search and of the text; Amaranth would make millions."""
+    def calls(outputs: int) -> int:
+        edge, counter, library = edge_of((1, 1, 16), 0, 3), count(), Library()
+        node = Unrolled("fc", weights=odd(2, (outputs, 16), np.random.default_rng(outputs)))
+
+        def called(frame: FrameType, event: str, arg: object) -> None:
+            if event == "call":
+                next(counter)
+        before = sys.getprofile()
+        sys.setprofile(called)
+        try:
+            library.signature("fc", lambda: UnrolledUnit(node, edge, infer(node, edge)))
+            library_verilog(library, "fc")
+        finally:
+            sys.setprofile(before)
+        return next(counter)
+    few, many = calls(16), calls(64)
+    assert many < 4.5 * few and many < 10**6
