@@ -15,6 +15,8 @@ from n2uq_hw.sim.rtl import runner
 
 __all__ = ["compiled", "failures"]
 
+HERE = Path(__file__).parent
+
 
 def compiled(verilog: Sequence[Path], top: str, work: Path) -> Path:
     """The simulator of module `top`, whose signals cocotb reads and writes."""
@@ -42,7 +44,7 @@ def failures(program: Path, top: str, module: str, folder: Path, *tests: str) ->
     env = {**runner._environment("verilator"), "COCOTB_TOPLEVEL": top,
            "COCOTB_TEST_MODULES": module, "COCOTB_TEST_FILTER": f"({'|'.join(tests)})$",
            "COCOTB_RESULTS_FILE": "results.xml", "COCOTB_RANDOM_SEED": "1",
-           "PYTHONPATH": f"{Path(__file__).parent / 'hw'}:{':'.join(sys.path)}"}
+           "PYTHONPATH": ":".join([str(HERE / "hw"), str(HERE / "packages"), *sys.path])}
     with (folder / "said").open("w") as said:
         subprocess.run([str(program)], cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=said,
                        stderr=subprocess.STDOUT, check=False)
