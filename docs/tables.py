@@ -15,6 +15,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from n2uq_hw.builds.control import registers_table
 from n2uq_hw.train.study import STUDIES
 
 __all__ = ["RESULTS", "TABLES", "kept", "remade", "standing", "write"]
@@ -22,6 +23,7 @@ __all__ = ["RESULTS", "TABLES", "kept", "remade", "standing", "write"]
 RESULTS = Path(__file__).with_name("results")
 PUBLISHED = Path(__file__).parents[1] / "bench" / "published.json"
 TABLE = re.compile(r"^<!-- table (?P<name>\w+) -->\n(?P<body>(?:\|.*\n)*)", re.MULTILINE)
+REGISTERS = re.compile(r"^<!-- registers -->\n(?:\|.*\n)*", re.MULTILINE)
 Row = Mapping[str, Any]
 
 
@@ -68,7 +70,9 @@ def standing(text: str) -> dict[str, str]:
 
 
 def remade(text: str) -> str:
-    """The page with its tables made anew from the results."""
+    """The page with its tables made anew from the results, and that of registers from its source.
+    """
+    text = REGISTERS.sub(lambda match: f"<!-- registers -->\n{registers_table()}", text)
     return TABLE.sub(lambda match: f"<!-- table {match['name']} -->\n"
                      + TABLES[match["name"]](json.loads(
                          (RESULTS / f"{match['name']}.json").read_text(encoding="utf-8"))), text)
