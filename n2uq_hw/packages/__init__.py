@@ -11,13 +11,13 @@ from ..errors import N2uqError
 from ..files import whole_directory, write_file
 from ..hw.accelerator import prefix
 from ..templates import render
-from . import bench, fusesoc, vivado
+from . import bench, c, fusesoc, pynq, vivado
 from .pins import top
 
 __all__ = ["TARGETS", "package"]
 
 TARGETS: dict[str, Callable[[Build], dict[str, str]]] = {
-    "fusesoc": fusesoc.files, "vivado": vivado.files}
+    "fusesoc": fusesoc.files, "vivado": vivado.files, "c": c.files, "pynq": pynq.files}
 
 
 def package(build: Build, targets: Sequence[str], out: Path) -> list[str]:
