@@ -21,7 +21,7 @@ from .options import (
     takes_formats,
     within,
 )
-from .output import fifos, show, show_json
+from .output import fifos, show, show_json, warn
 
 
 @takes_formats
@@ -52,6 +52,7 @@ def build(
 
     trained = api.load(net)
     graph = api.lower(trained, formats, top1=top1, calibrate=calibrate)
+    warn(graph)
     plan = api.fold(graph, folding=folding, cycles=cycles, unroll=unroll, lut=lut, search=False,
                     fifo_budget=fifo_budget, least_fifos=least_fifos)
     images, labels = images_for(trained.meta.get("dataset", ""), data_path) or (None, None)

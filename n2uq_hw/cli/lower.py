@@ -22,7 +22,7 @@ from .options import (
     Top1,
     takes_formats,
 )
-from .output import bars, percent, say, show, show_json
+from .output import bars, percent, say, show, show_json, warn
 
 
 @takes_formats
@@ -53,6 +53,7 @@ def lower(
     elif (images := data.images_for(trained.meta.get("dataset", ""), data_path)) is not None:
         samples = data.Samples(*images)
     graph = api.lower(trained, formats, top1=top1, calibrate=calibrate)
+    warn(graph)
     agrees, costs = None, []
     if samples is not None:
         with bars() as progress:

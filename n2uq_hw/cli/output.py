@@ -13,9 +13,10 @@ from ..progress import bars, console
 from ..tables import Table, percent
 
 if TYPE_CHECKING:
+    from ..ir import Graph
     from ..sim.timing.fifos import Sizing
 
-__all__ = ["bars", "fifos", "percent", "say", "show", "show_json"]
+__all__ = ["bars", "fifos", "percent", "say", "show", "show_json", "warn"]
 
 
 def show(*parts: str | Table) -> None:
@@ -46,6 +47,12 @@ def say(text: str) -> None:
     """One printable line on standard error."""
     line = re.sub(r"\s*\n\s*", " ", text.strip())
     print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
+
+
+def warn(graph: Graph) -> None:
+    """What lowering has to say of the network, a line each."""
+    for warning in graph.meta.get("warnings", ()):
+        say(f"note: {graph.name}: {warning}")
 
 
 def fifos(sized: Sizing) -> dict[str, Any]:

@@ -156,7 +156,14 @@ class Lowering:
         slope, intercept, span = self.line(x, affine, unit)
         reach = int((np.abs(slope) * span + np.abs(intercept)).max()).bit_length()
         room = PRODUCT_BITS - 2 - reach
-        if span.bit_length() <= max(room, least) or self.stepped(x):
+        if span.bit_length() <= max(room, least):
+            return x, slope, intercept, span
+        after = affine[-1].name if affine else x.node
+        warning = (f"{x.node} of {span.bit_length()} bits and {after} of {reach} have more than "
+                   f"{PRODUCT_BITS - 2} together: the lowest are lost")
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+        if self.stepped(x):
             return x, slope, intercept, span
         x = self.narrowed(x, max(room, min(reach + 3, NARROW)))
         return x, *self.line(x, affine, unit)

@@ -23,7 +23,7 @@ from processes import left, marked
 
 from n2uq_hw import __version__, cli, model, nets
 from n2uq_hw.builds import emit, verify
-from n2uq_hw.model import Net, architectures
+from n2uq_hw.model import InputSpec, Net, Pointwise, Quant, architectures
 
 ICARUS = pytest.mark.skipif(shutil.which("iverilog") is None or shutil.which("vvp") is None,
                             reason="Icarus Verilog is not installed")
@@ -213,6 +213,16 @@ def test_lower_with_and_without_images(run: Cli, net: Net, images: np.ndarray, t
     code, out, _ = run("lower", "small.safetensors", "--top1", "--data", "i.npz")
     assert code == 0 and "worst logit error –" in out
     assert "  conv1 " in run("lower", "small.safetensors", "--text")[1]
+
+
+def test_lower_and_build_say_what_the_graph_warns_of(run: Cli, tmp_path: Path) -> None:
+    net = Net("dead", InputSpec((1, 1, 1), 5, 1.0), (Pointwise("off", "min"), Quant("q", 1, 0, 3)),
+              {"off.value": np.array([-1.0]), "q.scale": np.ones(1), "q.zero_point": np.zeros(1)})
+    net.save(tmp_path / "dead.safetensors")
+    note = "note: dead: q is constant: whatever it reads, it gives one level\n"
+    assert run("lower", "dead.safetensors")[::2] == (0, note)
+    code, out, err = run("build", "dead.safetensors", "--out", "b", "--json")
+    assert (code, err) == (0, note) and strict(out)["name"] == "dead"
 
 
 def test_export_writes_what_it_says(run: Cli, net: Net, tmp_path: Path) -> None:

@@ -227,3 +227,13 @@ def test_layers_wait_behind_a_bend(layers, roundings: tuple[int, ...], nodes: li
         steps = steps * gain + 1
     steps += "conv_fixed" in nodes
     assert np.abs(outputs * 2**-10 - expected).max() <= steps * 2**-10
+
+
+def test_what_a_multiplier_has_no_room_for_is_said() -> None:
+    """9·2^f needs f + 4 bits, and 7·(x - 1) + 1, of ±(63 + 6)·2^f at most, f + 7."""
+    layers = (*SUM, BN, model.Add("sum2", inputs=("sum", "bn")), POOL, LTQ, *END)
+    net = make(layers, {"a": 0.5, "bn.weight": 7}, InputSpec((2, 4, 4), 15, 0.3))
+    said = {bits: lower(net, Formats(residual_fraction_bits=bits)).meta.get("warnings")
+            for bits in (23, 24)}
+    assert said == {23: None, 24: ["sum of 28 bits and bn of 31 have more than 58 together: the "
+                                   "lowest are lost"]}
