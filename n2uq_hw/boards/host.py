@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -60,7 +61,8 @@ def open_port(name: str, baud: int) -> Port:
     try:
         port: Port = serial.Serial(name, baud, timeout=0.02)
     except (serial.SerialException, OSError, ValueError) as error:
-        raise N2uqError(f"{name}: cannot be opened: {getattr(error, 'strerror', None) or error}"
+        code = getattr(error, "errno", None)
+        raise N2uqError(f"{name}: cannot be opened: {os.strerror(code) if code else error}"
                         ) from None
     return port
 

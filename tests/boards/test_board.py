@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,27 @@ def test_a_wrong_bit_and_a_wrong_build_are_seen(small: BoardBuild, block: Graph)
             run_board(other, images, port=virtual.port, patience=20.0)
     finally:
         virtual.close()
+
+
+def test_the_command_line_talks_to_a_board_and_tells_a_wrong_bit(
+        small: BoardBuild, run: Callable[..., tuple[int, str, str]],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez("images.npz", images=small.build.vectors["images"][:3])
+    code, said, _ = run("run", small.path, "images.npz", "--port", "virtual", "--out", "o.npz")
+    assert code == 0 and "3, 0 mismatches" in said
+    expected = small.build.graph.forward(small.build.vectors["images"][:3])
+    assert np.array_equal(np.load("o.npz")["outputs"], expected)
+    wrong = expected.copy()
+    wrong[1, 2] += 1
+    monkeypatch.setattr(Graph, "forward", lambda self, images: wrong)
+    code, said, _ = run("run", small.path, "images.npz", "--port", "virtual", "--json")
+    assert code == 1 and json.loads(said)["mismatches"] == 1
+    code, said, fault = run("run", small.path, "images.npz", "--port", "/dev/nothing")
+    assert (code, said) == (2, "")
+    assert fault == "error: /dev/nothing: cannot be opened: No such file or directory\n"
+    code, said, fault = run("board", "digits_mlp_w2a2", "--board", "arty", "--out", "b")
+    assert code == 2 and fault.startswith("error: board must be one of icebreaker, tangnano9k")
+    assert not Path("b").exists()
 
 
 def test_the_directory_is_whole_or_not_there(
