@@ -9,6 +9,7 @@ import flows
 import pytest
 from commands import fault
 from conftest import Cli
+from keywords import KEYWORDS, identifiers
 
 from n2uq_hw import tools
 from n2uq_hw.packages import TARGETS
@@ -62,8 +63,12 @@ def test_faults_leave_nothing(run: Cli, built: Path, tmp_path: Path) -> None:
     assert set(tmp_path.iterdir()) == {tmp_path / "full"}
 
 
-def test_the_bench_is_clean(package: Path, tmp_path: Path) -> None:
-    """Verilator takes it without a warning about what it is not told to do."""
+def test_the_bench_is_clean(package: Path) -> None:
+    """Verilator takes it without a warning about what it is not told to do; no name is a keyword.
+
+    Neither one of SystemVerilog nor one of VHDL.
+    """
+    assert not identifiers((package / f"bench/{BENCH}.v").read_text()) & KEYWORDS
     tool = tools.verilator()
     said = tools.run([tool.command, "--lint-only", "--timing", "-Wall", "-Wno-WIDTH", "-Wno-BLKSEQ",
                       "-Wno-INITIALDLY", "-Wno-STMTDLY", "lint.vlt", f"bench/{BENCH}.v",
