@@ -11,7 +11,8 @@ from amaranth.hdl import Shape
 
 from ..errors import N2uqError
 from ..ir import Edge, Threshold, Unrolled, threshold_values
-from .heaps import TRUE, Chain, HeapGraph, Sum, optimize
+from .chains import TRUE, Chain, HeapGraph, Sum
+from .heaps import optimize
 from .stream import beats, element
 from .verilog import Bit, Text, Written, joined, lookup, row
 

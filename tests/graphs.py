@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from units import Case, images_on
 
 from n2uq_hw.hw.accelerator import Accelerator
-from n2uq_hw.hw.heaps import LUTS
 from n2uq_hw.ir import (
     Add,
     ArgMax,
@@ -39,6 +38,7 @@ from n2uq_hw.ir import (
 )
 from n2uq_hw.ir.folding import (
     FORMS,
+    LUTS,
     STYLES,
     Folding,
     MatVecFold,

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.hw.heaps import FALSE, LEVEL, LUTS, TRUE, HeapGraph, evaluate, optimize, signed_digits
+from n2uq_hw.hw.chains import FALSE, TRUE, HeapGraph, evaluate
+from n2uq_hw.hw.compress import LEVEL
+from n2uq_hw.hw.heaps import optimize, signed_digits
+from n2uq_hw.ir.folding import LUTS
 
 
 def vectors(weights: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
