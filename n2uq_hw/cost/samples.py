@@ -44,12 +44,14 @@ class Sample:
     kind, params: what `make` makes.
     held_out: not to be fitted to: the estimate is tested on it.
     cells: per family how many there are of each kind, as `synth.Resources` names them.
+    verilog: digest of the Verilog that they were counted in.
     """
 
     kind: str
     params: dict[str, Any]
     held_out: bool = False
     cells: dict[str, dict[str, int]] = field(default_factory=dict)
+    verilog: str = ""
 
     def make(self) -> tuple[Node, tuple[Edge, ...], Edge, Fold]:
         """The node, the edges that it reads, the edge that it makes, the folding."""
