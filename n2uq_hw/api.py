@@ -21,7 +21,7 @@ from .builds.predict import Predictions
 from .builds.verify import Verdict
 from .cost.estimate import Cost
 from .cost.memories import FAMILIES
-from .errors import N2uqError, check_range
+from .errors import N2uqError, check_range, installed
 from .files import read_text, write_file
 from .hw.accelerator import module_name
 from .ir import Graph
@@ -96,11 +96,8 @@ def import_onnx(path: str | Path, *, input_scale: float | None = None,
     `Imported.prepare` makes the net's integers of the file's inputs.  Raises N2uqError for what is
     no whole file, and for nodes that have no integer form.
     """
-    try:
+    with installed("to read ONNX files", "onnx"):
         from .importers import onnx
-    except ModuleNotFoundError as error:
-        raise N2uqError(f"{error.name}: needed to read ONNX files, and not installed "
-                        "(pip install 'n2uq-hw[onnx]')") from None
     return onnx.import_onnx(Path(path), onnx.Format(input_scale, input_bits, input_signed))
 
 
@@ -127,11 +124,8 @@ def trace(module: torch.nn.Module, input: InputSpec | torch.Tensor | np.ndarray,
     moves by 1e-5 of itself, and an eps other than 1e-5 goes into the variance.  Raises N2uqError
     for the first operation that no layer is, and says how many more there are.
     """
-    try:
+    with installed("to trace modules", "train"):
         from .nn.trace import trace as traced
-    except ModuleNotFoundError as error:
-        raise N2uqError(f"{error.name}: needed to trace modules, and not installed "
-                        "(pip install 'n2uq-hw[train]')") from None
     return traced(module, input, name, meta)
 
 
@@ -174,11 +168,8 @@ def export(graph: Graph, path: str | Path, *, dialect: str = "qonnx", batch: int
     """
     if dialect not in ("qonnx", "integer"):
         raise N2uqError(f"dialect must be qonnx or integer, not {dialect!r}")
-    try:
+    with installed("to write ONNX files", "onnx"):
         from .exporters.onnx import export_onnx
-    except ModuleNotFoundError as error:
-        raise N2uqError(f"{error.name}: needed to write ONNX files, and not installed "
-                        "(pip install 'n2uq-hw[onnx]')") from None
     model = export_onnx(graph, "qonnx" if dialect == "qonnx" else "integer", batch)
     write_file(Path(path), model.SerializeToString())
 

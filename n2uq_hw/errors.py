@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["N2uqError", "check_range"]
+__all__ = ["N2uqError", "check_range", "installed"]
 
 
 class N2uqError(Exception):
@@ -20,3 +22,13 @@ def check_range(name: str, value: Any, least: float, most: float, unit: str = ""
         raise N2uqError(f"{name} must be in {least:,.15g}..{most:,.15g}{' ' * bool(unit)}{unit}, "
                         + (f"not {value:.15g}" if isinstance(value, int | float)
                            else f"not {value!r}"))
+
+
+@contextmanager
+def installed(purpose: str, extra: str) -> Iterator[None]:
+    """Imports of what is in the `extra` of the package: raise N2uqError where it is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise N2uqError(f"{error.name}: needed {purpose}, and not installed "
+                        f"(pip install 'n2uq-hw[{extra}]')") from None

@@ -16,7 +16,7 @@ import numpy as np
 from vcd.gtkw import GTKWSave
 
 from ..data import channels_last
-from ..errors import N2uqError
+from ..errors import N2uqError, installed
 from ..files import write_file
 from ..hw.passes import hardware_graph
 from ..ir import Graph
@@ -69,11 +69,8 @@ def write_waves(build: Build, images: np.ndarray, path: Path, *, stalls: float =
 
 
 def _library() -> Any:
-    try:
+    with installed("to write waveforms", "waves"):
         import pylibfst
-    except ModuleNotFoundError as error:
-        raise N2uqError(f"{error.name}: needed to write waveforms, and not installed "
-                        "(pip install 'n2uq-hw[waves]')") from None
     return pylibfst
 
 

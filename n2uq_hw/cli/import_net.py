@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import N2uqError
+from ..errors import N2uqError, installed
 from .options import AsJson, floats, within
 from .output import percent, say, show, show_json
 
@@ -72,11 +72,8 @@ def import_net(
 
 
 def _checkpoint(file: Path, arch: str, out: Path, **options: Any) -> None:
-    try:
+    with installed("to read checkpoints", "train"):
         from ..importers.checkpoint import import_checkpoint
-    except ModuleNotFoundError as error:
-        raise N2uqError(f"{error.name}: needed to read checkpoints, and not installed "
-                        "(pip install 'n2uq-hw[train]')") from None
     net = import_checkpoint(file, arch, name=out.stem, **options)
     for note in net.meta.get("notes", ()):
         say(f"note: {file}: {note}")
@@ -91,12 +88,9 @@ def _checkpoint(file: Path, arch: str, out: Path, **options: Any) -> None:
 
 def _onnx(file: Path, out: Path | None, check: Path | None, explain: bool, as_json: bool,
           form: dict[str, Any]) -> None:
-    try:
+    with installed("to read ONNX files", "onnx"):
         from ..importers.onnx import Format, Unsupported, explained, import_onnx, read_samples
         from ..importers.onnx import check as compare
-    except ModuleNotFoundError as error:
-        raise N2uqError(f"{error.name}: needed to read ONNX files, and not installed "
-                        "(pip install 'n2uq-hw[onnx]')") from None
     samples = None if check is None else read_samples(check)
     try:
         imported = import_onnx(file, Format(**form, samples=samples and samples.inputs),

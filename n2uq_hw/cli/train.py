@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import N2uqError
+from ..errors import N2uqError, installed
 from .options import numbers
 from .output import percent, show
+
+if TYPE_CHECKING:
+    from ..model import Net
 
 
 def train(
@@ -55,12 +58,9 @@ def train(
             ".npz with `images` [N, C, H, W] and `labels` [N], IDX files, CIFAR-10's binary "
             "archive or its folder, or a folder of images for each class.")] = None) -> None:
     """Train a network with N2UQ quantizers. Needs torch."""
-    try:
+    with installed("for training", "train"):
         from ..train.fit import run_training
         from ..train.own import Settings, train_own
-    except ModuleNotFoundError as error:
-        raise N2uqError(f"{error.name}: needed for training, and not installed "
-                        "(pip install 'n2uq-hw[train]')") from None
     if model is not None:
         if dataset or architecture or arch or widths or pools or input_bits or data_path is None:
             raise N2uqError("--model must come with --data, and without a data set, an "
@@ -68,11 +68,7 @@ def train(
         net = train_own(Settings(
             model, str(data_path), teacher or "", convert, weight_bits, act_bits, first_last_bits,
             epochs, batch, lr, shift, seed), out)
-        accuracy = net.meta.get("accuracy")
-        show(f"{out}: " + (f"float accuracy {percent(accuracy['float'])} on the test split, "
-                           if accuracy else "") + f"{percent(net.meta['validation'])} in "
-             f"validation; loss curve in {out.with_suffix('.svg')}")
-        return
+        return _show(net, out, f"; loss curve in {out.with_suffix('.svg')}")
     if dataset is None or teacher or convert:
         raise N2uqError("--teacher and --convert must come with --model" if dataset else
                         "a data set or --model must be given")
@@ -82,11 +78,15 @@ def train(
     architecture = architecture or arch or ""
     if widths is None and architecture in ("mlp", "cnn"):
         widths = "64,64"
-    net = run_training(
+    _show(run_training(
         dataset, architecture, widths=numbers("widths", widths) if widths else (),
-        weight_bits=weight_bits,
-        act_bits=act_bits, first_last_bits=first_last_bits, input_bits=input_bits, epochs=epochs,
-        lr=lr, seed=seed, batch=batch, data_folder=data_path, out=out, name=out.stem,
-        pools=numbers("pools", pools) if pools else None, shift=shift)
-    show(f"{out}: float accuracy {percent(net.meta['accuracy']['float'])} on the test split, "
-           f"{percent(net.meta['validation'])} in validation")
+        weight_bits=weight_bits, act_bits=act_bits, first_last_bits=first_last_bits,
+        input_bits=input_bits, epochs=epochs, lr=lr, seed=seed, batch=batch, data_folder=data_path,
+        out=out, name=out.stem, pools=numbers("pools", pools) if pools else None, shift=shift), out)
+
+
+def _show(net: Net, out: Path, more: str = "") -> None:
+    accuracy = net.meta.get("accuracy")
+    show(f"{out}: " + (f"float accuracy {percent(accuracy['float'])} on the test split, "
+                       if accuracy else "")
+         + f"{percent(net.meta['validation'])} in validation" + more)

@@ -60,6 +60,26 @@ def _tree(terms: int, width: int, family: str) -> Tree:
     return Tree(first, adders, registers, width, levels, waits)
 
 
+class Lane(NamedTuple):
+    """What the PEs of a unit are made of, up to the sum that the accumulator adds.
+
+    Members
+    -------
+    key: the weights that fit.
+    lut, ff: counts by part.
+    width, levels: of the sum; `planes` of its levels add digits or bit planes.
+    srl: LUTs that are shift registers.
+    """
+
+    key: str
+    lut: dict[str, float]
+    ff: dict[str, float]
+    width: int
+    levels: int
+    planes: int
+    srl: int
+
+
 def matvec_parts(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVecFold, family: str
                  ) -> Parts:
     """What the unit of `node` is made of."""
@@ -67,77 +87,102 @@ def matvec_parts(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVec
     (outputs, inputs), pe, simd = node.weights.shape, fold.pe, fold.simd
     folds, beats = outputs // node.groups // pe, inputs // simd
     rows, xcup = node.groups * folds * beats, family == "xcup"
-    # Of weights that never change, half the bits are zero; of two in turn, a quarter.
-    live = 1 - 2.0**-min(rows, 20)
     products, centered = fold.products, isinstance(node, OffsetMatVec)
-    pairs = products.lanes > 1
-    terms, operand = (-(-simd // 2), a + 1) if pairs else (simd, a)
-    shared, direct = _tree(terms, operand, family), not products.offset or centered
-    key = "MatVec centered" if centered else f"MatVec {fold.form}"
-    if products.bitwise:
-        # A sum of two terms with a weight bit each takes a gate before each carry too.
-        first = 2 * operand if xcup else 2 * operand + _adder(operand, family)
-        tree = _tree(terms, operand, family)
-        planes = _tree(bits, tree.width + bits // 2, family)
-        lut = {"first": pe * bits * live * (tree.pairs * first + terms % 2 * operand),
-               "adders": pe * (bits * tree.adders * live
-                               + planes.adders + planes.pairs * _adder(tree.width, family))}
-        ff = {"tree": pe * (bits * tree.registers * live + planes.registers)}
-        width, levels, srl = planes.width, tree.levels + planes.levels, 0
-        if pairs:
-            if terms == 1 and xcup:  # planes' adders take the gates of one of two
-                lut["first"] *= 1 - planes.pairs / bits
-            lut["pairs"] = terms * _adder(operand, family) * (1 + centered)
-            ff["pairs"] = terms * (2 * operand if centered else operand + 2 * a)
-    elif direct and a < LUT:
-        key, more = "MatVec tables", _waits(simd)
-        size = digit_bits(bits, a, fold.form)
-        lut = dict.fromkeys(("tables", "adders"), 0.0)
-        ff, srl, sums = {"tree": 0.0}, 0, []
-        for low in range(0, bits, size):
-            inputs, term = min(size, bits - low) + a, _digit_product(node, reads[0], low, size)
-            # A table beside an adder's other operand takes a LUT with it.
-            lanes = simd - (simd // 2) * (inputs < (LUT if xcup else 4))
-            tree = _tree(simd, term, family)
-            lut["tables"] += pe * live * lanes * _table(node, a, low, inputs - a, term, family)
-            lut["adders"] += pe * live * (tree.pairs * _adder(term, family) + tree.adders)
-            ff["tree"] += pe * live * (tree.registers - more * term * xcup)
-            srl += pe * term * (more > 0)
-            sums.append(tree.width)
-        planes = _tree(len(sums), max(sums), family)
-        lut["adders"] += pe * (planes.pairs * _adder(max(sums), family) + planes.adders)
-        ff["tree"] += pe * planes.registers
-        width, levels = planes.width + bits - size, tree.levels + planes.levels
-    else:
-        term, more = a + bits + direct, _waits(simd)
-        tree, planes = _tree(simd, term, family), _tree(1, 0, family)
-        # A multiplier adds up a row for each bit of its narrower operand; signs take more.
-        one, other = sorted((a, bits + direct))
-        lut = {"gates": pe * simd * a * (bits + direct) * live,
-               "rows": pe * simd * (one - 1) * other * live,
-               "signs": pe * simd * a * (direct and reads[0].signed),
-               "adders": pe * (tree.pairs * _adder(term, family) + tree.adders)}
-        ff = {"tree": pe * (tree.registers - more * term * xcup)}
-        width, levels, srl = tree.width, tree.levels, pe * term * (more > 0)
+    direct = not products.offset or centered
+    lane = (_planes if products.bitwise else _tables if direct and a < LUT else _multipliers)(
+        node, reads[0], fold, rows, family)
+    lut, ff, width, srl = lane.lut, lane.ff, lane.width, lane.srl
     lut["acc"] = pe * acc * (1 if xcup else 2)
     ff["acc"] = pe * acc
     if not direct:
+        terms, operand = (-(-simd // 2), a + 1) if products.lanes > 1 else (simd, a)
+        shared = _tree(terms, operand, family)
         lut["term"] = pe * _adder(width, family)
         lut["shared"] = (shared.pairs * _adder(operand, family) + shared.adders
                          + _adder(shared.width + bits, family))
-        delays = planes.levels
-        total = (shared.width + bits) * delays
-        long = xcup and delays > 2
-        ff["shared"] = shared.registers + total * (not long)
+        long = xcup and lane.planes > 2
+        ff["shared"] = shared.registers + (shared.width + bits) * lane.planes * (not long)
         srl += (shared.width + bits) * long
         width += 1
     vector = [ram(beats, simd * a, family, block=True, ports=1)] if folds > 1 else []
     count = _count(beats) + _count(folds) + _count(rows)
-    return Parts(key,
+    return Parts(lane.key,
                  {**lut, "replay": simd * a * (folds > 1), "count": count},
-                 {**ff, "term": pe * width, "vector": simd * a, "control": count + 3 * levels},
+                 {**ff, "term": pe * width, "vector": simd * a,
+                  "control": count + 3 * lane.levels},
                  (*vector, Memory(0, srl * xcup)), _roms(rows, pe * simd * bits, family),
                  fold.memory)
+
+
+def _live(rows: int) -> float:
+    """The share of weight bits that are not 0 for good: one of two of weights that never change,
+    three of four of two in turn."""
+    return 1 - 2.0**-min(rows, 20)
+
+
+def _key(node: MatVec, fold: MatVecFold) -> str:
+    return "MatVec centered" if isinstance(node, OffsetMatVec) else f"MatVec {fold.form}"
+
+
+def _planes(node: MatVec, read: Edge, fold: MatVecFold, rows: int, family: str) -> Lane:
+    """A tree for each bit of the weights, and one that adds their sums."""
+    bits, a, pe, simd, live = _weight_bits(node), _bits(read), fold.pe, fold.simd, _live(rows)
+    pairs, centered, xcup = fold.products.lanes > 1, isinstance(node, OffsetMatVec), (
+        family == "xcup")
+    terms, operand = (-(-simd // 2), a + 1) if pairs else (simd, a)
+    # A sum of two terms with a weight bit each takes a gate before each carry too.
+    first = 2 * operand if xcup else 2 * operand + _adder(operand, family)
+    tree = _tree(terms, operand, family)
+    planes = _tree(bits, tree.width + bits // 2, family)
+    lut = {"first": pe * bits * live * (tree.pairs * first + terms % 2 * operand),
+           "adders": pe * (bits * tree.adders * live
+                           + planes.adders + planes.pairs * _adder(tree.width, family))}
+    ff = {"tree": pe * (bits * tree.registers * live + planes.registers)}
+    if pairs:
+        if terms == 1 and xcup:  # planes' adders take the gates of one of two
+            lut["first"] *= 1 - planes.pairs / bits
+        lut["pairs"] = terms * _adder(operand, family) * (1 + centered)
+        ff["pairs"] = terms * (2 * operand if centered else operand + 2 * a)
+    return Lane(_key(node, fold), lut, ff, planes.width, tree.levels + planes.levels,
+                planes.levels, 0)
+
+
+def _tables(node: MatVec, read: Edge, fold: MatVecFold, rows: int, family: str) -> Lane:
+    """A tree of tables of products for each digit of the weights, and one that adds their sums."""
+    bits, a, pe, simd, live = _weight_bits(node), _bits(read), fold.pe, fold.simd, _live(rows)
+    more, xcup = _waits(simd), family == "xcup"
+    size = digit_bits(bits, a, fold.form)
+    lut = dict.fromkeys(("tables", "adders"), 0.0)
+    ff, srl, sums = {"tree": 0.0}, 0, []
+    for low in range(0, bits, size):
+        inputs, term = min(size, bits - low) + a, _digit_product(node, read, low, size)
+        # A table beside an adder's other operand takes a LUT with it.
+        lanes = simd - (simd // 2) * (inputs < (LUT if xcup else 4))
+        tree = _tree(simd, term, family)
+        lut["tables"] += pe * live * lanes * _table(node, a, low, inputs - a, term, family)
+        lut["adders"] += pe * live * (tree.pairs * _adder(term, family) + tree.adders)
+        ff["tree"] += pe * live * (tree.registers - more * term * xcup)
+        srl += pe * term * (more > 0)
+        sums.append(tree.width)
+    planes = _tree(len(sums), max(sums), family)
+    lut["adders"] += pe * (planes.pairs * _adder(max(sums), family) + planes.adders)
+    ff["tree"] += pe * planes.registers
+    return Lane("MatVec tables", lut, ff, planes.width + bits - size, tree.levels + planes.levels,
+                planes.levels, srl)
+
+
+def _multipliers(node: MatVec, read: Edge, fold: MatVecFold, rows: int, family: str) -> Lane:
+    """A tree of multipliers; each adds up a row for each bit of its narrower operand."""
+    bits, a, pe, simd, live = _weight_bits(node), _bits(read), fold.pe, fold.simd, _live(rows)
+    direct, more = not fold.products.offset or isinstance(node, OffsetMatVec), _waits(simd)
+    term, one, other = a + bits + direct, *sorted((a, bits + direct))
+    tree = _tree(simd, term, family)
+    lut = {"gates": pe * simd * a * (bits + direct) * live,
+           "rows": pe * simd * (one - 1) * other * live,
+           "signs": pe * simd * a * (direct and read.signed),
+           "adders": pe * (tree.pairs * _adder(term, family) + tree.adders)}
+    ff = {"tree": float(pe * (tree.registers - more * term * (family == "xcup")))}
+    return Lane(_key(node, fold), lut, ff, tree.width, tree.levels, 0, pe * term * (more > 0))
 
 
 def _table(node: MatVec, a: int, low: int, size: int, term: int, family: str) -> int:

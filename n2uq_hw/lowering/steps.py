@@ -80,17 +80,6 @@ def step_function(stages: Sequence[Scalar], turns: Sequence[tuple[int, float]], 
     def value(x: np.ndarray, until: int | None = None) -> np.ndarray:
         return evaluated(stages[:until], x)
 
-    def first(holds: Callable[[np.ndarray], np.ndarray], low: np.ndarray,
-              high: np.ndarray) -> np.ndarray:
-        """Smallest x in low..high where `holds`, given that it stays so; high if nowhere below."""
-        low, high = low.copy(), high.copy()
-        while (low < high).any():
-            middle = (low + high) // 2
-            there = holds(middle)
-            high = np.where(there & (low < high), middle, high)
-            low = np.where(~there & (low < high), middle + 1, low)
-        return low
-
     def moved(until: int | None, compare: np.ufunc, bound: float | np.ndarray, before: np.ndarray
               ) -> Callable[[np.ndarray], np.ndarray]:
         """Whether a value compares with `bound` otherwise than `before`."""
@@ -102,7 +91,7 @@ def step_function(stages: Sequence[Scalar], turns: Sequence[tuple[int, float]], 
         cuts = [starts[0]]
         for start, end in pairwise(starts):
             at_start = value(np.minimum(start, hi)[None], turn) > bound
-            cut = first(moved(turn, np.greater, bound, at_start), start[None], end[None])
+            cut = _first(moved(turn, np.greater, bound, at_start), start[None], end[None])
             cuts += [cut[0], end]
         starts = cuts
 
@@ -114,15 +103,27 @@ def step_function(stages: Sequence[Scalar], turns: Sequence[tuple[int, float]], 
         filled = start < end
         begin = np.where(filled, value(np.minimum(start, hi)[None]) >= level, passed)
         finish = np.where(filled, value(np.maximum(end - 1, lo)[None]) >= level, passed)
-        inside = first(moved(None, np.greater_equal, level, begin),
-                       np.broadcast_to(start, begin.shape),
-                       np.broadcast_to(np.maximum(end - 1, start), begin.shape))
+        inside = _first(moved(None, np.greater_equal, level, begin),
+                        np.broadcast_to(start, begin.shape),
+                        np.broadcast_to(np.maximum(end - 1, start), begin.shape))
         for at, before, after in ((np.broadcast_to(start, begin.shape), passed, begin),
                                   (inside, begin, finish)):
             thresholds.append(at)
             signs.append(after.astype(np.int8) - before.astype(np.int8))
         passed = finish
     return _packed(np.concatenate(thresholds).T, np.concatenate(signs).T, base)
+
+
+def _first(holds: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray
+           ) -> np.ndarray:
+    """Smallest x in low..high where `holds`, given that it stays so; high if nowhere below."""
+    low, high = low.copy(), high.copy()
+    while (low < high).any():
+        middle = (low + high) // 2
+        there = holds(middle)
+        high = np.where(there & (low < high), middle, high)
+        low = np.where(~there & (low < high), middle + 1, low)
+    return low
 
 
 def _packed(thresholds: np.ndarray, signs: np.ndarray, base: np.ndarray) -> Steps:

@@ -539,19 +539,19 @@ def test_two_lines_by_a_comparison(tmp_path: Path) -> None:
         for k in (1, 3)]
     turn = np.float32([[[1]], [[-2]], [[0]], [[4]]])
     y = net.op("Where", net.op("GreaterOrEqual", "x", turn), *lines)
-    found = agrees(net, y, tmp_path)
-    assert [type(layer) for layer in found.net.layers] == [model.PiecewiseLinear]
+    loaded = agrees(net, y, tmp_path)
+    assert [type(layer) for layer in loaded.net.layers] == [model.PiecewiseLinear]
     images = np.random.default_rng(1).integers(-8, 8, (5, *IMAGE[1:]))
-    assert (n2.lower(found.net).forward(images).reshape(5, -1) == found.net.forward(images)).all()
+    assert (n2.lower(loaded.net).forward(images).reshape(5, -1) == loaded.net.forward(images)).all()
 
 
 def test_weights_in_digits_are_one_product(tmp_path: Path) -> None:
     net = Net(*IMAGE)
     y = net.op("Add", net.op("Conv", "x", W, pads=[1] * 4), net.op(
         "Mul", net.op("Conv", "x", W[::-1].copy(), pads=[1] * 4), 16.0))
-    found = agrees(net, y, tmp_path)
-    assert [type(layer) for layer in found.net.layers] == [model.IntConv]
-    assert (found.net.params["Add_3.codes"] == W + 16 * W[::-1]).all()
+    loaded = agrees(net, y, tmp_path)
+    assert [type(layer) for layer in loaded.net.layers] == [model.IntConv]
+    assert (loaded.net.params["Add_3.codes"] == W + 16 * W[::-1]).all()
 
 
 @pytest.mark.parametrize("dialect", ["qonnx", "integer"])

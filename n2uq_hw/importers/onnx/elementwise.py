@@ -377,12 +377,12 @@ def _line(trace: Trace, t: Tensor) -> tuple[str, np.ndarray, np.ndarray, float] 
             (value != rest).any() for value, rest in zip(trace.of(layer).values(), (1, 0),
                                                          strict=True)):
         return None
-    found = {"div": np.ones(1), "add": np.zeros(1), "mul": np.ones(1)}
+    constants = {"div": np.ones(1), "add": np.zeros(1), "mul": np.ones(1)}
     name = layer.inputs[0]
-    for op in found:
+    for op in constants:
         before = trace.layer(name)
         if isinstance(before, Pointwise) and before.op == op and not before.float32:
-            found[op], name = trace.of(before)["value"], before.inputs[0]
-    if found["div"].size != 1:
+            constants[op], name = trace.of(before)["value"], before.inputs[0]
+    if constants["div"].size != 1:
         return None
-    return name, found["mul"], found["add"], float(found["div"][0])
+    return name, constants["mul"], constants["add"], float(constants["div"][0])
