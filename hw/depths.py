@@ -39,34 +39,8 @@ from functools import singledispatch
 
 import numpy as np
 
+from .. import ir
 from ..errors import N2uqError
-from ..ir import (
-    Add,
-    ArgMax,
-    Concat,
-    DepthToSpace,
-    DepthwiseMatVec,
-    Edge,
-    Fifo,
-    Flatten,
-    Fork,
-    Graph,
-    Input,
-    MatVec,
-    MaxPool,
-    Node,
-    Pad,
-    Permute,
-    PiecewiseLinear,
-    Saturate,
-    Scale,
-    SlidingWindow,
-    SumPool,
-    Threshold,
-    Unrolled,
-    Upsample,
-    WidthConvert,
-)
 from ..ir.folding import Fold
 from .depth_to_space import block_order
 from .fifo import in_block
@@ -79,7 +53,7 @@ CUT = 2  # beats of a Fifo that only cuts the ready path
 
 
 @singledispatch
-def needed(node: Node, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+def needed(node: ir.Node, port: int, count: np.ndarray, reads: tuple[ir.Edge, ...], edge: ir.Edge,
            takes: int, gives: int) -> np.ndarray:
     """Beats of an image that must come to `port` before `count` beats of the result can leave.
 
@@ -92,27 +66,27 @@ def needed(node: Node, port: int, count: np.ndarray, reads: tuple[Edge, ...], ed
     raise N2uqError(f"no order of beats for {type(node).__name__}")
 
 
-@needed.register(Threshold)
-@needed.register(Scale)
-@needed.register(PiecewiseLinear)
-@needed.register(Add)
-@needed.register(Saturate)
-@needed.register(Flatten)
-@needed.register(Fifo)
-@needed.register(Fork)
-def _(node: Node, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+@needed.register(ir.Threshold)
+@needed.register(ir.Scale)
+@needed.register(ir.PiecewiseLinear)
+@needed.register(ir.Add)
+@needed.register(ir.Saturate)
+@needed.register(ir.Flatten)
+@needed.register(ir.Fifo)
+@needed.register(ir.Fork)
+def _(node: ir.Node, port: int, count: np.ndarray, reads: tuple[ir.Edge, ...], edge: ir.Edge,
       takes: int, gives: int) -> np.ndarray:
     return count
 
 
 @needed.register
-def _(node: WidthConvert, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
-      takes: int, gives: int) -> np.ndarray:
+def _(node: ir.WidthConvert, port: int, count: np.ndarray, reads: tuple[ir.Edge, ...],
+      edge: ir.Edge, takes: int, gives: int) -> np.ndarray:
     return -(-count * gives // takes)
 
 
 @needed.register
-def _(node: Pad, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+def _(node: ir.Pad, port: int, count: np.ndarray, reads: tuple[ir.Edge, ...], edge: ir.Edge,
       takes: int, gives: int) -> np.ndarray:
     (height, width, channels), (top, _, left, _) = reads[port].shape, node.frame
     pixel, group = np.divmod(count - 1, channels // gives)
@@ -125,8 +99,8 @@ def _(node: Pad, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Ed
 
 
 @needed.register
-def _(node: SlidingWindow, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
-      takes: int, gives: int) -> np.ndarray:
+def _(node: ir.SlidingWindow, port: int, count: np.ndarray, reads: tuple[ir.Edge, ...],
+      edge: ir.Edge, takes: int, gives: int) -> np.ndarray:
     (kh, kw), (sh, sw), (_, width, channels) = node.kernel, node.stride, reads[port].shape
     (eh, ew), (dh, dw), of_group = node.extent, node.dilation, channels // node.groups
     window, beat = np.divmod(count - 1, edge.channels // gives)
@@ -151,7 +125,7 @@ def _(node: SlidingWindow, port: int, count: np.ndarray, reads: tuple[Edge, ...]
 
 
 @needed.register
-def _(node: Concat, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+def _(node: ir.Concat, port: int, count: np.ndarray, reads: tuple[ir.Edge, ...], edge: ir.Edge,
       takes: int, gives: int) -> np.ndarray:
     pixel, channel = np.divmod(count * gives - 1, edge.channels)
     before = sum(read.channels for read in reads[:port])
@@ -160,7 +134,7 @@ def _(node: Concat, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge:
 
 
 @needed.register
-def _(node: MatVec, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+def _(node: ir.MatVec, port: int, count: np.ndarray, reads: tuple[ir.Edge, ...], edge: ir.Edge,
       takes: int, gives: int) -> np.ndarray:
     """Whole groups, one after the other."""
     beats = edge.channels // node.groups // gives
@@ -168,7 +142,7 @@ def _(node: MatVec, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge:
 
 
 @needed.register
-def _(node: Upsample, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+def _(node: ir.Upsample, port: int, count: np.ndarray, reads: tuple[ir.Edge, ...], edge: ir.Edge,
       takes: int, gives: int) -> np.ndarray:
     (_, width, channels), (down, across) = reads[port].shape, node.factor
     pixel, group = np.divmod(count - 1, channels // gives)
@@ -180,8 +154,8 @@ def _(node: Upsample, port: int, count: np.ndarray, reads: tuple[Edge, ...], edg
 
 
 @needed.register
-def _(node: DepthToSpace, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
-      takes: int, gives: int) -> np.ndarray:
+def _(node: ir.DepthToSpace, port: int, count: np.ndarray, reads: tuple[ir.Edge, ...],
+      edge: ir.Edge, takes: int, gives: int) -> np.ndarray:
     (_, width, _), b, groups = reads[port].shape, node.block, edge.channels // gives
     pixel, group = np.divmod(count - 1, groups)
     row, column = np.divmod(pixel, edge.shape[1])
@@ -198,17 +172,17 @@ def _(node: DepthToSpace, port: int, count: np.ndarray, reads: tuple[Edge, ...],
     return need
 
 
-@needed.register(ArgMax)
-@needed.register(Permute)
-def _(node: Node, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+@needed.register(ir.ArgMax)
+@needed.register(ir.Permute)
+def _(node: ir.Node, port: int, count: np.ndarray, reads: tuple[ir.Edge, ...], edge: ir.Edge,
       takes: int, gives: int) -> np.ndarray:
     return -(-count // (edge.channels // gives)) * (reads[port].channels // takes)
 
 
-@needed.register(DepthwiseMatVec)
-@needed.register(MaxPool)
-@needed.register(SumPool)
-def _(node: Node, port: int, count: np.ndarray, reads: tuple[Edge, ...], edge: Edge,
+@needed.register(ir.DepthwiseMatVec)
+@needed.register(ir.MaxPool)
+@needed.register(ir.SumPool)
+def _(node: ir.Node, port: int, count: np.ndarray, reads: tuple[ir.Edge, ...], edge: ir.Edge,
       takes: int, gives: int) -> np.ndarray:
     groups = edge.channels // gives
     positions = reads[port].channels // takes // groups  # in beats
@@ -233,7 +207,8 @@ def least_depth(needs: np.ndarray, others: np.ndarray, taken: np.ndarray, beats:
     return int((come - taken).max())
 
 
-def _taken(graph: Graph, lanes: dict[str, int], node: Node, port: int, other: int) -> np.ndarray:
+def _taken(graph: ir.Graph, lanes: dict[str, int], node: ir.Node, port: int, other: int
+          ) -> np.ndarray:
     """`taken` of `least_depth`: what the beats of the result need that all have left by then."""
     reads, edge = graph.reads(node), graph.edges[node.name]
     counts = np.arange(1, edge.size // lanes[node.name] + 1)
@@ -244,7 +219,7 @@ def _taken(graph: Graph, lanes: dict[str, int], node: Node, port: int, other: in
     return np.append(0, own)[left]
 
 
-def least_depths(graph: Graph, lanes: dict[str, int]) -> dict[str, int]:
+def least_depths(graph: ir.Graph, lanes: dict[str, int]) -> dict[str, int]:
     """The bound above for each Fifo on an Add, by name.
 
     Parameters
@@ -270,7 +245,8 @@ def least_depths(graph: Graph, lanes: dict[str, int]) -> dict[str, int]:
     return depths
 
 
-def join_depths(graph: Graph, lanes: dict[str, int], chosen: Mapping[str, int]) -> dict[str, int]:
+def join_depths(graph: ir.Graph, lanes: dict[str, int], chosen: Mapping[str, int]) -> dict[str,
+                int]:
     """The depth of each Fifo on an Add, by name: as `chosen`, else the least that is of use.
 
     Parameters
@@ -288,7 +264,7 @@ def join_depths(graph: Graph, lanes: dict[str, int], chosen: Mapping[str, int]) 
     return depths
 
 
-def _dominators(graph: Graph) -> dict[str, str]:
+def _dominators(graph: ir.Graph) -> dict[str, str]:
     """For each node the last that all ways to it pass through."""
     above: dict[str, str] = {}
     level = {graph.input.name: 0}
@@ -316,7 +292,7 @@ class _Branch:
     ways: list[int]
 
 
-def _branch(graph: Graph, lanes: dict[str, int], fork: str, fifo: str) -> _Branch:
+def _branch(graph: ir.Graph, lanes: dict[str, int], fork: str, fifo: str) -> _Branch:
     """The branch from `fork` to `fifo`."""
     first, last = (next(k for k, node in enumerate(graph.nodes) if node.name == name)
                    for name in (fork, fifo))
@@ -337,20 +313,20 @@ def _branch(graph: Graph, lanes: dict[str, int], fork: str, fifo: str) -> _Branc
     return _Branch(demand[fork], ways)
 
 
-def window_of(graph: Graph, node: Node) -> SlidingWindow | None:
+def window_of(graph: ir.Graph, node: ir.Node) -> ir.SlidingWindow | None:
     """The SlidingWindow that `node` is, or that reads it, if it is a Pad."""
-    if isinstance(node, Pad):
+    if isinstance(node, ir.Pad):
         node = next((n for n in graph.nodes if node.name in n.inputs), node)
-    return node if isinstance(node, SlidingWindow) else None
+    return node if isinstance(node, ir.SlidingWindow) else None
 
 
-def gives_whole(graph: Graph, window: SlidingWindow, fold: Fold) -> bool:
+def gives_whole(graph: ir.Graph, window: ir.SlidingWindow, fold: Fold) -> bool:
     """Whether a beat of it is a whole window."""
     return stages(window, graph.reads(window)[0], fold.pe)[1] is None
 
 
-def fifo_depth(graph: Graph, node: Node, lanes: int, *, whole: bool = False,
-               source: Node | None = None) -> int:
+def fifo_depth(graph: ir.Graph, node: ir.Node, lanes: int, *, whole: bool = False,
+               source: ir.Node | None = None) -> int:
     """Beats of `lanes` elements to queue before `node`, so that it never waits; 0 for no Fifo.
 
     Where branches meet there is always one, as deep as `join_depths` says.
@@ -367,18 +343,18 @@ def fifo_depth(graph: Graph, node: Node, lanes: int, *, whole: bool = False,
     if others:
         return CUT
     source = source or graph[node.inputs[0]]
-    if isinstance(node, Unrolled):  # the path of ready through many registers is long
-        return CUT if isinstance(source, Unrolled) else 0
-    if isinstance(node, MatVec):
-        vector = 0 if isinstance(source, SlidingWindow | Input) else read.channels // lanes
+    if isinstance(node, ir.Unrolled):  # the path of ready through many registers is long
+        return CUT if isinstance(source, ir.Unrolled) else 0
+    if isinstance(node, ir.MatVec):
+        vector = 0 if isinstance(source, ir.SlidingWindow | ir.Input) else read.channels // lanes
         return max(vector, CUT)
-    if isinstance(source, MatVec) and isinstance(node, Threshold):
+    if isinstance(source, ir.MatVec) and isinstance(node, ir.Threshold):
         return CUT  # what follows would stall the MatVec through one long path
     window = window_of(graph, node)
-    if window is None or isinstance(source, Input | Pad):
+    if window is None or isinstance(source, ir.Input | ir.Pad):
         return 0
     (kh, kw), (sh, _) = window.extent, window.stride
-    top, _, left, _ = node.frame if isinstance(node, Pad) else (0, 0, 0, 0)
+    top, _, left, _ = node.frame if isinstance(node, ir.Pad) else (0, 0, 0, 0)
     rows, pixels = (top, left + 2) if whole else (max(kh - sh - top, 0), max(kw - left, 0))
     depth = (rows * read.shape[1] + pixels) * read.channels // lanes
     return max(depth + (whole and in_block(depth)), CUT)

@@ -7,19 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..ir import (
-    Fifo,
-    Flatten,
-    Fork,
-    Graph,
-    MatVec,
-    Node,
-    OffsetMatVec,
-    Saturate,
-    Threshold,
-    Unrolled,
-    WidthConvert,
-)
+from .. import ir
 from ..ir.folding import (
     ConvertFold,
     Fold,
@@ -41,13 +29,13 @@ from .width_convert import convert_width
 __all__ = ["hardware_graph", "in_logic", "lanes_of", "saturates", "unroll"]
 
 
-def steps_behind(graph: Graph, node: Node) -> Threshold | None:
+def steps_behind(graph: ir.Graph, node: ir.Node) -> ir.Threshold | None:
     """The Threshold that reads `node`, if nothing else does."""
     readers = [other for other in graph.nodes if node.name in other.inputs]
-    return readers[0] if len(readers) == 1 and isinstance(readers[0], Threshold) else None
+    return readers[0] if len(readers) == 1 and isinstance(readers[0], ir.Threshold) else None
 
 
-def in_logic(graph: Graph, matvec: MatVec) -> Unrolled:
+def in_logic(graph: ir.Graph, matvec: ir.MatVec) -> ir.Unrolled:
     """`matvec` unrolled, with the Threshold behind it, and its name (`steps_behind`).
 
     Groups are a matrix that is 0 between them.
@@ -59,14 +47,14 @@ def in_logic(graph: Graph, matvec: MatVec) -> Unrolled:
         weights.reshape(matvec.groups, -1, matvec.groups, matvec.weights.shape[1])[
             at, :, at] = matvec.weights.reshape(matvec.groups, -1, matvec.weights.shape[1])
     if steps := steps_behind(graph, matvec):
-        return Unrolled(steps.name, matvec.inputs, weights, threshold=steps)
-    return Unrolled(matvec.name, matvec.inputs, weights)
+        return ir.Unrolled(steps.name, matvec.inputs, weights, threshold=steps)
+    return ir.Unrolled(matvec.name, matvec.inputs, weights)
 
 
-def unroll(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
+def unroll(graph: ir.Graph, folding: Folding) -> tuple[ir.Graph, Folding]:
     """An Unrolled in the place of each MatVec of that form, and of the Threshold in it."""
     in_units = {node.name: in_logic(graph, node) for node in graph.nodes
-                if isinstance(node, MatVec) and not isinstance(node, Unrolled)
+                if isinstance(node, ir.MatVec) and not isinstance(node, ir.Unrolled)
                 and isinstance(folding[node.name], UnrolledFold)}
     if not in_units:
         return graph, folding
@@ -77,7 +65,7 @@ def unroll(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
                             if node.name in places or node.name not in in_units), folds
 
 
-def absorbs(graph: Graph, node: MatVec) -> bool:
+def absorbs(graph: ir.Graph, node: ir.MatVec) -> bool:
     """Whether a constant per output of `node` can go into the thresholds behind it.
 
     That is, of odd weights, if the Threshold's channels have steps of their own.
@@ -89,28 +77,28 @@ def absorbs(graph: Graph, node: MatVec) -> bool:
     return len(steps) == len(node.weights) and bool((steps != steps[0]).any())
 
 
-def absorb(graph: Graph, folding: Folding) -> Graph:
+def absorb(graph: ir.Graph, folding: Folding) -> ir.Graph:
     """An OffsetMatVec in the place of each MatVec of form "pairs" where `absorbs` allows it.
 
     Thresholds behind have what centered pairs add (`pairs_offset`), and a constant by which sums
     are from 0 on.
     """
-    offsets, nodes = dict[str, np.ndarray](), list[Node]()
+    offsets, nodes = dict[str, np.ndarray](), list[ir.Node]()
     for node in graph.nodes:
-        new: Node = node
-        if isinstance(node, Threshold) and node.inputs[0] in offsets:
+        new: ir.Node = node
+        if isinstance(node, ir.Threshold) and node.inputs[0] in offsets:
             new = replace(node, thresholds=node.thresholds + offsets[node.inputs[0]][:, None])
-        elif (type(node) is MatVec and isinstance(fold := folding[node.name], MatVecFold)
+        elif (type(node) is ir.MatVec and isinstance(fold := folding[node.name], MatVecFold)
               and fold.products.lanes > 1 and absorbs(graph, node)):
             (read,), sums = graph.reads(node), graph.edges[node.name]
             offset = pairs_offset(node.weights, element(read), fold.simd)
             offsets[node.name] = offset - (sums.lo + offset).min()
-            new = OffsetMatVec(**node.__dict__, offset=offsets[node.name])
+            new = ir.OffsetMatVec(**node.__dict__, offset=offsets[node.name])
         nodes.append(new)
     return graph.with_nodes(nodes) if offsets else graph
 
 
-def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
+def hardware_graph(graph: ir.Graph, folding: Folding) -> tuple[ir.Graph, Folding]:
     """Insert what only hardware needs, and return the graph and the folding with it.
 
     A Fork where several nodes read an edge, its outputs in the order of its readers; width
@@ -125,7 +113,7 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
     taken = {node.name for node in graph.nodes} | {*fifos}
     graph, folding = unroll(graph, folding)
     graph = absorb(graph, folding)
-    folds, nodes, lanes = dict(folding), list[Node](), dict[str, int]()
+    folds, nodes, lanes = dict(folding), list[ir.Node](), dict[str, int]()
     readers = Counter(name for node in graph.nodes for name in node.inputs)
     tip: dict[str, str] = {}  # the node whose edge is read for the key's
     of_joins = iter(fifos)
@@ -134,10 +122,10 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
         taken.add(name := fresh(name, taken))
         return name
 
-    def insert(node: Node, width: int) -> str:
+    def insert(node: ir.Node, width: int) -> str:
         nodes.append(node)
         folds[node.name], lanes[node.name] = (
-            ConvertFold(width, lanes[node.inputs[0]]) if isinstance(node, WidthConvert)
+            ConvertFold(width, lanes[node.inputs[0]]) if isinstance(node, ir.WidthConvert)
             else Fold(width)), width
         return node.name
 
@@ -145,38 +133,38 @@ def hardware_graph(graph: Graph, folding: Folding) -> tuple[Graph, Folding]:
         sources = []
         for k, name in enumerate(node.inputs):
             at, prefix = tip[name], f"{node.name}_i{k}" if len(node.inputs) > 1 else node.name
-            if not isinstance(node, Flatten):
+            if not isinstance(node, ir.Flatten):
                 wanted = lanes_in(node, k, folds[node.name], graph.edges[name])
                 for step, width in enumerate(convert_width(lanes[at], wanted)):
-                    at = insert(WidthConvert(ours(f"{prefix}_width{step or ''}"), (at,),
+                    at = insert(ir.WidthConvert(ours(f"{prefix}_width{step or ''}"), (at,),
                                              lanes=width), width)
                 window = window_of(graph, node)
                 whole = window is not None and gives_whole(graph, window, folds[window.name])
                 depth = fifo_depth(graph, node, wanted, whole=whole)
                 if depth:
                     called = next(of_joins) if len(node.inputs) > 1 else ours(f"{prefix}_fifo")
-                    at = insert(Fifo(called, (at,), depth=depth), wanted)
+                    at = insert(ir.Fifo(called, (at,), depth=depth), wanted)
             sources.append(at)
         nodes.append(type(node)(**{**node.__dict__, "inputs": tuple(sources)}))
         name = tip[node.name] = node.name
-        lanes[name] = (lanes[sources[0]] if isinstance(node, Flatten)
+        lanes[name] = (lanes[sources[0]] if isinstance(node, ir.Flatten)
                        else lanes_out(node, folds[name], graph.edges[name]))
         if (ways := readers[name]) > 1:
-            tip[name] = insert(Fork(ours(f"{name}_fork"), (name,), ways=ways), lanes[name])
+            tip[name] = insert(ir.Fork(ours(f"{name}_fork"), (name,), ways=ways), lanes[name])
     hardware = graph.with_nodes(nodes)
     depths = join_depths(hardware, lanes, chosen)
-    return hardware.with_nodes(replace(node, depth=depths[node.name]) if isinstance(node, Fifo)
+    return hardware.with_nodes(replace(node, depth=depths[node.name]) if isinstance(node, ir.Fifo)
                                and node.name in depths else node for node in hardware.nodes), folds
 
 
-def lanes_of(graph: Graph, folding: Folding, name: str) -> int:
+def lanes_of(graph: ir.Graph, folding: Folding, name: str) -> int:
     """Elements per beat on the edge `name` of a hardware graph."""
     node = graph[name]
-    if isinstance(node, Flatten):
+    if isinstance(node, ir.Flatten):
         return lanes_of(graph, folding, node.inputs[0])
     return lanes_out(node, folding[name], graph.edges[name])
 
 
-def saturates(graph: Graph) -> bool:
+def saturates(graph: ir.Graph) -> bool:
     """Whether the accelerator has elements to count that Saturate nodes change."""
-    return any(isinstance(node, Saturate) for node in graph.nodes)
+    return any(isinstance(node, ir.Saturate) for node in graph.nodes)

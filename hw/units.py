@@ -8,31 +8,8 @@ from functools import partial, singledispatch
 
 from amaranth.lib import wiring
 
+from .. import ir
 from ..errors import N2uqError
-from ..ir import (
-    Add,
-    ArgMax,
-    Concat,
-    DepthToSpace,
-    DepthwiseMatVec,
-    Edge,
-    Fifo,
-    Fork,
-    MatVec,
-    MaxPool,
-    Node,
-    Pad,
-    Permute,
-    PiecewiseLinear,
-    Saturate,
-    Scale,
-    SlidingWindow,
-    SumPool,
-    Threshold,
-    Unrolled,
-    Upsample,
-    WidthConvert,
-)
 from ..ir.folding import (
     ConvertFold,
     DepthwiseFold,
@@ -67,81 +44,82 @@ __all__ = ["unit"]
 
 
 @singledispatch
-def unit(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Component:
+def unit(node: ir.Node, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold) -> wiring.Component:
     """The gateware of `node`, reading edges `reads` and making `edge`, folded as `fold` says."""
     raise N2uqError(f"no gateware for {type(node).__name__}")
 
 
 @unit.register
-def _(node: Pad, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+def _(node: ir.Pad, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold) -> Unit:
     return PadUnit(node, reads[0], edge, lanes=fold.pe)
 
 
 @unit.register
-def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+def _(node: ir.SlidingWindow, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold) -> Unit:
     return SlidingWindowUnit(node, reads[0], lanes=fold.pe)
 
 
 @unit.register
-def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVecFold) -> Unit:
+def _(node: ir.MatVec, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: MatVecFold) -> Unit:
     return MatVecUnit(node, reads[0], edge, pe=fold.pe, simd=fold.simd, form=fold.form,
                       memory=fold.memory)
 
 
 @unit.register
-def _(node: Unrolled, reads: tuple[Edge, ...], edge: Edge, fold: UnrolledFold) -> Unit:
+def _(node: ir.Unrolled, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: UnrolledFold) -> Unit:
     return UnrolledUnit(node, reads[0], edge, levels=fold.levels, lut=fold.lut)
 
 
 @unit.register
-def _(node: DepthwiseMatVec, reads: tuple[Edge, ...], edge: Edge, fold: DepthwiseFold) -> Unit:
+def _(node: ir.DepthwiseMatVec, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: DepthwiseFold
+     ) -> Unit:
     return DepthwiseMatVecUnit(node, reads[0], edge, pe=fold.pe, memory=fold.memory)
 
 
 @unit.register
-def _(node: Threshold, reads: tuple[Edge, ...], edge: Edge, fold: ThresholdFold) -> Unit:
+def _(node: ir.Threshold, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: ThresholdFold) -> Unit:
     return ThresholdUnit(node, reads[0], edge, pe=fold.pe, style=fold.style)
 
 
 @unit.register
-def _(node: Add, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Component:
+def _(node: ir.Add, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold) -> wiring.Component:
     return AddUnit(node, reads[0], reads[1], edge, pe=fold.pe)
 
 
 @unit.register
-def _(node: Concat, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Component:
+def _(node: ir.Concat, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold) -> wiring.Component:
     return ConcatUnit(node, reads, edge, pe=fold.pe)
 
 
 @unit.register
-def _(node: Upsample, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+def _(node: ir.Upsample, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold) -> Unit:
     return UpsampleUnit(node, reads[0], pe=fold.pe)
 
 
 @unit.register
-def _(node: Fifo, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> Unit:
+def _(node: ir.Fifo, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold) -> Unit:
     return FifoUnit(layout=beats(element(edge), fold.pe), depth=node.depth)
 
 
 @unit.register
-def _(node: Fork, reads: tuple[Edge, ...], edge: Edge, fold: Fold) -> wiring.Component:
+def _(node: ir.Fork, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold) -> wiring.Component:
     return ForkUnit(layout=beats(element(edge), fold.pe), ways=node.ways)
 
 
 @unit.register
-def _(node: WidthConvert, reads: tuple[Edge, ...], edge: Edge, fold: ConvertFold) -> Unit:
+def _(node: ir.WidthConvert, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: ConvertFold) -> Unit:
     return WidthConverter(shape=element(edge), lanes_in=fold.simd, lanes_out=fold.pe)
 
 
 # Units of one input that need no more than their PE.
-PLAIN: dict[type[Node], Callable[..., Unit]] = {
-    Scale: ScaleUnit, PiecewiseLinear: PiecewiseLinearUnit, Saturate: SaturateUnit,
-    MaxPool: MaxPoolUnit, SumPool: SumPoolUnit, ArgMax: ArgMaxUnit,
-    DepthToSpace: DepthToSpaceUnit, Permute: PermuteUnit}
+PLAIN: dict[type[ir.Node], Callable[..., Unit]] = {
+    ir.Scale: ScaleUnit, ir.PiecewiseLinear: PiecewiseLinearUnit, ir.Saturate: SaturateUnit,
+    ir.MaxPool: MaxPoolUnit, ir.SumPool: SumPoolUnit, ir.ArgMax: ArgMaxUnit,
+    ir.DepthToSpace: DepthToSpaceUnit, ir.Permute: PermuteUnit}
 
 
-def _plain(make: Callable[..., Unit], node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold
-           ) -> Unit:
+def _plain(make: Callable[..., Unit], node: ir.Node, reads: tuple[ir.Edge, ...], edge: ir.Edge,
+           fold: Fold) -> Unit:
     return make(node, reads[0], edge, pe=fold.pe)
 
 

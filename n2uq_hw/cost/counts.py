@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from ..ir import (
-    DepthwiseMatVec,
-    Edge,
-    MatVec,
-    weight_bits,
-)
+from .. import ir
 from ..ir.folding import AUTO, MEMORIES
 from .memories import Memory, rom
 
@@ -57,7 +52,7 @@ def _roms(depth: int, width: int, family: str) -> dict[str, Memory]:
 
 
 @lru_cache(2**12)
-def _bits(edge: Edge) -> int:
+def _bits(edge: ir.Edge) -> int:
     return edge.width
 
 
@@ -72,5 +67,5 @@ def _wraps(length: int) -> int:
 
 
 @lru_cache(64)
-def _weight_bits(node: MatVec | DepthwiseMatVec) -> int:
-    return weight_bits(node.weights)
+def _weight_bits(node: ir.MatVec | ir.DepthwiseMatVec) -> int:
+    return ir.weight_bits(node.weights)

@@ -10,6 +10,7 @@ from functools import singledispatch
 
 import numpy as np
 
+from .. import ir
 from ..errors import N2uqError
 from ..hw.depth_to_space import block_lines, block_order
 from ..hw.fifo import in_block
@@ -17,31 +18,6 @@ from ..hw.line_buffer import LineBuffer
 from ..hw.mac import LUT
 from ..hw.sliding_window import line_buffer, stages
 from ..hw.upsample import upsample_lines
-from ..ir import (
-    Add,
-    ArgMax,
-    Concat,
-    DepthToSpace,
-    DepthwiseMatVec,
-    Edge,
-    Fifo,
-    Flatten,
-    Fork,
-    Input,
-    MatVec,
-    MaxPool,
-    Node,
-    Pad,
-    Permute,
-    PiecewiseLinear,
-    Saturate,
-    Scale,
-    SlidingWindow,
-    SumPool,
-    Threshold,
-    Upsample,
-    WidthConvert,
-)
 from ..ir.folding import DepthwiseFold, Fold
 from .counts import LUT4, Counts, Parts, _bits, _count, _roms, _weight_bits, _wraps
 from .memories import ram
@@ -53,26 +29,28 @@ __all__ = ["Counts", "Parts", "parts"]
 
 
 @singledispatch
-def parts(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def parts(node: ir.Node, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold, family: str
+         ) -> Parts:
     """What the unit of `node` is made of, in `family`; raises N2uqError for an unknown kind."""
     raise N2uqError(f"no estimate for {type(node).__name__}")
 
 
-parts.register(MatVec, matvec_parts)
-parts.register(Threshold, threshold_parts)
-parts.register(Scale, lines_parts)
-parts.register(PiecewiseLinear, lines_parts)
+parts.register(ir.MatVec, matvec_parts)
+parts.register(ir.Threshold, threshold_parts)
+parts.register(ir.Scale, lines_parts)
+parts.register(ir.PiecewiseLinear, lines_parts)
 
 
-@parts.register(Input)
-@parts.register(Flatten)
-def _(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+@parts.register(ir.Input)
+@parts.register(ir.Flatten)
+def _(node: ir.Node, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold, family: str) -> Parts:
     """The stream itself."""
     return Parts("Input", {}, {})
 
 
 @parts.register
-def _(node: WidthConvert, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def _(node: ir.WidthConvert, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold, family: str
+     ) -> Parts:
     narrow, wide = (_bits(edge) * of(fold.pe, fold.simd) for of in (min, max))
     count = _count(wide // narrow)
     if fold.pe > fold.simd:
@@ -83,7 +61,7 @@ def _(node: WidthConvert, reads: tuple[Edge, ...], edge: Edge, fold: Fold, famil
 
 
 @parts.register
-def _(node: Fifo, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def _(node: ir.Fifo, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold, family: str) -> Parts:
     width, count, block = _bits(edge) * fold.pe, _count(node.depth), in_block(node.depth)
     return Parts("Fifo", {"count": count, "ahead": count * block, "wraps": _wraps(node.depth)},
                  {"count": 3 * count, "ahead": block},
@@ -91,19 +69,20 @@ def _(node: Fifo, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) 
 
 
 @parts.register
-def _(node: Fork, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def _(node: ir.Fork, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold, family: str) -> Parts:
     return Parts("Fork", {"ways": node.ways}, {"ways": node.ways})
 
 
 @parts.register
-def _(node: Pad, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def _(node: ir.Pad, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold, family: str) -> Parts:
     counts = [_count(n) for n in (edge.channels // fold.pe, *edge.shape[:2])]
     return Parts("Pad", {"data": _bits(edge) * fold.pe, "count": sum(counts),
                          "place": sum(counts[1:])}, {"count": sum(counts)})
 
 
 @parts.register
-def _(node: SlidingWindow, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def _(node: ir.SlidingWindow, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold, family: str
+     ) -> Parts:
     kernel, lines = stages(node, reads[0], fold.pe)
     bits, counts, address, shift, memories = _bits(reads[0]), 0, 0, 0, []
     if kernel:
@@ -136,14 +115,16 @@ def _lines_read(key: str, plan: LineBuffer, width: int, family: str, **more: flo
 
 
 @parts.register
-def _(node: Upsample, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def _(node: ir.Upsample, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold, family: str
+     ) -> Parts:
     plan = upsample_lines(node, reads[0], edge.channels // fold.pe)
     key = "Upsample" if node.factor[0] > 1 else "Upsample across"
     return _lines_read(key, plan, fold.pe * _bits(edge), family)
 
 
 @parts.register
-def _(node: DepthToSpace, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def _(node: ir.DepthToSpace, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold, family: str
+     ) -> Parts:
     plan = block_lines(node, reads[0], edge.channels // fold.pe)
     if not block_order(node, reads[0]):
         return _lines_read("DepthToSpace", plan, fold.pe * _bits(edge), family)
@@ -152,7 +133,8 @@ def _(node: DepthToSpace, reads: tuple[Edge, ...], edge: Edge, fold: Fold, famil
 
 
 @parts.register
-def _(node: Permute, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def _(node: ir.Permute, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold, family: str
+     ) -> Parts:
     pe, read, written = fold.pe, reads[0].channels * _bits(reads[0]), edge.channels * _bits(edge)
     if pe == edge.channels:
         return Parts("Permute whole", {}, {"out": written})
@@ -166,12 +148,12 @@ def _(node: Permute, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: st
 
 
 @parts.register
-def _(node: Add, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def _(node: ir.Add, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold, family: str) -> Parts:
     return Parts("Add", {"sum": fold.pe * max(map(_bits, reads))}, {"out": fold.pe * _bits(edge)})
 
 
 @parts.register
-def _(node: Concat, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def _(node: ir.Concat, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold, family: str) -> Parts:
     ways, bits = len(reads), fold.pe * _bits(edge)
     if fold.pe == edge.channels:
         return Parts("Concat whole", {"ways": ways}, {"out": bits})
@@ -182,7 +164,8 @@ def _(node: Concat, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str
 
 
 @parts.register
-def _(node: Saturate, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def _(node: ir.Saturate, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold, family: str
+     ) -> Parts:
     cut = _bits(reads[0]) - _bits(edge)
     return Parts("Saturate", {"cut": fold.pe * cut, "out": fold.pe * _bits(edge),
                               "changed": fold.pe},
@@ -190,7 +173,7 @@ def _(node: Saturate, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: s
 
 
 @parts.register
-def _(node: ArgMax, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def _(node: ir.ArgMax, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold, family: str) -> Parts:
     width, beats = _bits(reads[0]), reads[0].channels // fold.pe
     return Parts("ArgMax", {"compare": fold.pe * width, "index": fold.pe * _bits(edge),
                             "count": _count(beats)},
@@ -213,21 +196,23 @@ def _pool(key: str, width: int, out: int, positions: int, groups: int, pe: int, 
 
 
 @parts.register
-def _(node: MaxPool, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def _(node: ir.MaxPool, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold, family: str
+     ) -> Parts:
     return _pool("MaxPool", _bits(reads[0]), _bits(edge), node.positions,
                  edge.channels // fold.pe, fold.pe, family)
 
 
 @parts.register
-def _(node: SumPool, reads: tuple[Edge, ...], edge: Edge, fold: Fold, family: str) -> Parts:
+def _(node: ir.SumPool, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: Fold, family: str
+     ) -> Parts:
     whole = fold.pe > edge.channels  # then sums are no wider than they must be
     return _pool("SumPool", _bits(reads[0] if whole else edge), _bits(edge), node.positions,
                  edge.channels // fold.pe, fold.pe, family)
 
 
 @parts.register
-def _(node: DepthwiseMatVec, reads: tuple[Edge, ...], edge: Edge, fold: DepthwiseFold, family: str
-      ) -> Parts:
+def _(node: ir.DepthwiseMatVec, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: DepthwiseFold,
+      family: str) -> Parts:
     bits, width, pe = _weight_bits(node), _bits(reads[0]), fold.pe
     positions, groups, product = len(node.weights), edge.channels // pe, bits + width + 1
     pool = _pool("DepthwiseMatVec", _bits(edge), _bits(edge), positions, groups, pe, family)

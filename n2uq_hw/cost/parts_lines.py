@@ -8,13 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import ir
 from ..hw.mac import LUT
-from ..ir import (
-    Edge,
-    PiecewiseLinear,
-    Scale,
-    bits_for,
-)
 from ..ir.folding import Fold
 from .counts import Parts, _bits, _count
 from .fitted import numbers
@@ -63,9 +58,9 @@ class _Lines(NamedTuple):
 
 
 @lru_cache(256)
-def _lines(node: Scale | PiecewiseLinear, edge: Edge) -> _Lines:
-    bent = isinstance(node, PiecewiseLinear)
-    turn = node.turn if isinstance(node, PiecewiseLinear) else edge.hi
+def _lines(node: ir.Scale | ir.PiecewiseLinear, edge: ir.Edge) -> _Lines:
+    bent = isinstance(node, ir.PiecewiseLinear)
+    turn = node.turn if isinstance(node, ir.PiecewiseLinear) else edge.hi
     turn = np.broadcast_to(turn, edge.channels).clip(edge.lo.min(), edge.hi.max() + 1)
     ends = np.stack([[edge.lo, np.maximum(edge.lo, turn)], [np.minimum(edge.hi, turn - 1),
                                                             edge.hi]])
@@ -92,7 +87,7 @@ def _lines(node: Scale | PiecewiseLinear, edge: Edge) -> _Lines:
     clip = getattr(node, "clip", ())
     two_offsets = bool((c[0] != c[1]).any())
     bends = two or two_offsets
-    alike, line = _alike(factors), bits_for(lo, hi)[0]
+    alike, line = _alike(factors), ir.bits_for(lo, hi)[0]
     offsets = int(np.bitwise_or.reduce(c, axis=None))
     zeros = (offsets & -offsets).bit_length() - 1 if offsets else line + node.shift
     return _Lines(_width(factors), 0 if _alike(c) else _width(c),
@@ -116,7 +111,7 @@ def _power(value: int) -> bool:
 
 
 def _width(values: np.ndarray) -> int:
-    return bits_for(int(values.min()), int(values.max()))[0] if values.any() else 0
+    return ir.bits_for(int(values.min()), int(values.max()))[0] if values.any() else 0
 
 
 PIECE = 17  # bits of a piece of a multiplier's wider operand: see hw/lines.py
@@ -194,8 +189,8 @@ def _multiplied(value: int, bits: int, family: str) -> float:
     return of[0] * full + of[1] * half + of[2] * last
 
 
-def lines_parts(node: Scale | PiecewiseLinear, reads: tuple[Edge, ...], edge: Edge, fold: Fold,
-                family: str) -> Parts:
+def lines_parts(node: ir.Scale | ir.PiecewiseLinear, reads: tuple[ir.Edge, ...], edge: ir.Edge,
+                fold: Fold, family: str) -> Parts:
     """What the unit of `node` is made of."""
     it, pe, x, out = _lines(node, reads[0]), fold.pe, _bits(reads[0]), _bits(edge)
     groups, xcup = edge.channels // pe, family == "xcup"

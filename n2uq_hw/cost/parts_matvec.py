@@ -5,13 +5,8 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from typing import NamedTuple
 
+from .. import ir
 from ..hw.mac import LUT, digit_bits
-from ..ir import (
-    Edge,
-    MatVec,
-    OffsetMatVec,
-    bits_for,
-)
 from ..ir.folding import MatVecFold
 from .counts import Parts, _bits, _count, _roms, _weight_bits
 from .memories import Memory, ram
@@ -80,14 +75,14 @@ class Lane(NamedTuple):
     srl: int
 
 
-def matvec_parts(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVecFold, family: str
-                 ) -> Parts:
+def matvec_parts(node: ir.MatVec, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold: MatVecFold,
+                 family: str) -> Parts:
     """What the unit of `node` is made of."""
     bits, a, acc = _weight_bits(node), _bits(reads[0]), _bits(edge)
     (outputs, inputs), pe, simd = node.weights.shape, fold.pe, fold.simd
     folds, beats = outputs // node.groups // pe, inputs // simd
     rows, xcup = node.groups * folds * beats, family == "xcup"
-    products, centered = fold.products, isinstance(node, OffsetMatVec)
+    products, centered = fold.products, isinstance(node, ir.OffsetMatVec)
     direct = not products.offset or centered
     lane = (_planes if products.bitwise else _tables if direct and a < LUT else _multipliers)(
         node, reads[0], fold, rows, family)
@@ -120,14 +115,14 @@ def _live(rows: int) -> float:
     return 1 - 2.0**-min(rows, 20)
 
 
-def _key(node: MatVec, fold: MatVecFold) -> str:
-    return "MatVec centered" if isinstance(node, OffsetMatVec) else f"MatVec {fold.form}"
+def _key(node: ir.MatVec, fold: MatVecFold) -> str:
+    return "MatVec centered" if isinstance(node, ir.OffsetMatVec) else f"MatVec {fold.form}"
 
 
-def _planes(node: MatVec, read: Edge, fold: MatVecFold, rows: int, family: str) -> Lane:
+def _planes(node: ir.MatVec, read: ir.Edge, fold: MatVecFold, rows: int, family: str) -> Lane:
     """A tree for each bit of the weights, and one that adds their sums."""
     bits, a, pe, simd, live = _weight_bits(node), _bits(read), fold.pe, fold.simd, _live(rows)
-    pairs, centered, xcup = fold.products.lanes > 1, isinstance(node, OffsetMatVec), (
+    pairs, centered, xcup = fold.products.lanes > 1, isinstance(node, ir.OffsetMatVec), (
         family == "xcup")
     terms, operand = (-(-simd // 2), a + 1) if pairs else (simd, a)
     # A sum of two terms with a weight bit each takes a gate before each carry too.
@@ -147,7 +142,7 @@ def _planes(node: MatVec, read: Edge, fold: MatVecFold, rows: int, family: str) 
                 planes.levels, 0)
 
 
-def _tables(node: MatVec, read: Edge, fold: MatVecFold, rows: int, family: str) -> Lane:
+def _tables(node: ir.MatVec, read: ir.Edge, fold: MatVecFold, rows: int, family: str) -> Lane:
     """A tree of tables of products for each digit of the weights, and one that adds their sums."""
     bits, a, pe, simd, live = _weight_bits(node), _bits(read), fold.pe, fold.simd, _live(rows)
     more, xcup = _waits(simd), family == "xcup"
@@ -171,10 +166,10 @@ def _tables(node: MatVec, read: Edge, fold: MatVecFold, rows: int, family: str) 
                 planes.levels, srl)
 
 
-def _multipliers(node: MatVec, read: Edge, fold: MatVecFold, rows: int, family: str) -> Lane:
+def _multipliers(node: ir.MatVec, read: ir.Edge, fold: MatVecFold, rows: int, family: str) -> Lane:
     """A tree of multipliers; each adds up a row for each bit of its narrower operand."""
     bits, a, pe, simd, live = _weight_bits(node), _bits(read), fold.pe, fold.simd, _live(rows)
-    direct, more = not fold.products.offset or isinstance(node, OffsetMatVec), _waits(simd)
+    direct, more = not fold.products.offset or isinstance(node, ir.OffsetMatVec), _waits(simd)
     term, one, other = a + bits + direct, *sorted((a, bits + direct))
     tree = _tree(simd, term, family)
     lut = {"gates": pe * simd * a * (bits + direct) * live,
@@ -185,7 +180,7 @@ def _multipliers(node: MatVec, read: Edge, fold: MatVecFold, rows: int, family: 
     return Lane(_key(node, fold), lut, ff, tree.width, tree.levels, 0, pe * term * (more > 0))
 
 
-def _table(node: MatVec, a: int, low: int, size: int, term: int, family: str) -> int:
+def _table(node: ir.MatVec, a: int, low: int, size: int, term: int, family: str) -> int:
     """LUTs of the product, `term` bits, of an activation of `a` bits and the weights' digit of
     `size` bits from `low` on.
 
@@ -199,18 +194,18 @@ def _table(node: MatVec, a: int, low: int, size: int, term: int, family: str) ->
 
 
 @lru_cache(64)
-def _least(node: MatVec) -> int:
+def _least(node: ir.MatVec) -> int:
     """The least weight, 0 if all are odd: then its digits are, too."""
     return 0 if (node.weights % 2).all() else int(node.weights.min())
 
 
-def _digit_product(node: MatVec, read: Edge, low: int, size: int) -> int:
+def _digit_product(node: ir.MatVec, read: ir.Edge, low: int, size: int) -> int:
     """Bits of the product of an activation and the weights' digit of `size` bits from `low` on."""
     top, least = 2**min(size, _weight_bits(node) - low) - 1, _least(node)
     levels = (least * (low == 0), top + least * (low == 0)) if least else (-top, top)
     end = 2**(_bits(read) - read.signed)
     products = [level * x for level in levels for x in (-end * read.signed, end - 1)]
-    return bits_for(min(products), max(products))[0]
+    return ir.bits_for(min(products), max(products))[0]
 
 
 def _waits(terms: int) -> int:

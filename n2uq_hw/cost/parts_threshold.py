@@ -7,13 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import ir
 from ..hw.mac import LUT
 from ..hw.threshold import comparator_table
-from ..ir import (
-    Edge,
-    Threshold,
-    bits_for,
-)
 from ..ir.folding import PARALLEL, ThresholdFold
 from .counts import LUT4, Parts, _bits, _count
 from .fitted import numbers
@@ -50,7 +46,7 @@ class _Steps(NamedTuple):
 
 
 @lru_cache(256)
-def _steps(node: Threshold, edge: Edge, family: str) -> _Steps:
+def _steps(node: ir.Threshold, edge: ir.Edge, family: str) -> _Steps:
     """As `comparator_table` of hw/threshold.py has them."""
     never, bits = edge.hi.max() + 1, _bits(edge)
     t = np.clip(node.thresholds, edge.lo.min(), never)
@@ -71,8 +67,9 @@ def _steps(node: Threshold, edge: Edge, family: str) -> _Steps:
     if family == "xcup" and LUT < bits <= 2 * LUT:  # and so are their low bits below a LUT's
         fixed = fixed + np.minimum((differ & (luts > 1)).sum(axis=1), 2**(bits - LUT) - 2)
     first = luts[:, 2**(depth - 1) - 1] if steps.size else luts.sum(axis=1)
-    return _Steps(size, bits_for(*ends)[0], bits_for(ends[0], ends[1] if full else int(never))[0],
-                  alike, bool(turned.any() and not turned.all()),
+    return _Steps(size, ir.bits_for(*ends)[0],
+                  ir.bits_for(ends[0], ends[1] if full else int(never))[0], alike,
+                  bool(turned.any() and not turned.all()),
                   float(fixed.mean()), float(first.mean()), float(kept.mean()),
                   bool(full and (node.signs == 1).all() and (base == 0).all()),
                   bool((node.signs == node.signs[:1]).all() and (base == base[0]).all()))
@@ -106,7 +103,7 @@ def _compares(x: int, t: int, varying: float, words: int, family: str, *, late: 
     return 1 if more <= 0 else one + each * more
 
 
-def _tables(node: Threshold, edge: Edge, pe: int) -> np.ndarray:
+def _tables(node: ir.Threshold, edge: ir.Edge, pe: int) -> np.ndarray:
     """Thresholds of the comparators by channel group, lane, step."""
     t, _, _ = comparator_table(node, edge)
     return np.broadcast_to(t, (edge.channels, t.shape[1])).reshape(
@@ -114,7 +111,7 @@ def _tables(node: Threshold, edge: Edge, pe: int) -> np.ndarray:
 
 
 @lru_cache(2**12)
-def _varying(node: Threshold, edge: Edge, width: int, pe: int) -> int:
+def _varying(node: ir.Threshold, edge: ir.Edge, width: int, pe: int) -> int:
     """The bits of all lanes' thresholds, `width` each, that differ between channel groups."""
     t = _tables(node, edge, pe)
     differ = np.bitwise_or.reduce(t ^ t[0], axis=0) & 2**width - 1
@@ -122,7 +119,7 @@ def _varying(node: Threshold, edge: Edge, width: int, pe: int) -> int:
 
 
 @lru_cache(2**8)
-def _pairs(node: Threshold, edge: Edge, bits: int, pe: int) -> int:
+def _pairs(node: ir.Threshold, edge: ir.Edge, bits: int, pe: int) -> int:
     """LUTs of all lanes' comparators on xcup if there are two channel groups: where a lane's
     thresholds have 3 bits alike in both, the LUTs before the carry are the same."""
     t, luts = _tables(node, edge, pe), 0
@@ -143,8 +140,8 @@ def _ones(bits: int, family: str) -> float:
     return numbers(family).ones * fulls + halves
 
 
-def threshold_parts(node: Threshold, reads: tuple[Edge, ...], edge: Edge, fold: ThresholdFold,
-                    family: str) -> Parts:
+def threshold_parts(node: ir.Threshold, reads: tuple[ir.Edge, ...], edge: ir.Edge,
+                    fold: ThresholdFold, family: str) -> Parts:
     """What the unit of `node` is made of."""
     steps, pe, x, out = _steps(node, reads[0], family), fold.pe, _bits(reads[0]), _bits(edge)
     groups = 1 if steps.alike else edge.channels // pe

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import ir
 from ..cost.estimate import Cost, estimate, estimates
 from ..cost.fitted import numbers
 from ..cost.memories import FAMILIES
@@ -28,21 +29,6 @@ from ..hw.depths import fifo_depth, gives_whole
 from ..hw.passes import absorb, hardware_graph, in_logic
 from ..hw.sliding_window import line_buffer
 from ..hw.width_convert import convert_width
-from ..ir import (
-    Edge,
-    Fifo,
-    Flatten,
-    Graph,
-    Input,
-    MatVec,
-    Node,
-    OffsetMatVec,
-    Pad,
-    SlidingWindow,
-    Threshold,
-    WidthConvert,
-    weight_bits,
-)
 from ..ir.folding import (
     AUTO,
     FORMS,
@@ -129,33 +115,33 @@ def least(factors: list[Factor]) -> tuple[float, dict[Variable, int]]:
 @lru_cache(2**16)
 def _between(bits: int, gives: int, takes: int, depth: int, family: str) -> Cost:
     """Width converters and a Fifo of `depth` beats between two units; elements of `bits`."""
-    def edge(lanes: int) -> Edge:
-        return Edge((1, 1, lanes), np.zeros(1, np.int64), np.full(1, 2**bits - 1))
+    def edge(lanes: int) -> ir.Edge:
+        return ir.Edge((1, 1, lanes), np.zeros(1, np.int64), np.full(1, 2**bits - 1))
 
     total, lanes = Cost(), gives
     for width in convert_width(gives, takes):
-        total = total.plus(estimate(WidthConvert("", lanes=width), (edge(lanes),), edge(lanes),
+        total = total.plus(estimate(ir.WidthConvert("", lanes=width), (edge(lanes),), edge(lanes),
                                     ConvertFold(width, lanes), family))
         lanes = width
     if depth:
-        total = total.plus(estimate(Fifo("", depth=depth), (edge(takes),), edge(takes),
+        total = total.plus(estimate(ir.Fifo("", depth=depth), (edge(takes),), edge(takes),
                                     Fold(takes), family))
     return total
 
 
 @lru_cache(64)
-def _pairs_suit(node: MatVec) -> bool:
-    return bool((node.weights % 2 == 0).any()) and weight_bits(node.weights) <= PAIRED_BITS
+def _pairs_suit(node: ir.MatVec) -> bool:
+    return bool((node.weights % 2 == 0).any()) and ir.weight_bits(node.weights) <= PAIRED_BITS
 
 
-def _styles(node: Node, fold: Fold) -> list[dict[str, Any]]:
+def _styles(node: ir.Node, fold: Fold) -> list[dict[str, Any]]:
     """What can be chosen for `node` beside lanes and memory, by field of its Fold."""
-    if isinstance(node, OffsetMatVec):
+    if isinstance(node, ir.OffsetMatVec):
         return [{"form": PAIRED}]
-    if isinstance(node, MatVec):
+    if isinstance(node, ir.MatVec):
         pairs = fold.pe > 1 and fold.simd > 1 and _pairs_suit(node)
         return [{"form": form} for form in (FORMS if pairs else CHOSEN)]
-    return [{"style": style} for style in STYLES] if isinstance(node, Threshold) else [{}]
+    return [{"style": style} for style in STYLES] if isinstance(node, ir.Threshold) else [{}]
 
 
 def _late(cycles: np.ndarray, limit: int) -> np.ndarray:
@@ -203,32 +189,32 @@ class Problem:
     unrolls: whether a MatVec may be unrolled, where `UNROLLED_BITS` allow it.
     """
 
-    def __init__(self, graph: Graph, family: str = "xcup", *, unrolls: bool = True) -> None:
+    def __init__(self, graph: ir.Graph, family: str = "xcup", *, unrolls: bool = True) -> None:
         self.graph, self.family = graph, family
-        self.nodes = [node for node in graph.nodes if not isinstance(node, Flatten)]
+        self.nodes = [node for node in graph.nodes if not isinstance(node, ir.Flatten)]
         self.logic = {node.name: in_logic(graph, node) for node in self.nodes
-                      if unrolls and type(node) is MatVec
+                      if unrolls and type(node) is ir.MatVec
                       and product_bits(node, graph.reads(node)[0]) <= UNROLLED_BITS}
         self.inside = {node.name: node for node in self.logic.values()}  # by what they make
         self.behind = {name for name, node in self.inside.items() if node.threshold is not None}
         # With pairs wherever their offset can be taken; it is the same for each even SIMD.
         self.paired = absorb(graph, {
             node.name: MatVecFold(simd=2, form=FORMS[0] if node.weights.shape[1] % 2 else PAIRED)
-            for node in graph.nodes if isinstance(node, MatVec)})
+            for node in graph.nodes if isinstance(node, ir.MatVec)})
         self.priced = set[str]()  # those of `logic` whose cost is known
         self.units = {node.name: self._unit(node) for node in self.nodes}
         self.links = [link for node in self.nodes for link in self._links(node)]
         self.slow = {node.name: table for node in self.nodes if node.inputs
                      for table in [self._slow(node, graph[node.inputs[0]])] if table is not None}
 
-    def _unit(self, node: Node) -> _Unit:
+    def _unit(self, node: ir.Node) -> _Unit:
         reads, edge = self.graph.reads(node), self.graph.edges[node.name]
         folds = folds_of(node, reads, edge)
         takes = [[lanes_in(node, port, fold, read) for fold in folds]
                  for port, read in enumerate(reads or (edge,))]
         gives = [lanes_out(node, fold, edge) for fold in folds]
         places: list[tuple[int, ...]] = [(k,) for k in range(len(folds))]
-        if isinstance(node, MatVec):
+        if isinstance(node, ir.MatVec):
             sides = sorted(set(takes[0])), sorted(set(gives))
             places = [(sides[0].index(a), sides[1].index(b))
                       for a, b in zip(takes[0], gives, strict=True)]
@@ -236,14 +222,14 @@ class Problem:
         costs, pairs = self._costs(node, self.graph, folds), len(gives)
         other = self.paired[node.name]
         parts = [(0, costs)]
-        if isinstance(other, OffsetMatVec):
+        if isinstance(other, ir.OffsetMatVec):
             parts.append((pairs, self._costs(other, self.paired, [
                 fold for fold in folds if fold.simd % 2 == 0])))
             gives = [*gives, *gives]
         logic = node.name in self.logic or node.name in self.behind
         if logic:
             takes, gives = [[*takes[0], reads[0].channels]], [*gives, edge.channels]
-        shape = (len(takes[0]), len(gives))[:1 + isinstance(node, MatVec)]
+        shape = (len(takes[0]), len(gives))[:1 + isinstance(node, ir.MatVec)]
         cycles, chosen = np.full(shape, np.inf), dict[tuple[int, ...], Fold]()
         count = max(map(len, costs.values()))
         table, behind = np.zeros((*shape, count, 4)), None
@@ -255,13 +241,13 @@ class Problem:
                 for k in range(count):  # pairs have fewer styles: each several times
                     at_style = (*before, start + at, k)
                     chosen[at_style], table[at_style] = options[k % len(options)]
-        if isinstance(other, Threshold) and other is not node:
+        if isinstance(other, ir.Threshold) and other is not node:
             behind = np.zeros_like(table)
             for fold, options in self._costs(other, self.paired, folds).items():
                 behind[place[fold]] = [cost for _, cost in options]
         if logic:
             last, fold = tuple(n - 1 for n in shape), unfolded(node, pe=edge.channels)
-            if isinstance(node, MatVec):
+            if isinstance(node, ir.MatVec):
                 fold = UnrolledFold(edge.channels, reads[0].channels, lut=LUT_INPUTS[self.family])
                 each = numbers(self.family).unrolled_least * reads[0].width
                 table[last] = Cost(each * np.count_nonzero(np.unique(node.weights, axis=0)))
@@ -270,7 +256,7 @@ class Problem:
         return _Unit(takes, gives, pairs, table, behind, cycles, chosen, dict(zip(
             ((fold.pe, fold.simd) for fold in folds), places, strict=True)), logic)
 
-    def _costs(self, node: Node, graph: Graph, folds: list[Fold]
+    def _costs(self, node: ir.Node, graph: ir.Graph, folds: list[Fold]
                ) -> dict[Fold, list[tuple[Fold, Cost]]]:
         """Of each fold of `node` of `graph` all styles, and what they cost."""
         reads, edge = graph.reads(node), graph.edges[node.name]
@@ -300,13 +286,13 @@ class Problem:
     def _source(self, name: str) -> str:
         """The unit that makes the stream `name`: a Flatten has none."""
         node = self.graph[name]
-        return self._source(node.inputs[0]) if isinstance(node, Flatten) else name
+        return self._source(node.inputs[0]) if isinstance(node, ir.Flatten) else name
 
-    def _links(self, node: Node) -> list[tuple[str, str, np.ndarray]]:
+    def _links(self, node: ir.Node) -> list[tuple[str, str, np.ndarray]]:
         """Unit, unit that reads it, and costs [gives, takes, 4] of what is between them."""
         links, unit = [], self.units[node.name]
-        whole = [isinstance(node, SlidingWindow) and gives_whole(self.graph, node, Fold(lanes))
-                 for lanes in (unit.takes[0] if isinstance(node, MatVec) else unit.gives)]
+        whole = [isinstance(node, ir.SlidingWindow) and gives_whole(self.graph, node, Fold(lanes))
+                 for lanes in (unit.takes[0] if isinstance(node, ir.MatVec) else unit.gives)]
         for takes, read in zip(unit.takes, node.inputs, strict=False):  # an Input reads nothing
             source, bits = self._source(read), self.graph.edges[read].width
             gives, pairs = self.units[source].gives, self.units[source].pairs
@@ -320,30 +306,30 @@ class Problem:
                 for a, width in zip(gives, widths, strict=True)], float)
             if unit.logic:
                 costs[:, -1] = [_between(bits, a, takes[-1], 0, self.family) for a in gives]
-                if isinstance(node, MatVec) and read in self.inside:
+                if isinstance(node, ir.MatVec) and read in self.inside:
                     depth = fifo_depth(self.graph, self.logic[node.name], takes[-1],
                                        source=self.inside[read])
                     costs[-1, -1] = _between(bits, gives[-1], takes[-1], depth, self.family)
-            if isinstance(pad := self.graph[source], Pad) and any(whole):
+            if isinstance(pad := self.graph[source], ir.Pad) and any(whole):
                 costs[:, whole] += self._queued(pad, gives, True) - self._queued(pad, gives, False)
             links.append((source, node.name, costs))
         return links
 
-    def _queued(self, pad: Pad, lanes: list[int], whole: bool) -> np.ndarray:
+    def _queued(self, pad: ir.Pad, lanes: list[int], whole: bool) -> np.ndarray:
         """Costs [lanes, 1, 4] of the Fifo before `pad`, by whether windows of it come whole."""
         (read,) = self.graph.reads(pad)
         depths = [fifo_depth(self.graph, pad, b, whole=whole) for b in lanes]
         return np.array([[_between(read.width, b, b, depth, self.family)]
                          for b, depth in zip(lanes, depths, strict=True)], float)
 
-    def _slow(self, node: Node, source: Node) -> np.ndarray | None:
+    def _slow(self, node: ir.Node, source: ir.Node) -> np.ndarray | None:
         """Cycles of an image [gives of the source, *lanes of the node], where no queue is between.
 
         None if lanes that suit each other badly cost no time.
         """
         unit = self.units[node.name]
         tables: list[np.ndarray] = []
-        if isinstance(node, MatVec) and isinstance(source, SlidingWindow | Input):
+        if isinstance(node, ir.MatVec) and isinstance(source, ir.SlidingWindow | ir.Input):
             # A vector is read in the first of its folds, as it comes.
             outputs, inputs = node.weights.shape
             gives = np.array(self.units[source.name].gives)[:, None, None]
@@ -351,7 +337,7 @@ class Problem:
             wait = np.maximum(inputs / gives - beats, 0)
             tables.append(np.prod(self.graph.edges[node.name].shape[:2]) * (
                 node.groups * wait + beats * outputs / np.array(unit.gives)))
-        if isinstance(source, SlidingWindow):
+        if isinstance(source, ir.SlidingWindow):
             # A whole window comes when its last pixel does: no line buffer evens bursts out.
             it = line_buffer(source, self.graph.reads(source)[0], 1)
             often = it.rows * (it.columns - 1), it.rows - 1, 1
@@ -362,7 +348,7 @@ class Problem:
                                 for lanes in self.units[source.name].gives],
                                (-1, *[1] * unit.cycles.ndim))
             tables.append(np.where(whole, late, 0.0))
-        if isinstance(node, SlidingWindow) and isinstance(source, Pad | Input):
+        if isinstance(node, ir.SlidingWindow) and isinstance(source, ir.Pad | ir.Input):
             # Between rows and images a line buffer waits for words: they must come in each cycle.
             gives = np.array(self.units[source.name].gives)[:, None]
             tables.append(np.where(gives < np.array(unit.takes[0]), np.inf, unit.cycles))
@@ -442,10 +428,10 @@ class Problem:
                 *place, best[tuple(at[v] for v in variables)]]
         return total, folding
 
-    def _variables(self, node: Node) -> tuple[Variable, ...]:
+    def _variables(self, node: ir.Node) -> tuple[Variable, ...]:
         """What is to be chosen: the lanes on both sides of a MatVec, those that others give."""
         gives = node.name, "gives"
-        return ((node.name, "takes"), gives) if isinstance(node, MatVec) else (gives,)
+        return ((node.name, "takes"), gives) if isinstance(node, ir.MatVec) else (gives,)
 
     def within(self, cycles: int) -> Folding:
         """The folding that costs least with at most `cycles` per image in the timing model.
@@ -554,9 +540,9 @@ class Problem:
         return next(folding for folding in foldings if used(folding) <= luts)
 
 
-def prices(graph: Graph, folding: Folding, family: str) -> dict[str, Cost]:
+def prices(graph: ir.Graph, folding: Folding, family: str) -> dict[str, Cost]:
     """The estimated cost of every unit, by its name in the hardware graph."""
     hardware, folds = hardware_graph(graph, folding)
     return {node.name: estimate(node, hardware.reads(node), hardware.edges[node.name],
                                 folds[node.name], family)
-            for node in hardware.nodes if not isinstance(node, Flatten)}
+            for node in hardware.nodes if not isinstance(node, ir.Flatten)}
