@@ -1,4 +1,4 @@
-"""Calls in processes of their own, side by side, whose results are kept in a folder of files."""
+"""Calls side by side: in threads, or in processes whose results are kept in a folder of files."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from .errors import N2uqError
 from .signals import uninterrupted
 
-__all__ = ["Failure", "Job", "run_jobs"]
+__all__ = ["Failure", "Job", "Progress", "run_jobs", "side_by_side"]
+
+Progress = Callable[[str, float], None]  # is told a stage, and the share of it that is done
+Result = TypeVar("Result")
 
 GRACE = 5.0  # seconds for a job to clean up
 _CONTEXT = get_context("forkserver")
@@ -42,6 +46,38 @@ class Failure:
 
     text: str
     kind: str = ""
+
+
+def side_by_side(work: Callable[[int, int, Progress], Result], cuts: Sequence[tuple[int, int]],
+                 jobs: int, progress: Progress) -> list[Result]:
+    """What `work` makes of each share of the images, first to end, `jobs` threads at a time.
+
+    The first that fails, or Ctrl-C, ends all others, which their progress tells them.
+    """
+    if len(cuts) == 1:
+        return [work(*cuts[0], progress)]
+    ended, done = threading.Event(), dict.fromkeys(cuts, 0.0)
+
+    def one(cut: tuple[int, int]) -> Result:
+        def told(stage: str, fraction: float) -> None:
+            if ended.is_set():
+                raise N2uqError("ended with the others")
+            done[cut] = fraction
+            progress(stage, sum(done.values()) / len(cuts))
+        return work(*cut, told)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            futures = {pool.submit(one, cut): cut for cut in cuts}
+            wait(futures, return_when=FIRST_EXCEPTION)
+            for future, (first, end) in futures.items():
+                error = future.done() and future.exception()
+                if isinstance(error, N2uqError):
+                    raise N2uqError(f"images {first} to {end - 1}: {error}") from None
+            return [future.result() for future in futures]
+        finally:
+            ended.set()
+            pool.shutdown(cancel_futures=True)
 
 
 def run_jobs(jobs: Sequence[Job], cache: Path, *, workers: int, limit: float,

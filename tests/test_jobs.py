@@ -7,12 +7,14 @@ import time
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from calls import dies, faulty, lingers, number, raises
 
 from n2uq_hw import jobs
-from n2uq_hw.jobs import Failure, Job, run_jobs
+from n2uq_hw.errors import N2uqError
+from n2uq_hw.jobs import Failure, Job, Progress, run_jobs, side_by_side
 
 
 def test_jobs_fail_one_by_one_and_results_are_kept(tmp_path: Path) -> None:
@@ -58,3 +60,27 @@ def test_ctrl_c_while_a_job_starts_ends_it(tmp_path: Path, monkeypatch: pytest.M
     finally:
         signal.signal(signal.SIGINT, before)
     assert started[0].pid and not started[0].is_alive()
+
+
+@pytest.mark.parametrize("fault", [N2uqError, KeyboardInterrupt])
+def test_a_share_that_fails_ends_the_others(fault: type[BaseException]) -> None:
+    began, ended, interrupts = set[int](), set[int](), [signal.SIGINT]
+
+    def work(first: int, end: int, told: Progress) -> Any:
+        began.add(first)
+        try:
+            while first != 2:
+                told("simulate", 0.5)
+                time.sleep(0.01)
+            while not {0, 4} <= began:
+                time.sleep(0.01)
+            if fault is KeyboardInterrupt and interrupts:
+                signal.raise_signal(interrupts.pop())
+            raise N2uqError("broken")
+        finally:
+            ended.add(first)
+
+    message = "images 2 to 3: broken" if fault is N2uqError else None
+    with pytest.raises(fault, match=message):
+        side_by_side(work, [(0, 2), (2, 4), (4, 6), (6, 8)], 3, lambda stage, done: None)
+    assert ended == began >= {0, 2, 4}

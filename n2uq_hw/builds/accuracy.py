@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ..data import Samples, channels_last, images_for
 from ..errors import N2uqError
 from ..files import write_file
 from ..ir import Graph, golden
+from ..jobs import Progress
 from ..lowering.formats import Formats
 from ..lowering.lower import Ranges, lower
 from ..model import Conv, FloatConv, FloatLinear, Linear, MaxPool, Net, load_net
@@ -32,7 +32,6 @@ FINE = {"residual stream": {"residual_fraction_bits": 20}, "stem": {"stem_bits":
         "head": {"head_bits": 16}}
 RTL_IMAGES = 1000  # of MNIST; the digits' test split runs whole
 
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, repr=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from ..data import channels_last
 from ..errors import N2uqError
 from ..hw.accelerator import WRAPPER, module_name
+from ..jobs import Progress, side_by_side
 from ..sim.rtl.model import Model, Shape, model_program
 from ..sim.rtl.runner import MAX_IDLE, pack, unpack
 from ..sim.timing.forecast import cycles_per_image
@@ -27,7 +28,6 @@ __all__ = ["Predictions", "predict"]
 
 BITS = 2**27  # of the beats that a model is sent at a time
 KEPT = 4      # builds whose models stay alive
-Progress = Callable[[str, float], None]
 _MODELS: dict[Path, list[Model]] = {}
 _LOCK = Lock()
 
@@ -112,18 +112,14 @@ def predict(build: Build, images: np.ndarray, labels: np.ndarray | None = None, 
                         f"not {nhwc.min()}..{nhwc.max()}")
     count = min(jobs or len(os.sched_getaffinity(0)), len(images))
     models = _models(build, count, told)
-    cuts = [k * len(images) // count for k in range(count + 1)]
-    done = [0] * count
+    cuts = list(pairwise(k * len(images) // count for k in range(count + 1)))
     began = time.perf_counter()
 
-    def share(k: int) -> tuple[np.ndarray, int, np.ndarray, int]:
-        def tell(images_done: int) -> None:
-            done[k] = images_done
-            told("simulate", sum(done) / len(images))
-        return _run(build, models[k], nhwc[cuts[k]:cuts[k + 1]], tell)
+    def share(first: int, end: int, told: Progress) -> tuple[np.ndarray, int, np.ndarray, int]:
+        return _run(build, models[cuts.index((first, end))], nhwc[first:end],
+                    lambda done: told("simulate", done / (end - first)))
 
-    with ThreadPoolExecutor(count) as pool:
-        shares = list(pool.map(share, range(count)))
+    shares = side_by_side(share, cuts, count, told)
     seconds = time.perf_counter() - began
     outputs = np.concatenate([got for got, *_ in shares])
     _, first, ends, _ = shares[0]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from ..hw.passes import hardware_graph, saturates
 from ..hw.saturate import COUNT_BITS
 from ..ir import Flatten, Fork, Graph, OffsetMatVec, Saturate, channels_first, golden
 from ..ir.folding import Folding
+from ..jobs import Progress, side_by_side
 from ..sim.rtl.harness import DRAIN
 from ..sim.rtl.runner import (
     MAX_IDLE,
@@ -48,7 +47,6 @@ ELEMENTS = 2**25  # of all edges, for the images that golden keeps at a time
 BITS = 2**27      # of the beats of a share, a byte each in memory
 LISTEN = 100_000  # cycles for a beat too many, or those of an image if these are more
 
-Progress = Callable[[str, float], None]
 
 SATURATED = Probe("saturated", COUNT_BITS)
 
@@ -243,7 +241,7 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
     if count > 1:  # the simulator is there when they begin
         prepare(build.verilog, [_dut(build, nhwc[:0])], work=_work(build) / simulator,
                 simulator=simulator, progress=told)
-    shares = _side_by_side(trial.share, list(pairwise(cuts)), jobs or 1, told)
+    shares = side_by_side(trial.share, list(pairwise(cuts)), jobs or 1, told)
     wrong = np.concatenate([each.wrong for each in shares])
     counted = [each.counted for each in shares]
     counts = [golden_saturated(build.graph, nhwc[each.first:each.end]) for each in shares]
@@ -288,38 +286,6 @@ def _sum(counts: list[int | None]) -> int | None:
     """Of what there is; None for nothing."""
     there = [count for count in counts if count is not None]
     return sum(there) if there else None
-
-
-def _side_by_side(work: Callable[[int, int, Progress], _Share], cuts: list[tuple[int, int]],
-                  jobs: int, progress: Progress) -> list[_Share]:
-    """What `work` makes of each share of the images, so many at a time.
-
-    The first that fails, or Ctrl-C, ends all others, which their progress tells them.
-    """
-    if len(cuts) == 1:
-        return [work(*cuts[0], progress)]
-    ended, done = Event(), dict.fromkeys(cuts, 0.0)
-
-    def one(cut: tuple[int, int]) -> _Share:
-        def told(stage: str, fraction: float) -> None:
-            if ended.is_set():
-                raise N2uqError("ended with the others")
-            done[cut] = fraction
-            progress(stage, sum(done.values()) / len(cuts))
-        return work(*cut, told)
-
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            futures = {pool.submit(one, cut): cut for cut in cuts}
-            wait(futures, return_when=FIRST_EXCEPTION)
-            for future, (first, end) in futures.items():
-                error = future.done() and future.exception()
-                if isinstance(error, N2uqError):
-                    raise N2uqError(f"images {first} to {end - 1}: {error}") from None
-            return [future.result() for future in futures]
-        finally:
-            ended.set()
-            pool.shutdown(cancel_futures=True)
 
 
 def golden_saturated(graph: Graph, images: np.ndarray) -> int | None:

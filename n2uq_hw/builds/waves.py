@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import StringIO
@@ -20,6 +20,7 @@ from ..errors import N2uqError, installed
 from ..files import write_file
 from ..hw.passes import hardware_graph
 from ..ir import Graph
+from ..jobs import Progress
 from ..sim.rtl.harness import PERIOD
 from ..sim.rtl.runner import Record
 from .emit import Build, Port, port
@@ -28,7 +29,6 @@ from .verify import Trial, streams
 __all__ = ["MOST", "write_waves"]
 
 MOST = 64  # images: waveforms are for looking at
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from cocotb_tools import config
 
 from n2uq_hw import tools
 from n2uq_hw.errors import N2uqError
+from n2uq_hw.jobs import Progress
 
 from .harness import (
     DRAIN,
@@ -51,7 +52,6 @@ _TIMESCALE = ("1ns", "1ps")
 # Bytes of C++ that are compiled at once: the headers take g++ as long as 200 kB of a design.
 ALONE = 2**22
 RUNTIME = "-O2"  # how Verilator's run-time library is compiled, once for all simulations
-Progress = Callable[[str, float], None]
 
 
 def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,

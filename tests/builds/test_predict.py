@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,24 @@ def test_the_processes_stay(built: Path, images: np.ndarray) -> None:
     os.kill(first, signal.SIGKILL)
     models[0]._process.wait()
     assert np.array_equal(build.predict(images, jobs=1).outputs, golden)
+
+
+def test_an_interrupt_ends_all_models(built: Path, images: np.ndarray) -> None:
+    """After Ctrl-C no model simulates on, and the next call is right."""
+    build, shares = api.load_build(built), list[float]()
+
+    def progress(stage: str, share: float) -> None:
+        if stage == "simulate":
+            shares.append(share)
+            if len(shares) == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)  # per image: they would be through before the interrupt is
+
+    many = np.concatenate([images] * 50)
+    with pytest.raises(KeyboardInterrupt):
+        predict(build, many, jobs=2, progress=progress)
+    assert max(shares) < 1
+    assert (predict(build, images).outputs == build.graph.forward(images)).all()
 
 
 def test_a_model_that_ends_is_one_line(built: Path, images: np.ndarray) -> None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from n2uq_hw.builds.emit import Build, emit, load_build
-from n2uq_hw.builds.verify import Progress, Verdict, _side_by_side, golden_saturated, verify
+from n2uq_hw.builds.verify import Verdict, golden_saturated, verify
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.ir import (
     Add,
@@ -347,27 +344,3 @@ def test_counts_of_shares_add_up(clamped: Path, tmp_path: Path, pixels: np.ndarr
     assert truth is not None and (verdict.mismatches, verdict.saturated_exact) == (1, False)
     assert verdict.first_mismatch == (f"the saturation counter differs in images 0 to 1: "
                                       f"{2 * truth} in RTL, {truth} in golden")
-
-
-@pytest.mark.parametrize("fault", [N2uqError, KeyboardInterrupt])
-def test_a_share_that_fails_ends_the_others(fault: type[BaseException]) -> None:
-    began, ended, interrupts = set[int](), set[int](), [signal.SIGINT]
-
-    def work(first: int, end: int, told: Progress) -> Any:
-        began.add(first)
-        try:
-            while first != 2:
-                told("simulate", 0.5)
-                time.sleep(0.01)
-            while not {0, 4} <= began:
-                time.sleep(0.01)
-            if fault is KeyboardInterrupt and interrupts:
-                signal.raise_signal(interrupts.pop())
-            raise N2uqError("broken")
-        finally:
-            ended.add(first)
-
-    message = "images 2 to 3: broken" if fault is N2uqError else None
-    with pytest.raises(fault, match=message):
-        _side_by_side(work, [(0, 2), (2, 4), (4, 6), (6, 8)], 3, lambda stage, done: None)
-    assert ended == began >= {0, 2, 4}
