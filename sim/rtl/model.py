@@ -8,8 +8,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
@@ -96,8 +96,7 @@ class Model:
         the output beats, uint8 [images, beats_out, bytes_out].  `told` is called with the number of
         images done.  Raises N2uqError where the model ends.
         """
-        with self._lock:
-            answers = self._answers(beats, images)
+        with self._lock, closing(self._answers(beats, images)) as answers:
             first = int(np.frombuffer(next(answers), "<i8")[0])
             size = self.shape.beats_out * self.shape.bytes_out
             ends = np.empty(images, np.int64)
@@ -108,7 +107,7 @@ class Model:
                 told(image + 1)
         return first, ends, outputs.reshape(images, self.shape.beats_out, -1)
 
-    def _answers(self, beats: np.ndarray, images: int) -> Iterator[bytes]:
+    def _answers(self, beats: np.ndarray, images: int) -> Generator[bytes]:
         """What comes back for a request: the first cycle, then image by image."""
         whole = False
         try:
