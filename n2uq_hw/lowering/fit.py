@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Bounds", "Fit", "fit", "of_steps", "steepest"]
+__all__ = ["SHIFTS", "Bounds", "Fit", "fit", "of_steps", "steepest"]
 
 SHIFTS = 44       # the most that is tried
 PRODUCT_BITS = 60

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import N2uqError
 from ..ir import Node, Scale, Threshold, bits_for, infer
 from ..model import Layer, Params, Quant, layer_float
-from .fit import Bounds, Fit, fit, of_steps
+from .fit import SHIFTS, Bounds, Fit, fit, of_steps
 from .steps import evaluated, every_step, step_function
 from .values import Value
 
@@ -73,6 +73,13 @@ class Quantized:
     origin: np.ndarray
 
 
+@dataclass(frozen=True)
+class Line(Quantized):
+    """A node that is a multiply, add and shift."""
+
+    node: Scale
+
+
 def levels_of(layer: Layer, p: Params) -> Levels:
     """The levels of a Quant or a Steps with parameters in the stream's order."""
     if isinstance(layer, Quant):
@@ -123,19 +130,28 @@ def _counted(levels: Levels, shift: int, most: int, y: np.ndarray) -> np.ndarray
 def quantized(x: Value, levels: Levels) -> Quantized:
     """The node that makes the levels of `x`."""
     lo, hi = x.edge.lo, x.edge.hi
+    written = _as_written(x, levels)
+    if written is not None and levels.most - levels.least > MOST_LEVELS:
+        return replace(written, node=_unclipped(written.node, x))
     if x.plain and x.uniform and levels.uniform:
         lo, hi = lo.min(keepdims=True), hi.max(keepdims=True)  # one function for all channels
     thresholds, signs, base, proof = stepped(x, levels, lo, hi)
     bounds = of_steps(thresholds, signs, base, lo, hi, (levels.least, levels.most))
     quantized = node_of(levels, thresholds, signs, base, bounds, proof)
-    if isinstance(quantized.node, Scale):
-        _prove(x, levels, quantized, thresholds)
-        node = _as_written(x, levels, quantized.node)
-        quantized, free = replace(quantized, node=node), replace(node, clip=())
-        wide, held = infer(free, x.edge), infer(node, x.edge)
-        if (wide.lo == held.lo).all() and (wide.hi == held.hi).all():  # the clip never clips
-            return replace(quantized, node=free)
-    return quantized
+    node = quantized.node
+    if not isinstance(node, Scale):
+        return quantized
+    _prove(x, levels, quantized, thresholds)
+    if written is not None and written.node.shift <= node.shift:
+        node = written.node
+    return replace(quantized, node=_unclipped(node, x))
+
+
+def _unclipped(node: Scale, x: Value) -> Scale:
+    """Without its clip, if that never clips."""
+    free = replace(node, clip=())
+    wide, held = infer(free, x.edge), infer(node, x.edge)
+    return free if (wide.lo == held.lo).all() and (wide.hi == held.hi).all() else node
 
 
 def _prove(x: Value, levels: Levels, quantized: Quantized, thresholds: np.ndarray) -> None:
@@ -151,22 +167,51 @@ def _prove(x: Value, levels: Levels, quantized: Quantized, thresholds: np.ndarra
     assert (y.clip(node.clip[0], node.clip[1]) == want - left_out).all(), levels.name
 
 
-def _as_written(x: Value, levels: Levels, node: Scale) -> Scale:
-    """The constants of the file itself, where these are integers and need no larger shift."""
+def _as_written(x: Value, levels: Levels) -> Line | None:
+    """The constants of the file itself, where what is rounded down is a line of dyadic numbers.
+
+    Each operation has numerators below 2^53 at every integer of the range, so that float64, in
+    which the formula is evaluated, rounds none.  None where that is not so.
+    """
     layer, p = levels.parameters
-    if not (isinstance(layer, Quant) and layer.rounding == "floor"
-            and all(stage.affine for stage in x.waiting)):
-        return node
-    at = evaluated([*x.stages(x.waiting), lambda y: y / p["scale"] + p["zero_point"]],
-                   np.array([[0] * x.edge.channels, [1] * x.edge.channels]))
-    m, c = (at[1] - at[0]) * 2.0**node.shift, at[0] * 2.0**node.shift
-    span = max(1, int(-x.edge.lo.min()), int(x.edge.hi.max()))
-    whole = (m == np.rint(m)).all() and (c == np.rint(c)).all()
-    if not whole or not (np.abs(m) * span + np.abs(c) < 2.0**53).all():  # else floats round
-        return node
-    multiplier, offset = (values.astype(np.int64) for values in (m, c))
-    return replace(node, multiplier=_one(multiplier), ties="floor",
-                   offset=_one(offset - (int(levels.zero[0]) << node.shift)))
+    operations = x.operations
+    if operations is None or not isinstance(layer, Quant):
+        return None
+    span = float(max(1, int(-x.edge.lo.min()), int(x.edge.hi.max())))
+    m, c, shift = np.ones(1), np.zeros(1), 0
+    for op, value in (*operations, ("div", p["scale"]), ("add", p["zero_point"])):
+        if op == "div":
+            if (np.frexp(value)[0] % 0.5).any():  # no power of two
+                return None
+            op, value = "mul", 1 / value
+        bits = _fraction_bits(value)
+        if bits is None:
+            return None
+        if op == "mul":
+            m, c, shift = m * value, c * value, shift + bits
+        else:
+            m, c, shift = m + 0 * value, c + value, max(shift, bits)
+        if ((np.abs(m) * span + np.abs(c)) * 2.0**shift >= 2.0**53).any():
+            return None
+    while shift and (m * 2.0**(shift - 1) % 1 == 0).all() and (c * 2.0**(shift - 1) % 1 == 0).all():
+        shift -= 1
+    zero = int(levels.zero[0])
+    if shift > SHIFTS or (levels.zero != zero).any() or (shift and layer.rounding != "floor"):
+        return None  # whole numbers are not rounded
+    multiplier, offset = ((values * 2.0**shift).astype(np.int64) for values in (m, c))
+    return Line(Scale(levels.name, multiplier=_one(multiplier), shift=shift,
+                      offset=_one(offset - (zero << shift)),
+                      clip=(levels.least - zero, levels.most - zero)),
+                f"(x·m + c) >> {shift}, floor, is the formula itself, whose numbers are dyadic and "
+                "below 2^53", False, levels.origin)
+
+
+def _fraction_bits(values: np.ndarray) -> int | None:
+    """The least number of bits behind the point that hold them all; None for more than `SHIFTS`."""
+    for bits in range(SHIFTS + 1):
+        if (values * 2.0**bits % 1 == 0).all():
+            return bits
+    return None
 
 
 def node_of(levels: Levels, thresholds: np.ndarray, signs: np.ndarray, base: np.ndarray,

@@ -189,6 +189,23 @@ class Value:
             stages.append(lambda x: x / self.divisor)
         return [*stages, *waiting]
 
+    @property
+    def operations(self) -> list[tuple[str, np.ndarray]] | None:
+        """`stages` of all that waits as sums and products with constants: ("add", v), ("mul", v),
+        ("div", v), as float64 computes them.  None where something else waits."""
+        made = [("add", self.origin), *(("mul", factor) for factor in self.factors),
+                ("div", np.array([float(self.divisor)]))]
+        for stage in self.waiting:
+            if isinstance(stage, Affine):
+                made += [("mul", stage.slope), ("add", stage.intercept)]
+            elif isinstance(stage, Stage) and isinstance(stage.layer, Pointwise) and stage.affine:
+                value, op = stage.params.get("value", np.ones(1)), stage.layer.op
+                made += {"sub": [("add", -value)], "neg": [("mul", -value)],
+                         "rsub": [("mul", -np.ones(1)), ("add", value)]}.get(op, [(op, value)])
+            else:
+                return None
+        return made
+
     def take(self, order: np.ndarray) -> Value:
         """The same real values of channels in another order, or of some, or of some again."""
         return replace(self, factors=tuple(taken(factor, order) for factor in self.factors),

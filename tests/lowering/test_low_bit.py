@@ -12,8 +12,20 @@ from low_bit import make, random_images
 
 from n2uq_hw import model
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.ir import Add, DepthwiseMatVec, Graph, MatVec, Scale, SlidingWindow, Threshold, golden
+from n2uq_hw.ir import (
+    Add,
+    DepthwiseMatVec,
+    Edge,
+    Graph,
+    MatVec,
+    Scale,
+    SlidingWindow,
+    Threshold,
+    golden,
+)
 from n2uq_hw.lowering.lower import lower
+from n2uq_hw.lowering.quantize import levels_of, quantized
+from n2uq_hw.lowering.values import Stage, Value
 from n2uq_hw.model import (
     AvgPool,
     BatchNorm,
@@ -381,3 +393,46 @@ def test_errors_name_layer_rule_and_value(layers, values, message: str) -> None:
     with pytest.raises(N2uqError, match=message) as caught:
         lower(make(*layers, spec=IMAGE, **values))
     assert "\n" not in str(caught.value)
+
+
+def waiting(op: str, value: float | np.ndarray) -> Stage:
+    values = np.atleast_1d(np.asarray(value, np.float64))
+    return Stage(Pointwise(op, op=op, channels=len(values)), {"value": values})
+
+
+WIDE_EDGE = Edge((1, 1, 2), np.array([-2**25, -5]), np.array([2**25, 2**24 - 1]))
+
+
+@pytest.mark.parametrize("rounding, stages", [
+    ("floor", [("mul", [5633.0, -48.5]), ("add", [6.5, -7.0]), ("div", 4096.0)]),
+    ("floor", [("rsub", 0.25), ("mul", 12345.0), ("sub", 3.0), ("mul", 2.0**-12)]),
+    ("to_zero", [("mul", 7.0), ("sub", [1e6, -3.0])]),  # whole numbers: nothing is rounded
+    ("floor", [("mul", 0.5), ("add", 0.5)])])
+def test_dyadic_lines_need_no_steps(rounding: str, stages: list) -> None:
+    """More levels than steps could be, clipped by the quantizer or not."""
+    x = Value("x", WIDE_EDGE, (np.ones(1),), tuple(waiting(*stage) for stage in stages))
+    layer = Quant("q", channels=1, lo=-2**23, hi=2**24, rounding=rounding)
+    levels = levels_of(layer, {"scale": np.ones(1), "zero_point": np.array([3.0])})
+    node = quantized(x, levels).node
+    assert isinstance(node, Scale)
+    integers = np.random.default_rng(0).integers(WIDE_EDGE.lo, WIDE_EDGE.hi + 1, (100_000, 2))
+    integers[:20_000, 0] = np.arange(-10_000, 10_000)
+    integers[-2:] = WIDE_EDGE.lo, WIDE_EDGE.hi
+    y = integers.astype(np.float64)
+    for op, value in stages:
+        y = {"mul": y * value, "add": y + value, "sub": y - value, "rsub": value - y,
+             "div": y / value}[op]
+    formula = np.clip({"floor": np.floor, "to_zero": np.trunc}[rounding](y + 3), -2**23, 2**24) - 3
+    ours = golden.evaluate(node, (WIDE_EDGE,), integers.reshape(-1, 1, 1, 2))
+    assert (ours.reshape(-1, 2) == formula).all() and np.ptp(formula) > 2**20
+
+
+@pytest.mark.parametrize("rounding, stages", [
+    ("floor", [("add", 2.0**60), ("sub", 2.0**60)]),      # floats round the first sum
+    ("floor", [("mul", 0.1)]), ("floor", [("div", 3.0)]),
+    ("to_zero", [("mul", 0.5)]), ("even", [("div", 2.0)])])
+def test_other_lines_of_many_levels_are_refused(rounding: str, stages: list) -> None:
+    x = Value("x", WIDE_EDGE, (np.ones(1),), tuple(waiting(*stage) for stage in stages))
+    layer = Quant("q", channels=1, lo=-2**30, hi=2**30, rounding=rounding)
+    with pytest.raises(N2uqError, match=r"^q must have at most 131072 levels"):
+        quantized(x, levels_of(layer, {"scale": np.ones(1), "zero_point": np.zeros(1)}))
