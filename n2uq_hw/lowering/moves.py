@@ -69,23 +69,31 @@ def _rising(self: Lowering, x: Value) -> Value:
 
 
 def _avg_pool(self: Lowering, layer: AvgPool, x: Value) -> Value:
-    """The sum of a window; its divisor is a factor."""
+    """The sum of a window; the divisor of an average is a factor."""
     x = _image(self, layer, x)
     if x.waiting and not all(stage.affine for stage in x.waiting):
         x = self.fixed(x)
-    if layer.kernel == 0:
+    if layer.kernel == 0 or (model.pair(layer.kernel) == x.edge.shape[:2]
+                             and not any(model.frame(layer.padding))):
         positions = x.edge.shape[0] * x.edge.shape[1]
         x = self.append(ir.Flatten(self.ours(f"{layer.name}_pixels")), x)
     else:
         positions = math.prod(model.pair(layer.kernel))
         if padded := any(model.frame(layer.padding)):
             x = whole(self, layer, self.fixed(x) if x.waiting else x)
-        if padded and not layer.count_pad:
+        if padded and not (layer.count_pad or layer.total):
             raise self.error(layer, "must count its padding, since windows of fewer pixels have "
                              "other divisors, not leave it out")
         x = self.windows(layer, x, -x.origin.astype(np.int64)[:1], always=True)
     pooled = self.append(SumPool(layer.name, positions=positions), x)
-    return replace(pooled, divisor=x.divisor * positions, origin=x.origin * positions)
+    pooled = replace(pooled, origin=x.origin * positions)
+    if layer.total and not x.waiting:
+        return replace(pooled, divisor=x.divisor)
+    pooled = replace(pooled, divisor=x.divisor * positions)
+    if not layer.total:
+        return pooled
+    whole_sum = Affine(layer.name, np.full(1, float(positions)), np.zeros(1))
+    return replace(pooled, waiting=(*pooled.waiting, whole_sum))
 
 
 def _flatten(self: Lowering, layer: Flatten, x: Value) -> Value:

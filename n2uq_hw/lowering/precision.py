@@ -231,7 +231,9 @@ class _Rounding:
 
     @moved.register
     def _(self, layer: AvgPool, x: _Moved) -> _Moved:
-        return replace(x if x.settled else self.fixed(x), stepped=False)
+        x = x if x.settled else self.fixed(x)
+        pixels = math.prod(pair(layer.kernel)) if layer.total else 1
+        return replace(x, errors=x.errors * pixels, stepped=False)
 
     @moved.register
     def _(self, layer: Flatten, x: _Moved) -> _Moved:

@@ -210,13 +210,15 @@ class MaxPool(Layer):
 class AvgPool(Layer):
     """Average over a window of pixels; kernel 0: over the whole map, [N, C, H, W] -> [N, C, 1, 1].
 
-    Pads with 0, which counts as pixels where `count_pad`.
+    Pads with 0, which counts as pixels where `count_pad`.  With `total` it is the sum of a window,
+    exact for integers, whose average times their number is not.
     """
 
     kernel: Size = field(default=0, metadata=LATER)
     stride: Size = field(default=1, metadata=LATER)
     padding: Padding = field(default=0, metadata=LATER)
     count_pad: bool = field(default=True, metadata=LATER)
+    total: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -403,6 +405,8 @@ def _(layer: MaxPool, p: Params, x: np.ndarray) -> np.ndarray:
 def _(layer: AvgPool, p: Params, x: np.ndarray) -> np.ndarray:
     if layer.kernel == 0:
         return x.mean(axis=(2, 3), keepdims=True)
+    if layer.total:
+        return windows(x, layer.kernel, layer.stride, layer.padding).sum(axis=(4, 5))
     if layer.count_pad:
         return windows(x, layer.kernel, layer.stride, layer.padding).mean(axis=(4, 5))
     sums, counts = (windows(values, layer.kernel, layer.stride, layer.padding).sum(axis=(4, 5))

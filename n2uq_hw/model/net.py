@@ -289,7 +289,7 @@ def _check_inputs(net: Net) -> None:
 SIZES = {"kernel": (2,), "stride": (2,), "dilation": (2,), "padding": (2, 4), "factor": (2,)}
 CHOICES = {"order": ("chw", "hwc"), "mode": ("DCR", "CRD"), "op": tuple(OPS),
            "rounding": tuple(ROUNDINGS),
-           "float32": (False, True), "count_pad": (False, True)}
+           "float32": (False, True), "count_pad": (False, True), "total": (False, True)}
 
 
 def _check_hyperparameters(net: Net, layer: Layer) -> None:
@@ -303,6 +303,9 @@ def _check_hyperparameters(net: Net, layer: Layer) -> None:
                                               or layer.out_channels % layer.groups):
         raise N2uqError(f"{net.name}: groups of {layer.name} must divide its channels "
                         f"{layer.in_channels} and {layer.out_channels}, not {layer.groups}")
+    if isinstance(layer, AvgPool) and layer.total and layer.kernel == 0:
+        raise N2uqError(f"{net.name}: kernel of {layer.name} must be its window's size, since it "
+                        "gives totals, not 0")
     if isinstance(layer, MaxPool):
         (height, width), sides = pair(layer.kernel), frame(layer.padding)
         # What is padded alike on all sides, torch pads by at most half.

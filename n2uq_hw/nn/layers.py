@@ -356,7 +356,8 @@ def _(layer: model.AvgPool) -> nn.Module:
     if layer.kernel == 0:
         return nn.AdaptiveAvgPool2d(1)
     return nn.AvgPool2d(layer.kernel, layer.stride, even_padding(layer),
-                        count_include_pad=layer.count_pad)
+                        count_include_pad=layer.count_pad,
+                        divisor_override=1 if layer.total else None)
 
 
 @module_for.register

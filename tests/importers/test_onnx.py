@@ -14,7 +14,7 @@ from onnx_graphs import QONNX, Net, by_onnxruntime, by_qonnx
 from qonnx.custom_op.general.trunc import trunc_v1, trunc_v2
 
 import n2uq_hw as n2
-from n2uq_hw import model
+from n2uq_hw import ir, model
 from n2uq_hw.importers.onnx import Format, Imported, import_onnx
 
 RNG = np.random.default_rng(0)
@@ -530,6 +530,25 @@ def test_comparisons_that_are_summed(signs: list[int] | None, tmp_path: Path) ->
     loaded = agrees(net, net.op("ReduceSum", y, net.const([2], np.int64), keepdims=0), tmp_path)
     steps = [layer for layer in loaded.net.layers if isinstance(layer, model.Steps)]
     assert sum(layer.steps for layer in steps) == 3
+
+
+def test_sums_over_pixels_are_exact(tmp_path: Path) -> None:
+    """49·(k/49) is less than k for some k in floats: a sum is no average times its pixels."""
+    reached = np.array([k for k in range(1, 300) if k / 49 * 49 < k][:4], np.float32)
+    assert len(reached) == 4
+    net = Net(1, 4, 7, 7)
+    y = net.op("Cast", net.op("GreaterOrEqual", net.op(
+        "ReduceSum", "x", net.const([2, 3], np.int64), keepdims=0), reached), to=1)
+    images = np.zeros((8, 4, 49))
+    for channel, k in enumerate(reached.astype(int)):
+        images[:4, channel, :k // 7], images[:4, channel, 48] = 7, k % 7
+        images[4:, channel, :k // 7], images[4:, channel, 48] = 7, k % 7 - 1
+    images = images.reshape(8, 4, 7, 7)
+    loaded = agrees(net, y, tmp_path, inputs=images.astype(np.float32))
+    graph = n2.lower(loaded.net)
+    assert [type(node) for node in graph.nodes] == [ir.Input, ir.Flatten, ir.SumPool, ir.Threshold]
+    want = np.repeat([1, 0], 4)[:, None] + np.zeros(4)
+    assert (graph.forward(images.astype(np.int64)).reshape(8, 4) * graph.scale == want).all()
 
 
 def test_two_lines_by_a_comparison(tmp_path: Path) -> None:

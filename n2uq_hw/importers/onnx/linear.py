@@ -298,8 +298,8 @@ def _sides(pads: Four) -> int | Four:
 
 
 @rule("AveragePool")
-def average_pool(trace: Trace, node: Node, x: Tensor) -> Tensor:
-    """The average of windows of reals; whether pads count is the node's to say."""
+def average_pool(trace: Trace, node: Node, x: Tensor, *, total: bool = False) -> Tensor:
+    """The average, or sum, of windows of reals; whether pads count is the node's to say."""
     if x.coded is not None:
         x = trace.plain(x, node.name)
     x, swapped, window = _pooled(trace, node, x)
@@ -311,12 +311,12 @@ def average_pool(trace: Trace, node: Node, x: Tensor) -> Tensor:
             raise NoForm("must not count pads where ceil_mode adds more")
         counted = False
     size = window.size(_spatial(x))
-    if window.kernel == _spatial(x) and not any(window.pads):
+    if window.kernel == _spatial(x) and not any(window.pads) and not total:
         name = trace.emit(AvgPool, node.name, x.layer)
     else:
         name = trace.emit(AvgPool, node.name, x.layer, kernel=_field(window.kernel),
                           stride=_field(window.stride), padding=_sides(window.pads),
-                          count_pad=counted or not any(window.pads))
+                          count_pad=counted or not any(window.pads), total=total)
     return replace(new_image(name, x, x.size, *size, swapped=swapped), factor=x.factor)
 
 
@@ -344,8 +344,8 @@ def _reduced(trace: Trace, node: Node, x: Tensor, over: set[int], keep: bool) ->
     if x.coded is not None:
         x = trace.plain(x, node.name)
     x = _all_of(trace, node, x, over)
-    y = _all_pixels(x, trace.emit(AvgPool, node.name, x.layer), over, keep)
-    return replace(y, factor=y.factor * math.prod(_spatial(x))) if "Sum" in node.op else y
+    sizes = {"kernel": _field(_spatial(x)), "total": True} if "Sum" in node.op else {}
+    return _all_pixels(x, trace.emit(AvgPool, node.name, x.layer, **sizes), over, keep)
 
 
 @rule("GlobalAveragePool", "GlobalMaxPool")

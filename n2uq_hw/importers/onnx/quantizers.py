@@ -114,13 +114,11 @@ def _quant_avg_pool(trace: Trace, node: Node, x: Tensor) -> Tensor:
     if not (1 <= k <= 2**10 and 1 <= bits <= 32):
         raise NoForm(f"kernel must be in 1..1024 and ibits in 1..32, not {k} and {bits}")
     drop = max(((2**bits - 1) * k * k).bit_length() - node.of("obits", 1), 0)
-    pool = replace(node, op="AveragePool", name=f"{node.name}_mean", attributes={
+    pool = replace(node, op="AveragePool", name=f"{node.name}_sum", attributes={
         "kernel_shape": (k, k), "strides": (stride, stride)})
-    y = average_pool(trace, pool, x)
-    y = trace.pointwise(y, "mul", np.array(float(k * k)), f"{node.name}_sum")
+    y = average_pool(trace, pool, trace.plain(x, node.name), total=True)
     if not drop:
         return trace.quantize(y, np.ones(1), np.zeros(1), WIDE, "even", node.name)
-    y = trace.pointwise(y, "add", np.array(0.5), f"{node.name}_half")
     y = trace.pointwise(y, "div", np.array(2.0**drop), f"{node.name}_drop")
     return trace.quantize(y, np.ones(1), np.zeros(1), WIDE, "floor", node.name)
 
