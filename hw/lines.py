@@ -80,7 +80,7 @@ class Table:
         else:
             width, words = self.shape.width, self.words.reshape(self.groups, -1)
             port = rom(p.m, self.name, bits_of(words, width), p.platform)
-            p.m.d.comb += [port.addr.eq(p.at("group", cycle - 2)), port.en.eq(p.enable)]
+            p.m.d.comb += [port.addr.eq(p.at("word", cycle - 2)), port.en.eq(p.enable)]
             entries = [port.word(k, width) for k in range(self.rows * self.pe)]
             entries = [word.as_signed() for word in entries] if self.shape.signed else entries
             read = [entries[row * self.pe:][:self.pe] for row in range(self.rows)]
@@ -196,9 +196,9 @@ class LinesUnit(Unit):
     def elaborate(self, platform):
         m = Module()
         enable = Signal()
-        group = Signal(range(self.groups))
-        wraps(m, group, self.groups, enable & self.i.valid)
-        p = Pipeline(m, enable, platform, valid=self.i.valid, x=self.i.payload, group=group)
+        word = Signal(range(self.groups))
+        wraps(m, word, self.groups, enable & self.i.valid)
+        p = Pipeline(m, enable, platform, valid=self.i.valid, x=self.i.payload, word=word)
         above, operands, last = self.schedule()
         if self.around is not None or max(self.multiplier.rows, self.offset.rows) > 1:
             turns = self.turn.lookup(p, above - 1)
