@@ -32,6 +32,6 @@ def test_shipped_networks(name: str, folding: str, tmp_path: Path) -> None:
         (tmp_path / file).write_text(text, encoding="utf-8")
     verilog = sorted(file for file in texts if file.endswith(".v"))
     for file in verilog:
-        # A VHDL design never meets `group`, a signal within units of hw/lines.py.
+        # A VHDL design never meets `group`, a signal within units.
         assert not (identifiers(texts[file]) - {"group"}) & KEYWORDS
     units.lint(tmp_path, *verilog, top=module_name(graph, WRAPPER))
