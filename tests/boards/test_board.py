@@ -61,6 +61,7 @@ def test_a_virtual_board_computes_goldens_bits_over_a_bad_line(small: BoardBuild
         virtual.close()
 
 
+@pytest.mark.slow
 def test_a_wrong_bit_and_a_wrong_build_are_seen(small: BoardBuild, block: Graph) -> None:
     images = small.build.vectors["images"][:2]
     virtual = virtual_board(small)
@@ -72,6 +73,7 @@ def test_a_wrong_bit_and_a_wrong_build_are_seen(small: BoardBuild, block: Graph)
         virtual.close()
 
 
+@pytest.mark.slow
 def test_the_command_line_talks_to_a_board_and_tells_a_wrong_bit(
         small: BoardBuild, run: Callable[..., tuple[int, str, str]],
         monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +106,7 @@ def test_the_directory_is_whole_or_not_there(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_what_is_there_is_told_and_edits_are_refused(small: BoardBuild, tmp_path: Path) -> None:
     told = json.loads((small.path / "board.json").read_text())
     assert (told["divisor"], told["baud"], told["mhz"]) == (12, 1_000_000, 12)

@@ -425,6 +425,7 @@ def test_a_mismatch_exits_1(run: Cli, simulated: Path, monkeypatch: pytest.Monke
     assert strict(out)["mismatches"] == 1 if option else "1 mismatches (DIFFERENT)" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact,text", [(True, "as in golden"), (False, "DIFFERENT")])
 def test_the_table_says_of_the_counter_what_the_verdict_does(
         run: Cli, simulated: Path, monkeypatch: pytest.MonkeyPatch, exact: bool, text: str) -> None:

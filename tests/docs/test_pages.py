@@ -51,6 +51,7 @@ def test_all_blocks_print_what_the_page_says(page: str, tmp_path: Path) -> None:
     run(page, tmp_path, slow=True)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_prints_what_it_shows(tmp_path: Path) -> None:
     shown = notebooks.printed(nbformat.read(notebooks.NOTEBOOK, 4))
     printed = notebooks.printed(notebooks.executed(tmp_path))

@@ -44,6 +44,7 @@ def test_packing_is_that_of_the_streams(name: str, tmp_path: Path) -> None:
     assert not hasattr(module, "REGISTERS")  # the build has none
 
 
+@pytest.mark.slow
 def test_the_drivers_drive_the_verilog(
         tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     controlled = Controlled(tmp_path_factory)

@@ -208,6 +208,7 @@ def test_layers_are_unrolled_where_the_rate_is_high(family: str) -> None:
     assert forms[1] == UNROLLED != forms[96]
 
 
+@pytest.mark.slow
 def test_a_cnn_at_full_rate_is_unrolled(run) -> None:
     code, out, _ = run("fold", "digits_cnn_w2a2", "--cycles", 100, "--json", "--out", "f.yaml")
     summary, graph = json.loads(out), lower(find_net("digits_cnn_w2a2"))

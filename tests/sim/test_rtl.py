@@ -282,6 +282,7 @@ def test_second_run_does_not_compile(good) -> None:
     assert {stage for stage, _ in stages} == {"simulate"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("simulator", SIMULATORS)
 def test_progress_tells_each_stage_from_0_to_1(files: list[Path], tmp_path: Path, simulator: str
                                                ) -> None:
