@@ -43,6 +43,7 @@ def small(block: Graph, tmp_path_factory: pytest.TempPathFactory) -> BoardBuild:
     return api.board(block, "icebreaker", tmp_path_factory.mktemp("board") / "b", bitstream=False)
 
 
+@pytest.mark.slow
 def test_a_virtual_board_computes_goldens_bits_over_a_bad_line(small: BoardBuild) -> None:
     images = small.build.vectors["images"][:24]
     virtual = virtual_board(small)

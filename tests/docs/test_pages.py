@@ -17,6 +17,7 @@ from n2uq_hw import cli
 from n2uq_hw.ir import Node
 from n2uq_hw.model import Layer
 
+FIRST = ("README", "start", "run")  # pages whose short blocks run in the fast tests
 LANGUAGES = {"console", "pycon", "python", "verilog", "yaml", "text", "sh"}
 
 
@@ -38,8 +39,9 @@ def run(page: str, folder: Path, slow: bool) -> None:
                 *difflib.unified_diff(shown.splitlines(), printed.splitlines(), lineterm="", n=1)))
 
 
-@pytest.mark.parametrize("page", [page for page in pages.PAGES if any(
-    block.language in pages.PROMPTS for block in todo(page, slow=False))])
+@pytest.mark.parametrize("page", [
+    pytest.param(page, marks=[] if page in FIRST else [pytest.mark.slow]) for page in pages.PAGES
+    if any(block.language in pages.PROMPTS for block in todo(page, slow=False))])
 def test_short_blocks_print_what_the_page_says(page: str, tmp_path: Path) -> None:
     run(page, tmp_path, slow=False)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from controlled import Controlled
 
+pytestmark = pytest.mark.slow  # half a minute of compiling
+
 
 def test_registers_equal_a_model_in_every_cycle(
         tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
