@@ -53,7 +53,6 @@ def lower(
     elif (images := data.images_for(trained.meta.get("dataset", ""), data_path)) is not None:
         samples = data.Samples(*images)
     graph = api.lower(trained, formats, top1=top1, calibrate=calibrate)
-    warn(graph)
     agrees, costs = None, []
     if samples is not None:
         with bars() as progress:
@@ -61,6 +60,7 @@ def lower(
                                         logits=samples.logits)
             if reference is not None and "residual" in graph.meta and samples.logits is not None:
                 costs = accuracy.explain(trained, formats, samples.images, samples.logits, progress)
+    warn(graph)
     if agrees is not None and agrees.close:
         say(f"note: {trained.name}: {agrees.close} of {agrees.count} {agrees.counted} have their "
             f"class by less than a step of the output, {agrees.step:.3g}; more "

@@ -297,7 +297,8 @@ def test_agreement_with_given_logits_and_what_formats_cost(run: Cli, tmp_path: P
     fine = ("--residual-fraction-bits", "20", "--stem-bits", "16", "--head-bits", "16")
     code, out, err = run("lower", "r.safetensors", "--agreement", "i.npz", *fine, "--json")
     agreed = strict(out)
-    assert (code, err, agreed["images"], agreed["residual_fraction_bits"]) == (0, "", 9, 20)
+    assert (code, agreed["images"], agreed["residual_fraction_bits"]) == (0, 9, 20)
+    assert all("have more than 58 together" in line for line in err.splitlines())
     assert agreed["accuracy"] == agreed["top1_agreement"]  # the labels are the logits' own
     finest, *others = agreed["rounding"]
     assert [row["rounded"] for row in others] == ["residual stream", "stem", "head"]
@@ -315,8 +316,8 @@ def test_agreement_with_given_logits_and_what_formats_cost(run: Cli, tmp_path: P
     # The file's normalization counts, and is said to be another.
     np.savez(tmp_path / "mean.npz", **arrays | {"mean": np.float32([0.1])})
     code, out, err = run("lower", "r.safetensors", "--agreement", "mean.npz")
-    assert code == 0 and err == ("note: net is lowered for the mean and std in mean.npz, which are "
-                                 "not its own\n")
+    assert code == 0 and err.startswith("note: net is lowered for the mean and std in mean.npz, "
+                                        "which are not its own\n")
     assert "each row with one format as chosen" in out and "fraction bits, " in out
 
 
