@@ -381,7 +381,7 @@ class Build(Shown, emit.Build):
     def package(self, *targets: str, out: str | Path) -> list[str]:
         """Write the folder `out` for other flows, whole or not at all; returns the paths in it.
 
-        `targets`: "fusesoc", "vivado".  What was not made here stays in the folder.
+        `targets`: "fusesoc", "vivado", "c", "pynq".  What was not made here stays in the folder.
         """
         return packages.package(self, targets, Path(out))
 
@@ -420,14 +420,9 @@ def build(graph: Graph, plan: Plan | Folding | None, out: str | Path, *, net: Ne
     if plan.graph.digest != graph.digest:
         raise N2uqError(f"plan must be of the graph that is built, {graph.name}, not of another, "
                         f"{plan.graph.name}")
-    if images is not None:
-        images, labels = _checked(graph, images, labels)
-    else:
-        images, labels = data.images_for(graph.meta.get("dataset", ""), None) or (
-            _random_images(graph), None)
+    images, labels = _vectors(graph, images, labels)
     with bars() as progress:
-        emit.emit(graph, plan.sizing, Path(out), images[:VECTORS],
-                  None if labels is None else labels[:VECTORS],
+        emit.emit(graph, plan.sizing, Path(out), images, labels,
                   lambda stage: progress(f"build: {stage}", 0.0), control=control)
         progress("build: report", 0.0)
         written = load_build(out)
@@ -470,16 +465,22 @@ def board(graph: Graph, board: str, out: str | Path, *, cycles: int | None = Non
 
     device = find_board(board)
     plan = plan_for(graph, device, divisor_of(device, baud), cycles=cycles)
+    images, labels = _vectors(graph, images, labels)
+    with bars() as progress:
+        return emit_board(graph, plan, device, Path(out), images, labels, baud=baud,
+                          bitstream=bitstream,
+                          progress=lambda stage: progress(f"board: {stage}", 0.0))
+
+
+def _vectors(graph: Graph, images: np.ndarray | None, labels: np.ndarray | None
+             ) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images that become test vectors, and their labels: given, of the data set, or random."""
     if images is not None:
         images, labels = _checked(graph, images, labels)
     else:
         images, labels = data.images_for(graph.meta.get("dataset", ""), None) or (
             _random_images(graph), None)
-    with bars() as progress:
-        return emit_board(graph, plan, device, Path(out), images[:VECTORS],
-                          None if labels is None else labels[:VECTORS], baud=baud,
-                          bitstream=bitstream,
-                          progress=lambda stage: progress(f"board: {stage}", 0.0))
+    return images[:VECTORS], None if labels is None else labels[:VECTORS]
 
 
 def _random_images(graph: Graph) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..errors import N2uqError
+from ..errors import N2uqError, installed
 from ..hw.link import WINDOW, Kind
 from .link import Decoder, Frame, encode
 
@@ -53,11 +53,8 @@ class Traffic:
 
 def open_port(name: str, baud: int) -> Port:
     """The serial port of that name; raises N2uqError."""
-    try:
+    with installed("to talk to a board", "board"):
         import serial
-    except ModuleNotFoundError:
-        raise N2uqError("pyserial: needed to talk to a board, and not installed "
-                        "(pip install 'n2uq-hw[board]')") from None
     try:
         port: Port = serial.Serial(name, baud, timeout=0.02)
     except (serial.SerialException, OSError, ValueError) as error:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from ..builds.answers import Answers, answered, beat_bytes, checked_images, elements
 from ..builds.emit import ports
-from ..builds.task import Task, figure, measure
-from ..data import channels_last
+from ..builds.task import Task
 from ..errors import N2uqError
 from ..files import readable
-from ..sim.rtl.runner import pack, unpack
+from ..jobs import Progress
 from ..sim.rtl.serial import VirtualBoard, board_program
-from ..tables import Shown, Table
+from ..tables import Table
 from .bitstream import cell_models
 from .devices import find_board
 from .emit import BoardBuild
@@ -25,51 +24,35 @@ __all__ = ["VIRTUAL", "BoardRun", "run_board", "virtual_board"]
 
 VIRTUAL = "virtual"
 PATIENCE, PATIENCE_VIRTUAL = 1.0, 20.0  # seconds; a simulated bit takes its time
-Progress = Callable[[str, float], None]
 
 
-@dataclass(frozen=True, repr=False)
-class BoardRun(Shown):
+@dataclass(frozen=True, repr=False, kw_only=True)
+class BoardRun(Answers):
     """What a board made of images.
 
     Members
     -------
-    outputs: integers, in the layout of `Graph.forward`.
-    classes: as in `Predictions`; None where the outputs are values.
+    outputs, classes, accuracy, mean_error: see `Answers`.
     mismatches: images of which any bit differs from golden.
     images_per_second: of wall time; of a virtual board, the simulator's.
     traffic: what happened on the line.
-    accuracy, mean_error: against labels; None without.
     """
 
-    name: str
     board: str
-    outputs: np.ndarray
-    classes: np.ndarray | None
     mismatches: int
     images_per_second: float
     traffic: Traffic
-    accuracy: float | None = None
-    mean_error: float | None = None
-    counted: str = "images"
-    rule: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        known = {key: value for key, value in vars(self).items()
-                 if key not in ("outputs", "classes")}
-        key, values = ("outputs", self.outputs) if self.classes is None else (
-            "classes", self.classes)
-        return known | {"traffic": asdict(self.traffic), "images": len(values),
-                        key: values.tolist()}
+        return super().as_dict() | {"traffic": asdict(self.traffic)}
 
     def parts(self) -> list[str | Table]:
         """A row per thing found."""
         table = Table("", "", left=2)
         table.add_row("images", f"{len(self.outputs):,}, {self.mismatches} mismatches "
                       "(every output bit against golden)")
-        if text := figure(self.counted, self.accuracy, self.mean_error):
-            table.add_row(measure(self.counted, self.rule), text)
+        self.add_figure(table)
         table.add_row("images per second", f"{self.images_per_second:,.1f}")
         told = self.traffic
         table.add_row("frames sent again, refused, broken, without an answer",
@@ -116,12 +99,8 @@ def run_board(board: BoardBuild, images: np.ndarray, labels: np.ndarray | None =
     graph = board.build.graph
     source, output = ports(graph, board.build.folding)
     task = Task(graph, labels)
-    nhwc = channels_last(images, graph.input.shape, graph.name)
-    if not graph.input.lo <= nhwc.min() <= nhwc.max() <= graph.input.hi:
-        raise N2uqError(f"images of {graph.name} must lie in {graph.input.lo}..{graph.input.hi}, "
-                        f"not {nhwc.min()}..{nhwc.max()}")
-    payloads = [np.packbits(pack(image.reshape(-1, source.lanes), source.width), axis=1,
-                            bitorder="little").tobytes() for image in nhwc]
+    nhwc = checked_images(graph, images)
+    payloads = [beats.tobytes() for beats in np.split(beat_bytes(nhwc, source), len(nhwc))]
     line = Line(open_port(port, board.told["baud"]) if isinstance(port, str) else port,
                 patience=PATIENCE if patience is None else patience)
     identity = greet(line)
@@ -129,21 +108,14 @@ def run_board(board: BoardBuild, images: np.ndarray, labels: np.ndarray | None =
         raise N2uqError(f"board: must hold build {board.identity.hex()}, that of {board.path}, "
                         f"but holds {identity.hex()}; {board.told['load']}")
     size = board.told["result_bytes"]
-    answers = exchange(line, payloads, size,
+    replies = exchange(line, payloads, size,
                        lambda done: progress("board", done / len(payloads)))
-    beats = np.frombuffer(b"".join(answers), np.uint8).reshape(-1, output.tdata // 8)
-    bits = np.unpackbits(beats, axis=1, count=output.bits, bitorder="little")
-    outputs = unpack(bits, output.lanes, output.width, output.signed).reshape(
-        len(images), *graph.edges[graph.output].shape)
-    expected = graph.forward(images)
-    got = graph.arranged(outputs)
-    predictions = task.predictions(outputs)
+    beats = np.frombuffer(b"".join(replies), np.uint8).reshape(-1, output.tdata // 8)
+    answers = answered(graph, task, elements(beats, output).reshape(
+        len(images), *graph.edges[graph.output].shape))
+    wrong = answers["outputs"] != graph.forward(images)
     return BoardRun(
-        name=graph.name, board=board.told["title"], outputs=got,
-        classes=None if task.is_values else predictions.reshape(
-            len(images), *(size for size in predictions.shape[1:] if size > 1)),
-        mismatches=int((got != expected).reshape(len(got), -1).any(axis=1).sum()),
-        images_per_second=len(images) / max(line.traffic.seconds, 1e-9), traffic=line.traffic,
-        accuracy=task.accuracy(predictions), mean_error=task.mean_error(predictions),
-        counted=task.counted, rule=task.rule)
+        **answers, board=board.told["title"],
+        mismatches=int(wrong.reshape(len(wrong), -1).any(axis=1).sum()),
+        images_per_second=len(images) / max(line.traffic.seconds, 1e-9), traffic=line.traffic)
 

@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 
-from ..data import channels_last
 from ..errors import N2uqError
 from ..hw.accelerator import WRAPPER, module_name
 from ..jobs import Progress, side_by_side
 from ..sim.rtl.model import Model, Shape, model_program
-from ..sim.rtl.runner import MAX_IDLE, pack, unpack
+from ..sim.rtl.runner import MAX_IDLE
 from ..sim.timing.forecast import cycles_per_image
-from ..tables import Shown, Table
-from .emit import Build, Port, ports, report
-from .task import Task, figure, measure
+from ..tables import Table
+from .answers import Answers, answered, beat_bytes, checked_images, elements
+from .emit import Build, ports, report
+from .task import Task
 
 __all__ = ["Predictions", "predict"]
 
@@ -32,54 +31,35 @@ _MODELS: dict[Path, list[Model]] = {}
 _LOCK = Lock()
 
 
-@dataclass(frozen=True, repr=False)
-class Predictions(Shown):
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Predictions(Answers):
     """What the hardware makes of images, without stalls.
 
     Members
     -------
-    outputs: integers, in the layout of `Graph.forward`: logits [N, classes], class indices [N], or
-        a map [N, C, H, W].
-    classes: [N], or [N, H, W] of a map; None where the outputs are values.
+    outputs, classes, accuracy, mean_error: see `Answers`.
     scale: what 1 of the outputs stands for.
     cycles_first_output: from the first input beat to the first image's last output beat, both
         counted.
     cycles_per_image: between the last beats of successive images, over the second half of them.
     cycles_per_second: of all models together.
-    accuracy, mean_error: against labels of classes or of values; None without.
     """
 
-    name: str
-    outputs: np.ndarray
-    classes: np.ndarray | None
     scale: float
     cycles_first_output: int
     cycles_per_image: float
     cycles_per_second: float
-    accuracy: float | None = None
-    mean_error: float | None = None
-    counted: str = "images"
-    rule: str = ""
 
     @property
     def values(self) -> np.ndarray:
         """Float64: the outputs times `scale`."""
         return self.outputs * self.scale
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready: all but the scale's product; classes where there are any, else outputs."""
-        known = {key: value for key, value in vars(self).items()
-                 if key not in ("outputs", "classes")}
-        key, values = ("outputs", self.outputs) if self.classes is None else (
-            "classes", self.classes)
-        return known | {"images": len(values), key: values.tolist()}
-
     def parts(self) -> list[str | Table]:
         """A row per thing found."""
         table = Table("", "", left=2)
         table.add_row("images", f"{len(self.outputs):,}")
-        if text := figure(self.counted, self.accuracy, self.mean_error):
-            table.add_row(measure(self.counted, self.rule), text)
+        self.add_figure(table)
         table.add_row("cycles to the first image's output", f"{self.cycles_first_output:,}")
         table.add_row("cycles per image", f"{self.cycles_per_image:,.2f}")
         table.add_row("simulated cycles per second", f"{self.cycles_per_second:,.0f}")
@@ -99,17 +79,11 @@ def predict(build: Build, images: np.ndarray, labels: np.ndarray | None = None, 
     The model is compiled once, kept in the build directory under the hash of the Verilog, and its
     processes wait for the next call.
     """
-    if len(images) < 1:
-        raise N2uqError("images must be at least 1, not 0")
     if jobs is not None and jobs < 1:
         raise N2uqError(f"jobs must be at least 1, not {jobs}")
     graph, told = build.graph, progress or (lambda stage, fraction: None)
     task = Task(graph, labels)
-    nhwc = channels_last(images, graph.input.shape, graph.name)
-    lo, hi = graph.input.lo, graph.input.hi
-    if not lo <= nhwc.min() <= nhwc.max() <= hi:
-        raise N2uqError(f"images of {graph.name} must lie in {lo}..{hi}, "
-                        f"not {nhwc.min()}..{nhwc.max()}")
+    nhwc = checked_images(graph, images)
     count = min(jobs or len(os.sched_getaffinity(0)), len(images))
     models = _models(build, count, told)
     cuts = list(pairwise(k * len(images) // count for k in range(count + 1)))
@@ -123,16 +97,11 @@ def predict(build: Build, images: np.ndarray, labels: np.ndarray | None = None, 
     seconds = time.perf_counter() - began
     outputs = np.concatenate([got for got, *_ in shares])
     _, first, ends, _ = shares[0]
-    predictions = task.predictions(outputs)
     return Predictions(
-        name=graph.name, outputs=graph.arranged(outputs), scale=graph.scale,
-        classes=None if task.is_values else predictions.reshape(
-            len(images), *(size for size in predictions.shape[1:] if size > 1)),
+        **answered(graph, task, outputs), scale=graph.scale,
         cycles_first_output=int(ends[0]) - first + 1,
         cycles_per_image=cycles_per_image(ends, first),
-        cycles_per_second=sum(cycles for *_, cycles in shares) / max(seconds, 1e-9),
-        accuracy=task.accuracy(predictions), mean_error=task.mean_error(predictions),
-        counted=task.counted, rule=task.rule)
+        cycles_per_second=sum(cycles for *_, cycles in shares) / max(seconds, 1e-9))
 
 
 def _run(build: Build, model: Model, nhwc: np.ndarray, tell: Callable[[int], None]
@@ -148,20 +117,13 @@ def _run(build: Build, model: Model, nhwc: np.ndarray, tell: Callable[[int], Non
         def told(images_done: int, before: int = start) -> None:
             tell(before + images_done)
 
-        at, times, beats = model.run(_bytes(portion, source), len(portion), told)
-        bits = np.unpackbits(beats.reshape(-1, beats.shape[2]), axis=1, count=output.bits,
-                             bitorder="little")
-        parts.append(unpack(bits, output.lanes, output.width, output.signed)
+        at, times, beats = model.run(beat_bytes(portion, source), len(portion), told)
+        parts.append(elements(beats.reshape(-1, beats.shape[2]), output)
                      .reshape(len(portion), *build.graph.edges[build.graph.output].shape))
         cycles += int(times[-1]) + 1
         if not start:
             first, ends = at, times
     return np.concatenate(parts), first, ends, cycles
-
-
-def _bytes(nhwc: np.ndarray, port: Port) -> np.ndarray:
-    """The tdata of all beats, one after the other."""
-    return np.packbits(pack(nhwc.reshape(-1, port.lanes), port.width), axis=1, bitorder="little")
 
 
 def _models(build: Build, count: int, told: Progress) -> list[Model]:

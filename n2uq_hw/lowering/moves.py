@@ -86,14 +86,14 @@ def _avg_pool(self: Lowering, layer: AvgPool, x: Value) -> Value:
                              "other divisors, not leave it out")
         x = self.windows(layer, x, -x.origin.astype(np.int64)[:1], always=True)
     pooled = self.append(SumPool(layer.name, positions=positions), x)
-    pooled = replace(pooled, origin=x.origin * positions)
-    if layer.total and not x.waiting:
-        return replace(pooled, divisor=x.divisor)
-    pooled = replace(pooled, divisor=x.divisor * positions)
     if not layer.total:
-        return pooled
-    whole_sum = Affine(layer.name, np.full(1, float(positions)), np.zeros(1))
-    return replace(pooled, waiting=(*pooled.waiting, whole_sum))
+        return replace(pooled, divisor=x.divisor * positions, origin=x.origin * positions)
+    if not x.waiting:
+        return replace(pooled, origin=x.origin * positions)
+    # A sum of lines of integers is a line of their sum.
+    at = evaluated(x.stages(x.waiting), np.arange(2)[:, None].repeat(pooled.edge.channels, axis=1))
+    line = Affine(layer.name, at[1] - at[0], at[0] * positions)
+    return Value(pooled.node, pooled.edge, (np.ones(1),), (line,), pooled.order)
 
 
 def _flatten(self: Lowering, layer: Flatten, x: Value) -> Value:

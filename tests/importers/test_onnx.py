@@ -551,6 +551,28 @@ def test_sums_over_pixels_are_exact(tmp_path: Path) -> None:
     assert (graph.forward(images.astype(np.int64)).reshape(8, 4) * graph.scale == want).all()
 
 
+def test_sums_of_lines_are_exact(tmp_path: Path) -> None:
+    """What waits before the sum counts once per pixel: Σ(x/4 + 3/8), right at its thresholds."""
+    totals = np.array([k for k in range(1, 300)
+                       if (k / 49 * 0.25 + 0.375) * 49 < k * 0.25 + 49 * 0.375][:4])
+    net = Net(1, 4, 7, 7)
+    y = net.op("Add", net.op("Mul", "x", np.float32(0.25)), np.float32(0.375))
+    reached = (totals * 0.25 + 49 * 0.375).astype(np.float32)
+    y = net.op("Cast", net.op("GreaterOrEqual", net.op(
+        "ReduceSum", y, net.const([2, 3], np.int64), keepdims=0), reached), to=1)
+    sums = totals[:, None] - [[0, 1]]  # of x: at the threshold, and below it
+    images = np.zeros((2, 4, 49))
+    for image, channel in np.ndindex(2, 4):
+        total = sums[channel, image]
+        images[image, channel, :total // 7], images[image, channel, 48] = 7, total % 7
+    images = images.reshape(2, 4, 7, 7)
+    loaded = agrees(net, y, tmp_path, inputs=images.astype(np.float32))
+    graph = n2.lower(loaded.net)
+    assert [type(node) for node in graph.nodes] == [ir.Input, ir.Flatten, ir.SumPool, ir.Threshold]
+    got = graph.forward(images.astype(np.int64)).reshape(2, 4) * graph.scale
+    assert (got == [[1] * 4, [0] * 4]).all()
+
+
 def test_two_lines_by_a_comparison(tmp_path: Path) -> None:
     net = Net(*IMAGE)
     lines = [net.op("Floor", net.op("Div", net.op("Add", net.op(
