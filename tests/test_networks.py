@@ -92,6 +92,7 @@ MORE_PIECES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [
     *PIECES, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_PIECES)])
 def test_pieces_at_paper_widths(name: str, tmp_path: Path) -> None:

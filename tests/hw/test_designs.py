@@ -98,6 +98,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Bench([beside(*point) for point in request.param], tmp_path_factory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source,sink,resets", SCENARIOS[:5])
 def test_every_dot_product_is_golden(bench: Bench, source: float, sink: float,
                                      resets: tuple[int, ...]) -> None:

@@ -124,15 +124,18 @@ def mvus(tmp_path_factory: pytest.TempPathFactory) -> Bench:
                   in enumerate(POINTS) for design in every(*bits, simd)], tmp_path_factory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source,sink,resets", SCENARIOS)
 def test_mvus(mvus: Bench, source: float, sink: float, resets: tuple[int, ...]) -> None:
     mvus.run(source, sink, resets)
 
 
+@pytest.mark.slow
 def test_mvus_obey_the_stream_rules(mvus: Bench) -> None:
     mvus.check_rules()
 
 
+@pytest.mark.slow
 def test_timing_of_mvus(mvus: Bench) -> None:
     """A vector each N/PE · K/SIMD cycles; its results after the last beat of each fold."""
     for name, (accepted, emitted) in mvus.timing.items():
@@ -150,6 +153,7 @@ def test_timing_of_mvus(mvus: Bench) -> None:
         assert np.array_equal(emitted - accepted[0], leaves), name
 
 
+@pytest.mark.slow
 def test_accumulators_reach_their_range(mvus: Bench) -> None:
     for c in mvus.cases.values():
         whole = c.unit.inner if isinstance(c.unit, Loading) else c.unit

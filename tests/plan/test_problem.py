@@ -400,7 +400,8 @@ def test_a_window_or_a_vector_per_cycle(name: str, cycles: int) -> None:
     assert forecast(graph, folding).cycles_per_image == cycles
 
 
-@pytest.mark.parametrize("family", BLOCK_LUTS)
+@pytest.mark.parametrize("family", [
+    "xcup", *(pytest.param(name, marks=pytest.mark.slow) for name in BLOCK_LUTS if name != "xcup")])
 def test_estimator_prints_errors(run, family: str) -> None:
     code, out, _ = run("estimator", "--family", family, "--json")
     kinds = {row["kind"]: row for row in json.loads(out)["kinds"]}
