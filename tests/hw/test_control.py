@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from controlled import Controlled
 
-pytestmark = pytest.mark.slow  # half a minute of compiling
+pytestmark = pytest.mark.slow  # compiles two simulators
 
 
 def test_registers_equal_a_model_in_every_cycle(

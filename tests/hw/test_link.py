@@ -14,7 +14,7 @@ from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.link import END, ESC, Fault, Kind, Link
 from n2uq_hw.hw.uart import UartReceiver, UartTransmitter
 
-pytestmark = pytest.mark.slow  # minutes in the simulator
+pytestmark = pytest.mark.slow  # with the boards: a minute of CPU
 
 SIZE, ANSWER, IDENTITY = 24, 5, bytes((END, ESC, 2, 3, 4, 5, 6, 7))
 DAMAGES = ("drop", "flip", "insert", "end", "escape")
