@@ -15,6 +15,7 @@ __all__ = ["LEVEL", "compress"]
 
 ABSORBED = {4: 1, 6: 5}  # bits that the LUT of a position takes beside x
 POSITIONS = 4            # of a function, at most
+WEIGHTS = 2**np.arange(POSITIONS)
 MOST_OTHERS = 5, 5, 3, 1  # literals that a function takes of each column, and x and carry beside it
 MOST_PLAIN = 7, 6, 4, 2
 LEVEL = 4                # LUTs that a level less of chains is worth
@@ -69,12 +70,16 @@ def _function(weights: tuple[tuple[int, int], ...], constant: int, n: int
 
 
 @lru_cache
-def _candidates(room: int) -> tuple[tuple[tuple[int, ...], ...], np.ndarray, np.ndarray]:
+def _candidates(room: int
+                ) -> tuple[tuple[tuple[int, ...], ...], np.ndarray, np.ndarray, np.ndarray]:
     """The shapes that fit into `room` columns with LUT6, ascending: as they are, as rows
-    [n, POSITIONS], and their lengths [n]."""
+    [n, POSITIONS], their lengths [n], and the bits that x and carry take beside them, at most,
+    [n, POSITIONS]."""
     shapes = sorted(shape for shape in _shapes(ABSORBED[6]) if len(shape) <= room)
     rows = [shape + (0,) * (POSITIONS - len(shape)) for shape in shapes]
-    return tuple(shapes), np.array(rows), np.array([*map(len, shapes)])
+    lengths, column = np.array([*map(len, shapes)]), np.arange(POSITIONS)
+    beside = (column < lengths[:, None]) * (1 + (column == 0))
+    return tuple(shapes), np.array(rows), lengths, beside
 
 
 @lru_cache(2**18)
@@ -87,15 +92,12 @@ def _best_shape(plain: tuple[int, ...], others: tuple[int, ...], room: int
     plain, others: literals in POSITIONS columns, those that x can be, and those that it cannot.
     room: columns that there are.
     """
-    shapes, wants, lengths = _candidates(min(room, POSITIONS))
-    column = np.arange(POSITIONS)
+    shapes, wants, lengths, beside = _candidates(min(room, POSITIONS))
     inside = np.minimum(wants, np.add(plain, others))
-    direct = np.where(column < lengths[:, None], np.minimum(
-        plain - np.maximum(0, inside - others), 1 + (column == 0)), 0)
-    ends = np.minimum(np.frexp(inside @ 2**column)[1], lengths)  # see _positions
+    added = inside + np.minimum(plain - np.maximum(0, inside - others), beside)
+    ends = np.minimum(np.frexp(inside @ WEIGHTS)[1], lengths)  # see _positions
     luts = np.maximum(ends - (inside > 0).argmax(axis=1), 0)
-    sums = (inside + direct) @ 2**column
-    removed = (inside + direct).sum(axis=1) - np.minimum(np.frexp(sums)[1], room)
+    removed = added.sum(axis=1) - np.minimum(np.frexp(added @ WEIGHTS)[1], room)
     ratios = np.divide(removed, luts, out=np.zeros(len(luts)), where=luts > 0)
     k = len(luts) - 1 - int(ratios[::-1].argmax())  # of equal ones, the last shape
     return (float(ratios[k]), (shapes[k],)) if ratios[k] > 0 else (0.0, ())
@@ -154,7 +156,7 @@ def _ending(both: tuple[int, ...], direct: tuple[int, ...]
     return best.get(0)
 
 
-class _Heap:
+class _Search:
     """Columns of literals to add up, chain after chain, until one chain can add the rest.
 
     Time goes by levels: the literals in `late` are not there yet.  Bits are `plain` or complements,
@@ -223,7 +225,10 @@ class _Heap:
         carry, most = int(turned), 0
 
         def pop(*stacks: list[int]) -> int:
-            return next((stack.pop() ^ turned for stack in stacks if stack), FALSE)
+            for stack in stacks:
+                if stack:
+                    return stack.pop() ^ turned
+            return FALSE
 
         for shape in shapes:
             inside: list[tuple[int, int]] = []
@@ -295,7 +300,8 @@ class _Heap:
         luts, count, (_, start, shapes), columns = best
         del self.levels[self.base + sum(chain.width for chain in self.chains[:count]):]
         del self.chains[count:]
-        self._fill(columns, max(self.levels))
+        self._fill(columns, max((self.levels[b >> 1] for column in columns for b in column),
+                                default=0))
         if shapes:
             self._apply(start, shapes)
         assert max(map(len, self._rest()), default=0) <= 1
@@ -307,12 +313,12 @@ def compress(graph: HeapGraph, columns: Columns, top: int, rng: random.Random, t
     """Add chains to the graph that add up the columns, modulo ``2^top``; returns the sum's bits."""
     best: tuple[int, list[Chain], list[int], list[int]] | None = None
     for _ in range(trials):
-        heap = _Heap(graph, columns, top, rng)
-        luts, bits = heap.compress()
+        search = _Search(graph, columns, top, rng)
+        luts, bits = search.compress()
         score = luts + LEVEL * max((graph.levels[b >> 1] for b in bits), default=0)
         if best is None or score < best[0]:
-            best = score, heap.chains, graph.levels[heap.base:], bits
-        del graph.levels[heap.base:]
+            best = score, search.chains, graph.levels[search.base:], bits
+        del graph.levels[search.base:]
     assert best is not None
     _, chains, levels, bits = best
     graph.chains += chains

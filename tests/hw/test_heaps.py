@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +10,8 @@ from hypothesis import strategies as st
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.chains import FALSE, TRUE, HeapGraph, evaluate
 from n2uq_hw.hw.compress import LEVEL
-from n2uq_hw.hw.heaps import optimize, signed_digits
+from n2uq_hw.hw.heaps import optimize
+from n2uq_hw.hw.words import signed_digits
 from n2uq_hw.ir.folding import LUTS
 
 
@@ -121,17 +120,17 @@ def test_fewer_luts_than_bits() -> None:
     """Five bits go per three LUTs: a heap costs at most two thirds of its bits."""
     weights = odd(2, (8, 64), np.random.default_rng(5))
     lo, hi = np.zeros(64), np.full(64, 3)
-    digits = sum(len(signed_digits(int(w))) for w in ((weights - 1) // 2).ravel())
+    digits = np.count_nonzero(signed_digits((weights - 1) // 2))
     assert optimize(weights, lo, hi, lut=6).luts < 2 * 2 * digits / 3
     assert optimize(weights, lo, hi, lut=4).luts < 1.5 * 2 * digits
 
 
-@pytest.mark.parametrize("value", [0, 1, -1, 2, 3, -3, 7, 11, 170, -171, 2**40 - 1])
-def test_signed_digits(value: int) -> None:
-    digits = signed_digits(value)
-    assert sum(sign << shift for shift, sign in digits) == value
-    shifts = [shift for shift, _ in digits]
-    assert all(b - a > 1 for a, b in pairwise(shifts))
+def test_signed_digits() -> None:
+    """They sum up to the values, and no two of them are neighbours: there are no fewer."""
+    values = np.array([0, 1, -1, 2, 3, -3, 7, 11, 170, -171, 2**40 - 1, *range(-300, 300)])
+    digits = signed_digits(values)
+    assert np.array_equal(digits @ 2**np.arange(digits.shape[1]), values)
+    assert not (digits[:, 1:] & digits[:, :-1] & 1).any() and set(np.unique(digits)) == {-1, 0, 1}
 
 
 def test_no_bits_of_nothing() -> None:
