@@ -381,7 +381,8 @@ class Build(Shown, emit.Build):
     def package(self, *targets: str, out: str | Path) -> list[str]:
         """Write the folder `out` for other flows, whole or not at all; returns the paths in it.
 
-        `targets`: "fusesoc", "vivado", "c", "pynq".  What was not made here stays in the folder.
+        `targets`: "fusesoc", "vivado", "litex", "c", "pynq".  What was not made here stays in the
+        folder.
         """
         return packages.package(self, targets, Path(out))
 

@@ -15,7 +15,7 @@ def package(
         folder: BuildDir,
         targets: Annotated[str, typer.Option(
             "--for", metavar="FLOWS", help="The flows to serve, with commas between: fusesoc, "
-            "vivado, c, pynq.")],
+            "vivado, litex, c, pynq.")],
         out: Annotated[Path, typer.Option(help="The folder to write.")]) -> None:
     """Write a folder for another flow: Verilog, a test bench, and what the flow needs beside."""
     from ..api import load_build

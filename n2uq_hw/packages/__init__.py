@@ -11,13 +11,14 @@ from ..errors import N2uqError
 from ..files import whole_directory, write_file
 from ..hw.accelerator import prefix
 from ..templates import render
-from . import bench, c, fusesoc, pynq, vivado
+from . import bench, c, fusesoc, litex, pynq, vivado
 from .pins import top
 
 __all__ = ["TARGETS", "package"]
 
 TARGETS: dict[str, Callable[[Build], dict[str, str]]] = {
-    "fusesoc": fusesoc.files, "vivado": vivado.files, "c": c.files, "pynq": pynq.files}
+    "fusesoc": fusesoc.files, "vivado": vivado.files, "litex": litex.files,
+    "c": c.files, "pynq": pynq.files}
 
 
 def package(build: Build, targets: Sequence[str], out: Path) -> list[str]:
@@ -38,7 +39,8 @@ def package(build: Build, targets: Sequence[str], out: Path) -> list[str]:
     for name in chosen:
         texts |= TARGETS[name](build)
     texts["README.md"] = render("package.md.j2", name=build.graph.name, targets=chosen,
-                                top=top(build), prefix=prefix(build.graph), version=__version__)
+                                top=top(build), prefix=prefix(build.graph), control=build.control,
+                                version=__version__)
     about = {"n2uq-hw": __version__, "name": build.graph.name, "targets": chosen}
     with whole_directory(out, **about) as part:
         (part / "rtl").mkdir()
