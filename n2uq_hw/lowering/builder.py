@@ -86,6 +86,7 @@ class Lowering:
         self.last = Value(self.images, infer(pixels), (factor[:1] if plain else np.ones(1),),
                           waiting)
         self.values = {self.images: self.last}
+        self.edges = {self.images: self.last.edge}
 
     def ours(self, name: str) -> str:
         """The name of a node that is no layer's, apart from all layers and from the others."""
@@ -109,6 +110,7 @@ class Lowering:
         except N2uqError as error:
             raise N2uqError(f"{self.net.name}: {error}") from None
         self.nodes.append(replace(node, inputs=tuple(source.node for source in sources)))
+        self.edges[node.name] = edge
         return replace(sources[0], node=node.name, edge=edge)
 
     def error(self, layer: Layer, rule: str) -> N2uqError:

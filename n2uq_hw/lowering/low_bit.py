@@ -25,8 +25,9 @@ from ..model import (
 )
 from .builder import Lowering, Rules
 from .quantize import Levels, Quantized, levels_of, quantized
+from .steps import evaluated, packed
 from .sums import quantized_sum
-from .values import Value, Waiting, taken
+from .values import Stage, Value, Waiting, taken
 
 __all__ = ["RULES", "added", "convolved", "matrix", "multiplied", "product"]
 
@@ -223,7 +224,10 @@ def _summed(self: Lowering, x: Value, levels: Levels) -> tuple[Value, Quantized]
 
 def added(self: Lowering, layer: model.Add, x: Value, y: Value) -> Value | None:
     """The sum of levels, exactly: of integers, or waiting for a quantizer; None if neither."""
-    if x.plain and y.plain and x.factor.size == y.factor.size == 1:
+    x, y = _whole_line(x), _whole_line(y)
+    if x.plain and y.plain and _one(x.factor).size == _one(y.factor).size == 1:
+        if merged := _merged(self, layer, x, y):
+            return merged
         ratio = _fraction(x) / _fraction(y)
         unit = abs(_fraction(x) / ratio.numerator)
         exact = ratio == 1 or Fraction(float(unit)) == unit
@@ -242,6 +246,27 @@ def added(self: Lowering, layer: model.Add, x: Value, y: Value) -> Value | None:
     return Value(layer.name, edge, (np.ones(1),), (), x.order, terms=tuple(terms))
 
 
+def _merged(self: Lowering, layer: model.Add, x: Value, y: Value) -> Value | None:
+    """The sum of two quantizers of one tensor and one scale: a quantizer with the steps of both.
+
+    None where it is no such sum, or something else reads one of them.
+    """
+    one, two = ({node.name: node for node in self.nodes}[each.node] for each in (x, y))
+    if not (isinstance(one, ir.Threshold) and isinstance(two, ir.Threshold)) \
+            or one.inputs != two.inputs or _fraction(x) != _fraction(y) or any(
+                self.readers[node.name] != 1 for node in (one, two)):
+        return None
+    count = max(len(one.signs), len(two.signs))
+    thresholds, signs = (np.concatenate([np.broadcast_to(side, (count, side.shape[1]))
+                                         for side in sides], axis=1)
+                         for sides in ((one.thresholds, two.thresholds), (one.signs, two.signs)))
+    self.nodes = [node for node in self.nodes if node not in (one, two)]
+    source = replace(x, node=one.inputs[0], edge=self.edges[one.inputs[0]])
+    thresholds, signs, base = packed(thresholds, signs, one.base + two.base)
+    node = ir.Threshold(layer.name, thresholds=thresholds, signs=signs, base=base)
+    return replace(self.append(node, source), origin=x.origin + y.origin)
+
+
 def _fraction(x: Value) -> Fraction:
     value = Fraction(1, x.divisor)
     for factor in x.factors:
@@ -257,14 +282,53 @@ def _times(self: Lowering, layer: Layer, k: int, x: Value, factor: int) -> Value
 
 
 def _piecewise(self: Lowering, layer: PiecewiseLinear, x: Value) -> Value:
-    """Whole numbers as they are: the node of the same name."""
+    """Whole numbers as they are: the node of the same name; a Scale, where both lines are one."""
     _check_channels(self, layer, x)
-    if not x.settled or x.factors[0] != 1 or x.divisor != 1:
+    x = _whole_line(_clamped(self, x))
+    unit, start = x.factor, x.origin * x.factor
+    if not x.plain or (unit % 1).any() or (start % 1).any():
         raise self.error(layer, "must read whole numbers")
-    p = {key: taken(value, x.order).astype(np.int64) for key, value in self.net.of(layer).items()}
-    return self.append(ir.PiecewiseLinear(
-        layer.name, turn=p["turn"], multiplier=p["multiplier"], offset=p["offset"],
-        shift=layer.shift), x)
+    p = {key: taken(value, x.order) for key, value in self.net.of(layer).items()}
+    slopes = (p["multiplier"] * unit).astype(np.int64)
+    offsets = (p["offset"] + p["multiplier"] * start).astype(np.int64)
+    x = Value(x.node, x.edge, (np.ones(1),), (), x.order)
+    if (slopes[0] == slopes[1]).all() and (offsets[0] == offsets[1]).all():
+        return self.append(Scale(layer.name, multiplier=_one(slopes[0]), offset=_one(offsets[0]),
+                                 shift=layer.shift), x)
+    if (unit < 1).any():
+        raise self.error(layer, "must read whole numbers that rise with their integers")
+    turn = np.ceil((p["turn"] - start) / unit).astype(np.int64)
+    return self.append(ir.PiecewiseLinear(layer.name, turn=turn, multiplier=slopes,
+                                          offset=offsets, shift=layer.shift), x)
+
+
+def _whole_line(x: Value) -> Value:
+    """`x`; where whole constants are added to and multiplied with its integers, nothing waits."""
+    if not x.waiting or x.terms or not all(stage.affine for stage in x.waiting):
+        return x
+    start, end = evaluated(x.stages(x.waiting), np.arange(2)[:, None].repeat(x.edge.channels, 1))
+    unit = _one(end - start)
+    if (start % 1).any() or (unit % 1).any() or not unit.all() or (start % unit).any():
+        return x
+    return Value(x.node, x.edge, (unit,), (), x.order, _one(start / unit))
+
+
+def _clamped(self: Lowering, x: Value) -> Value:
+    """`x`, if nothing but bounds wait behind its integers: clipped to them."""
+    ends = [-np.inf, np.inf]
+    for stage in x.waiting:
+        if not isinstance(stage, Stage) or not isinstance(stage.layer, Pointwise | model.ReLU):
+            return x
+        value = stage.params.get("value", np.zeros(1))
+        op = stage.layer.op if isinstance(stage.layer, Pointwise) else "max"
+        if op not in ("max", "min") or value.size > 1 or value.item() % 1:
+            return x
+        ends = [max(end, value.item()) if op == "max" else min(end, value.item()) for end in ends]
+    lo, hi = (int(end) for end in np.clip(ends, x.edge.lo.min(), x.edge.hi.max()))
+    bare = replace(x, waiting=())
+    if not x.waiting or x.terms or lo >= hi or not bare.uniform or bare.factor != 1 or bare.origin:
+        return x
+    return self.append(ir.Saturate(self.ours(f"{x.node}_held"), lo=lo, hi=hi), bare)
 
 
 def _one(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import N2uqError
 
-__all__ = ["Scalar", "every_step", "step_function"]
+__all__ = ["Scalar", "every_step", "packed", "step_function"]
 
 Scalar = Callable[[np.ndarray], np.ndarray]
 Steps = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -111,7 +111,7 @@ def step_function(stages: Sequence[Scalar], turns: Sequence[tuple[int, float]], 
             thresholds.append(at)
             signs.append(after.astype(np.int8) - before.astype(np.int8))
         passed = finish
-    return _packed(np.concatenate(thresholds).T, np.concatenate(signs).T, base)
+    return packed(np.concatenate(thresholds).T, np.concatenate(signs).T, base)
 
 
 def _first(holds: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray
@@ -126,7 +126,7 @@ def _first(holds: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.
     return low
 
 
-def _packed(thresholds: np.ndarray, signs: np.ndarray, base: np.ndarray) -> Steps:
+def packed(thresholds: np.ndarray, signs: np.ndarray, base: np.ndarray) -> Steps:
     """Sort each channel's steps, unused ones last, and drop the columns that no channel uses."""
     order = np.lexsort((thresholds, signs == 0), axis=1)
     thresholds = np.take_along_axis(thresholds, order, axis=1)

@@ -60,6 +60,22 @@ GRAPHS: dict[str, tuple[tuple[int, ...], Callable[[Net], str]]] = {
         "Unsqueeze", "x", n.const([3], np.int64)), W[..., :1], pads=[1, 0, 1, 0])),
     "pad before a conv": (IMAGE, lambda n: n.op("Conv", n.op(
         "Pad", "x", n.const([0, 0, 1, 2, 0, 0, 0, 1], np.int64)), W)),
+    "pad with a value": (IMAGE, lambda n: n.op("Conv", n.op(
+        "Pad", n.op("Mul", "x", 0.5), n.const([0, 0, 1, 2, 0, 0, 0, 1], np.int64),
+        np.float32(-1.5)), W, np.arange(6.0), strides=[1, 2])),
+    "pad with a value per channel": (IMAGE, lambda n: n.op("Conv", n.op("Add", n.op(
+        "Pad", n.op("Sub", "x", C * 3), n.const([0, 0, 1, 1] * 2, np.int64)), C * 3), W[:, :2],
+        group=2)),
+    "functions behind a pad": (IMAGE, lambda n: n.op("Conv", n.op("Clip", n.op("Add", n.op(
+        "Mul", n.op("Pad", "x", n.const([0, 0, 1, 1] * 2, np.int64)), C), 1.0), np.float32(0.5),
+        np.float32(4)), W)),
+    "pad with channels last": (IMAGE, lambda n: n.op("Conv", n.op("Transpose", n.op("Pad", n.op(
+        "Transpose", "x", perm=[0, 2, 3, 1]), n.const([0, 1, 2, 0, 0, 0, 1, 0], np.int64)),
+        perm=[0, 3, 1, 2]), W)),
+    "pad before an average pool": (IMAGE, lambda n: n.op("AveragePool", n.op(
+        "Pad", "x", n.const([0, 0, 1, 1] * 2, np.int64)), kernel_shape=[3, 3], strides=[1, 2])),
+    "relu and pad before a max pool": (IMAGE, lambda n: n.op("MaxPool", n.op("Pad", n.op(
+        "Relu", "x"), n.const([0, 0, 1, 1] * 2, np.int64)), kernel_shape=[3, 3], strides=[2, 2])),
     "channels last": (IMAGE, lambda n: n.op("Transpose", n.op("Conv", n.op(
         "Transpose", n.op("Transpose", "x", perm=[0, 2, 3, 1]), perm=[0, 3, 1, 2]), W),
         perm=[0, 3, 1, 2])),
@@ -129,6 +145,9 @@ GRAPHS: dict[str, tuple[tuple[int, ...], Callable[[Net], str]]] = {
                                                keepdims=0)),
     "sum over pixels": (ROW, lambda n: n.op("ReduceSum", "x", n.const([2], np.int64))),
     "max over pixels": (IMAGE, lambda n: n.op("ReduceMax", "x", n.const([2, 3], np.int64))),
+    "sum over axes of one": (IMAGE, lambda n: n.op("ReduceSum", n.op("ReduceMean", n.op(
+        "Unsqueeze", n.op("Mul", "x", 3.0), n.const([1, 4], np.int64)), n.const([1], np.int64),
+        keepdims=0), n.const([3], np.int64), keepdims=0)),
     "concat": (IMAGE, lambda n: n.op("Concat", "x", n.op("Conv", "x", W, pads=[1] * 4),
                                      n.op("Mul", "x", 2.0), axis=1)),
     "concat of vectors": (VECTOR, lambda n: n.op("Concat", "x", n.op("MatMul", "x", M), axis=1)),
@@ -150,6 +169,12 @@ GRAPHS: dict[str, tuple[tuple[int, ...], Callable[[Net], str]]] = {
     "upsample by sizes": (IMAGE, lambda n: n.op(
         "Resize", "x", "", "", n.const([1, 4, 12, 8], np.int64), mode="nearest",
         coordinate_transformation_mode="asymmetric", nearest_mode="floor")),
+    "upsample of one pixel": ((1, 20, 1, 1), lambda n: n.op(
+        "Resize", "x", "", np.float32([1, 1, 2, 3]), mode="nearest")),
+    "bitwise and": (IMAGE, lambda n: n.op("Cast", n.op("Div", n.op("BitwiseAnd", n.op(
+        "Add", n.op("Mul", n.op("Cast", n.op("Round", "x"), to=TensorProto.INT64),
+                    n.const(7, np.int64)), n.const(np.arange(4).reshape(1, 4, 1, 1), np.int64)),
+        n.const(-8, np.int64)), n.const(8, np.int64)), to=1)),
     "where": (IMAGE, lambda n: n.op("Where", n.op("GreaterOrEqual", "x", 1.0), np.float32(2),
                                     np.float32(-1))),
     "comparison": (IMAGE, lambda n: n.op("Cast", n.op("Less", "x", C), to=1)),
@@ -584,6 +609,49 @@ def test_two_lines_by_a_comparison(tmp_path: Path) -> None:
     assert [type(layer) for layer in loaded.net.layers] == [model.PiecewiseLinear]
     images = np.random.default_rng(1).integers(-8, 8, (5, *IMAGE[1:]))
     assert (n2.lower(loaded.net).forward(images).reshape(5, -1) == loaded.net.forward(images)).all()
+
+
+def test_lines_of_64_bits_are_whole_numbers(tmp_path: Path) -> None:
+    """Products of 58 bits, which no float holds, masked and divided: a Scale."""
+    net = Net(*IMAGE, element=TensorProto.INT64)
+    m = RNG.integers(2**46, 2**48, (1, 4, 1, 1)) | 1
+    y = net.op("Add", net.op("Mul", net.op("Mul", "x", net.const(2**10 + 1, np.int64)),
+                             net.const(m * [[[[1]], [[-1]], [[1]], [[-1]]]])), net.const(m // 3))
+    y = net.op("Div", net.op("BitwiseAnd", y, net.const(-2**40, np.int64)),
+               net.const(2**40, np.int64))
+    path = net.save(net.op("Cast", y, to=1), tmp_path / "net.onnx")
+    images = np.random.default_rng(1).integers(-8, 8, (5, *IMAGE[1:]))
+    theirs = by_onnxruntime(onnx.load(path), images)
+    graph = n2.lower(import_onnx(path, Format(bits=4, signed=True)).net)
+    assert [type(node) for node in graph.nodes] == [ir.Input, ir.Scale]
+    ours = graph.forward(images)
+    assert (ours * graph.scale == theirs).all() and np.abs(ours).max() > 2**15
+
+
+def test_two_quantizers_of_one_tensor_are_one(tmp_path: Path) -> None:
+    net = Net(*IMAGE)
+    rows = np.sort(RNG.integers(-9, 9, (2, 4, 3)), axis=2).astype(np.float32)
+    y = net.op("Add", net.op("MultiThreshold", "x", rows[0], domain=QONNX, out_dtype="UINT2"),
+               net.op("MultiThreshold", net.op("Mul", "x", -1.0), rows[1], domain=QONNX,
+                      out_dtype="UINT2", out_bias=2.0))
+    graph = n2.lower(agrees(net, y, tmp_path, by_qonnx).net)
+    assert [type(node) for node in graph.nodes] == [ir.Input, ir.Threshold]
+    assert {-1, 1} <= {*graph.nodes[1].signs.reshape(-1)}
+    images = np.mgrid[-8:8, :4, :1, :1][0]
+    want = (images[..., None] >= rows[0][None, :, None, None]).sum(axis=-1) + 2 + (
+        -images[..., None] >= rows[1][None, :, None, None]).sum(axis=-1)
+    graph = n2.lower(imported(net, y, tmp_path).net)
+    assert (graph.forward(np.broadcast_to(images, (16, *IMAGE[1:]))) == want).all()
+
+
+def test_sums_of_accumulators_with_whole_biases_are_whole(tmp_path: Path) -> None:
+    """20 bits each, with biases: too many pairs for a search, and none is needed."""
+    net = Net(*IMAGE)
+    sides = [net.op("Conv", "x", W[:4] * k, np.arange(4.0) * k) for k in (999, 1001)]
+    graph = n2.lower(imported(net, net.op("Add", *sides), tmp_path).net)
+    images = np.random.default_rng(1).integers(-8, 8, (5, *IMAGE[1:]))
+    theirs = by_onnxruntime(net.model("t2_0"), images.astype(np.float32))
+    assert graph.scale == 1 and (graph.forward(images) == theirs).all()
 
 
 def test_weights_in_digits_are_one_product(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...model import Add, IntConv, IntLinear, PiecewiseLinear, Pointwise, Quant, Steps
+from ...model import Add, IntConv, IntLinear, Pointwise, Steps
 from .constants import (
     BINARY,
     UNARY,
@@ -17,6 +17,7 @@ from .constants import (
     ends_of,
 )
 from .linear import over_pixels
+from .lines import bent
 from .reading import Node, NoForm
 from .tensors import Levels, Tensor
 from .trace import WIDE, Trace, Value, rule
@@ -65,12 +66,30 @@ def _binary(trace: Trace, node: Node, *inputs: Value) -> Value:
         if isinstance(result, Tensor) and isinstance(other, Tensor):
             result = _two(trace, node, result, other, label)
         elif isinstance(result, Tensor) and isinstance(other, Constant):
-            result = _valued(trace, result, BINARY[node.op][0], other, label)
+            result = _based(trace, node, result, other, label) or _valued(
+                trace, result, BINARY[node.op][0], other, label)
         elif isinstance(other, Tensor) and isinstance(result, Constant):
             result = _valued(trace, other, BINARY[node.op][1], result, label)
         else:
             raise NoForm("must not begin with two constants")
     return result
+
+
+def _based(trace: Trace, node: Node, x: Tensor, value: Constant, label: str) -> Tensor | None:
+    """Steps that count whole numbers, and a whole number more: steps from another base."""
+    layer, array = trace.layer(x.layer), value.array.astype(np.float64)
+    shared = any(len(trace.readers.get(name, ())) > 1 for name in node.inputs)
+    if node.op != "Add" or not isinstance(layer, Steps) or shared or any(x.pads) \
+            or x.layer not in trace.whole - trace.fenced or (array != np.rint(array)).any() \
+            or (x.factor, x.coded, x.levels) != (1, None, None):
+        return None
+    x, base = trace.per_channel(trace.unpadded(x), array)
+    p = trace.of(layer)
+    count = max(len(base), len(p["scale"]))
+    params = {key: np.broadcast_to(each, (count, *each.shape[1:])) for key, each in (
+        p | {"offset": p["offset"] + base}).items()}
+    return x.of(trace.emit(Steps, label, *layer.inputs, params=params, channels=count,
+                           steps=layer.steps))
 
 
 def _valued(trace: Trace, x: Tensor, op: str, value: Constant, label: str) -> Tensor:
@@ -79,6 +98,8 @@ def _valued(trace: Trace, x: Tensor, op: str, value: Constant, label: str) -> Te
     if x.levels is not None and op == "mul":
         return weighted(trace, x, x.levels, value.array.astype(np.float64))
     array = value.array.astype(np.float64)
+    if value.array.dtype == np.int64 and (np.abs(array) >= 2.0**53).any():
+        raise NoForm(f"a whole constant must be below 2^53, not {np.abs(value.array).max()}")
     if not np.isfinite(array).all():
         raise NoForm("a constant must be finite, not NaN or infinite")
     if op == "div" and not array.all():
@@ -94,21 +115,11 @@ def _valued(trace: Trace, x: Tensor, op: str, value: Constant, label: str) -> Te
                          f"not {list(array.shape)}")
         x = replace(x, dims=((),) * len(lead) + x.dims)
     if op in ("div", "rdiv") and value.array.dtype == np.int64:  # of whole numbers, towards 0
+        if op == "div" and array.size == 1 and not x.factor % array.item():
+            return replace(x, factor=x.factor / array.item())
         y = trace.pointwise(x, op, array, f"{label}_quotient")
         return trace.quantize(y, np.ones(1), np.zeros(1), WIDE, "to_zero", label)
     return trace.undone(x, op, array, label) or trace.pointwise(x, op, array, label)
-
-
-@rule("BitShift")
-def _bit_shift(trace: Trace, node: Node, x: Value, bits: Value) -> Tensor:
-    """Of whole numbers from 0."""
-    if not isinstance(x, Tensor) or not isinstance(bits, Constant):
-        raise NoForm("must shift an activation by constants")
-    power = 2.0**bits.array.astype(np.float64)
-    if node.of("direction", "RIGHT") == "LEFT":
-        return trace.pointwise(x, "mul", power, node.name)
-    y = trace.pointwise(x, "div", power, f"{node.name}_quotient")
-    return trace.quantize(y, np.ones(1), np.zeros(1), WIDE, "floor", node.name)
 
 
 def _two(trace: Trace, node: Node, x: Tensor, y: Tensor, label: str) -> Tensor:
@@ -334,7 +345,7 @@ def _where(trace: Trace, node: Node, test: Value, one: Value, other: Value) -> T
     if not isinstance(test, Tensor) or not isinstance(layer, Steps):
         raise NoForm("must choose by a comparison")
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return _bent(trace, layer, one, other, node.name)
+        return bent(trace, layer, one, other, node.name)
     if not (isinstance(one, Constant) and isinstance(other, Constant)
             and one.array.size == other.array.size == 1):
         raise NoForm("must choose between two constants, or two lines that are rounded down")
@@ -343,46 +354,3 @@ def _where(trace: Trace, node: Node, test: Value, one: Value, other: Value) -> T
     params |= {"scale": params["scale"] * span, "offset": params["offset"] * span + base}
     return replace(test, layer=trace.emit(Steps, node.name, *layer.inputs, params=params,
                                           channels=layer.channels, steps=layer.steps))
-
-
-def _bent(trace: Trace, test: Steps, above: Tensor, below: Tensor, label: str) -> Tensor:
-    """floor((x·m + c) / 2^shift), the lines of both sides of a threshold, of one x."""
-    p = trace.of(test)
-    lines = [_line(trace, each) for each in (below, above)]
-    if test.steps != 1 or (p["scale"] != 1).any() or p["offset"].any() or any(
-            line is None or line[0] != test.inputs[0] for line in lines) \
-            or above.pattern() != below.pattern():
-        raise NoForm("must choose between two constants, or two lines that are rounded down")
-    held = [line[1:] for line in lines if line is not None]
-    divisor = max(line[2] for line in held)
-    shift = math.log2(divisor)
-    count = above.size
-    slope, offset = (np.stack([np.broadcast_to(line[k] * (divisor / line[2]), count)
-                               for line in held]) for k in (0, 1))
-    if shift != int(shift) or any((values != np.rint(values)).any() for values in (slope, offset)):
-        raise NoForm("must choose between lines of whole numbers over a power of two")
-    return above.of(trace.emit(PiecewiseLinear, label, test.inputs[0], params={
-        "turn": np.broadcast_to(np.ceil(p["thresholds"][:, 0]), count), "multiplier": slope,
-        "offset": offset}, channels=count, shift=int(shift)))
-
-
-def _line(trace: Trace, t: Tensor) -> tuple[str, np.ndarray, np.ndarray, float] | None:
-    """What a tensor is the floor of: a layer's value times a slope, plus an offset, over a divisor.
-
-    None where it is none such.
-    """
-    layer = trace.layer(t.layer)
-    if t.factor != 1 or t.coded is not None or not isinstance(layer, Quant) or (
-            layer.rounding, layer.lo, layer.hi) != ("floor", *WIDE) or any(
-            (value != rest).any() for value, rest in zip(trace.of(layer).values(), (1, 0),
-                                                         strict=True)):
-        return None
-    constants = {"div": np.ones(1), "add": np.zeros(1), "mul": np.ones(1)}
-    name = layer.inputs[0]
-    for op in constants:
-        before = trace.layer(name)
-        if isinstance(before, Pointwise) and before.op == op and not before.float32:
-            constants[op], name = trace.of(before)["value"], before.inputs[0]
-    if constants["div"].size != 1:
-        return None
-    return name, constants["mul"], constants["add"], float(constants["div"][0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from ...model import (
 )
 from ...tables import Shown, Table
 from .ranges import dead_layers
-from .reading import INPUT_KEY, NoForm, Source, one_line, read_source
+from .reading import NoForm, Source, one_line, read_source
 from .tensors import Tensor
 from .trace import Row, Trace
 
@@ -256,8 +255,8 @@ def _input(trace: Trace, layers: Sequence[Layer], form: Format
     source = trace.source
     if form.scale is not None or form.bits is not None:
         return form.ends, form.scale or 1.0, []
-    if (own := _own(source)) is not None:
-        return own, 1.0, []
+    if source.pixels is not None:
+        return source.pixels, 1.0, []
     chain, quantizer = _prefix(layers)
     if isinstance(quantizer, Quant) and quantizer.channels == 1:
         scale, zero = (trace.params[f"{quantizer.name}.{key}"][0]
@@ -290,17 +289,6 @@ def _input(trace: Trace, layers: Sequence[Layer], form: Format
         said = "which hold those of the check"
     trace.notes.append(f"input {source.input}: integers {ends[0]}..{ends[1]}, {said}")
     return ends, 1.0, []
-
-
-def _own(source: Source) -> tuple[int, int] | None:
-    """The range of the input that a file of `n2uq-hw export` has in its metadata."""
-    try:
-        held = json.loads(source.metadata.get(INPUT_KEY, "null"))
-        least, most = (held[key] for key in ("min", "max"))
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    good = type(least) is int and type(most) is int and -65535 <= least <= 0 < most <= 65535
-    return (least, most) if good else None
 
 
 def _prefix(layers: Sequence[Layer]) -> tuple[list[str], Layer | None]:

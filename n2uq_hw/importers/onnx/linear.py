@@ -137,6 +137,9 @@ def convolution(trace: Trace, node: Node, x: Tensor, w: Constant, label: str) ->
         raise NoForm(f"weights must fit {x.size} channels in {groups} groups, and a kernel of "
                      f"{kernel}, not be {list(w.array.shape)}")
     window = _window(node, x, swapped, kernel)
+    if x.base.any() and window.pads != x.pads:
+        raise NoForm("must not pad with 0 what a Pad before it has padded with another value")
+    base = _summed(w.array, np.broadcast_to(x.base * x.factor, x.size).reshape(groups, -1))
     size = window.size(_spatial(x))
     if axes == 1:
         w = w.map(lambda array: array[:, :, None])
@@ -158,7 +161,14 @@ def convolution(trace: Trace, node: Node, x: Tensor, w: Constant, label: str) ->
         name = trace.emit(IntConv, label, x.layer, params={
             "codes": codes, "scale": scale * x.factor}, groups=groups, **fields)
         trace.plain_weights |= {name} if plain else set()
-    return trace.bounded(new_image(name, x, outputs, *size, swapped=swapped))
+    y = trace.bounded(new_image(name, x, outputs, *size, swapped=swapped))
+    return trace.added(y, base, f"{label}_base") if base.any() else y
+
+
+def _summed(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A convolution's outputs where its inputs are `values` [groups, C/groups] everywhere."""
+    sums = weights.astype(np.float64).reshape(*weights.shape[:2], -1).sum(axis=2)
+    return (sums * np.repeat(values, len(weights) // len(values), axis=0)).sum(axis=1)
 
 
 @rule("Conv")
@@ -272,8 +282,6 @@ def _gemm(trace: Trace, node: Node, x: object, w: object, bias: object = None) -
 
 def _pooled(trace: Trace, node: Node, x: Tensor) -> tuple[Tensor, bool, _Window]:
     x, swapped = trace.image(x)
-    if node.op.endswith("MaxPool") and any(x.pads):
-        raise NoForm("must not follow a Pad with zeros")
     kernel = node.attributes.get("kernel_shape", ())
     axes = len(x.dims) - 2
     return x, swapped, _window(node, x, swapped, node.sizes("kernel_shape", (
@@ -284,7 +292,12 @@ def _pooled(trace: Trace, node: Node, x: Tensor) -> tuple[Tensor, bool, _Window]
 def _max_pool(trace: Trace, node: Node, x: Tensor) -> Tensor:
     if x.factor < 0:
         x = trace.plain(x, node.name)
+    if any(x.pads) and (x.base.any() or x.factor < 0 or x.layer not in trace.positive):
+        raise NoForm("must not follow a Pad, unless with 0 around what is never below")
     x, swapped, window = _pooled(trace, node, x)
+    if any(x.pads) and any(side >= (window.kernel[k // 2] - 1) * window.dilation[k // 2] + 1
+                           for k, side in enumerate(window.pads)):
+        raise NoForm(f"kernel {window.kernel} must be larger than the pads {window.pads}")
     size = window.size(_spatial(x))
     name = trace.emit(MaxPool, node.name, x.layer, kernel=_field(window.kernel),
                       stride=_field(window.stride), padding=_sides(window.pads),
@@ -304,6 +317,10 @@ def average_pool(trace: Trace, node: Node, x: Tensor, *, total: bool = False) ->
         x = trace.plain(x, node.name)
     x, swapped, window = _pooled(trace, node, x)
     counted = bool(node.of("count_include_pad", 0))
+    if any(x.pads):  # of a Pad, which count
+        if window.pads != x.pads and (x.base.any() or not counted):
+            raise NoForm("must not pad what a Pad before it has padded")
+        counted = True
     if window.dilation != (1, 1):
         raise NoForm(f"dilations must be 1, not {window.dilation}")
     if any(window.ceil) and counted and any(window.pads):
@@ -317,7 +334,9 @@ def average_pool(trace: Trace, node: Node, x: Tensor, *, total: bool = False) ->
         name = trace.emit(AvgPool, node.name, x.layer, kernel=_field(window.kernel),
                           stride=_field(window.stride), padding=_sides(window.pads),
                           count_pad=counted or not any(window.pads), total=total)
-    return replace(new_image(name, x, x.size, *size, swapped=swapped), factor=x.factor)
+    y = replace(new_image(name, x, x.size, *size, swapped=swapped), factor=x.factor)
+    times = math.prod(window.kernel) if total else 1
+    return trace.added(y, x.base * times, f"{node.name}_base") if x.base.any() else y
 
 
 def _all_of(trace: Trace, node: Node, x: Tensor, over: set[int]) -> Tensor:
@@ -337,6 +356,10 @@ def _all_pixels(x: Tensor, name: str, over: set[int], keep: bool) -> Tensor:
 
 
 def _reduced(trace: Trace, node: Node, x: Tensor, over: set[int], keep: bool) -> Tensor:
+    if not any(x.dims[axis] for axis in over):  # of one element each
+        x = trace.view(x)
+        return replace(x, dims=tuple(dim for axis, dim in enumerate(x.dims)
+                                     if keep or axis not in over))
     if "Max" in node.op:
         x = _all_of(trace, node, x, over)
         name = trace.emit(MaxPool, node.name, x.layer, kernel=_field(_spatial(x)), stride=1)

@@ -12,7 +12,7 @@ import numpy as np
 from ...model import Concat, DepthToSpace, Permute, Steps, Upsample
 from .constants import BOOL, FLOATS, Constant, axes_of, reshape_target, shape_of, slices_of
 from .reading import Node, NoForm
-from .tensors import Tensor, atoms
+from .tensors import Tensor, atoms, new_image
 from .trace import WIDE, Trace, Value, rule
 
 # --- Axes ---------------------------------------------------------------------------------------
@@ -34,7 +34,7 @@ def _cast(trace: Trace, node: Node, x: Tensor) -> Tensor:
         return x  # a comparison
     if to == BOOL:
         raise NoForm("must not make truth of numbers; compare them")
-    if layer is None and trace.source.whole:
+    if x.layer in trace.whole and x.factor == int(x.factor):
         return x
     return trace.quantize(x, np.ones(1), np.zeros(1), WIDE, "to_zero", node.name)
 
@@ -61,7 +61,7 @@ def _flatten(trace: Trace, node: Node, x: Tensor) -> Tensor:
 
 @rule("Transpose")
 def _transpose(trace: Trace, node: Node, x: Tensor) -> Tensor:
-    return trace.view(x).transposed(node.of("perm", tuple(reversed(range(len(x.dims))))))
+    return trace.turned(x, node.of("perm", tuple(reversed(range(len(x.dims))))))
 
 
 @rule("Squeeze")
@@ -85,15 +85,27 @@ def _unsqueeze(trace: Trace, node: Node, x: Tensor, *axes: Value) -> Tensor:
 
 @rule("Pad")
 def _pad(trace: Trace, node: Node, x: Tensor, *inputs: Value) -> Tensor:
+    pads, value = _sides(node, len(x.dims), inputs)
+    if not any(pads):
+        return x
+    rank = len(x.dims)
+    if rank > 2 and set(x.dims[-1]) == set(x.channels) != set(x.dims[1]):  # channels last
+        first, last = (0, rank - 1, *range(1, rank - 1)), (0, *range(2, rank), 1)
+        pads = tuple(pads[side + axis] for side in (0, rank) for axis in first)
+        return trace.turned(_framed(trace, node, trace.turned(x, first), pads, value), last)
+    return _framed(trace, node, x, pads, value)
+
+
+def _sides(node: Node, rank: int, inputs: Sequence[Value]) -> tuple[tuple[int, ...], float]:
+    """Pixels before and after each axis, and their value."""
     if any(isinstance(each, Tensor) for each in inputs):
         raise NoForm("pads must be constant")
     held = [each.array if isinstance(each, Constant) else None for each in inputs] + [None] * 3
     pads = tuple(int(size) for size in held[0].reshape(-1)) if held[0] is not None else \
         node.of("pads", ())
     value = float(held[1].reshape(-1)[0]) if held[1] is not None else node.of("value", 0.0)
-    if node.of("mode", "constant") != "constant" or value != 0 or x.coded is not None:
-        raise NoForm("must pad reals with the constant 0")
-    rank = len(x.dims)
+    if node.of("mode", "constant") != "constant" or not math.isfinite(value):
+        raise NoForm("must pad with a finite constant")
     if held[2] is not None:
         axes, whole = [int(axis) % rank for axis in held[2].reshape(-1)], [0] * (2 * rank)
         for place, axis in enumerate(axes):
@@ -101,16 +113,29 @@ def _pad(trace: Trace, node: Node, x: Tensor, *inputs: Value) -> Tensor:
         pads = tuple(whole)
     if len(pads) != 2 * rank or min(pads) < 0 or max(pads) > 2**16:
         raise NoForm(f"pads must be {2 * rank} sizes from 0, not {list(pads)}")
-    if not any(pads):
-        return x
+    return pads, value
+
+
+def _framed(trace: Trace, node: Node, x: Tensor, pads: Sequence[int], value: float) -> Tensor:
+    """`x` [N, C, ...] with pixels around it, which a convolution or a pool will read."""
+    rank = len(x.dims)
     x, swapped = trace.image(x)
     if any(pads[:2]) or any(pads[rank:rank + 2]):
         raise NoForm("must pad height and width alone")
+    if x.coded is not None:
+        value = (value - x.coded[1]) * x.coded[0]
+    value /= x.factor
+    if any(x.pads) and (x.base != value).any():
+        raise NoForm(f"must pad with {x.base[0] * x.factor:g} as the Pad before it, not with "
+                     f"{value * x.factor:g}")
+    if value and not any(x.pads):
+        x = trace.added(x, np.array([-value]), f"{node.name}_around")
     sides = [(0, 0)] * (rank == 3) + [(pads[axis], pads[rank + axis]) for axis in range(2, rank)]
     (top, bottom), (left, right) = reversed(sides) if swapped else sides
     trace.text = "the padding of what reads it"
     more = x.pads
-    return replace(x, pads=(top + more[0], bottom + more[1], left + more[2], right + more[3]))
+    return replace(x, base=np.array([value]) if value else x.base, pads=(
+        top + more[0], bottom + more[1], left + more[2], right + more[3]))
 
 
 # --- Channels -----------------------------------------------------------------------------------
@@ -240,16 +265,10 @@ def _resize(trace: Trace, node: Node, x: Tensor, *inputs: Value) -> Tensor:
                          f"{node.of('coordinate_transformation_mode', 'half_pixel')}")
     two = ([1] * (len(x.dims) == 3) + factors[2:])[::-1 if swapped else 1]
     name = trace.emit(Upsample, node.name, x.layer, factor=(two[0], two[1]))
-    old, new = (*x.height, *x.width), {}
-    for atom, factor in ((a, two[0]) for a in x.height):
-        new[atom] = atoms(atom.size * factor)[0]
-    for atom, factor in ((a, two[1]) for a in x.width):
-        new[atom] = atoms(atom.size * factor)[0]
-    if len(old) != (two[0] > 1 or bool(x.height)) + (two[1] > 1 or bool(x.width)):
-        raise NoForm("must enlarge axes of more than one pixel")
-    return trace.bounded(replace(
-        x, layer=name, height=tuple(new[a] for a in x.height), width=tuple(new[a] for a in x.width),
-        dims=tuple(tuple(new.get(a, a) for a in dim) for dim in x.dims)))
+    height, width = (math.prod(atom.size for atom in axes) * factor for axes, factor in (
+        (x.height, two[0]), (x.width, two[1])))
+    return trace.bounded(replace(new_image(name, x, x.size, height, width, swapped=swapped),
+                                 factor=x.factor, coded=x.coded))
 
 
 def _nearest(node: Node, factor: int) -> list[int]:

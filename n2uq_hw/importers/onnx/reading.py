@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +88,7 @@ class Source:
     whole: whether the input is of a type of whole numbers.
     output: name.
     datatypes: FINN's annotations by tensor, such as "UINT8".
-    metadata: texts by key.
+    pixels: the least and largest integer of the input, where our own export has said so.
     """
 
     path: Path
@@ -97,7 +99,7 @@ class Source:
     whole: bool
     output: str
     datatypes: dict[str, str]
-    metadata: dict[str, str]
+    pixels: tuple[int, int] | None
 
 
 def read_source(path: Path) -> Source:
@@ -157,11 +159,10 @@ def _source(path: Path, model: onnx.ModelProto) -> Source:
     read = {name for node in nodes for name in node.inputs}
     inputs = [value for value in inputs if value.name in read] or inputs
     name = _only("input", [value.name for value in inputs])
-    whole = TensorProto.DataType.Name(types[name]) in RANGES
+    whole = TensorProto.DataType.Name(types[name]) in (*RANGES, "INT64", "UINT64")
     return Source(path, tuple(_ordered(nodes)), constants, name,
                   _shape(next(value for value in inputs if value.name == name)), whole, output,
-                  _datatypes(graph),
-                  {_text(pair.key): _text(pair.value) for pair in model.metadata_props})
+                  _datatypes(graph), _pixels(model))
 
 
 def _only(what: str, names: list[str]) -> str:
@@ -175,6 +176,18 @@ def _text(name: str | bytes) -> str:
     if isinstance(name, bytes):
         raise NoForm(f"names must be UTF-8 text, not {name[:40]!r}")
     return name
+
+
+def _pixels(model: onnx.ModelProto) -> tuple[int, int] | None:
+    """The range of the input that a file of `n2uq-hw export` has in its metadata."""
+    metadata = {_text(pair.key): _text(pair.value) for pair in model.metadata_props}
+    try:
+        held = json.loads(metadata.get(INPUT_KEY, "null"))
+        least, most = (held[key] for key in ("min", "max"))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    good = type(least) is int and type(most) is int and -65535 <= least <= 0 < most <= 65535
+    return (least, most) if good else None
 
 
 def _datatypes(graph: GraphProto) -> dict[str, str]:
@@ -296,7 +309,7 @@ def _live(nodes: list[Node], output: str) -> list[Node]:
 
 
 def _ordered(nodes: list[Node]) -> Iterable[Node]:
-    """The nodes, each after all that it reads, otherwise as they were."""
+    """The nodes, each after all that it reads; otherwise in the order of the file."""
     writers = {name: node for node in nodes for name in node.outputs if name}
     missing = {node: len({writers[name] for name in node.inputs if name in writers})
                for node in nodes}
@@ -304,16 +317,17 @@ def _ordered(nodes: list[Node]) -> Iterable[Node]:
     for node in nodes:
         for writer in {writers[name] for name in node.inputs if name in writers}:
             readers[writer].append(node)
-    ready = deque(node for node in nodes if not missing[node])
+    place = {node: k for k, node in enumerate(nodes)}
+    ready = [k for k, node in enumerate(nodes) if not missing[node]]  # ascending: a heap
     done = 0
     while ready:
-        node = ready.popleft()
+        node = nodes[heappop(ready)]
         done += 1
         yield node
         for reader in readers[node]:
             missing[reader] -= 1
             if not missing[reader]:
-                ready.append(reader)
+                heappush(ready, place[reader])
     if done < len(nodes):
         stuck = next(node for node in nodes if missing[node])
         raise NoForm(f"must hold no cycle, not one through {stuck.op} {stuck.name}")

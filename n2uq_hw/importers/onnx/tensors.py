@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -57,6 +57,7 @@ class Tensor:
     -------
     layer: "" for the images.
     pads: zeros around it, (top, bottom, left, right) of the image.
+    base: what is added to all of a padded value, the zeros too, [1] or [C].
     ending: what stood behind the last layer and was left off.
     levels: what it is compared with, where it is to be counted.
     columns: the convolution whose windows a matrix product will take, channels last.
@@ -72,6 +73,7 @@ class Tensor:
     factor: float = 1.0
     coded: tuple[float, float] | None = None
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    base: np.ndarray = field(default_factory=lambda: np.zeros(1))
     ending: str = ""
     levels: Levels | None = None
     columns: Node | None = None

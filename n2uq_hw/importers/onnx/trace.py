@@ -11,9 +11,27 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import onnx
 
-from ...model import DepthToSpace, Flatten, Layer, Params, Permute, Pointwise, Quant
+from ...model import (
+    Add,
+    AvgPool,
+    Concat,
+    DepthToSpace,
+    Flatten,
+    FloatConv,
+    FloatLinear,
+    Layer,
+    MaxPool,
+    Params,
+    Permute,
+    PiecewiseLinear,
+    Pointwise,
+    Quant,
+    Steps,
+    Upsample,
+    layer_float,
+)
 from ...names import fresh
-from .constants import FOLDS, Constant
+from .constants import BINARY, FOLDS, UNARY, Constant
 from .reading import LARGEST_TENSOR, STANDARD, Node, NoForm, Source
 from .tensors import Atom, Axes, Tensor, atoms
 
@@ -36,9 +54,17 @@ INPUTS = {"Quant": (4, 4), "IntQuant": (4, 4), "BipolarQuant": (2, 2), "MultiThr
           "QLinearGlobalAveragePool": (4, 5), "QLinearAveragePool": (4, 5),
           "QLinearLeakyRelu": (4, 5), "QLinearSigmoid": (4, 5), "QLinearSoftmax": (5, 5),
           "QLinearConcat": (5, 62)}
+NO_PADS = (0, 0, 0, 0)
 NOTHING = Constant(np.zeros(0))
 FOLDED, TIMES = 2**24, 64      # elements of computed constants, and how often what a file holds
 NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0, "min": math.inf, "max": -math.inf}
+# Operations with whole numbers that give such.
+WHOLE = ("add", "sub", "rsub", "mul", "neg", "abs", "sign", "min", "max", "relu", "floor", "ceil",
+         "round")
+# Operators on single values, which change what lies around an image, too.
+EACH = (*UNARY, *BINARY, "Quant", "IntQuant", "BipolarQuant", "MultiThreshold", "Clip", "LeakyRelu",
+        "Elu", "Selu", "Celu", "HardSigmoid", "Gelu", "PRelu", "Reciprocal", "Swish", "Cast",
+        "BatchNormalization", "QuantizeLinear", "DequantizeLinear", "RequantShift")
 PASSES = ("Identity", "Dropout", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "TopK",
           "ArgMax")
 
@@ -68,6 +94,8 @@ class Trace:
     -------
     plain_weights: layers whose weights are whole numbers without a quantizer.
     bipolar: layers that are BipolarQuant nodes.
+    fenced: layers with a Pad around them, behind which what they read is out of reach.
+    whole, positive: layers that give whole numbers, and none below 0; "" for the images.
     """
 
     def __init__(self, source: Source, letters: str) -> None:
@@ -82,6 +110,9 @@ class Trace:
         self.top1 = False
         self.plain_weights: set[str] = set()
         self.bipolar: set[str] = set()
+        self.fenced: set[str] = set()
+        self.whole = {""} if source.whole or source.pixels else set()
+        self.positive: set[str] = set()
         self.readers: dict[str, list[Node]] = {}
         for node in source.nodes:
             for name in node.inputs:
@@ -139,6 +170,8 @@ class Trace:
                 result = FOLDS[node.op](node, *inputs)
             elif node.domain == CHANNELS_LAST:
                 result = self.channels_last(node, *inputs)
+            elif node.op in EACH:
+                result = self.around(node, *inputs)
             else:
                 result = RULES[node.op](self, node, *inputs)
         if isinstance(result, Constant) and result.array.dtype.kind == "f" and not np.isfinite(
@@ -151,6 +184,35 @@ class Trace:
             self.watch(node, inputs, result)
         return (result,) if isinstance(result, Constant | Tensor) else result
 
+    def around(self, node: Node, *inputs: Value | None) -> Value | Sequence[Value | None]:
+        """An operator on single values: of an image, and of what a Pad has put around it."""
+        padded = [each for each in inputs if isinstance(each, Tensor) and any(each.pads)]
+        if len(padded) != 1 or sum(isinstance(each, Tensor) for each in inputs) > 1 or (
+                node.op == "Add" and padded[0].factor == 1 and padded[0].coded is None):
+            return RULES[node.op](self, node, *inputs)
+        t, before = padded[0], len(self.layers)
+        inner, base = replace(t, pads=NO_PADS, base=np.zeros(1)), t.base
+        if base.any():
+            inner = self.added(inner, base, f"{node.name}_base")
+        self.fenced.add(inner.layer)
+        y = RULES[node.op](self, node, *(inner if each is t else each for each in inputs))
+        if not isinstance(y, Tensor):
+            raise NoForm("must have one output")
+        values = {t.layer: np.zeros((1, t.size, 1, 1))}
+        for layer in self.layers[before:]:
+            values[layer.name] = layer_float(layer, self.of(layer), *(
+                values[name] for name in layer.inputs))
+        base = values[y.layer].reshape(-1)
+        if base.any():
+            y = self.added(y, -base, f"{node.name}_around")
+        return replace(y, pads=t.pads, base=base)
+
+    def added(self, t: Tensor, value: np.ndarray, label: str) -> Tensor:
+        """The value of `t` and a constant, [1] or [C]."""
+        name = self.emit(Pointwise, label, t.layer, params={"value": value}, op="add",
+                         channels=len(value))
+        return replace(t, layer=name)
+
     def channels_last(self, node: Node, x: Value | None, *inputs: Value | None) -> Value:
         """A standard operator on a tensor that has its channels last, as weights then have, too."""
         if not isinstance(x, Tensor):
@@ -159,10 +221,15 @@ class Trace:
         first, last = (0, rank - 1, *range(1, rank - 1)), (0, *range(2, rank), 1)
         moved = [each.map(lambda array: array.transpose(first)) if node.op == "Conv" and isinstance(
             each, Constant) and each.array.ndim == rank else each for each in inputs]
-        y = RULES[node.op](self, node, self.view(x).transposed(first), *moved)
+        y = RULES[node.op](self, node, self.turned(x, first), *moved)
         if not isinstance(y, Tensor):
             raise NoForm("must have one output")
-        return y.transposed(last)
+        return self.turned(y, last)
+
+    def turned(self, t: Tensor, order: Sequence[int]) -> Tensor:
+        """`t` with its axes in another order, which keeps what is around an image."""
+        bare = replace(t, pads=NO_PADS)
+        return replace(self.view(bare).transposed(order), pads=t.pads)
 
     def watch(self, node: Node, inputs: Sequence[Value | None], result: Constant) -> None:
         """Say what is strange in a quantizer of weights."""
@@ -193,6 +260,11 @@ class Trace:
                 raise NoForm(f"{key} must be finite, not {value[~np.isfinite(value)][0]}")
             self.params[f"{name}.{key}"] = np.ascontiguousarray(
                 value, layer.TYPES.get(key, np.float32))
+        rounds = isinstance(layer, PiecewiseLinear | Quant | Steps)
+        if (rounds or self.whole.issuperset(reads)) and _whole(layer, self.of(layer)):
+            self.whole.add(name)
+        if _positive(layer, self.of(layer), self.positive.issuperset(reads)):
+            self.positive.add(name)
         return name
 
     def layer(self, name: str) -> Layer | None:
@@ -208,7 +280,8 @@ class Trace:
         if t.ending:
             raise NoForm(f"must not follow {t.ending}, which must be at the end of the network")
         if any(t.pads):
-            raise NoForm("a Pad must be before a convolution or an average pool")
+            raise NoForm("a Pad must be before a convolution or a pool, or what works on single "
+                         "values")
         if t.columns is not None:
             raise NoForm("windows of Im2Col must go into a matrix product")
         if t.levels is not None:
@@ -248,6 +321,9 @@ class Trace:
     def pointwise(self, t: Tensor, op: str, array: np.ndarray | None = None, label: str = "", *,
                   float32: bool = False) -> Tensor:
         """An element-wise operation, with a constant if it has one."""
+        if any(t.pads) and op == "add" and array is not None and not float32:
+            inner, values = self.per_channel(replace(t, pads=NO_PADS), array)
+            return replace(inner, pads=t.pads, base=t.base + values)
         t = self.plain(t, label)
         if array is None:
             return t.of(self.emit(Pointwise, label, t.layer, op=op))
@@ -285,7 +361,8 @@ class Trace:
         point.  Both are the same operations in one layer.
         """
         layer = self.layer(t.layer)
-        if not isinstance(layer, Quant) or t.factor != 1 or t.coded is not None:
+        if not isinstance(layer, Quant) or t.factor != 1 or t.coded is not None or (
+                t.layer in self.fenced):
             return None
         before = self.layer(layer.inputs[0])
         scale, zero = (self.params[f"{layer.name}.{key}"] for key in ("scale", "zero_point"))
@@ -313,7 +390,7 @@ class Trace:
     def narrowed(self, t: Tensor, low: float, high: float, label: str) -> Tensor | None:
         """`t` clipped, where the last layer is a quantizer and the bounds are among its values."""
         layer = self.layer(t.layer)
-        if not isinstance(layer, Quant) or any(t.pads) or t.ending:
+        if not isinstance(layer, Quant) or any(t.pads) or t.ending or t.layer in self.fenced:
             return None
         scale, zero = (self.params[f"{layer.name}.{key}"] for key in ("scale", "zero_point"))
         if t.coded is None:
@@ -351,11 +428,12 @@ class Trace:
         places = places.transpose([t.channels.index(atom) for atom in order]).reshape(-1)
         name = self.emit(Permute, f"{t.layer or self.source.input}_order", t.layer,
                          params={"order": places}, channels=t.size)
-        return replace(t, layer=name, channels=order)
+        return replace(t, layer=name, channels=order,
+                       base=t.base[places] if t.base.size > 1 else t.base)
 
     def image(self, t: Tensor) -> tuple[Tensor, bool]:
         """`t` with its channels along axis 1, and whether height and width are the other way."""
-        self.unpadded(replace(t, pads=(0, 0, 0, 0)))
+        self.unpadded(replace(t, pads=NO_PADS))
         if t.vector or len(t.dims) not in (3, 4) or t.dims[0] != t.batch:
             raise NoForm("must read an image [N, C, H, W] or [N, C, W], not one of shape "
                          f"{list(t.shape)}" + (" behind a matrix product" if t.vector else ""))
@@ -414,6 +492,32 @@ def _check_inputs(node: Node) -> None:
     if not least <= len(node.inputs) <= most or (least and not all(node.inputs[:least])):
         raise NoForm(f"must have {least} to {most} inputs, not "
                      f"{len([name for name in node.inputs if name])}")
+
+
+def _whole(layer: Layer, p: Params) -> bool:
+    """Whether it makes whole numbers, of such where it rounds none."""
+    if isinstance(layer, Pointwise):
+        return layer.op in WHOLE and all((value == np.rint(value)).all() for value in p.values())
+    if isinstance(layer, AvgPool):
+        return layer.total
+    return not isinstance(layer, FloatConv | FloatLinear) and all(
+        (p[key] == np.rint(p[key])).all() for key in ("scale", "zero_point", "offset") if key in p)
+
+
+def _positive(layer: Layer, p: Params, reads: bool) -> bool:
+    """Whether it makes nothing below 0, where what it `reads` is so or not."""
+    match layer:
+        case Quant():
+            return bool((layer.lo >= p["zero_point"]).all())
+        case Steps():
+            return bool((p["offset"] >= 0).all() and (p["scale"] >= 0).all())
+        case Pointwise():
+            return layer.op in ("relu", "abs", "sigmoid") or (
+                layer.op == "max" and bool((p["value"] >= 0).all())) or (
+                reads and layer.op in ("mul", "div", "add", "min")
+                and bool((p["value"] >= 0).all()))
+    return reads and isinstance(layer, MaxPool | AvgPool | Flatten | Permute | DepthToSpace
+                                | Upsample | Concat | Add)
 
 
 def _described(layer: Layer, name: str) -> str:
