@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -33,6 +34,8 @@ __all__ = ["RULES", "added", "convolved", "matrix", "multiplied", "product"]
 
 EXPANDED = 2**20  # weights of a grouped convolution that is written out with zeros
 RATIO = 2**10     # of two scales, in whole numbers: what multipliers cost little for
+WIDEST = 2.0**31  # of a weight that holds a scale of its channel
+EXACT = 2.0**52   # of its sums: what float64 computes without rounding
 NEAR = 1e-9       # of a half, what float64 may miss
 
 
@@ -86,13 +89,25 @@ def grouped(self: Lowering, layer: Layer, x: Value, weights: np.ndarray, groups:
     each = factor.reshape(groups, -1)
     if (each == each[:, :1]).all():
         return weights, np.repeat(each[:, 0], len(weights) // groups)
-    unit = np.abs(factor).min()
-    ratio = np.rint(factor / unit)
-    if not unit or (ratio * unit != factor).any() or np.abs(ratio).max() > RATIO:
-        raise self.error(layer, f"must read values of one scale, or of multiples of one, not those "
-                         f"of {x.node}, whose channels have {len(np.unique(factor))} scales")
-    per = np.repeat(ratio.reshape(groups, -1), len(weights) // groups, axis=0).astype(np.int64)
-    return weights * per.reshape(*per.shape, *(1,) * (weights.ndim - 2)), np.array([unit])
+    ratio, unit = _common(factor)
+    per = np.repeat(ratio.reshape(groups, -1), len(weights) // groups, axis=0)
+    per = per.reshape(*per.shape, *(1,) * (weights.ndim - 2))
+    reach = np.abs(weights * per.astype(np.float64)).reshape(len(weights), -1)
+    span = max(int(-x.edge.lo.min()), int(x.edge.hi.max())) + np.abs(x.origin).max()
+    if reach.max() >= WIDEST or (reach.sum(axis=1) * span).max() >= EXACT:
+        raise self.error(layer, "must read values of one scale, or of scales with a common unit of "
+                         f"which weights take fewer than {WIDEST:.0e}, not those of {x.node}, "
+                         f"whose channels have {len(np.unique(factor))} scales")
+    return weights * per.astype(np.int64), np.array([unit])
+
+
+def _common(factors: np.ndarray) -> tuple[np.ndarray, float]:
+    """Whole numbers and a unit, whose products are the factors: floats are dyadic numbers."""
+    exact = [Fraction(float(factor)) for factor in factors]
+    base = math.lcm(*(each.denominator for each in exact))
+    whole = [int(each * base) for each in exact]
+    unit = math.gcd(*whole) or 1
+    return np.array([each // unit for each in whole], np.float64), float(Fraction(unit, base))
 
 
 def convolved(self: Lowering, layer: Conv | IntConv, x: Value, weights: np.ndarray,
