@@ -206,7 +206,9 @@ class _Rounding:
     def _(self, layer: Add, x: _Moved, y: _Moved) -> _Moved:
         x, y = self.fixed(x), self.fixed(y)
         a, b = _over(x.errors, y.errors.shape[1]), _over(y.errors, x.errors.shape[1])
-        return replace(x, errors=np.stack([a[0] + b[0], np.maximum(a[1], b[1]), a[2] + b[2]]))
+        with np.errstate(over="ignore"):
+            sums = np.stack([a[0] + b[0], np.maximum(a[1], b[1]), a[2] + b[2]])
+        return replace(x, errors=sums)
 
     @moved.register
     def _(self, layer: Concat, *xs: _Moved) -> _Moved:

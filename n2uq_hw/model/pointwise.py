@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import erf
 
 __all__ = ["OPS", "Op"]
 
@@ -22,6 +21,13 @@ class Op:
     function: Callable[..., np.ndarray]
     valued: bool = False
     turns: tuple[float, ...] = ()
+
+
+def _erf(x: np.ndarray) -> np.ndarray:
+    """SciPy's, which takes a good part of a second to import, and which few nets need."""
+    from scipy.special import erf
+
+    return erf(x)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -53,12 +59,12 @@ OPS: dict[str, Op] = {
     "sqrt": Op(np.sqrt),
     "exp": Op(np.exp),
     "log": Op(np.log),
-    "erf": Op(erf),
+    "erf": Op(_erf),
     "sigmoid": Op(_sigmoid),
     "tanh": Op(np.tanh),
     "softplus": Op(lambda x: np.logaddexp(x, 0)),
     "softsign": Op(lambda x: x / (1 + np.abs(x))),
     "hard_swish": Op(lambda x: x * np.clip(x / 6 + 0.5, 0, 1), turns=(-1.5,)),
     "silu": Op(lambda x: x * _sigmoid(x), turns=(-1.2784645427610738,)),
-    "gelu": Op(lambda x: x * 0.5 * (1 + erf(x / math.sqrt(2))), turns=(-0.7517915246935645,)),
+    "gelu": Op(lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2))), turns=(-0.7517915246935645,)),
 }

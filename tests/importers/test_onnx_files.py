@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -137,6 +138,23 @@ FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], Any], str]] = {
         helper.make_attribute("signed", "yes")), "signed must be of type int, not str"),
     "a rounding": (lambda m: m.graph.node[0].attribute[1].CopyFrom(helper.make_attribute(
         "rounding_mode", "SIDEWAYS")), "rounding_mode must be one of ROUND, "),
+    "two initializers of one name": (lambda m: m.graph.initializer.append(m.graph.initializer[0]),
+                                     "c0 must be written once, not by two initializers"),
+    "two inputs of one name": (lambda m: m.graph.input.append(m.graph.input[0]),
+                               "must have one input, not 2: x, x"),
+    "an input without elements": (shape(1, 0), "input x must have sizes of its own"),
+    "nine axes": (shape(*[1] * 9), "input x must have a shape of 2 to 5 sizes, not 9"),
+    "a negative opset": (lambda m: m.opset_import[0].CopyFrom(helper.make_opsetid("", -5)),
+                         "opset must be in 1..2"),
+    "2^62 times 4 elements": (lambda m: claim(m, 2**62, 4), "c3 must have at most 67,108,864 elem"),
+    "a path out of its folder": (lambda m: m.graph.initializer[3].external_data.add(
+        key="location", value="../../etc/passwd"), "c3 must lie in the file, not in another"),
+    "sparse weights": (lambda m: m.graph.sparse_initializer.append(helper.make_sparse_tensor(
+        helper.make_tensor("held", 1, [1], [1.0]), helper.make_tensor("at", 7, [1], [0]), [20])),
+        "held must be dense, not sparse"),
+    "names that are no text": (lambda m: m.graph.node[0].ParseFromString(
+        m.graph.node[0].SerializeToString().replace(b"Quant_0", b"Quan\xff_0")),
+        "names must be UTF-8 text"),
     "control flow": (control_flow, "If If_0 is control flow, which has no integer form"),
 }
 
@@ -150,6 +168,14 @@ def test_faulty_files(name: str, tmp_path: Path) -> None:
     assert time.process_time() - start < 1
     assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_faulty_files_take_no_memory(tmp_path: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name, (change, _) in FAULTS.items():
+        with pytest.raises(N2uqError):
+            import_onnx(saved(small(change), tmp_path))
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18, name  # of KiB
 
 
 def test_the_file_without_a_fault(tmp_path: Path) -> None:
@@ -235,6 +261,27 @@ def test_many_nodes_of_one_name(tmp_path: Path) -> None:
     (lambda n: n.op("Div", "x", np.zeros(20)), "must not divide by 0"),
     (lambda n: n.op("Add", "x", np.ones((3, 1))), "a constant must be of sizes [1, 20] or 1"),
     (lambda n: n.op("Conv", "x", np.ones((1, 1, 3, 3))), "must read an image [N, C, H, W]"),
+    (lambda n: n.op("Gather", "x", n.const([20], np.int64), axis=1), "channels must be in 0..19"),
+    (lambda n: n.op("Gather", "x", n.const([0], np.int64), axis=77), "axis must be in -2..1, not"),
+    (lambda n: n.op("Concat", "x", "x", axis=-3), "axis must be in -2..1, not -3"),
+    (lambda n: n.op("Unsqueeze", "x", n.const([1, 1], np.int64)), "axes must be different ones in"),
+    (lambda n: n.op("MatMul", n.op("Cast", "x", to=8), M), "must make numbers, not type 8"),
+    (lambda n: n.op("MatMul", n.op("Cast", n.op("Mul", "x", 0.3), to=999), M), "not type 999"),
+    (lambda n: n.op("Scan", "x", body=helper.make_graph([], "b", [], [])), "is control flow"),
+    (lambda n: n.op("Loop", "", "", "x", body=helper.make_graph([], "b", [], [])), "is control"),
+    (lambda n: n.op("Add", "x", n.op("Range", n.const(0, np.int64), n.const(2**40, np.int64),
+                                     n.const(1, np.int64))), "Range Range_0 has no integer form"),
+    (lambda n: n.op("BatchNormalization", "x", *[np.ones(20)] * 3, -np.ones(20)),
+     "variance must be positive and finite"),
+    (lambda n: n.op("MultiThreshold", "x", np.full((1, 3), np.nan), domain=QONNX),
+     "thresholds must be numbers, not NaN"),
+    (lambda n: n.op("MultiThreshold", "x", np.zeros((1, 2**16)), domain=QONNX),
+     "thresholds must be 1 to 65,535 per channel, not 65,536"),
+    (lambda n: n.op("BitwiseAnd", n.op("Round", "x"), n.const(5, np.int64)),
+     "must mask by minus a power of two, not by 5"),
+    (lambda n: n.op("BitwiseAnd", n.op("Mul", "x", 0.3), n.const(-4, np.int64)),
+     "must mask whole numbers"),
+    (lambda n: n.op("Mul", "x", n.const(2**53 + 1, np.int64)), "a whole constant must be below 2"),
     (lambda n: n.op("Quant", "x", n.const(1e-320, np.float64), 0.0, 4.0, domain=QONNX),
      "scale must be at least 2.23e-308"),
 ])

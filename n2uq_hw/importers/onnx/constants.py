@@ -13,14 +13,15 @@ from ...model import OPS
 from ...model.low_bit import ROUNDINGS
 from .reading import Node, NoForm
 
-__all__ = ["BINARY", "FOLDS", "UNARY", "Constant", "axes_of", "ends_of", "quantizer_ends",
-           "rounding_of", "shape_of"]
+__all__ = ["BINARY", "BOOL", "FLOATS", "FOLDS", "UNARY", "WHOLE", "Constant", "axes_of", "axis_of",
+           "ends_of", "quantizer_ends", "rounding_of", "shape_of"]
 
 LEAST_SCALE = float(np.finfo(np.float64).tiny)
 MOST_BITS = 32
 LARGEST_GROWTH = 2**22    # elements of a constant that is larger than those it is made of
 LARGEST_PRODUCT = 2**28   # multiplications of two constants
 FLOATS, BOOL = (1, 10, 11, 16), 9     # of the types that a Cast names
+WHOLE = (2, 3, 4, 5, 6, 7, 12, 13, 21, 22)
 ROUND = {"ROUND": "even", "HALF_EVEN": "even", "CEIL": "ceil", "FLOOR": "floor", "UP": "away",
          "DOWN": "to_zero", "HALF_UP": "half_away", "HALF_DOWN": "half_to_zero"}
 # ONNX operators that are operations of `OPS`; of two operands, either one may be the constant.
@@ -90,6 +91,14 @@ def axes_of(node: Node, inputs: Sequence[Any], rank: int, place: int = 1,
     if any(not -rank <= axis < rank for axis in axes):
         raise NoForm(f"axes must be in {-rank}..{rank - 1}, not {list(axes)}")
     return tuple(axis % rank for axis in axes)
+
+
+def axis_of(node: Node, rank: int, default: int) -> int:
+    """The axis that a node names, counted from 0."""
+    axis = node.of("axis", default)
+    if not -rank <= axis < rank:
+        raise NoForm(f"axis must be in {-rank}..{rank - 1}, not {axis}")
+    return axis % rank
 
 
 def ends_of(node: Node, inputs: Sequence[Any]) -> tuple[float, float]:
@@ -215,6 +224,8 @@ def _cast(node: Node, x: Constant) -> Constant:
     to = node.of("to", 0)
     if to in FLOATS:
         return Constant(x.array.astype(np.float64), x.codes, x.scale)
+    if to != BOOL and to not in WHOLE:
+        raise NoForm(f"must make numbers, not type {to}")
     return Constant(x.array.astype(bool) if to == BOOL else np.trunc(x.array).astype(np.int64))
 
 

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from ...model import Concat, DepthToSpace, Permute, Steps, Upsample
-from .constants import BOOL, FLOATS, Constant, axes_of, reshape_target, shape_of, slices_of
+from .constants import (
+    BOOL,
+    FLOATS,
+    WHOLE,
+    Constant,
+    axes_of,
+    axis_of,
+    reshape_target,
+    shape_of,
+    slices_of,
+)
 from .reading import Node, NoForm
 from .tensors import Tensor, atoms, new_image
 from .trace import WIDE, Trace, Value, rule
@@ -32,6 +42,8 @@ def _cast(trace: Trace, node: Node, x: Tensor) -> Tensor:
     if isinstance(layer, Steps) and layer.steps == 1 and not (
             trace.params[f"{layer.name}.offset"] % 1).any():
         return x  # a comparison
+    if to != BOOL and to not in WHOLE:
+        raise NoForm(f"must make numbers, not type {to}")
     if to == BOOL:
         raise NoForm("must not make truth of numbers; compare them")
     if x.layer in trace.whole and x.factor == int(x.factor):
@@ -78,7 +90,9 @@ def _squeeze(trace: Trace, node: Node, x: Tensor, *axes: Value) -> Tensor:
 def _unsqueeze(trace: Trace, node: Node, x: Tensor, *axes: Value) -> Tensor:
     held = shape_of(axes[0]) if axes and isinstance(axes[0], Constant) else node.of("axes", ())
     rank = len(x.dims) + len(held)
-    places = {axis % rank for axis in held}
+    places = {axis % rank for axis in held if -rank <= axis < rank}
+    if len(places) < len(held):
+        raise NoForm(f"axes must be different ones in {-rank}..{rank - 1}, not {list(held)}")
     rest = iter(trace.view(x).dims)
     return replace(x, dims=tuple(() if axis in places else next(rest) for axis in range(rank)))
 
@@ -156,7 +170,7 @@ def _concat(trace: Trace, node: Node, *inputs: Value) -> Tensor:
     if len(tensors) != len(inputs):
         raise NoForm("must join activations alone, no constants")
     rank = len(tensors[0].dims)
-    axis = node.of("axis", 1) % rank
+    axis = axis_of(node, rank, 1)
     if len({(each.factor, each.coded) for each in tensors}) > 1:
         tensors = [trace.plain(each, f"{node.name}_{k}") for k, each in enumerate(tensors)]
     tensors = [_along_channels(trace, trace.unpadded(each), axis) for each in tensors]
@@ -189,7 +203,7 @@ def _selected(trace: Trace, x: Tensor, axis: int, places: Sequence[int], label: 
 
 @rule("Split")
 def _split(trace: Trace, node: Node, x: Tensor, *inputs: Value) -> list[Tensor]:
-    axis = node.of("axis", 0) % len(x.dims)
+    axis = axis_of(node, len(x.dims), 0)
     size, count = x.shape[axis], len(node.outputs)
     if inputs and isinstance(inputs[0], Constant):
         sizes = shape_of(inputs[0])
@@ -217,8 +231,9 @@ def _slice(trace: Trace, node: Node, x: Tensor, *inputs: Value) -> Tensor:
 def _gather(trace: Trace, node: Node, x: Value, index: Value) -> Tensor:
     if not isinstance(x, Tensor) or not isinstance(index, Constant) or index.array.ndim > 1:
         raise NoForm("must take channels by a row of constant places")
-    axis = node.of("axis", 0) % len(x.dims)
-    places = [int(place) % x.shape[axis] for place in index.array.reshape(-1)]
+    axis = axis_of(node, len(x.dims), 0)
+    size = x.shape[axis]
+    places = [int(place) + (size if place < 0 else 0) for place in index.array.reshape(-1)]
     y = _selected(trace, x, axis, places, node.name)
     if index.array.ndim == 0:
         return replace(y, dims=tuple(dim for k, dim in enumerate(y.dims) if k != axis))
@@ -293,7 +308,7 @@ def _nearest(node: Node, factor: int) -> list[int]:
 def _class(trace: Trace, node: Node, x: Tensor, count: Value | None = None) -> Any:
     """The class: at the end of the network, and in the hardware where that is asked for."""
     rank = len(x.dims)
-    axis = node.of("axis", -1 if node.op == "TopK" else 0) % rank
+    axis = axis_of(node, rank, -1 if node.op == "TopK" else 0)
     if node.op == "TopK":
         k = count.value if isinstance(count, Constant) else node.of("k", 0)
         if k != 1 or not node.of("largest", 1):

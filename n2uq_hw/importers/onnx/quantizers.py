@@ -23,6 +23,7 @@ from .trace import RULES, WIDE, Trace, Value, rule
 __all__ = ["dequantized", "quantized"]
 
 NEVER = float(np.finfo(np.float64).max) / 4    # a threshold that nothing reaches
+MOST_STEPS = 2**16 - 1
 LAYOUTS = {2: "NC", 3: "NWC", 4: "NCHW"}
 
 
@@ -128,6 +129,9 @@ def _multi_threshold(trace: Trace, node: Node, x: Tensor, thresholds: Value) -> 
     """FINN: out_scale · #{x >= threshold} + out_bias."""
     if not isinstance(thresholds, Constant) or thresholds.array.ndim != 2:
         raise NoForm("thresholds must be a constant matrix, a row per channel")
+    if not 1 <= thresholds.array.shape[1] <= MOST_STEPS:
+        raise NoForm(f"thresholds must be 1 to {MOST_STEPS:,} per channel, not "
+                     f"{thresholds.array.shape[1]:,}")
     rows = np.sort(thresholds.array.astype(np.float64), axis=1)
     if np.isnan(rows).any():
         raise NoForm("thresholds must be numbers, not NaN")

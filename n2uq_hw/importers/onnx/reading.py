@@ -142,8 +142,11 @@ def _source(path: Path, model: onnx.ModelProto) -> Source:
     opset = max(opsets.get(domain, 1) for domain in STANDARD)
     if graph.sparse_initializer:
         raise NoForm(f"{graph.sparse_initializer[0].values.name} must be dense, not sparse")
-    constants = {_text(tensor.name): _array(_text(tensor.name), tensor)
-                 for tensor in graph.initializer}
+    twice = [name for name, count in Counter(
+        _text(tensor.name) for tensor in graph.initializer).items() if count > 1]
+    if twice:
+        raise NoForm(f"{twice[0]} must be written once, not by two initializers")
+    constants = {tensor.name: _array(tensor.name, tensor) for tensor in graph.initializer}
     inputs = [value for value in graph.input if _text(value.name) not in constants]
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     types |= {node.output[0]: held.t.data_type for node in graph.node for held in node.attribute
