@@ -160,15 +160,18 @@ class Lowering:
         room = PRODUCT_BITS - 2 - reach
         if span.bit_length() <= max(room, least):
             return x, slope, intercept, span
-        after = affine[-1].name if affine else x.node
-        warning = (f"{x.node} of {span.bit_length()} bits and {after} of {reach} have more than "
-                   f"{PRODUCT_BITS - 2} together: the lowest are lost")
-        if warning not in self.warnings:
-            self.warnings.append(warning)
+        self.warn_of_width(x, affine[-1].name if affine else x.node, span, reach)
         if self.stepped(x):
             return x, slope, intercept, span
         x = self.narrowed(x, max(room, min(reach + 3, NARROW)))
         return x, *self.line(x, affine, unit)
+
+    def warn_of_width(self, x: Value, after: str, span: int, reach: int) -> None:
+        """Say that integers up to `span` and the `reach` bits that they become are too wide."""
+        warning = (f"{x.node} of {span.bit_length()} bits and {after} of {reach} have more than "
+                   f"{PRODUCT_BITS - 2} together: the lowest are lost")
+        if warning not in self.warnings:
+            self.warnings.append(warning)
 
     def fixed(self, x: Value) -> Value:
         """`x` in fixed point of the net's step: nodes for all that waits, made once."""
@@ -246,6 +249,9 @@ class Lowering:
             positive[:, flat] = intercept[flat] > 0
         bends = np.where(positive, 1.0, below)
         slopes, intercepts = slope * bends, intercept * bends + more
+        reach = int((np.abs(slopes) * span + np.abs(intercepts)).max()).bit_length()
+        if (np.abs(below) > 1).any() and span.bit_length() + reach > PRODUCT_BITS - 2:
+            self.warn_of_width(x, prelu.name, span, reach)  # where its slope has made it so
         shift = _shift(span, slopes, intercepts)
         return PiecewiseLinear(
             prelu.name, turn=turn.clip(-span - 1, span + 1).astype(np.int64),

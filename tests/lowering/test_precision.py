@@ -237,3 +237,20 @@ def test_what_a_multiplier_has_no_room_for_is_said() -> None:
             for bits in (23, 24)}
     assert said == {23: None, 24: ["sum of 28 bits and bn of 31 have more than 58 together: the "
                                    "lowest are lost"]}
+
+
+def test_a_steep_slope_that_leaves_no_room_is_said() -> None:
+    """As above, times 4 below 0, needs two bits more: f + 4 and f + 9."""
+    prelu = model.PReLU("steep", 2)
+    layers = (*SUM, BN, prelu, model.Add("sum2", inputs=("sum", "steep")), POOL, LTQ, *END)
+    said = {}
+    for bits, slope in ((22, 4), (23, 1), (23, 4), (24, 4)):
+        net = make(layers, {"a": 0.5, "bn.weight": 7, "steep.weight": slope},
+                   InputSpec((2, 4, 4), 15, 0.3))
+        graph = lower(net, Formats(residual_fraction_bits=bits))
+        said[bits, slope] = graph.meta.get("warnings")
+    steep = "sum of {} bits and steep of {} have more than 58 together: the lowest are lost"
+    assert said == {
+        (22, 4): None, (23, 1): None, (23, 4): [steep.format(27, 32)],
+        (24, 4): ["sum of 28 bits and bn of 31 have more than 58 together: the lowest are lost",
+                  steep.format(28, 33)]}
