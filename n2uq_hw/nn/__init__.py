@@ -17,8 +17,10 @@ from .layers import (
     settle_codes,
     weight_codes,
 )
+from .low_bit import IntConv2d, IntLinear, PiecewiseLinear, Quant, Steps
 from .moves import Concat, Permute, Pointwise
 
-__all__ = ["LTQ", "PACT", "Add", "Concat", "LearnableBias", "Network", "Permute", "Pointwise",
-           "QuantizedConv2d", "QuantizedLinear", "convert", "count_below", "gste", "module_for",
+__all__ = ["LTQ", "PACT", "Add", "Concat", "IntConv2d", "IntLinear", "LearnableBias", "Network",
+           "Permute", "PiecewiseLinear", "Pointwise", "Quant", "QuantizedConv2d",
+           "QuantizedLinear", "Steps", "convert", "count_below", "gste", "module_for",
            "net_of", "quantize_weight", "settle_codes", "weight_codes"]

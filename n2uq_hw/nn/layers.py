@@ -27,8 +27,8 @@ from ..model import InputSpec, Layer, Net, Padding, Size, sources, walk
 from .fused import fused
 
 __all__ = ["LTQ", "PACT", "Add", "LearnableBias", "Network", "QuantizedConv2d", "QuantizedLinear",
-           "count_below", "even_padding", "gste", "module_for", "net_of", "quantize_weight",
-           "settle_codes", "weight_codes"]
+           "count_below", "even_padding", "framed", "gste", "module_for", "net_of",
+           "quantize_weight", "settle_codes", "weight_codes"]
 
 FEW = 15  # points that are faster compared one by one than searched
 NUDGE, NUDGES = 1e-5, 20  # relative move of a weight on a rounding boundary, and how often
@@ -177,7 +177,7 @@ class _Weights(torch.autograd.Function):
         return grads[0] / ctx.saved_tensors[0], None, None
 
 
-def _frame(x: Tensor, padding: Padding) -> tuple[Tensor, Size]:
+def framed(x: Tensor, padding: Padding) -> tuple[Tensor, Size]:
     """`x`, framed already where opposite sides differ, and the padding that is left."""
     if isinstance(padding, int) or len(padding) == 2:
         return x, padding if isinstance(padding, int) else (padding[0], padding[1])
@@ -194,7 +194,7 @@ class _Conv2d(nn.Conv2d):
         self.sides = layer.padding
 
     def forward(self, input: Tensor) -> Tensor:
-        x, padding = _frame(input, self.sides)
+        x, padding = framed(input, self.sides)
         return F.conv2d(x, self.weight, None, self.stride, padding, self.dilation, self.groups)
 
 
@@ -218,7 +218,7 @@ class QuantizedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, Cin, H, W] -> [N, Cout, H', W']."""
         weight = quantize_weight(self.weight, self.clip_val, self.bits)
-        x, padding = _frame(x, self.padding)
+        x, padding = framed(x, self.padding)
         return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
 
 

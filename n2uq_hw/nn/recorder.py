@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..errors import N2uqError
 from .layers import LTQ, PACT, QuantizedConv2d, QuantizedLinear
+from .low_bit import SIZES
 
 __all__ = ["BATCH", "Read", "Recorder", "Step", "no_form", "says", "shown", "whole"]
 
@@ -29,7 +30,7 @@ BATCH = 7  # images of the run: with one, a reshape that mixes images would look
 OURS = ("torch", "n2uq_hw")  # packages of modules that are one operation
 VALUES = {"__bool__", "__float__", "__int__", "__index__", "item", "tolist", "numpy", "__array__"}
 MOVES = {"to", "cpu", "cuda"}
-WHOLE = (LTQ, PACT, QuantizedConv2d, QuantizedLinear)
+WHOLE: tuple[type[nn.Module], ...] = (LTQ, PACT, QuantizedConv2d, QuantizedLinear, *SIZES)
 
 SCALARS = "ReLU, ReLU6, PReLU, Sigmoid, Tanh, Hardtanh or a quantizer (LTQ, PACT)"
 ADVICE = {name: would_do for would_do, names in {

@@ -18,6 +18,7 @@ from .. import model
 from ..model import Layer, Padding, Size, frame, pair
 from ..model.layers import BN_EPS
 from .layers import LTQ, PACT, QuantizedConv2d, QuantizedLinear
+from .low_bit import SIZES
 from .recorder import BATCH, Step, shown, whole
 
 __all__ = ["RULES", "Layers", "NoForm", "Value", "add_whole"]
@@ -119,6 +120,7 @@ WHOLE: dict[type[nn.Module], Callable[[Any], Parts]] = {
         m.weight.shape[1] * m.groups, m.weight.shape[0], _size(m.weight.shape[2:]), m.stride,
         m.padding, m.groups, m.bits, m.dilation)),
     QuantizedLinear: lambda m: (model.Linear, (m.weight.shape[1], m.weight.shape[0], m.bits)),
+    **SIZES,
 }
 
 
@@ -127,10 +129,10 @@ def add_whole(net: Layers, module: nn.Module, x: Value) -> str:
     of = whole(module)
     assert of is not None
     kind, sizes = WHOLE[of](module)
-    if kind is model.Linear:
+    if kind in (model.Linear, model.IntLinear):
         _vector(x)
     if any(x.margin):
-        if kind is not model.Conv:
+        if kind not in (model.Conv, model.IntConv):
             raise NoForm(MARGIN)
         sizes = (*sizes[:4], _framed(sizes[4], x.margin), *sizes[5:])
     keys = kind("", *sizes).shapes()
@@ -434,7 +436,11 @@ def _avg_pool(net: Layers, input: Value, kernel_size: int | Sequence[int],
               divisor_override: int | None = None) -> str:
     kernel, around = _sizes(input, kernel_size), _sizes(input, padding, 0)
     step = _sizes(input, stride) if stride else kernel
-    _only("divisor_override", divisor_override, None)
+    if divisor_override not in (None, 1):
+        raise NoForm(f"must have divisor_override None or 1, not {divisor_override}")
+    if divisor_override == 1:
+        _whole_windows(net, input, kernel, step, around)
+        return net.add(model.AvgPool, (kernel, step, around, True, True), (input,))
     if around == 0 and pair(kernel) == input.image[2:]:
         return net.add(model.AvgPool, (), (input,))
     if kernel == step == 1:

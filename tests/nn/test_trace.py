@@ -475,7 +475,7 @@ REFUSED = {
     "average": (after(nn.AvgPool2d(3, 2, ceil_mode=True)), "1: F.avg_pool2d must have whole "
                 "windows, not end within one (ceil_mode) of [N, 4, 8, 8]"),
     "divisor": (after(nn.AvgPool2d(2, divisor_override=3)),
-                "1: F.avg_pool2d must have divisor_override None, not 3"),
+                "1: F.avg_pool2d must have divisor_override None or 1, not 3"),
     "mean": (Does(lambda x: x.mean((0, 1))), "forward: Tensor.mean must average all pixels of "
              "[N, 4, 8, 8]; AdaptiveAvgPool2d(1) does"),
     "matrix": (after(nn.Linear(8, 2)), "1: F.linear must read a vector [N, features], not "
