@@ -15,7 +15,7 @@ from qonnx.custom_op.general.trunc import trunc_v1, trunc_v2
 
 import n2uq_hw as n2
 from n2uq_hw import ir, model
-from n2uq_hw.importers.onnx import Format, Imported, import_onnx
+from n2uq_hw.importers.onnx import Format, Imported, Samples, check, import_onnx
 
 RNG = np.random.default_rng(0)
 W = RNG.integers(-3, 4, (6, 4, 3, 3)).astype(np.float32)      # of a convolution
@@ -498,14 +498,56 @@ def test_endings_are_left_off_and_said(ending: str, tmp_path: Path) -> None:
     assert any(ending in note for note in loaded.notes)
 
 
-def test_a_softmax_whose_output_is_quantized(tmp_path: Path) -> None:
+def _byte(n: Net, value: int) -> str:
+    return n.const(np.array(value, np.uint8))
+
+
+def _quantized(n: Net, x: str) -> str:
+    return n.op("QuantizeLinear", x, np.float32(1 / 256), _byte(n, 0))
+
+
+ENDS: dict[str, Callable[[Net, str], str]] = {
+    "quantize, dequantize": lambda n, x: n.op("DequantizeLinear", _quantized(
+        n, n.op("Softmax", x)), np.float32(1 / 256), _byte(n, 0)),
+    "codes": lambda n, x: n.op("Cast", _quantized(n, n.op("Softmax", x)), to=1),
+    "on codes": lambda n, x: n.op("DequantizeLinear", n.op(
+        "QLinearSoftmax", n.op("QuantizeLinear", x, np.float32(0.5), _byte(n, 128)),
+        np.float32(0.5), _byte(n, 128), np.float32(1 / 256), _byte(n, 0), axis=1, opset=13,
+        domain="com.microsoft"), np.float32(1 / 256), _byte(n, 0)),
+    "written out": lambda n, x: n.op("Reshape", n.op("Clip", n.op("Round", n.op("Mul", n.op(
+        "Softmax", n.op("Unsqueeze", x, n.const([1], np.int64)), axis=-1), 255.0)),
+        np.float32(0), np.float32(200)), n.const([1, 5], np.int64)),
+    "logarithm": lambda n, x: _quantized(n, n.op("Add", n.op("Mul", n.op(
+        "LogSoftmax", x, axis=1), 1 / 16), 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_what_follows_a_softmax_is_left_off_and_checked(name: str, tmp_path: Path) -> None:
+    """Golden, with the Softmax and the rest computed behind it, gives the file's outputs."""
     net = Net(*VECTOR, opset=17)
-    y = net.op("QuantizeLinear", net.op("Softmax", net.op("MatMul", "x", M)), np.float32(1 / 256),
-               np.uint8(0))
-    y = net.op("DequantizeLinear", y, np.float32(1 / 256), np.uint8(0))
+    y = ENDS[name](net, net.op("Mul", net.op("MatMul", "x", M), 0.1373))
+    y = net.op("Cast", y, to=1)
     loaded = imported(net, y, tmp_path)
-    assert loaded.ending == "Softmax" and loaded.net.layers[-1].name == "MatMul_0"
-    assert loaded.rows[-1].became == "left off with the Softmax before it"
+    assert loaded.ending == ("LogSoftmax" if name == "logarithm" else "Softmax")
+    assert not {type(layer) for layer in loaded.net.layers[4:]}
+    said = [note for note in loaded.notes if "left off" in note]
+    assert len(said) >= 2 and said[1].endswith(f"left off with the {loaded.ending} before it")
+    inputs = np.random.default_rng(1).integers(-8, 8, (50, 20)).astype(np.float32)
+    theirs = by_onnxruntime(net.model(y), inputs).reshape(50, -1)
+    result = check(loaded, Samples(tmp_path, inputs, theirs))
+    assert result.exact and len(np.unique(theirs)) > 20
+
+
+def test_what_falls_behind_a_softmax_is_refused(tmp_path: Path) -> None:
+    net = Net(*VECTOR)
+    y = net.op("Mul", net.op("Softmax", net.op("MatMul", "x", M)), -1.0)
+    with pytest.raises(n2.N2uqError, match="Mul_2 must rise, the same for all classes, behind the"):
+        imported(net, y, tmp_path)
+    net = Net(*VECTOR)
+    y = net.op("Mul", net.op("Softmax", net.op("MatMul", "x", M)), np.arange(5.0))
+    with pytest.raises(n2.N2uqError, match="Mul_2 must rise, the same for all classes, behind the"):
+        imported(net, y, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["TopK", "ArgMax"])

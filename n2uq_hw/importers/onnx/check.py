@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import N2uqError
 from ...files import readable
 from ...lowering.lower import lower
-from ...model import OPS
+from ...model import OPS, layer_float
 from .imported import Imported
 
 __all__ = ["Check", "Samples", "check", "read_samples"]
@@ -66,6 +66,8 @@ def check(imported: Imported, samples: Samples) -> Check:
     ours = graph.forward(images).astype(np.float64).reshape(len(images), -1)
     if graph.meta["output"] != "class":
         ours = _ended(ours * graph.meta["output_scale"], imported.ending)
+        for layer, params in imported.tail:
+            ours = layer_float(layer, params, ours)
     theirs = samples.outputs
     if imported.order is not None and theirs.shape == ours.shape:
         theirs = theirs[:, imported.order]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...model import Add, IntConv, IntLinear, Pointwise, Steps
+from ...names import fresh
 from .constants import (
     BINARY,
     UNARY,
@@ -20,7 +21,7 @@ from .linear import over_pixels
 from .lines import bent
 from .reading import Node, NoForm
 from .tensors import Levels, Tensor
-from .trace import WIDE, Trace, Value, rule
+from .trace import EACH, WIDE, Trace, Value, rule
 
 __all__ = ["add"]
 
@@ -31,7 +32,9 @@ def _left_off(trace: Trace, node: Node, x: Tensor) -> Tensor:
     trace.text = f"left off: {node.op} at the end"
     trace.notes.append(f"{node.name}: {node.op} at the end is left off; the order of classes is "
                        "the same")
-    return replace(trace.plain(x, node.name), ending=node.op)
+    x, name = trace.plain(x, node.name), fresh(node.name, trace.taken)
+    trace.taken.add(name)
+    return replace(x, ending=node.op, tail=x.of(name))
 
 
 @rule(*UNARY)
@@ -51,7 +54,7 @@ def _unary(trace: Trace, node: Node, x: Tensor) -> Tensor:
 
 @rule("Softmax", "LogSoftmax")
 def _softmax(trace: Trace, node: Node, x: Tensor) -> Tensor:
-    if not trace.at_end(node, ("QuantizeLinear", "DequantizeLinear", "Quant", "Clip")):
+    if not trace.at_end(node, EACH):
         raise NoForm("must be at the end of the network")
     return _left_off(trace, node, x)
 
@@ -183,9 +186,6 @@ def _one_product(trace: Trace, x: Tensor, y: Tensor, label: str) -> Tensor | Non
 @rule("Clip")
 def _clip(trace: Trace, node: Node, x: Tensor, *ends: Any) -> Tensor:
     low, high = ends_of(node, (x, *ends))
-    if x.ending:
-        trace.text = f"left off with the {x.ending} before it"
-        return x
     return clipped(trace, x, low, high, node.name)
 
 

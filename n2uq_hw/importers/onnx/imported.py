@@ -50,6 +50,7 @@ class Imported(Shown):
     host: layers and their parameters in front of the net, between the file's input and integers.
     places: which axis of the file's input, the batch left out, is each of (C, H, W); None: size 1.
     ending: what stood behind the last layer and was left off.
+    tail: layers and their parameters behind that, left off, too.
     order: where each of the net's outputs is in the file's; None: they are in one order.
     """
 
@@ -59,6 +60,7 @@ class Imported(Shown):
     host: tuple[tuple[Layer, dict[str, np.ndarray]], ...]
     places: tuple[int | None, ...]
     ending: str = ""
+    tail: tuple[tuple[Layer, dict[str, np.ndarray]], ...] = ()
     order: np.ndarray | None = field(default=None, compare=False)
 
     def prepare(self, inputs: np.ndarray) -> np.ndarray:
@@ -170,6 +172,11 @@ def _output(trace: Trace) -> tuple[str, str, np.ndarray | None]:
     t = trace.values[trace.source.output]
     if not isinstance(t, Tensor):
         raise NoForm(f"output {trace.source.output} must depend on the input")
+    if t.tail is not None:
+        t = trace.behind(trace.source.output, t, lambda tail: trace.plain(
+            tail, trace.source.output))
+        assert t.tail is not None
+        trace.tail = _live(trace.tail, t.tail.layer)
     if t.ending:
         return t.layer, t.ending, None
     t = trace.plain(t, trace.source.output)
@@ -237,11 +244,12 @@ def _finish(trace: Trace, form: Format, name: str) -> Imported:
     meta["notes"] = [*trace.notes]
     rows = tuple(row._replace(became=f"{row.became}, on the host") if row.node in hosted else row
                  for row in trace.rows)
-    held = tuple((layer, {short: trace.params[f"{layer.name}.{short}"]
-                          for short in layer.shapes()}) for layer in host)
+    held, tail = (tuple((layer, {short: trace.params[f"{layer.name}.{short}"]
+                                 for short in layer.shapes()}) for layer in layers)
+                  for layers in (host, trace.tail))
     places = tuple(trace.letters.index(letter) if letter in trace.letters else None
                    for letter in "CHW")
-    return Imported(net, rows, tuple(trace.notes), held, places, ending, order)
+    return Imported(net, rows, tuple(trace.notes), held, places, ending, tail, order)
 
 
 def _input(trace: Trace, layers: Sequence[Layer], form: Format

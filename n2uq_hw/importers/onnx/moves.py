@@ -322,7 +322,8 @@ def _class(trace: Trace, node: Node, x: Tensor, count: Value | None = None) -> A
     if held or not trace.at_end(node):
         raise NoForm("must choose among all classes, at the end of the network")
     trace.top1, trace.text = True, "the class: ArgMax with top1"
-    y = replace(trace.plain(replace(x, ending=""), node.name), ending=x.ending or node.op)
+    y = replace(trace.plain(replace(x, ending="", tail=None), node.name),
+                ending=x.ending or node.op)
     keep = node.op == "TopK" or node.of("keepdims", 1)
     y = replace(y, dims=tuple(() if k == axis else dim for k, dim in enumerate(y.dims)
                               if keep or k != axis))

@@ -196,9 +196,10 @@ def _quantize_linear(trace: Trace, node: Node, x: Tensor, scale: Value,
 
 def quantized(trace: Trace, node: Node, x: Tensor, s: float, z: float, label: str) -> Tensor:
     """The codes of `x`."""
-    ends = code_range(node)
-    y = trace.quantize(x, np.array(s), np.array(z), ends, "even", label)
-    return y if y.ending else replace(y, coded=(s, z))
+    if x.tail is not None:
+        return trace.behind(label, x, lambda t: quantized(trace, node, t, s, z, label))
+    y = trace.quantize(x, np.array(s), np.array(z), code_range(node), "even", label)
+    return replace(y, coded=(s, z))
 
 
 @rule("DequantizeLinear")
@@ -211,9 +212,6 @@ def _dequantize_linear(trace: Trace, node: Node, x: Value, scale: Value,
 
 def dequantized(trace: Trace, x: Tensor, s: float, z: float, label: str) -> Tensor:
     """The reals that codes stand for."""
-    if x.ending:
-        trace.text = f"left off with the {x.ending} before it"
-        return x
     if x.coded is not None and x.coded[1] == z:
         return replace(x, coded=None, factor=1.0 if x.coded[0] == s else s / x.coded[0])
     x = trace.plain(x, label)

@@ -59,6 +59,7 @@ class Tensor:
     pads: zeros around it, (top, bottom, left, right) of the image.
     base: what is added to all of a padded value, the zeros too, [1] or [C].
     ending: what stood behind the last layer and was left off.
+    tail: what followed that, and was left off, too.
     levels: what it is compared with, where it is to be counted.
     columns: the convolution whose windows a matrix product will take, channels last.
     """
@@ -75,6 +76,7 @@ class Tensor:
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     base: np.ndarray = field(default_factory=lambda: np.zeros(1))
     ending: str = ""
+    tail: Tensor | None = None
     levels: Levels | None = None
     columns: Node | None = None
 

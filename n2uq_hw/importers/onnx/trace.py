@@ -94,6 +94,8 @@ class Trace:
     -------
     plain_weights: layers whose weights are whole numbers without a quantizer.
     bipolar: layers that are BipolarQuant nodes.
+    tail, rising: layers that were left off behind what was, and values that each must not order
+        otherwise.
     fenced: layers with a Pad around them, behind which what they read is out of reach.
     whole, positive: layers that give whole numbers, and none below 0; "" for the images.
     """
@@ -111,6 +113,8 @@ class Trace:
         self.plain_weights: set[str] = set()
         self.bipolar: set[str] = set()
         self.fenced: set[str] = set()
+        self.tail: list[Layer] = []
+        self.rising: dict[str, np.ndarray] = {}
         self.whole = {""} if source.whole or source.pixels else set()
         self.positive: set[str] = set()
         self.readers: dict[str, list[Node]] = {}
@@ -186,6 +190,10 @@ class Trace:
 
     def around(self, node: Node, *inputs: Value | None) -> Value | Sequence[Value | None]:
         """An operator on single values: of an image, and of what a Pad has put around it."""
+        ended = [each for each in inputs if isinstance(each, Tensor) and each.tail is not None]
+        if len(ended) == 1 and self.at_end(node, EACH):
+            return self.behind(node.name, ended[0], lambda t: RULES[node.op](
+                self, node, *(t if each is ended[0] else each for each in inputs)))
         padded = [each for each in inputs if isinstance(each, Tensor) and any(each.pads)]
         if len(padded) != 1 or sum(isinstance(each, Tensor) for each in inputs) > 1 or (
                 node.op == "Add" and padded[0].factor == 1 and padded[0].coded is None):
@@ -206,6 +214,27 @@ class Trace:
         if base.any():
             y = self.added(y, -base, f"{node.name}_around")
         return replace(y, pads=t.pads, base=base)
+
+    def behind(self, label: str, t: Tensor, make: Callable[[Tensor], Any]) -> Tensor:
+        """What `make` makes of the tail of `t`: layers that the net does without."""
+        assert t.tail is not None
+        before, name = len(self.layers), t.tail.layer
+        y = make(replace(t, layer=name, ending="", tail=None, factor=t.tail.factor,
+                         coded=t.tail.coded))
+        made = self.layers[before:]
+        self.layers, self.tail = self.layers[:before], self.tail + made
+        least, most = (-32, 0) if t.ending == "LogSoftmax" else (0, 1)
+        values = self.rising
+        values.setdefault(name, np.linspace(least, most, 1025).reshape(-1, 1))
+        for layer in made:
+            values[layer.name] = layer_float(layer, self.of(layer), *(
+                values[each] for each in layer.inputs))
+        if values[y.layer].shape[1] > 1 or (np.diff(values[y.layer], axis=0) < 0).any():
+            raise NoForm(f"must rise, the same for all classes, behind the {t.ending}")
+        self.text = f"left off with the {t.ending} before it"
+        if made:
+            self.notes.append(f"{label}: is {self.text}")
+        return replace(y, layer=t.layer, ending=t.ending, tail=y, factor=1.0, coded=None)
 
     def added(self, t: Tensor, value: np.ndarray, label: str) -> Tensor:
         """The value of `t` and a constant, [1] or [C]."""
@@ -336,9 +365,6 @@ class Trace:
     def quantize(self, t: Tensor, scale: np.ndarray, zero: np.ndarray, ends: tuple[int, int],
                  rounding: str, label: str) -> Tensor:
         """A quantizer of reals; none where the values are on its grid already."""
-        if t.ending:
-            self.text = f"left off with the {t.ending} before it"
-            return t
         t = self.plain(t, label)
         t, s = self.per_channel(t, scale)
         t, z = self.per_channel(t, zero)
