@@ -128,12 +128,20 @@ class FoldedUnit(Unit):
             m.d.sync += [direct.eq(self.i.p.as_value()), replayed.eq(replay)]
         if self.folds == 1:
             return direct
+        taken = self.i.valid & self.i.ready
+        if self.beats == 1:  # a memory of one word is a register
+            vector, read = (Signal.like(direct, name=name) for name in ("vector", "replay_data"))
+            with m.If(taken):
+                m.d.sync += vector.eq(self.i.p.as_value())
+            with m.If(enable):
+                m.d.sync += read.eq(vector)
+            return Mux(replayed, read, direct)
         m.submodules.vector = vector = memory.Memory(shape=len(direct), depth=self.beats, init=[])
         write = vector.write_port()
         read = vector.read_port()
         m.d.comb += [
             write.addr.eq(beat), write.data.eq(self.i.p.as_value()),
-            write.en.eq(self.i.valid & self.i.ready),
+            write.en.eq(taken),
             read.addr.eq(beat), read.en.eq(enable),
         ]
         return Mux(replayed, read.data, direct)

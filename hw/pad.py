@@ -30,14 +30,14 @@ class PadUnit(Unit):
         rows, columns = self.out.shape[:2]
         row = Signal(range(rows))
         column = Signal(range(columns))
-        group = Signal(range(self.groups))
+        group_index = Signal(range(self.groups))
         moved = self.o.valid & self.o.ready
-        pixel_done = wraps(m, group, self.groups, moved)
+        pixel_done = wraps(m, group_index, self.groups, moved)
         row_done = wraps(m, column, columns, moved & pixel_done)
         wraps(m, row, rows, moved & pixel_done & row_done)
         inside = _inside(row, top, height, rows) & _inside(column, left, width, columns)
         # The frame waits for its image: a result must not come before what it is a result of.
-        begin = (row == 0) & (column == 0) & (group == 0)
+        begin = (row == 0) & (column == 0) & (group_index == 0)
         m.d.comb += [self.o.valid.eq(self.i.valid | ~(inside | begin)),
                      self.i.ready.eq(self.o.ready & inside)]
         values = np.broadcast_to(self.node.values, channels).reshape(self.groups, self.lanes)
@@ -45,7 +45,7 @@ class PadUnit(Unit):
             table = [int(v) for v in values[:, lane]]
             shape = self.o.payload[lane].shape()
             frame = Const(table[0], shape) if len(set(table)) == 1 else Array(
-                Const(v, shape) for v in table)[group]
+                Const(v, shape) for v in table)[group_index]
             m.d.comb += self.o.payload[lane].eq(Mux(inside, self.i.payload[lane], frame))
         return m
 

@@ -48,23 +48,29 @@ class PoolUnit(Unit):
         enable = Signal()
         moved = Signal()
         result = Signal(self.partial)
-        group = Signal(range(self.groups))
+        group_index = Signal(range(self.groups))
         position = Signal(range(self.positions))
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
                      moved.eq(enable & self.i.valid)]
-        round_done = wraps(m, group, self.groups, moved)
+        round_done = wraps(m, group_index, self.groups, moved)
         last = wraps(m, position, self.positions, moved & round_done)
-        m.submodules.partial = partial = memory.Memory(
-            shape=self.partial, depth=self.groups, init=[])
-        write = partial.write_port()
-        read = partial.read_port(domain="comb")
-        m.d.comb += [read.addr.eq(group), write.addr.eq(group), write.en.eq(moved),
-                     write.data.eq(result)]
+        if self.groups == 1 < self.positions:  # a memory of one word is a register
+            so_far = Signal(self.partial, name="partial", reset_less=True)
+            with m.If(moved):
+                m.d.sync += so_far.eq(result)
+        else:
+            m.submodules.partial = partial = memory.Memory(
+                shape=self.partial, depth=self.groups, init=[])
+            write = partial.write_port()
+            read = partial.read_port(domain="comb")
+            m.d.comb += [read.addr.eq(group_index), write.addr.eq(group_index), write.en.eq(moved),
+                         write.data.eq(result)]
+            so_far = read.data
         results = []
         for lane in range(self.pe):
             x = tree(m, f"lane{lane}", [self.i.payload[position * self.pe + lane]
                                         for position in range(self.at_once)], self.combine)
-            results.append(Mux(position == 0, x, self.combine(read.data[lane], x)))
+            results.append(Mux(position == 0, x, self.combine(so_far[lane], x)))
         m.d.comb += let(result, results)
         with m.If(enable):
             m.d.sync += self.o.valid.eq(self.i.valid & last)

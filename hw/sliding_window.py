@@ -23,7 +23,7 @@ def line_buffer(node: SlidingWindow, edge: Edge, groups: int) -> LineBuffer:
     to_last, of_group = (columns - 1) * sw, groups // node.groups
     words = (Loop("word", kw * groups, 1),) if dw == 1 and node.groups == 1 else (
         Loop("word", of_group, 1), Loop("kx", kw, dw * groups))
-    parts = (Loop("group", node.groups, of_group),) if node.groups > 1 else ()
+    parts = (Loop("group_index", node.groups, of_group),) if node.groups > 1 else ()
     return LineBuffer(
         ((eh + sh - 2) * width + ew) * groups + 1, rows, columns,
         (*words, Loop("ky", kh, dh * width * groups), *parts),

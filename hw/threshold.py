@@ -144,9 +144,9 @@ class ThresholdUnit(Unit):
             fields = shape.width * size + (size if mixed else 0)
             bits = np.hstack([bits_of(t % 2**shape.width, shape.width), turn[:, :size * mixed]])
             port = rom(m, "table", bits.reshape(self.groups, -1), platform)
-            group = Signal(range(self.groups))
-            m.d.comb += [port.addr.eq(group), port.en.eq(enable)]
-            wraps(m, group, self.groups, enable & self.i.valid)
+            group_index = Signal(range(self.groups))
+            m.d.comb += [port.addr.eq(group_index), port.en.eq(enable)]
+            wraps(m, group_index, self.groups, enable & self.i.valid)
             valid, *lanes_x = self._delay(m, enable, [valid, *lanes_x],
                                           ["valid_1", *(f"x_{k}" for k in range(self.pe))])
             rows, turns = [], []
@@ -174,8 +174,8 @@ class ThresholdUnit(Unit):
         depth = t.shape[1].bit_length()
         shape, out = shape_for(int(t.min()), int(t.max())), self.o.payload[0].shape()
         groups = self.groups if len(t) > 1 else 1
-        group = Signal(range(groups))
-        wraps(m, group, groups, enable & self.i.valid)
+        group_index = Signal(range(groups))
+        wraps(m, group_index, groups, enable & self.i.valid)
         valid, x = self.i.valid, [self.i.payload[lane] for lane in range(self.pe)]
         paths = [Const(0, 0)] * self.pe
         # Cycle 1 + level: each lane reads its threshold at this level of its search tree.
@@ -190,15 +190,16 @@ class ThresholdUnit(Unit):
                     entries, width = values[c], out.width
                 port = rom(m, f"table_{level}_{lane}",
                            bits_of(entries.reshape(-1, 1) % 2**width, width), platform)
-                m.d.comb += [port.en.eq(enable), port.addr.eq(Cat(paths[lane], group))]
+                m.d.comb += [port.en.eq(enable), port.addr.eq(Cat(paths[lane], group_index))]
                 ports.append(port.data)
             if level == depth:
                 break
             index = paths
-            names = ["valid", "group", *(f"{what}{lane}" for what in ("x", "index")
-                                         for lane in range(self.pe))]
-            valid, group, *rest = self._delay(m, enable, [valid, group, *x, *index],
-                                              [f"{name}_{level}" for name in names])
+            names = ["valid", "group_index", *(f"{what}{lane}" for what in ("x", "index")
+                                                 for lane in range(self.pe))]
+            valid, group_index, *rest = self._delay(
+                m, enable, [valid, group_index, *x, *index],
+                [f"{name}_{level}" for name in names])
             x, index = rest[:self.pe], rest[self.pe:]
             paths = [Cat(x[lane] >= _as(ports[lane], shape), index[lane])
                      for lane in range(self.pe)]

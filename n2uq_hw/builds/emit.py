@@ -32,8 +32,8 @@ from ..tools import rtlil_to_verilog
 from .control import describe_registers
 from .task import Task
 
-__all__ = ["LINT", "Build", "Port", "accelerator_verilog", "emit", "library_verilog",
-           "load_build", "port", "ports", "report"]
+__all__ = ["LINT", "Build", "Port", "accelerator_verilog", "emit", "folder_macro",
+           "library_verilog", "load_build", "port", "ports", "report"]
 
 LINT = "lint.vlt"  # what Verilator's lint need not say of a build
 
@@ -75,6 +75,11 @@ def ports(graph: Graph, folding: Folding) -> tuple[Port, Port]:
     return port(hardware, folds, hardware.input.name), port(hardware, folds, hardware.output)
 
 
+def folder_macro(name: str) -> str:
+    """The macro that says where `<name>.v` finds its memory files; unset, where the tool runs."""
+    return f"{name.upper()}_FOLDER"
+
+
 def library_verilog(library: Library, name: str) -> dict[str, str]:
     """Texts by file name: `<name>.v` with all modules of `library`, and the files these read."""
     rtlil = "\n".join(library.rtlil().values())
@@ -84,7 +89,8 @@ def library_verilog(library: Library, name: str) -> dict[str, str]:
     rows = [{"module": module, "file": f"{module}.hex", "depth": len(bits), "width": bits.shape[1],
              "address": (len(bits) - 1).bit_length(), "attributes": attributes}
             for module, (bits, attributes) in memories]
-    return {f"{name}.v": render("library.v.j2", verilog=verilog, memories=rows),
+    return {f"{name}.v": render("library.v.j2", verilog=verilog, memories=rows,
+                                 folder=folder_macro(name)),
             **{f"{module}.hex": hex_rows(bits).decode() for module, (bits, _) in memories}}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import __version__
-from ..builds.emit import LINT, Build
+from ..builds.emit import LINT, Build, folder_macro
 from ..errors import N2uqError
 from ..files import whole_directory, write_file
 from ..hw.accelerator import prefix
@@ -40,6 +40,7 @@ def package(build: Build, targets: Sequence[str], out: Path) -> list[str]:
         texts |= TARGETS[name](build)
     texts["README.md"] = render("package.md.j2", name=build.graph.name, targets=chosen,
                                 top=top(build), prefix=prefix(build.graph), control=build.control,
+                                folder=folder_macro(prefix(build.graph)),
                                 version=__version__)
     about = {"n2uq-hw": __version__, "name": build.graph.name, "targets": chosen}
     with whole_directory(out, **about) as part:

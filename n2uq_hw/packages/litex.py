@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..builds.emit import Build, Port
+from ..builds.emit import Build, Port, folder_macro
 from ..hw.accelerator import prefix
 from ..templates import render
 from .c import device
@@ -49,6 +49,8 @@ def files(build: Build) -> dict[str, str]:
         "image_bytes": source.octets, "result_bytes": output.octets,
         "control_pins": [_connected(pin) for pin in control],
         "region": 1 << max((pin.bits for pin in control if pin.name.endswith("addr")), default=0),
+        "folder": folder_macro(prefix(build.graph)),
+        "memories": any(path.suffix == ".hex" for path in build.verilog),
         "interrupt": "interrupt" in names, "saturated": "saturated" in names,
         "buffer": max(BUFFER, 1 << (source.octets + output.octets - 1).bit_length())}
     return {f"litex/n2uq_{prefix(build.graph)}.py": render("litex_module.py.j2", **values),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from n2uq_hw.hw.accelerator import WRAPPER, module_name
 from n2uq_hw.ir.folding import reach
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.plan.choice import fold
+from n2uq_hw.tools import run_yosys
 
 QUICK = {("digits_mlp_w2a2", "default"), ("digits_cnn_w2a2", "default"),
          ("mnist_resnet8_w2a2", "default")}
@@ -32,6 +34,7 @@ def test_shipped_networks(name: str, folding: str, tmp_path: Path) -> None:
         (tmp_path / file).write_text(text, encoding="utf-8")
     verilog = sorted(file for file in texts if file.endswith(".v"))
     for file in verilog:
-        # A VHDL design never meets `group`, a signal within units.
-        assert not (identifiers(texts[file]) - {"group"}) & KEYWORDS
+        assert not identifiers(texts[file]) & KEYWORDS
     units.lint(tmp_path, *verilog, top=module_name(graph, WRAPPER))
+    said = run_yosys(f"read_verilog {' '.join(verilog)}", tmp_path)
+    assert "warning" not in said.lower(), re.findall("(?i)warning.*", said)[:9]

@@ -26,6 +26,7 @@ from n2uq_hw.hw.memory import FILE_BITS, Port, bits_of, hex_rows, rom, words
 from n2uq_hw.hw.stream import Unit, beats
 from n2uq_hw.ir.folding import STYLES
 from n2uq_hw.sim.rtl.runner import simulate
+from n2uq_hw.tools import run_yosys
 
 
 class RomUnit(Unit):
@@ -96,9 +97,12 @@ def large(tmp_path: Path) -> tuple[list[Path], Case]:
     return [tmp_path / name for name in files], case
 
 
-@pytest.mark.parametrize("simulator", ["verilator", pytest.param(
+SIMULATORS = ["verilator", pytest.param(
     "icarus", marks=pytest.mark.skipif(shutil.which("iverilog") is None,
-                                       reason="Icarus Verilog is not installed"))])
+                                       reason="Icarus Verilog is not installed"))]
+
+
+@pytest.mark.parametrize("simulator", SIMULATORS)
 def test_simulators_find_the_file(tmp_path: Path, simulator: str) -> None:
     files, case = large(tmp_path)
     assert [path.name for path in files] == ["rom.v", "rom1024x64.words.hex"]
@@ -110,6 +114,19 @@ def test_simulators_find_the_file(tmp_path: Path, simulator: str) -> None:
     run = simulate(files, [dut], work=tmp_path / "work", simulator=simulator)
     assert run.compile_seconds > 0
     assert np.array_equal(run.sinks[case.name][0].beats, 1 - case.expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("simulator", SIMULATORS)
+def test_a_macro_names_the_folder_of_the_file(tmp_path: Path, simulator: str) -> None:
+    (verilog, words), case = large(tmp_path)
+    (tmp_path / "rtl here").mkdir()
+    words.rename(tmp_path / "rtl here" / words.name)
+    verilog.write_text(f'`define ROM_FOLDER "{tmp_path}/rtl here"\n{verilog.read_text()}')
+    run = simulate([verilog], [replace(case.dut, module=case.name)], work=tmp_path / "work",
+                   simulator=simulator)
+    assert np.array_equal(run.sinks[case.name][0].beats, case.expected)
+    assert "$mem" in run_yosys("read_verilog rom.v\nproc\nmemory -nomap\nstat", tmp_path)
 
 
 @pytest.mark.parametrize("family,blocks", [("xcup", 4), ("ecp5", 4)])
