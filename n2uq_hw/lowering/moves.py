@@ -154,6 +154,8 @@ def _upsample(self: Lowering, layer: Upsample, x: Value) -> Value:
 def _depth_to_space(self: Lowering, layer: DepthToSpace, x: Value) -> Value:
     """Channels become pixels of one channel: they must have one real value of an integer."""
     x = _image(self, layer, x)
+    if layer.block == 1:
+        return x
     x = self.fixed(x) if x.waiting or not x.uniform else x
     return self.append(ir.DepthToSpace(layer.name, block=layer.block, mode=layer.mode), x)
 

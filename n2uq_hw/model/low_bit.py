@@ -131,7 +131,10 @@ class Upsample(Layer):
 
 @dataclass(frozen=True)
 class DepthToSpace(Layer):
-    """[N, C·b·b, H, W] -> [N, C, H·b, W·b]; channels run (b, b, C) in "DCR", (C, b, b) in "CRD"."""
+    """[N, C·b·b, H, W] -> [N, C, H·b, W·b]; channels run (b, b, C) in "DCR", (C, b, b) in "CRD".
+
+    A vector is an image of one pixel.
+    """
 
     block: int
     mode: str = "DCR"
@@ -232,6 +235,7 @@ def _(layer: Upsample, p: Params, x: np.ndarray) -> np.ndarray:
 
 @layer_float.register
 def _(layer: DepthToSpace, p: Params, x: np.ndarray) -> np.ndarray:
+    x = x.reshape(*x.shape, 1, 1) if x.ndim == 2 else x
     (count, channels, height, width), b = x.shape, layer.block
     if layer.mode == "DCR":
         x = x.reshape(count, b, b, -1, height, width).transpose(0, 3, 4, 1, 5, 2)

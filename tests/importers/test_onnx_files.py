@@ -261,6 +261,8 @@ def test_many_nodes_of_one_name(tmp_path: Path) -> None:
     (lambda n: n.op("Div", "x", np.zeros(20)), "must not divide by 0"),
     (lambda n: n.op("Add", "x", np.ones((3, 1))), "a constant must be of sizes [1, 20] or 1"),
     (lambda n: n.op("Conv", "x", np.ones((1, 1, 3, 3))), "must read an image [N, C, H, W]"),
+    (lambda n: n.op("Conv", n.op("Reshape", n.op("MatMul", "x", M[:, :4]), n.const(
+        [1, 1, 1, 4], np.int64)), np.ones((1, 1, 1, 1))), "must read a square image behind a mat"),
     (lambda n: n.op("Gather", "x", n.const([20], np.int64), axis=1), "channels must be in 0..19"),
     (lambda n: n.op("Gather", "x", n.const([0], np.int64), axis=77), "axis must be in -2..1, not"),
     (lambda n: n.op("Concat", "x", "x", axis=-3), "axis must be in -2..1, not -3"),

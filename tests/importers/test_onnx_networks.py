@@ -111,6 +111,20 @@ def products_of_two_scales(n: Net, rng: Random) -> str:
     return n.op("MatMul", n.op("Flatten", y), n.quant(weights(rng, 144, 3), 0.25, 3))
 
 
+@case(3, 4, 4)
+def decoder_of_a_vector(n: Net, rng: Random) -> str:
+    """A matrix product, with weights of three axes, whose vector becomes an image."""
+    x = n.op("Reshape", n.quant("x", 0.2173, 4), sizes(n, 1, 1, 48))
+    x = n.op("MatMul", x, n.quant(weights(rng, 1, 48, 36), 0.5, 3))
+    x = n.op("Reshape", rectified(n, x, 2.137), sizes(n, 1, 4, 3, 3))
+    x = n.op("Resize", x, "", np.float32([1, 1, 2, 2]), mode="nearest")
+    x = n.op("Conv", x, n.quant(weights(rng, 5, 4, 3, 3), 0.5, 3), pads=[1] * 4)
+    x = n.op("MatMul", n.op("Flatten", rectified(n, x, 1.913)), n.quant(
+        weights(rng, 180, 6), 0.5, 3))
+    x = n.op("Reshape", n.quant(x, 5.137, 4), sizes(n, 1, 6, 1, 1))
+    return n.op("Conv", x, n.quant(weights(rng, 3, 6, 1, 1), 0.5, 3))
+
+
 @case(4, 32)
 def causal_sequence(n: Net, rng: Random) -> str:
     x = n.quant("x", 0.25, 4)

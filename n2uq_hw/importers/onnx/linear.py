@@ -192,6 +192,10 @@ def product(trace: Trace, node: Node, x: Tensor, w: Constant, label: str) -> Ten
     x = trace.unpadded(x)
     if x.coded is not None:
         x = trace.plain(x, label)
+    while w.array.ndim > 2 and w.array.shape[0] == 1:
+        if w.array.ndim > len(x.dims):
+            x = replace(x, dims=((), *x.dims))
+        w = w.map(lambda array: array[0])
     if w.array.ndim != 2 or w.array.shape[0] != x.shape[-1]:
         raise NoForm(f"weights must be a matrix of {x.shape[-1]} rows, not "
                      f"{list(w.array.shape)}")

@@ -460,9 +460,10 @@ class Trace:
     def image(self, t: Tensor) -> tuple[Tensor, bool]:
         """`t` with its channels along axis 1, and whether height and width are the other way."""
         self.unpadded(replace(t, pads=NO_PADS))
-        if t.vector or len(t.dims) not in (3, 4) or t.dims[0] != t.batch:
+        if len(t.dims) not in (3, 4) or t.dims[0] != t.batch:
             raise NoForm("must read an image [N, C, H, W] or [N, C, W], not one of shape "
-                         f"{list(t.shape)}" + (" behind a matrix product" if t.vector else ""))
+                         f"{list(t.shape)}")
+        t = self.pixels(t) if t.vector else t
         channels, spatial = t.dims[1], t.dims[2:]
         if len(spatial) == 2 and set(channels) < set(t.channels) and (
                 spatial[0][:1], spatial[1][:1]) == (t.height, t.width) and (
@@ -487,6 +488,19 @@ class Trace:
         if spatial == (t.width, t.height):
             return t, True
         raise NoForm("must have height and width in the last two axes")
+
+    def pixels(self, t: Tensor) -> Tensor:
+        """A vector as the square image that its axes make of it."""
+        channels, *spatial = t.dims[1:]
+        sizes = {math.prod(atom.size for atom in dim) for dim in spatial}
+        if len(sizes) > 1 or (len(spatial) == 1 and sizes != {1}):
+            raise NoForm(f"must read a square image behind a matrix product, not {list(t.shape)}")
+        t, block = self.reordered(t, (*(atom for dim in spatial for atom in dim), *channels)), min(
+            sizes)
+        name = self.emit(DepthToSpace, f"{t.layer}_pixels", t.layer, block=block, mode="DCR")
+        sides = [atoms(block) for _ in spatial]
+        return replace(t, layer=name, channels=channels, height=sides[0], width=sides[-1],
+                       dims=(t.batch, channels, *sides), vector=False)
 
     def bounded(self, t: Tensor) -> Tensor:
         """`t`, if it is not too large."""
