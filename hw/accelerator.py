@@ -6,7 +6,7 @@ import re
 from functools import partial, singledispatch
 from typing import Any
 
-from amaranth.hdl import Module, Mux
+from amaranth.hdl import Cat, Module, Mux
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -16,9 +16,11 @@ from ..ir.folding import Folding
 from ..names import fresh, identifier, identifiers
 from .library import instantiate
 from .passes import hardware_graph, lanes_of, saturates
+from .registers import Region
 from .saturate import COUNT_BITS
 from .stream import beats, element
 from .units import unit
+from .writable import INDEX_BITS, WORD, columns_of, row_bits
 
 __all__ = ["TOP", "WRAPPER", "Accelerator", "control_name", "inputs", "module_name", "module_names",
            "outputs", "prefix", "signal_names"]
@@ -54,6 +56,8 @@ class Accelerator(wiring.Component):
     i: beats of the input image, [H, W, C] in row-major order.
     o: beats of the result.
     <node>_<port>: where a unit's tables are written, see `inputs`.
+    tables: if anything can be written, see `writable.py`: `write` puts `data` where `address` says,
+        a column's number above a row; `bank` and `first` go to all units.
     saturated: if there are Saturate nodes, the elements that they all changed, since reset, up to
         the cycle before; stays at ``2**32 - 1``.
 
@@ -77,11 +81,34 @@ class Accelerator(wiring.Component):
         def layout(name: str) -> data.ArrayLayout:
             return beats(element(self.graph.edges[name]),
                          lanes_of(self.graph, self.folding, name))
+        self.columns = list(columns_of({node.name: self._make(node)() for node in self.graph.nodes
+                                        if getattr(node, "room", ())}))
+        self.region = Region(len(self.columns), row_bits(self.columns)) if self.columns else None
+        bus = {"tables": In(wiring.Signature({
+            "write": Out(1), "address": Out((self.region.words - 1).bit_length()),
+            "data": Out(WORD), "bank": Out(1), "first": Out(INDEX_BITS)}))} if self.region else {}
         super().__init__({"i": In(stream.Signature(layout(self.graph.input.name))),
                           "o": Out(stream.Signature(layout(self.graph.output))),
+                          **bus,
                           **({"saturated": Out(COUNT_BITS)} if saturates(graph) else {}),
                           **{f"{self.signals[node.name]}_{port}": member for node in graph.nodes
                              for port, member in inputs(node).items()}})
+
+    def _make(self, node: Node) -> partial[Any]:
+        """What makes the unit of `node`."""
+        return partial(unit, node, self.graph.reads(node), self.graph.edges[node.name],
+                       self.folding[node.name])
+
+    def _write(self, m: Module, node: Node, ports: Any) -> None:
+        """Connect the bus of tables to the unit of `node`."""
+        assert self.region is not None
+        bus, ours = self.tables, [column.number for column in self.columns
+                                  if column.node == node.name]
+        number = bus.address[self.region.row_bits:]
+        m.d.comb += [
+            ports.tables.en.eq(Cat(bus.write & (number == k) for k in ours)),
+            ports.tables.row.eq(bus.address), ports.tables.data.eq(bus.data),
+            ports.tables.bank.eq(bus.bank), ports.tables.first.eq(bus.first)]
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -94,8 +121,7 @@ class Accelerator(wiring.Component):
             if isinstance(node, Flatten):
                 streams[node.name] = sources
                 continue
-            make = partial(unit, node, graph.reads(node), graph.edges[node.name],
-                           self.folding[node.name])
+            make = self._make(node)
             m.submodules[f"{names[node.name]}_unit"], ports = instantiate(
                 make, names[node.name], f"{prefix(graph)}_{names[node.name]}", platform)
             for k, source in enumerate(sources):
@@ -103,6 +129,8 @@ class Accelerator(wiring.Component):
             streams[node.name] = [getattr(ports, name) for name in outputs(node)]
             for port in inputs(node):
                 m.d.comb += getattr(ports, port).eq(getattr(self, f"{names[node.name]}_{port}"))
+            if getattr(node, "room", ()):
+                self._write(m, node, ports)
             if isinstance(node, Saturate):
                 counts.append(ports.saturated)
         (result,) = streams[graph.output]

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib.wiring import connect, flipped
 
-from ..ir import DepthwiseMatVec, Edge, SumPool
+from ..ir import DepthwiseMatVec, Edge, SumPool, levels
 from ..ir.folding import AUTO
 from .matvec import weight_codes_of
 from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, let, wraps
 from .sum_pool import SumPoolUnit
+from .writable import Table, Writable
 
 __all__ = ["DepthwiseMatVecUnit"]
 
 
-class ProductUnit(Unit):
+def _tables(weights: np.ndarray, memory: str, room: tuple[int, ...]) -> list[Table]:
+    """The table of the codes of `weights` [beats, PE], if they can be written."""
+    return [Table("weights", bits_of(*weight_codes_of(weights, room)[:2]), memory)] if room else []
+
+
+class ProductUnit(Writable, Unit):
     """``o = weights · i`` element by element, for weights in the order in which elements come.
 
     Latency 2 cycles, II = 1.
@@ -26,21 +32,32 @@ class ProductUnit(Unit):
     weights: [beats, PE]; they begin anew after the last beat.
     edge, out: the edge that is read, the edge that is made.
     memory: style of the weights' ROM, see `folding.MEMORIES`.
+    room: of the node.
     """
 
-    def __init__(self, weights: np.ndarray, edge: Edge, out: Edge, memory: str) -> None:
-        self.weights, self.memory = weights, memory
-        super().__init__(*(beats(element(it), weights.shape[1]) for it in (edge, out)))
+    def __init__(self, weights: np.ndarray, edge: Edge, out: Edge, memory: str,
+                 room: tuple[int, ...] = ()) -> None:
+        self.weights, self.memory, self.room = weights, memory, room
+        self.pixels = edge.shape[0] * edge.shape[1]
+        self.tables_ = _tables(weights, memory, room)
+        super().__init__(*(beats(element(it), weights.shape[1]) for it in (edge, out)),
+                         **self.bus(self.tables_))
 
     def elaborate(self, platform):
         m = Module()
-        codes, bits, step, least = weight_codes_of(self.weights)
+        codes, bits, step, least = weight_codes_of(self.weights, self.room)
         length, pe = codes.shape
         enable = Signal()
         x = Signal.like(self.i.payload)
         valid = Signal()
-        weights = rom(m, "weights", bits_of(codes, bits), platform, self.memory)
-        wraps(m, weights.addr, length, enable & self.i.valid)
+        if self.tables_:
+            weights, word = self.table(m, "weights"), Signal(range(length))
+            taken = enable & self.i.valid
+            done = taken & wraps(m, word, length, taken)
+            m.d.comb += weights.addr.eq(Cat(word, self.bank(m, self.pixels, done)))
+        else:
+            weights = rom(m, "weights", bits_of(codes, bits), platform, self.memory)
+            wraps(m, weights.addr, length, enable & self.i.valid)
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
                      weights.en.eq(enable)]
         with m.If(enable):
@@ -52,7 +69,7 @@ class ProductUnit(Unit):
         return m
 
 
-class DepthwiseMatVecUnit(Unit):
+class DepthwiseMatVecUnit(Writable, Unit):
     """``o[c] = Σ_p weights[p, c]·i[p, c]`` for windows [P·C]: products, then a sum pool of them.
 
     Beats come position by position, each with C/PE channel groups.  A window takes ``P·C/PE``
@@ -68,17 +85,21 @@ class DepthwiseMatVecUnit(Unit):
     def __init__(self, node: DepthwiseMatVec, edge: Edge, out: Edge, *, pe: int,
                  memory: str = AUTO) -> None:
         self.groups = divides(f"{node.name}: PE", pe, "channels", out.channels)
-        weights = node.weights.astype(np.int64).reshape(-1)
-        ends = np.stack([weights * edge.lo, weights * edge.hi])
+        ends = np.stack([weights.reshape(-1) * end for weights in levels(node)
+                         for end in (edge.lo, edge.hi)])
         self.node, self.edge, self.out, self.pe, self.memory = node, edge, out, pe, memory
         self.products = Edge(edge.shape, ends.min(axis=0), ends.max(axis=0))
-        super().__init__(beats(element(edge), pe), beats(element(out), pe))
+        self.tables_ = _tables(node.weights.reshape(-1, pe), memory, node.room)
+        super().__init__(beats(element(edge), pe), beats(element(out), pe),
+                         **self.bus(self.tables_))
 
     def elaborate(self, platform):
         m = Module()
         weights, positions = self.node.weights.reshape(-1, self.pe), len(self.node.weights)
         m.submodules.product = product = ProductUnit(weights, self.edge, self.products,
-                                                     self.memory)
+                                                     self.memory, self.node.room)
+        if self.tables_:
+            connect(m, flipped(self.tables), product.tables)
         m.submodules.sum = pool = SumPoolUnit(SumPool(self.node.name, positions=positions),
                                               self.products, self.out, pe=self.pe)
         connect(m, flipped(self.i), product.i)

@@ -8,9 +8,11 @@ import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal
 from amaranth.hdl import Value as HdlValue
 
-from ..ir import Edge, PiecewiseLinear, Scale
+from ..ir import Edge, PiecewiseLinear, Scale, scale_ends
 from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, let, shape_for, wraps
+from .writable import Table as Stored
+from .writable import Writable
 
 __all__ = ["LinesUnit"]
 
@@ -52,11 +54,18 @@ class Pipeline:
 class Table:
     """Parameters [S, C] of PE lanes that step through the channel groups; constant if all agree.
 
-    With two rows, the bits `above` of a beat choose a lane's row.
+    With two rows, the bits `above` of a beat choose a lane's row.  With `room`, the least and the
+    greatest value, they can be written: then there is one row, in a memory of `unit`.
     """
 
-    def __init__(self, name: str, values: np.ndarray, groups: int) -> None:
-        self.name, self.shape = name, shape_for(*_ends(values))
+    def __init__(self, name: str, values: np.ndarray, groups: int, room: tuple[int, ...] = (),
+                 unit: Writable | None = None) -> None:
+        self.name, self.shape, self.unit = name, shape_for(*_ends(values)), unit
+        if room:
+            self.shape = shape_for(*room)
+            self.words = values[:1].reshape(1, groups, -1).swapaxes(0, 1)
+            self.groups, self.rows, self.pe = self.words.shape
+            return
         values = values[:1] if (values == values[:1]).all() else values
         words = values.reshape(len(values), groups, -1).swapaxes(0, 1)
         self.words = words[:1] if (words == words[:1]).all() else words
@@ -65,21 +74,28 @@ class Table:
     @property
     def constants(self) -> list[int]:
         """The values of the lanes, if they never change; else none."""
-        return self.words.reshape(-1).tolist() if self.groups == self.rows == 1 else []
+        return self.words.reshape(-1).tolist() if (
+            self.groups == self.rows == 1 and self.unit is None) else []
+
+    @property
+    def bits(self) -> np.ndarray:
+        """The rows of the memory."""
+        return bits_of(self.words.reshape(self.groups, -1), self.shape.width)
 
     def ready(self, above: int) -> int:
         """The first cycle in which a beat's values can be there, `above` that of its choice."""
-        return max(2 * (self.groups > 1), (above + 1) * (self.rows > 1))
+        return max(2 * (self.groups > 1 or self.unit is not None), (above + 1) * (self.rows > 1))
 
     def lookup(self, p: Pipeline, cycle: int) -> list[HdlValue]:
         """A beat's values in `cycle`, in registers unless constant."""
         if self.constants:
             return [Const(v, self.shape) for v in self.constants]
-        if self.groups == 1:
+        if self.groups == 1 and self.unit is None:
             read = [[Const(v, self.shape) for v in row] for row in self.words[0].tolist()]
         else:
-            width, words = self.shape.width, self.words.reshape(self.groups, -1)
-            port = rom(p.m, self.name, bits_of(words, width), p.platform)
+            width = self.shape.width
+            port = self.unit.table(p.m, self.name) if self.unit else rom(
+                p.m, self.name, self.bits, p.platform)
             p.m.d.comb += [port.addr.eq(p.at("word", cycle - 2)), port.en.eq(p.enable)]
             entries = [port.word(k, width) for k in range(self.rows * self.pe)]
             entries = [word.as_signed() for word in entries] if self.shape.signed else entries
@@ -130,7 +146,7 @@ def _products(p: Pipeline, cycle: int, xs: list[HdlValue], factors: list[HdlValu
     return sums
 
 
-class LinesUnit(Unit):
+class LinesUnit(Writable, Unit):
     """``o = clip((i·multiplier[s] + offset[s]) >> shift)`` (floor), ``s = [i >= turn]``.
 
     PE channels per beat, II = 1; latency: see `schedule`.  Parameters that differ between the
@@ -146,14 +162,22 @@ class LinesUnit(Unit):
     turn, multiplier, offset: [C] or [1]; [2, C] or [2, 1].
     clip: () or (lo, hi).
     even: a result whose bits below the shift were all zero has its lowest bit cleared.
+    room: of a Scale whose multipliers and offsets, one for each channel, can be written.
     """
 
     def __init__(self, node: Scale | PiecewiseLinear, edge: Edge, out: Edge, *, pe: int,
                  turn: np.ndarray, multiplier: np.ndarray, offset: np.ndarray,
-                 clip: tuple[int, ...] = (), even: bool = False) -> None:
+                 clip: tuple[int, ...] = (), even: bool = False, room: tuple[int, ...] = ()
+                 ) -> None:
         groups = divides(f"{node.name}: PE", pe, "channels", edge.channels)
         self.groups, self.shift, self.even = groups, node.shift, even
-        super().__init__(beats(element(edge), pe), beats(element(out), pe))
+        self.pixels, self.tables_ = edge.shape[0] * edge.shape[1], []
+        streams = beats(element(edge), pe), beats(element(out), pe)
+        if room and isinstance(node, Scale):
+            self._make_room(node, edge, room, multiplier, offset, clip)
+            super().__init__(*streams, **self.bus(self.tables_))
+            return
+        super().__init__(*streams)
         turn = np.broadcast_to(turn, (1, edge.channels)).clip(edge.lo.min(), edge.hi.max() + 1)
         ends = np.stack([[edge.lo, np.maximum(edge.lo, turn[0])],
                          [np.minimum(edge.hi, turn[0] - 1), edge.hi]])
@@ -172,6 +196,20 @@ class LinesUnit(Unit):
         self.multiplier = Table("multipliers", m[used], groups)
         self.offset, self.turn = Table("offsets", c, groups), Table("turns", turn, groups)
         self.powers = _powers(self.multiplier.constants)
+
+    def _make_room(self, node: Scale, edge: Edge, room: tuple[int, ...], multiplier: np.ndarray,
+                   offset: np.ndarray, clip: tuple[int, ...]) -> None:
+        """One line, for all that may be written."""
+        ends, half = scale_ends(node, edge), node.half
+        lo, hi = _ends(node.rounded(ends))
+        self.reach = lo, hi = lo - (lo & self.even), hi
+        self.clip = clip if clip and (lo < clip[0] or clip[1] < hi) else ()
+        self.around, self.powers = None, []
+        self.product = shape_for(*_ends(np.outer(_ends(np.stack([edge.lo, edge.hi])), room[:2])))
+        self.multiplier = Table("multipliers", multiplier, self.groups, room[:2], self)
+        self.offset = Table("offsets", offset, self.groups, (room[2] + half, room[3] + half), self)
+        self.turn = Table("turns", np.zeros((1, edge.channels), np.int64), self.groups)
+        self.tables_ = [Stored(table.name, table.bits) for table in (self.multiplier, self.offset)]
 
     def schedule(self) -> tuple[int, int, int]:
         """The cycles in which a lane has chosen its line, has its operands, has its sum.
@@ -196,8 +234,10 @@ class LinesUnit(Unit):
     def elaborate(self, platform):
         m = Module()
         enable = Signal()
-        word = Signal(range(self.groups))
-        wraps(m, word, self.groups, enable & self.i.valid)
+        word: HdlValue = Signal(range(self.groups), name="word")
+        last_word = wraps(m, word, self.groups, enable & self.i.valid)
+        if self.tables_:
+            word = Cat(word, self.bank(m, self.pixels, enable & self.i.valid & last_word))
         p = Pipeline(m, enable, platform, valid=self.i.valid, x=self.i.payload, word=word)
         above, operands, last = self.schedule()
         if self.around is not None or max(self.multiplier.rows, self.offset.rows) > 1:

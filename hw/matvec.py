@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value as HdlValue
 from amaranth.lib import data, memory, wiring
 
 from ..errors import N2uqError
-from ..ir import Edge, MatVec, OffsetMatVec
+from ..ir import Edge, MatVec, OffsetMatVec, levels
 from ..ir.folding import AUTO, FORMS, PRODUCTS
 from .library import instantiate
 from .mac import (
@@ -26,18 +26,22 @@ from .mac import (
 )
 from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, let, shape_for, wraps
+from .writable import Table, Writable
 
 __all__ = ["FoldedUnit", "MatVecUnit", "accumulator_range", "partial_range", "weight_codes_of"]
 
 
-def weight_codes_of(weights: np.ndarray) -> tuple[np.ndarray, int, int, int]:
+def weight_codes_of(weights: np.ndarray, room: tuple[int, ...] = ()
+                    ) -> tuple[np.ndarray, int, int, int]:
     """Unsigned codes k with ``weights = step·k + least``: (k, bits, step, least).
 
     Odd levels get the N2UQ encoding, step 2, on the symmetric range that holds them; other
-    integers step 1.  `k` is uint32 like `weights`.
+    integers step 1; what `room` says, if anything.  `k` is uint32 like `weights`.
     """
     weights = weights.astype(np.int64)
-    if (weights % 2).all():
+    if room:
+        bits, step, least = room
+    elif (weights % 2).all():
         bits = int(np.abs(weights).max()).bit_length()
         least, step = -(2**bits - 1), 2
     else:
@@ -48,11 +52,14 @@ def weight_codes_of(weights: np.ndarray) -> tuple[np.ndarray, int, int, int]:
 
 def accumulator_range(weights: np.ndarray, edge: Edge, simd: int, groups: int = 1
                       ) -> tuple[int, int]:
-    """The exact range of an accumulator over all its partial sums, beat by beat."""
-    w = weights.astype(np.int64)
-    lo, hi = (end.reshape(groups, -1).repeat(len(w) // groups, axis=0)
+    """The exact range of an accumulator over all its partial sums, beat by beat.
+
+    `weights` are [N, K/G], or [..., N, K/G] between which they lie.
+    """
+    w = weights.astype(np.int64).reshape(-1, *weights.shape[-2:])
+    lo, hi = (end.reshape(groups, -1).repeat(w.shape[1] // groups, axis=0)
               for end in (edge.lo, edge.hi))
-    ends = np.stack([w * lo, w * hi])
+    ends = np.concatenate([w * lo, w * hi])
     return partial_range(ends.min(axis=0), ends.max(axis=0), simd)
 
 
@@ -62,7 +69,7 @@ def partial_range(lo: np.ndarray, hi: np.ndarray, simd: int) -> tuple[int, int]:
     return int(low.min()), int(high.max())
 
 
-class FoldedUnit(Unit):
+class FoldedUnit(Writable, Unit):
     """An MVU but for its products: the beats of a vector meet the codes of N × K weights.
 
     A vector takes ``(N/PE)·(K/SIMD)`` cycles; it is read once, in the first of the N/PE folds,
@@ -84,8 +91,16 @@ class FoldedUnit(Unit):
         self.folds = divides(f"{node.name}: PE", pe, f"output channels{of}", outputs // node.groups)
         self.beats = divides(f"{node.name}: SIMD", simd, f"inputs{of}", inputs)
         self.words = node.groups * self.folds * self.beats  # of weights
+        self.pixels = edge.shape[0] * edge.shape[1]
         self.node, self.edge, self.pe, self.simd, self.memory = node, edge, pe, simd, memory
-        super().__init__(beats(element(edge), simd), out, **more)
+        self.tables_ = [Table("weights", self._rows(*weight_codes_of(node.weights, node.room)[:2]),
+                              memory)] if node.room else []
+        super().__init__(beats(element(edge), simd), out, **self.bus(self.tables_), **more)
+
+    def _rows(self, codes: np.ndarray, bits: int) -> np.ndarray:
+        """The bits of the codes [N, K/G], a row for each beat of each fold."""
+        by_fold = codes.reshape(-1, self.pe, self.beats, self.simd).transpose(0, 2, 1, 3)
+        return bits_of(by_fold.reshape(self.words, -1), bits)
 
     def _fetch(self, m, platform, codes, bits, *, late=False):
         """Issue beats; in cycle 1 each one, from the stream or the buffer, meets its weights.
@@ -108,16 +123,20 @@ class FoldedUnit(Unit):
         ]
         m.d.comb += last.eq(wraps(m, beat, self.beats, issue))
         wraps(m, fold, self.folds, issue & last)
-        by_fold = codes.reshape(-1, self.pe, self.beats, self.simd).transpose(0, 2, 1, 3)
-        rows = by_fold.reshape(self.words, -1)
-        weights = rom(m, "weights", bits_of(rows, bits), platform, self.memory)
+        weights = self.table(m, "weights") if self.tables_ else rom(
+            m, "weights", self._rows(codes, bits), platform, self.memory)
         step = issue
         if late:
             held = Signal(name="late")
             with m.If(enable):
                 m.d.sync += held.eq(issue)
             step = enable & held
-        wraps(m, weights.addr, self.words, step)
+        if self.tables_:
+            word = Signal(range(self.words))
+            done = step & wraps(m, word, self.words, step)
+            m.d.comb += weights.addr.eq(Cat(word, self.bank(m, self.pixels, done)))
+        else:
+            wraps(m, weights.addr, self.words, step)
         m.d.comb += weights.en.eq(enable)
         return enable, issue, beat, last, self._vector(m, enable, beat, replay), weights
 
@@ -180,7 +199,8 @@ class MatVecUnit(FoldedUnit):
             raise N2uqError(f"{node.name}: product form must be one of {', '.join(FORMS)}, "
                             f"not {form}")
         self.form, self.products, self.start = form, PRODUCTS[form], None
-        self.acc = shape_for(*accumulator_range(node.weights, edge, simd, node.groups))
+        self.acc = shape_for(*accumulator_range(np.stack(levels(node)), edge, simd,
+                                                  node.groups))
         if isinstance(node, OffsetMatVec):
             starts = node.offset - pairs_offset(node.weights, element(edge), simd)
             if self.products.lanes == 1 or (starts != starts[0]).any():
@@ -189,7 +209,7 @@ class MatVecUnit(FoldedUnit):
 
     def elaborate(self, platform):
         m = Module()
-        codes, bits, step, least = weight_codes_of(self.node.weights)
+        codes, bits, step, least = weight_codes_of(self.node.weights, self.node.room)
         pairs = self.products.lanes > 1
         enable, issue, beat, last, a, weights = self._fetch(m, platform, codes, bits, late=pairs)
 

@@ -57,11 +57,14 @@ def hex_rows(bits: np.ndarray) -> bytes:
 
 @dataclass(frozen=True)
 class Port:
-    """The read port of a ROM, `addr` and `en`; a row is that of its `parts`, WIDEST bits each."""
+    """The read port of a ROM, `addr` and `en`; a row is that of its `parts`, `widest` bits each,
+    WIDEST if 0.
+    """
 
     addr: Any
     en: Any
     parts: tuple[Any, ...]
+    widest: int = 0
 
     @property
     def data(self) -> HdlValue:
@@ -75,8 +78,9 @@ class Port:
         it, and again wherever it is used.
         """
         start, end = k * width, (k + 1) * width
-        first, last = start // WIDEST, -(-end // WIDEST)
-        return Cat(part[max(start - at * WIDEST, 0):end - at * WIDEST]
+        widest = self.widest or WIDEST
+        first, last = start // widest, -(-end // widest)
+        return Cat(part[max(start - at * widest, 0):end - at * widest]
                    for at, part in enumerate(self.parts[first:last], first))
 
 

@@ -30,9 +30,10 @@ __all__ = ["hardware_graph", "in_logic", "lanes_of", "saturates", "unroll"]
 
 
 def steps_behind(graph: ir.Graph, node: ir.Node) -> ir.Threshold | None:
-    """The Threshold that reads `node`, if nothing else does."""
+    """The Threshold that reads `node`, if nothing else does, and none that can be written."""
     readers = [other for other in graph.nodes if node.name in other.inputs]
-    return readers[0] if len(readers) == 1 and isinstance(readers[0], ir.Threshold) else None
+    return readers[0] if len(readers) == 1 and isinstance(
+        readers[0], ir.Threshold) and not readers[0].room else None
 
 
 def in_logic(graph: ir.Graph, matvec: ir.MatVec) -> ir.Unrolled:
@@ -71,7 +72,7 @@ def absorbs(graph: ir.Graph, node: ir.MatVec) -> bool:
     That is, of odd weights, if the Threshold's channels have steps of their own.
     """
     behind = steps_behind(graph, node)
-    if behind is None or not (node.weights % 2).all():
+    if behind is None or node.room or not (node.weights % 2).all():
         return False
     steps = behind.thresholds
     return len(steps) == len(node.weights) and bool((steps != steps[0]).any())

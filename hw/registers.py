@@ -7,20 +7,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ..ir import Graph
+from ..ir import Graph, is_writable
 from .passes import saturates
 
 __all__ = ["ACCESSES", "ADDRESS_BITS", "COUNTERS", "EXTERNAL", "MAGIC", "MAP_VERSION", "REGISTERS",
-           "Access", "Field", "Register", "identity"]
+           "TABLES", "Access", "Field", "Region", "Register", "identity",
+           "registers_of"]
 
 ADDRESS_BITS = 12   # of the region of registers, 4 KiB; what lies above is for other regions
 MAGIC = 0x4E325551  # "N2UQ" in ASCII, N in the high byte
 MAP_VERSION = 1     # goes up when a register moves or changes its meaning
 
-Access = Literal["constant", "counter", "bit", "pulse", "sticky"]
+Access = Literal["constant", "counter", "bit", "pulse", "sticky", "live"]
 ACCESSES: dict[Access, str] = {  # what software may do with a field
     "constant": "read", "counter": "read", "bit": "read, write", "pulse": "write 1",
-    "sticky": "read, write 1 to clear"}
+    "sticky": "read, write 1 to clear", "live": "read"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Field:
     -------
     access: "constant", a number of the build; "counter", what the last snapshot took; "bit", as it
         was written; "pulse", which acts in the cycle after it is written as 1, and reads as 0;
-        "sticky", set by the hardware and cleared by writing 1; where both happen in a cycle, set.
+        "sticky", set by the hardware and cleared by writing 1; where both happen in a cycle, set;
+        "live", what the hardware shows.
     source, at: the signal that the field shows, from its bit `at` on.
     """
 
@@ -128,6 +130,46 @@ REGISTERS: tuple[Register, ...] = (
         Field("image_done", 0, 1, "sticky", "the last beat of a result was taken", "image_done"),)),
     *_counter_registers(0x40),
 )
+
+
+# Beside those, of an accelerator with parameters that can be written.
+TABLES = Register("tables", 0x28, (
+    Field("switch", 0, 1, "pulse", "the two banks change places at the next image that begins; "
+          "ignored while busy is 1", "switch"),
+    Field("busy", 1, 1, "live", "images that began before the last switch are inside, and use the "
+          "bank that is not to be written yet", "busy"),
+    Field("bank", 2, 1, "live", "the bank that images use which begin now; the other is written",
+          "bank"),
+    Field("refused", 3, 1, "sticky", "a word or a switch was ignored, for busy was 1 or not all "
+          "bytes of the word were written", "refused")))
+
+
+def registers_of(graph: Graph) -> tuple[Register, ...]:
+    """The registers of the accelerator of `graph`."""
+    return (*REGISTERS, *([TABLES] if is_writable(graph) else []))
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where the words of the tables lie on the bus: `columns` of ``2**row_bits`` words each."""
+
+    columns: int
+    row_bits: int
+
+    @property
+    def words(self) -> int:
+        """All words, those included that columns of fewer rows lack."""
+        return self.columns << self.row_bits
+
+    @property
+    def first(self) -> int:
+        """Byte address of the first word: 0x1000, or that power of two which holds all words."""
+        return max(1 << ADDRESS_BITS, 4 << (self.words - 1).bit_length())
+
+    @property
+    def address_bits(self) -> int:
+        """Of an address on the bus."""
+        return self.first.bit_length()
 
 
 def identity(graph: Graph, version: str) -> dict[str, int]:

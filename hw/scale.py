@@ -19,4 +19,4 @@ class ScaleUnit(LinesUnit):
     def __init__(self, node: Scale, edge: Edge, out: Edge, *, pe: int) -> None:
         super().__init__(node, edge, out, pe=pe, turn=edge.hi, multiplier=node.multiplier[None],
                          offset=node.offset[None] + node.half, clip=node.clip,
-                         even=node.half > 0)
+                         even=node.half > 0, room=node.room)

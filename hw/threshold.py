@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Shape, Signal
+from amaranth.hdl import Value as HdlValue
 
 from ..errors import N2uqError
 from ..ir import Edge, Threshold, threshold_values
 from ..ir.folding import PARALLEL, SEARCH, STYLES
 from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, let, shape_for, tree, wraps
+from .writable import Table, Writable
 
 __all__ = ["ThresholdUnit", "comparator_table", "search_table", "threshold_latency"]
 
@@ -28,7 +30,7 @@ def _steps(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarray, np.ndar
     channels = max(len(node.signs), len(node.base))
     t, signs, base = (np.broadcast_to(values, (channels, *values.shape[1:]))
                       for values in (t, node.signs, node.base))
-    alike = all((values == values[0]).all() for values in (t, signs, base))
+    alike = not node.room and all((values == values[0]).all() for values in (t, signs, base))
     return (t[:1], signs[:1], base[:1]) if alike else (t, signs, base)
 
 
@@ -44,6 +46,8 @@ def threshold_latency(node: Threshold, edge: Edge, pe: int, style: str) -> int:
     """
     if style == SEARCH:
         return _search_depth(node) + 1
+    if node.room:
+        return 3
     return 2 if len(_steps(node, edge)[0]) == 1 or edge.channels == pe else 3
 
 
@@ -52,12 +56,17 @@ def comparator_table(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarra
 
     Returns `t` int64 [C, S], `turn` bool [C, S] and the one `base`.  A step down counts as its
     complement.  Channels with fewer steps or a higher base fill up with comparators that always
-    or never hold, so that no table of bases is needed.  C is 1 if all channels are alike.
+    or never hold, so that no table of bases is needed.  C is 1 if all channels are alike, and
+    cannot be written.  What can be is as large as any may be; if there are just the steps from
+    `lo` to `hi` of the room, a channel rises or falls.
     """
     steps, signs, base = _steps(node, edge)
     base = base - (signs < 0).sum(axis=1)
-    always = base - base.min()
-    size = int(((signs != 0).sum(axis=1) + always).max())
+    least, room = int(base.min()), _comparators(node)
+    if room:
+        least = min(least, room[1])
+    always = base - least
+    size = max(int(((signs != 0).sum(axis=1) + always).max()), room[0] if room else 0)
     t = np.full((len(signs), size), edge.hi.max() + 1)
     turn = np.zeros(t.shape, bool)
     for c, used in enumerate(signs != 0):
@@ -65,7 +74,15 @@ def comparator_table(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarra
         t[c, :end] = steps[c, used]
         turn[c, :end] = signs[c, used] < 0
         t[c, end:end + always[c]] = edge.lo.min()
-    return t, turn, int(base.min())
+    return t, turn, least
+
+
+def _comparators(node: Threshold) -> tuple[int, ...]:
+    """Comparators per channel and the one base with which any steps fit that can be written."""
+    if not node.room:
+        return ()
+    (lo, hi), count = node.room, node.signs.shape[1]
+    return (hi - lo, lo) if count <= hi - lo else (hi - lo + count, lo - count // 2)
 
 
 def search_table(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +101,7 @@ def search_table(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarray]:
     return t, threshold_values(alone, ends.T).T
 
 
-class ThresholdUnit(Unit):
+class ThresholdUnit(Writable, Unit):
     """``o = base + Σ signs·[i >= thresholds]`` on PE channels per beat.
 
     Channel tables sit in a memory that steps through the channel groups; constants if there is one
@@ -109,8 +126,57 @@ class ThresholdUnit(Unit):
         if style not in STYLES:
             raise N2uqError(f"{node.name}: threshold style must be one of {', '.join(STYLES)}, "
                             f"not {style}")
-        self.node, self.edge, self.pe, self.style = node, edge, pe, style
-        super().__init__(beats(element(edge), pe), beats(element(out), pe))
+        self.node, self.edge, self.out, self.pe, self.style = node, edge, out, pe, style
+        self.tables_ = [] if not node.room else (
+            self._rows() if style == PARALLEL else self._levels())
+        super().__init__(beats(element(edge), pe), beats(element(out), pe),
+                         **self.bus(self.tables_))
+
+    def _comparators(self) -> tuple[np.ndarray, np.ndarray, int, Shape]:
+        """As `comparator_table` has them, and the shape of a threshold."""
+        t, turn, base = comparator_table(self.node, self.edge)
+        ends = [t.min(initial=0), t.max(initial=0)]
+        if self.node.room:
+            ends = [min(self.edge.lo.min(), 0), self.edge.hi.max() + 1]
+            if (t.shape[1], base) != _comparators(self.node):
+                raise N2uqError(f"{self.node.name}: steps of a channel must only rise or only fall "
+                                f"in a unit of style {PARALLEL}; style {SEARCH} takes any")
+        return t, turn, base, shape_for(*map(int, ends))
+
+    def _rows(self) -> list[Table]:
+        """The table of all comparators: a row for each channel group."""
+        t, turn, _, shape = self._comparators()
+        bits = np.hstack([bits_of(t % 2**shape.width, shape.width),
+                          turn[:, :turn.shape[1] * self._mixed(turn)]])
+        return [Table("table", bits.reshape(self.groups, -1))]
+
+    def _mixed(self, turn: np.ndarray) -> bool:
+        """Whether a row says which comparators turn round."""
+        return bool(self.node.room or (turn.any() and not turn.all()))
+
+    def _levels(self) -> list[Table]:
+        """The tables of a search by level and lane: thresholds, then results."""
+        t, values = search_table(self.node, self.edge)
+        shape, out = self._searched(t), element(self.out)
+        depth, groups = t.shape[1].bit_length(), self.groups if len(t) > 1 else 1
+        tables = []
+        for level in range(depth + 1):
+            for lane in range(self.pe):
+                c = (np.arange(groups) * self.pe + lane) % len(t)
+                if level < depth:
+                    step = 2**(depth - level)
+                    entries, width = t[c][:, step // 2 - 1::step], shape.width
+                else:
+                    entries, width = values[c], out.width
+                tables.append(Table(f"table_{level}_{lane}", bits_of(
+                    entries.reshape(-1, 1) % 2**width, width)))
+        return tables
+
+    def _searched(self, t: np.ndarray) -> Shape:
+        """The shape of a threshold of a search."""
+        if self.node.room:
+            return shape_for(int(self.edge.lo.min()), int(self.edge.hi.max()) + 1)
+        return shape_for(int(t.min()), int(t.max()))
 
     def elaborate(self, platform):
         m = Module()
@@ -128,12 +194,20 @@ class ThresholdUnit(Unit):
             m.d.sync += [r.eq(v) for r, v in zip(registers, values, strict=True)]
         return registers
 
+    def _word(self, m: Module, groups: int, enable: Signal) -> HdlValue:
+        """Step through the channel groups; with them, the bank above."""
+        group, taken = Signal(range(groups), name="group_index"), enable & self.i.valid
+        last = wraps(m, group, groups, taken)
+        if not self.tables_:
+            return group
+        height, width, _ = self.edge.shape
+        return Cat(group, self.bank(m, height * width, taken & last))
+
     def _parallel(self, m: Module, enable: Signal, platform: Any) -> None:
-        t, turn, base = comparator_table(self.node, self.edge)
-        shape = shape_for(int(t.min(initial=0)), int(t.max(initial=0)))
-        size, shared = t.shape[1], len(t) == 1 or self.groups == 1
+        t, turn, base, shape = self._comparators()
+        size, shared = t.shape[1], not self.tables_ and (len(t) == 1 or self.groups == 1)
         # One row per channel group: all thresholds, then the turned comparators.
-        mixed = bool(turn.any() and not turn.all())
+        mixed = self._mixed(turn)
         lanes_x = [self.i.payload[lane] for lane in range(self.pe)]
         valid = self.i.valid
         if shared:
@@ -142,11 +216,10 @@ class ThresholdUnit(Unit):
         else:
             # Cycle 1: the row of this channel group is read.
             fields = shape.width * size + (size if mixed else 0)
-            bits = np.hstack([bits_of(t % 2**shape.width, shape.width), turn[:, :size * mixed]])
-            port = rom(m, "table", bits.reshape(self.groups, -1), platform)
-            group_index = Signal(range(self.groups))
-            m.d.comb += [port.addr.eq(group_index), port.en.eq(enable)]
-            wraps(m, group_index, self.groups, enable & self.i.valid)
+            port = self.table(m, "table") if self.tables_ else rom(
+                m, "table", self._rows()[0].bits, platform)
+            word = self._word(m, self.groups, enable)
+            m.d.comb += [port.addr.eq(word), port.en.eq(enable)]
             valid, *lanes_x = self._delay(m, enable, [valid, *lanes_x],
                                           ["valid_1", *(f"x_{k}" for k in range(self.pe))])
             rows, turns = [], []
@@ -170,26 +243,19 @@ class ThresholdUnit(Unit):
             m.d.sync += let(self.o.payload, totals)
 
     def _search(self, m: Module, enable: Signal, platform: Any) -> None:
-        t, values = search_table(self.node, self.edge)
-        depth = t.shape[1].bit_length()
-        shape, out = shape_for(int(t.min()), int(t.max())), self.o.payload[0].shape()
-        groups = self.groups if len(t) > 1 else 1
-        group_index = Signal(range(groups))
-        wraps(m, group_index, groups, enable & self.i.valid)
+        t, _ = search_table(self.node, self.edge)
+        depth, tables = t.shape[1].bit_length(), iter(self._levels())
+        shape, out = self._searched(t), self.o.payload[0].shape()
+        group_index = self._word(m, self.groups if len(t) > 1 else 1, enable)
         valid, x = self.i.valid, [self.i.payload[lane] for lane in range(self.pe)]
         paths = [Const(0, 0)] * self.pe
         # Cycle 1 + level: each lane reads its threshold at this level of its search tree.
         for level in range(depth + 1):
             ports = []
             for lane in range(self.pe):
-                c = (np.arange(groups) * self.pe + lane) % len(t)
-                if level < depth:
-                    step = 2**(depth - level)
-                    entries, width = t[c][:, step // 2 - 1::step], shape.width
-                else:
-                    entries, width = values[c], out.width
-                port = rom(m, f"table_{level}_{lane}",
-                           bits_of(entries.reshape(-1, 1) % 2**width, width), platform)
+                table = next(tables)
+                port = self.table(m, table.name) if self.tables_ else rom(
+                    m, table.name, table.bits, platform)
                 m.d.comb += [port.en.eq(enable), port.addr.eq(Cat(paths[lane], group_index))]
                 ports.append(port.data)
             if level == depth:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Net,
         Plan,
         Predictions,
+        Tables,
         Verdict,
         agreement,
         board,
@@ -34,13 +35,15 @@ if TYPE_CHECKING:
         load,
         load_build,
         lower,
+        pack,
         trace,
+        writable,
     )
     from .errors import N2uqError
 
 __all__ = ["Build", "Costs", "Forecast", "Formats", "Graph", "InputSpec", "N2uqError", "Net",
-           "Plan", "Predictions", "Verdict", "agreement", "board", "build", "export", "fold",
-           "import_onnx", "load", "load_build", "lower", "trace"]
+           "Plan", "Predictions", "Tables", "Verdict", "agreement", "board", "build", "export",
+           "fold", "import_onnx", "load", "load_build", "lower", "pack", "trace", "writable"]
 __version__ = "0.1.0"
 
 

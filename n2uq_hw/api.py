@@ -18,13 +18,15 @@ from .builds import verify as simulation
 from .builds import waves as waveforms
 from .builds.accuracy import Agreement
 from .builds.predict import Predictions
+from .builds.tables import Tables
+from .builds.tables import pack as pack_tables
 from .builds.verify import Verdict
 from .cost.estimate import Cost
 from .cost.memories import FAMILIES
 from .errors import N2uqError, check_range, installed
 from .files import read_text, write_file
 from .hw.accelerator import module_name
-from .ir import Graph
+from .ir import Graph, writable
 from .ir.folding import Folding
 from .lowering import lower as lowering
 from .lowering.formats import Formats
@@ -53,6 +55,7 @@ __all__ = [
     "Net",
     "Plan",
     "Predictions",
+    "Tables",
     "Verdict",
     "agreement",
     "board",
@@ -63,7 +66,9 @@ __all__ = [
     "load",
     "load_build",
     "lower",
+    "pack",
     "trace",
+    "writable",
 ]
 
 VECTORS = 64       # test vectors that a build keeps
@@ -416,6 +421,7 @@ def build(graph: Graph, plan: Plan | Folding | None, out: str | Path, *, net: Ne
     images, labels: integers [N, C, H, W] and [N], of which the first 64 become test vectors with
         golden's outputs; left out, those of the data set that the net names, else random ones.
     control: whether the Verilog has registers behind AXI4-Lite, and an interrupt (docs: Control).
+        It has them where `writable` made the graph.
     """
     plan = plan if isinstance(plan, Plan) else fold(graph, folding=plan, search=False)
     if plan.graph.digest != graph.digest:
@@ -433,6 +439,22 @@ def build(graph: Graph, plan: Plan | Folding | None, out: str | Path, *, net: Ne
                 accuracy.trained(net))
         written.report()
     return written
+
+
+def pack(net: Net | Graph | str | Path, build: Build | str | Path) -> Tables:
+    """The tables that turn a build's hardware into another training of its network.
+
+    Parameters
+    ----------
+    net: as `lower` takes it, or a graph, lowered with the same formats as that of the build.
+    build: of a graph that `writable` made, or its directory.
+
+    Raises N2uqError, which names the layer, for what the build has no room for: other layers,
+    shapes or formats, more steps, values beyond a width; and for what differs and is part of the
+    Verilog.
+    """
+    graph = net if isinstance(net, Graph) else lower(net)
+    return pack_tables(graph, build if isinstance(build, Build) else load_build(build))
 
 
 def _checked(graph: Graph, images: np.ndarray, labels: np.ndarray | None

@@ -13,14 +13,16 @@ from pyosys import libyosys as yosys
 
 # Attributes that say where something comes from.
 _STRIP = " ".join(f"-remove {attribute}" for attribute in
-                  ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding"))
+                  ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding", "filled"))
 PASSES = (
     # A register with its enable is one statement, where Amaranth writes a process of ten lines:
     # Verilator takes a tenth of the time and its simulators run thrice as fast.
     # A choice among several becomes a tree of choices among two: linters say that a casez overlaps.
     "proc -norom", "pmuxtree", "opt_clean", "opt_dff", "opt_clean",
-    # A RAM is read where it was written: no line of Verilog for each of its first values.
-    "memory_collect", "select -set rams t:$mem_v2 r:WR_PORTS>0 %i", "setparam -set INIT 1'x @rams",
+    # A RAM is read where it was written: no line of Verilog for each of its first values, but of
+    # one that says that it is filled.
+    "memory_collect", "select -set rams t:$mem_v2 r:WR_PORTS>0 %i a:filled %d",
+    "setparam -set INIT 1'x @rams",
     f"attrmap {_STRIP}", f"attrmap -modattr {_STRIP}", "widths",
     # Where a register is gone that nothing reads, so is its first value.
     "opt_clean", "setattr -unset init w:* t:$*dff* %co1:+[Q] %d", "drive",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..hw.registers import ACCESSES, ADDRESS_BITS, REGISTERS, identity
+from ..hw.registers import ACCESSES, ADDRESS_BITS, REGISTERS, Register, identity, registers_of
 from ..ir import Graph
 from ..templates import render
 
@@ -10,19 +10,21 @@ __all__ = ["describe_registers", "registers_table"]
 
 # What SystemRDL calls each access: by software, by hardware, and what else is true of it.
 RDL = {"constant": ("r", "na", ()), "counter": ("r", "w", ()), "bit": ("rw", "r", ()),
-       "pulse": ("w", "r", ("singlepulse",)), "sticky": ("rw", "r", ("hwset", "onwrite = woclr"))}
+       "pulse": ("w", "r", ("singlepulse",)), "live": ("r", "w", ()),
+       "sticky": ("rw", "r", ("hwset", "onwrite = woclr"))}
 
 
 def describe_registers(graph: Graph, version: str) -> dict[str, str]:
     """Texts by file name: `control.rdl` and `control.md` of a build of `graph`."""
-    constants = identity(graph, version)
-    values = {register.name: register.constant(constants) for register in REGISTERS}
+    constants, registers = identity(graph, version), registers_of(graph)
+    values = {register.name: register.constant(constants) for register in registers}
     return {"control.rdl": render("control.rdl.j2", name=graph.name, version=version, rdl=RDL,
-                                  registers=REGISTERS, values=values, bits=ADDRESS_BITS),
+                                  registers=registers, values=values, bits=ADDRESS_BITS),
             "control.md": f"# Registers of {graph.name}, n2uq-hw {version}\n\n"
-                          + registers_table(values)}
+                          + registers_table(values, registers)}
 
 
-def registers_table(values: dict[str, int] | None = None) -> str:
+def registers_table(values: dict[str, int] | None = None,
+                    registers: tuple[Register, ...] = REGISTERS) -> str:
     """The registers as a Markdown table, a row per field; `values` are those of constant ones."""
-    return render("control.md.j2", registers=REGISTERS, accesses=ACCESSES, values=values or {})
+    return render("control.md.j2", registers=registers, accesses=ACCESSES, values=values or {})

@@ -22,8 +22,9 @@ from ..hw.control import ControlUnit, bus
 from ..hw.library import Library
 from ..hw.memory import hex_rows
 from ..hw.passes import hardware_graph, lanes_of, saturates, unroll
-from ..hw.registers import identity
-from ..ir import Flatten, Graph, describe, golden, load_graph
+from ..hw.registers import ADDRESS_BITS, identity
+from ..hw.writable import INDEX_BITS, WORD
+from ..ir import Flatten, Graph, describe, golden, is_writable, load_graph
 from ..ir.folding import Folding, fold_cycles, style_of
 from ..plan.choice import load_folding, save_folding
 from ..sim.timing.fifos import Sizing
@@ -97,15 +98,20 @@ def library_verilog(library: Library, name: str) -> dict[str, str]:
 def accelerator_verilog(graph: Graph, folding: Folding, control: bool = False) -> dict[str, str]:
     """Texts by file name: `<name>.v`, its memory files, and the AXI4-Stream `<name>_axis.v`.
 
-    With `control` the last has registers behind AXI4-Lite (hw/registers.py) beside its streams.
+    With `control`, and where anything can be written, the last has registers behind AXI4-Lite
+    (hw/registers.py) beside its streams.
     """
     library, slave = Library(), None
     accelerator = Accelerator(graph, folding)
     library.signature(module_name(graph), lambda: accelerator)
-    if control:
-        slave = {"module": control_name(accelerator.graph), "ports": bus()}
+    if control or accelerator.columns:
+        region = accelerator.region
+        slave = {"module": control_name(accelerator.graph),
+                 "ports": bus(region.address_bits if region else ADDRESS_BITS),
+                 "most": 2**INDEX_BITS - 1, "tables": region and {
+                     "address": (region.words - 1).bit_length(), "data": WORD, "first": INDEX_BITS}}
         library.signature(control_name(accelerator.graph),
-                          lambda: ControlUnit(identity(graph, __version__)))
+                          lambda: ControlUnit(identity(graph, __version__), region))
     source, output = ports(graph, folding)
     files = library_verilog(library, prefix(graph))
     wrapper = render("axis.v.j2", name=module_name(graph, WRAPPER),
@@ -148,6 +154,7 @@ def emit(graph: Graph, sized: Sizing, out: Path, images: np.ndarray, labels: np.
     """
     Task(graph, labels)  # says what is wrong with them
     folding = sized.folding
+    control = control or is_writable(graph)
     progress("Verilog")
     texts = accelerator_verilog(graph, folding, control)
     progress("test vectors")

@@ -24,6 +24,7 @@ from . import (
     import_net,
     lower,
     nets,
+    pack,
     package,
     report,
     train,
@@ -41,7 +42,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "lower": lower.lower, "build": build.build, "verify": verify.verify, "run": run_images.run,
     "board": board.board, "cycles": cycles.cycles,
     "fold": fold.fold, "estimator": estimator.estimator, "cost": cost.cost,
-    "report": report.report, "package": package.package, "export": export.export,
+    "report": report.report, "package": package.package,
+    "pack": pack.pack, "export": export.export,
     "compare": compare.compare, "demo": demo.demo}
 BEFORE: dict[str, Callable[..., None]] = {  # what these were called
     "sim": verify.verify, "simulate": cycles.cycles}

@@ -45,6 +45,10 @@ def build(
         control: Annotated[bool, typer.Option(
             "--control", help="Add registers behind AXI4-Lite: identity, counters, reset, "
             "interrupt.")] = False,
+        writable: Annotated[str | None, typer.Option(
+            metavar="WHAT", help="Parameters that AXI4-Lite can write while the network runs: "
+            "weights, thresholds (and scales), or all. Implies --control; `n2uq-hw pack` makes "
+            "the tables.")] = None,
         calibrate: Calibrate = None, *, formats: Formats,
         data_path: DataPath = None, as_json: AsJson = False) -> None:
     """Write Verilog, IR, folding, test vectors, manifest and report to a directory."""
@@ -53,6 +57,8 @@ def build(
     trained = api.load(net)
     graph = api.lower(trained, formats, top1=top1, calibrate=calibrate)
     warn(graph)
+    if writable is not None:
+        graph = api.writable(graph, writable)
     plan = api.fold(graph, folding=folding, cycles=cycles, unroll=unroll, lut=lut, search=False,
                     fifo_budget=fifo_budget, least_fifos=least_fifos)
     images, labels = images_for(trained.meta.get("dataset", ""), data_path) or (None, None)

@@ -68,4 +68,4 @@ def _wraps(length: int) -> int:
 
 @lru_cache(64)
 def _weight_bits(node: ir.MatVec | ir.DepthwiseMatVec) -> int:
-    return ir.weight_bits(node.weights)
+    return ir.code_bits(node)

@@ -42,7 +42,7 @@ from .nodes import (
     Unrolled,
     Upsample,
     WidthConvert,
-    weight_bits,
+    code_bits,
 )
 
 __all__ = ["AUTO", "BLOCK", "FOLDS", "FORMS", "LOGIC", "LUTS", "MEMORIES", "PAIRED",
@@ -352,11 +352,13 @@ def _either(types: tuple[type[Fold], ...]) -> str:
 
 def product_bits(node: MatVec, edge: Edge) -> int:
     """Bits of all products of a MatVec that reads `edge`: weights, times their bits, times its."""
-    return node.weights.size * weight_bits(node.weights) * edge.width
+    return node.weights.size * code_bits(node) * edge.width
 
 
 def _check_unrolled(node: MatVec, fold: UnrolledFold, read: Edge, edge: Edge) -> None:
     name, bits = node.name, product_bits(node, read)
+    if node.room:
+        raise N2uqError(f"{name}: must be folded where weights can be written, not unrolled")
     if bits > UNROLLED_MOST:
         raise N2uqError(f"{name}: must have {UNROLLED_MOST:,} bits of products at most, unrolled, "
                         f"not {bits:,}; fold it")

@@ -26,7 +26,7 @@ from .nodes import (
     Unrolled,
     _fits,
     _hints,
-    weight_bits,
+    code_bits,
 )
 from .ranges import _need, infer
 
@@ -302,7 +302,7 @@ def describe(graph: Graph) -> list[dict[str, Any]]:
             "range": [int(edge.lo.min()), int(edge.hi.max())], "bits": edge.width,
             "weights": 0, "weight_bits": 0, "thresholds": 0, "macs": 0}
         if isinstance(node, MatVec | DepthwiseMatVec):
-            row |= {"weights": node.weights.size, "weight_bits": weight_bits(node.weights),
+            row |= {"weights": node.weights.size, "weight_bits": code_bits(node),
                     "macs": edge.shape[0] * edge.shape[1] * node.weights.size}
         steps = node.threshold if isinstance(node, Unrolled) else node
         if isinstance(steps, Threshold):

@@ -17,7 +17,8 @@ import numpy as np
 __all__ = ["Add", "ArgMax", "Concat", "DepthToSpace", "DepthwiseMatVec", "Edge", "Fifo", "Flatten",
            "Fork", "Input", "MatVec", "MaxPool", "Node", "OffsetMatVec", "Pad", "Permute",
            "PiecewiseLinear", "Saturate", "Scale", "SlidingWindow", "SumPool", "Threshold",
-           "Unrolled", "Upsample", "WidthConvert", "bits_for", "dtype_for", "weight_bits"]
+           "Unrolled", "Upsample", "WidthConvert", "bits_for", "code_bits", "dtype_for",
+           "weight_bits"]
 
 MAX_ELEMENTS = 2**26  # of one image on one edge; what is above is a fault, not a network
 MAX_BITS = 62         # so that int64 holds every sum of two
@@ -170,18 +171,23 @@ class MatVec(Node):
     """Each pixel's vector [K] times `weights` [N, K]: a linear layer, or windows' convolution.
 
     With G `groups`, `weights` are [N, K/G]: the first N/G outputs are of the first K/G inputs, and
-    so on.
+    so on.  `room` as of `writable.py`: (bits, step, least) of the codes that can be written.
     """
 
     weights: np.ndarray = field(default_factory=lambda: np.ones((1, 1), np.int8))
     groups: int = field(default=1, metadata=LATER)
+    room: tuple[int, ...] = field(default=(), metadata=LATER)
 
 
 @dataclass(frozen=True, eq=False)
 class DepthwiseMatVec(Node):
-    """Windows [P·C] to [C]: channel c is the dot product of its P pixels with `weights` [P, C]."""
+    """Windows [P·C] to [C]: channel c is the dot product of its P pixels with `weights` [P, C].
+
+    `room` as of a MatVec.
+    """
 
     weights: np.ndarray = field(default_factory=lambda: np.ones((1, 1), np.int8))
+    room: tuple[int, ...] = field(default=(), metadata=LATER)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,12 +195,13 @@ class Threshold(Node):
     """General step function per channel: ``base + Σᵢ signs[i]·[x >= thresholds[i]]``.
 
     `thresholds` int64 and `signs` int8 (+1, -1, or 0 for an unused step) are [C, S], `base` is
-    int64 [C]; C = 1 serves all channels.
+    int64 [C]; C = 1 serves all channels.  `room` as of `writable.py`: (lo, hi) of the results.
     """
 
     thresholds: np.ndarray = field(default_factory=lambda: np.zeros((1, 0), np.int64))
     signs: np.ndarray = field(default_factory=lambda: np.zeros((1, 0), np.int8))
     base: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    room: tuple[int, ...] = field(default=(), metadata=LATER)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +230,8 @@ class Scale(Node):
 
     With `ties` "even" it is ``(x·multiplier + offset) / 2^shift`` rounded to the nearest integer,
     and to the even one of two.  `clip` is () or (lo, hi): the result is held in that range, as
-    ReLU and ReLU6 do.
+    ReLU and ReLU6 do.  `room` as of `writable.py`: the least and the greatest multiplier, then
+    those of offsets.
     """
 
     multiplier: np.ndarray = field(default_factory=lambda: np.ones(1, np.int64))
@@ -231,6 +239,7 @@ class Scale(Node):
     shift: int = 0
     clip: tuple[int, ...] = ()
     ties: str = field(default="floor", metadata=LATER)
+    room: tuple[int, ...] = field(default=(), metadata=LATER)
 
     @property
     def half(self) -> int:
@@ -351,3 +360,8 @@ def weight_bits(weights: np.ndarray) -> int:
     low, high = int(weights.min()), int(weights.max())
     return max(-low, high).bit_length() if (weights & 1).all() else max(
         (high - low).bit_length(), 1)
+
+
+def code_bits(node: MatVec | DepthwiseMatVec) -> int:
+    """Bits of the codes of a node's weights: of those that it has, or of all that it may get."""
+    return node.room[0] if node.room else weight_bits(node.weights)

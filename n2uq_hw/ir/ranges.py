@@ -38,7 +38,7 @@ from .nodes import (
     WidthConvert,
 )
 
-__all__ = ["infer", "lines", "threshold_values"]
+__all__ = ["infer", "levels", "lines", "scale_ends", "threshold_values"]
 
 MODES = ("DCR", "CRD")  # of DepthToSpace
 
@@ -69,6 +69,37 @@ def _narrow(node: Node, magnitude: np.ndarray) -> None:
     """Refuse what could come near the end of int64, before it is computed there."""
     _need(bool((magnitude < 2.0**(MAX_BITS - 1)).all()), node,
           f"values must fit {MAX_BITS} bits, not {magnitude.max(initial=0):.3g}")
+
+
+def levels(node: MatVec | DepthwiseMatVec) -> tuple[np.ndarray, ...]:
+    """Weights between which all lie that a node has or may get: its own, or the ends of its room.
+
+    Of the shape of its weights, int64.
+    """
+    weights = node.weights.astype(np.int64)
+    if not node.room:
+        return (weights,)
+    bits, step, least = node.room
+    return np.full_like(weights, least), np.full_like(weights, least + step * (2**bits - 1))
+
+
+def _products(node: MatVec | DepthwiseMatVec, lo: np.ndarray, hi: np.ndarray
+              ) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the greatest product of each weight and its input, which is in `lo`..`hi`."""
+    ends = np.stack([w * end for w in levels(node) for end in (lo, hi)])
+    return ends.min(axis=0), ends.max(axis=0)
+
+
+def _fits_codes(node: MatVec | DepthwiseMatVec) -> None:
+    """Refuse weights that no code of the room is."""
+    if node.room:
+        _need(len(node.room) == 3 and 0 < node.room[0] < MAX_BITS, node,
+              f"room must be bits, step and least, not {node.room}")
+        bits, step, least = node.room
+        codes, rest = np.divmod(node.weights.astype(np.int64) - least, step)
+        wrong = (rest != 0) | (codes < 0) | (codes >= 2**bits)
+        _need(not wrong.any(), node, f"weights must be {least}, {least + step}, ... "
+              f"{least + step * (2**bits - 1)}, not {int(node.weights[wrong][0])}")
 
 
 @singledispatch
@@ -170,7 +201,12 @@ def _(node: MatVec, x: Edge) -> Edge:
         products = weights.reshape(groups, -1, shape[1]) @ inputs.reshape(groups, shape[1], 1)
         return products.reshape(-1)
 
-    _narrow(node, sums(_magnitude(node.weights), _magnitude(x.lo, x.hi)))
+    _fits_codes(node)
+    _narrow(node, sums(_magnitude(*levels(node)), _magnitude(x.lo, x.hi)))
+    if node.room:
+        by_group = x.lo.reshape(groups, -1), x.hi.reshape(groups, -1)
+        low, high = _products(node, *(end.repeat(shape[0] // groups, axis=0) for end in by_group))
+        return Edge((*x.shape[:2], shape[0]), low.sum(axis=1), high.sum(axis=1))
     # Twice the middle of each sum's range, and its width.
     w = node.weights.astype(np.int64)
     middle, width = sums(w, x.lo + x.hi), sums(np.abs(w), x.hi - x.lo)
@@ -181,12 +217,11 @@ def _(node: MatVec, x: Edge) -> Edge:
 def _(node: DepthwiseMatVec, x: Edge) -> Edge:
     _need(node.weights.ndim == 2 and node.weights.size == x.channels, node,
           f"weights must be [P, C] with P·C = {x.channels}, not {list(node.weights.shape)}")
-    w = node.weights.astype(np.int64)
-    lo, hi = x.lo.reshape(w.shape), x.hi.reshape(w.shape)
-    _narrow(node, (_magnitude(w) * _magnitude(lo, hi)).sum(axis=0))
-    ends = np.stack([w * lo, w * hi])
-    return Edge((*x.shape[:2], w.shape[1]), ends.min(axis=0).sum(axis=0),
-                ends.max(axis=0).sum(axis=0))
+    _fits_codes(node)
+    lo, hi = x.lo.reshape(node.weights.shape), x.hi.reshape(node.weights.shape)
+    _narrow(node, (_magnitude(*levels(node)) * _magnitude(lo, hi)).sum(axis=0))
+    low, high = _products(node, lo, hi)
+    return Edge((*x.shape[:2], len(low[0])), low.sum(axis=0), high.sum(axis=0))
 
 
 def threshold_values(node: Threshold, x: np.ndarray) -> np.ndarray:
@@ -210,7 +245,12 @@ def _(node: Threshold, x: Edge) -> Edge:
     steps = np.broadcast_to(node.thresholds.T, (node.signs.shape[1], x.channels))
     at = np.vstack([x.lo, np.clip(steps, x.lo, x.hi)])
     values = threshold_values(node, at)
-    return Edge(x.shape, values.min(axis=0), values.max(axis=0))
+    lo, hi = values.min(axis=0), values.max(axis=0)
+    if node.room:
+        _need(len(node.room) == 2 and node.room[0] <= lo.min() and hi.max() <= node.room[1], node,
+              f"results must be in {'..'.join(map(str, node.room))}, not {lo.min()}..{hi.max()}")
+        lo, hi = (np.full_like(lo, end) for end in node.room)
+    return Edge(x.shape, lo, hi)
 
 
 @infer.register
@@ -228,15 +268,29 @@ def _(node: OffsetMatVec, x: Edge) -> Edge:
 TIES = ("floor", "even")
 
 
+def scale_ends(node: Scale, x: Edge) -> np.ndarray:
+    """The ends of ``x·multiplier + offset``, int64 [2, C] or more: for all that it may get."""
+    xs = np.stack([x.lo, x.hi])
+    if not node.room:
+        return xs * node.multiplier.astype(np.int64) + node.offset.astype(np.int64)
+    *factors, low, high = node.room
+    products = np.concatenate([xs * factor for factor in factors])
+    return np.stack([products.min(axis=0) + low, products.max(axis=0) + high])
+
+
 @infer.register
 def _(node: Scale, x: Edge) -> Edge:
     _channels(node, x, multiplier=node.multiplier, offset=node.offset)
     _need(0 <= node.shift <= MAX_BITS, node, f"shift must be in 0..{MAX_BITS}, not {node.shift}")
     _need(node.ties in TIES, node, f"ties must be {' or '.join(TIES)}, not {node.ties!r}")
-    _narrow(node, _magnitude(x.lo, x.hi) * _magnitude(node.multiplier) + _magnitude(node.offset)
-            + node.half)
-    m, offset = node.multiplier.astype(np.int64), node.offset.astype(np.int64)
-    ends = node.rounded(np.stack([x.lo, x.hi]) * m + offset)
+    for key, array, room in zip(("multipliers", "offsets"), (node.multiplier, node.offset),
+                                (node.room[:2], node.room[2:]), strict=True):
+        _need(not room or (room[0] <= array.min() and array.max() <= room[-1]), node,
+              f"{key} must be in {'..'.join(map(str, room))}, not {array.min()}..{array.max()}")
+    most = [max(map(abs, node.room[k:k + 2])) if node.room else _magnitude(array)
+            for k, array in ((0, node.multiplier), (2, node.offset))]
+    _narrow(node, _magnitude(x.lo, x.hi) * most[0] + most[1] + node.half)
+    ends = node.rounded(scale_ends(node, x))
     if node.clip:
         _need(len(node.clip) == 2 and node.clip[0] <= node.clip[1], node,
               f"clip must be () or (lo, hi) with lo <= hi, not {node.clip}")

@@ -8,7 +8,7 @@ from typing import Any
 from .. import __version__
 from ..builds.emit import Build, Port, ports
 from ..hw.accelerator import prefix
-from ..hw.registers import REGISTERS, identity
+from ..hw.registers import identity, registers_of
 from ..ir import Graph
 from ..templates import render
 
@@ -34,8 +34,8 @@ def device(build: Build) -> dict[str, Any]:
     return {"name": re.sub(r"[^\w .,()+-]", "_", graph.name), "version": __version__,
             "input": source, "output": output,
             "scale": float(graph.meta.get("output_scale", 1.0)), "meaning": _meaning(graph),
-            "control": build.control, "registers": REGISTERS, "constants": constants,
-            "offsets": {register.name: register.offset for register in REGISTERS}}
+            "control": build.control, "registers": registers_of(graph), "constants": constants,
+            "offsets": {register.name: register.offset for register in registers_of(graph)}}
 
 
 def _meaning(graph: Graph) -> str:

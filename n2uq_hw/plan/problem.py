@@ -131,7 +131,7 @@ def _between(bits: int, gives: int, takes: int, depth: int, family: str) -> Cost
 
 @lru_cache(64)
 def _pairs_suit(node: ir.MatVec) -> bool:
-    return bool((node.weights % 2 == 0).any()) and ir.weight_bits(node.weights) <= PAIRED_BITS
+    return bool((node.weights % 2 == 0).any()) and ir.code_bits(node) <= PAIRED_BITS
 
 
 def _styles(node: ir.Node, fold: Fold) -> list[dict[str, Any]]:
@@ -193,7 +193,7 @@ class Problem:
         self.graph, self.family = graph, family
         self.nodes = [node for node in graph.nodes if not isinstance(node, ir.Flatten)]
         self.logic = {node.name: in_logic(graph, node) for node in self.nodes
-                      if unrolls and type(node) is ir.MatVec
+                      if unrolls and type(node) is ir.MatVec and not node.room
                       and product_bits(node, graph.reads(node)[0]) <= UNROLLED_BITS}
         self.inside = {node.name: node for node in self.logic.values()}  # by what they make
         self.behind = {name for name, node in self.inside.items() if node.threshold is not None}

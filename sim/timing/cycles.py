@@ -59,7 +59,7 @@ from n2uq_hw.ir import (
     Unrolled,
     Upsample,
     WidthConvert,
-    weight_bits,
+    code_bits,
 )
 from n2uq_hw.ir.folding import Fold, Folding, MatVecFold, ThresholdFold, UnrolledFold
 
@@ -141,7 +141,7 @@ def _lines(it: LineBuffer) -> Stage:
 def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVecFold
       ) -> tuple[Stage, ...]:
     outputs, inputs = node.weights.shape
-    latency = mac_latency(fold.simd, weight_bits(node.weights), reads[0].width, fold.form)
+    latency = mac_latency(fold.simd, code_bits(node), reads[0].width, fold.form)
     return pipe(latency + 1, beats=inputs // fold.simd, folds=outputs // node.groups // fold.pe)
 
 
