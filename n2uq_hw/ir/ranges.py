@@ -97,9 +97,9 @@ def _fits_codes(node: MatVec | DepthwiseMatVec) -> None:
               f"room must be bits, step and least, not {node.room}")
         bits, step, least = node.room
         codes, rest = np.divmod(node.weights.astype(np.int64) - least, step)
-        wrong = (rest != 0) | (codes < 0) | (codes >= 2**bits)
-        _need(not wrong.any(), node, f"weights must be {least}, {least + step}, ... "
-              f"{least + step * (2**bits - 1)}, not {int(node.weights[wrong][0])}")
+        wrong = node.weights[(rest != 0) | (codes < 0) | (codes >= 2**bits)]
+        _need(not wrong.size, node, f"weights must be {least}, {least + step}, ... "
+              f"{least + step * (2**bits - 1)}, not {wrong[:1].sum()}")
 
 
 @singledispatch

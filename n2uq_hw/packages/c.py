@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import __version__
 from ..builds.emit import Build, Port, ports
+from ..builds.tables import HEADER, MAGIC
 from ..hw.accelerator import prefix
 from ..hw.registers import identity, registers_of
 from ..ir import Graph
@@ -34,6 +35,7 @@ def device(build: Build) -> dict[str, Any]:
     return {"name": re.sub(r"[^\w .,()+-]", "_", graph.name), "version": __version__,
             "input": source, "output": output,
             "scale": float(graph.meta.get("output_scale", 1.0)), "meaning": _meaning(graph),
+            "tables": {"header": HEADER, "magic": f"0x{MAGIC:08X}"},
             "control": build.control, "registers": registers_of(graph), "constants": constants,
             "offsets": {register.name: register.offset for register in registers_of(graph)}}
 

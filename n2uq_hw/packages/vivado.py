@@ -11,7 +11,7 @@ from ..builds.emit import Build
 from ..errors import N2uqError
 from ..files import read_text
 from ..hw.accelerator import prefix
-from ..hw.registers import ADDRESS_BITS, REGISTERS
+from ..hw.registers import registers_of
 from ..templates import render
 from .pins import CONTROL, pins, top
 
@@ -22,7 +22,8 @@ TEXTS = ("top", "part", "version")
 NUMBERS = ("period_ns", "fmax_mhz", *COUNTS)
 # What IP-XACT calls each access of `hw.registers`.
 ACCESS = {"constant": "read-only", "counter": "read-only", "bit": "read-write",
-          "pulse": "write-only", "sticky": "read-write"}
+          "pulse": "write-only", "live": "read-only",
+          "sticky": "read-write"}
 
 
 def files(build: Build) -> dict[str, str]:
@@ -33,8 +34,9 @@ def files(build: Build) -> dict[str, str]:
                if pin.name.startswith(CONTROL)]
     values = {
         "name": prefix(build.graph), "version": __version__, "top": top(build), "streams": streams,
-        "pins": list(listed.values()), "control": control, "registers": REGISTERS,
-        "access": ACCESS, "region": 1 << ADDRESS_BITS, "interrupt": "interrupt" in listed,
+        "pins": list(listed.values()), "control": control, "registers": registers_of(build.graph),
+        "access": ACCESS, "interrupt": "interrupt" in listed,
+        "region": 1 << listed[f"{CONTROL}awaddr"].bits if control else 0,
         "interfaces": streams + ["s_axi_control"] * bool(control),
         "verilog": [path.name for path in build.verilog if path.suffix == ".v"],
         "memories": [path.name for path in build.verilog if path.suffix == ".hex"]}

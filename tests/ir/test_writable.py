@@ -115,9 +115,9 @@ def test_what_is_not_written_must_not_differ(what: str, name: str) -> None:
 
 
 def test_what_can_be_asked_for() -> None:
-    with pytest.raises(N2uqError, match="^writable must be one of weights, thresholds, all, not "):
+    with pytest.raises(N2uqError, match=r"^writable must be one of weights, thresholds, all, not "):
         writable(trained(), "biases")
-    with pytest.raises(N2uqError, match="^n: must not be writable yet"):
+    with pytest.raises(N2uqError, match=r"^n: must not be writable yet"):
         writable(writable(trained(), "weights"), "thresholds")
-    with pytest.raises(N2uqError, match="^p: must have weights to write, and has none"):
+    with pytest.raises(N2uqError, match=r"^p: must have weights to write, and has none"):
         writable(Graph("p", (Input("x"), Scale("y", ("x",)))).verify(), "weights")
