@@ -11,7 +11,13 @@ from ..errors import check_range
 
 __all__ = ["UartReceiver", "UartTransmitter"]
 
-MOST = 2**16  # cycles per bit
+LEAST, MOST = 4, 2**16  # cycles per bit
+
+
+def _checked(divisor: int) -> int:
+    """The cycles per bit of either side; raises N2uqError for too few or too many."""
+    check_range("divisor", divisor, LEAST, MOST, "cycles per bit")
+    return divisor
 
 
 class UartReceiver(wiring.Component):
@@ -31,8 +37,7 @@ class UartReceiver(wiring.Component):
     """
 
     def __init__(self, *, divisor: int) -> None:
-        check_range("divisor", divisor, 4, MOST, "cycles per bit")
-        self.divisor = divisor
+        self.divisor = _checked(divisor)
         super().__init__({"rx": In(1), "o": Out(stream.Signature(8, always_ready=True))})
 
     def elaborate(self, platform):
@@ -72,8 +77,7 @@ class UartTransmitter(wiring.Component):
     """
 
     def __init__(self, *, divisor: int) -> None:
-        check_range("divisor", divisor, 4, MOST, "cycles per bit")
-        self.divisor = divisor
+        self.divisor = _checked(divisor)
         super().__init__({"i": In(stream.Signature(8)), "tx": Out(1, init=1)})
 
     def elaborate(self, platform):

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -158,15 +159,28 @@ def _acceptable(out: Path, place: Path) -> None:
         raise N2uqError(f"{out}: must be new, empty or an earlier build, and is not")
 
 
+_MINE = threading.local()  # `held`: the folders whose lock this thread has
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`, which no process holds that has ended."""
+    """Hold the lock of `folder`, which no process holds that has ended.
+
+    Whoever has it may ask for it again: a folder can be made whole within one that is being made.
+    """
     handle = os.open(folder, os.O_RDONLY)
+    state = os.fstat(handle)
+    key, held = (state.st_dev, state.st_ino), _MINE.__dict__.setdefault("held", set())
+    again = key in held
     try:
-        with suppress(OSError):  # some file systems have none
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        if not again:
+            with suppress(OSError):  # some file systems have none
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            held.add(key)
         yield
     finally:
+        if not again:
+            held.discard(key)
         os.close(handle)
 
 

@@ -128,6 +128,21 @@ def test_many_at_once_end_as_one_whole_folder(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["b"]
 
 
+def nested(out: Path) -> None:
+    with whole_directory(out) as part, whole_directory(part / "inner") as inner:
+        write_file(inner / "a", "a")
+
+
+def test_a_folder_is_made_whole_within_another(tmp_path: Path) -> None:
+    """In a process of its own, for a lock that is asked for twice would never be had."""
+    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}\n"
+                           "from pathlib import Path; import test_files\n"
+                           f"test_files.nested(Path({str(tmp_path / 'o')!r}))"], timeout=60)
+    assert done.returncode == 0 and not list(tmp_path.glob(".*"))
+    assert changed_files(tmp_path / "o") == changed_files(tmp_path / "o" / "inner") == ()
+    assert read_text(tmp_path / "o" / "inner" / "a") == "a"
+
+
 def test_links_lead_to_their_folder_and_file(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "to").symlink_to("disk")

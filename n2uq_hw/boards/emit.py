@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from ..ir import Graph
 from ..plan.plan import Plan
 from ..tables import Shown, Table
 from ..templates import render
-from ..tools import scratch
 from .bitstream import FAMILIES, Bitstream, make_bitstream, need_tools
 from .design import TOP, board_verilog, divisor_of, sides
 from .devices import Device
@@ -93,9 +91,7 @@ def emit_board(graph: Graph, plan: Plan, device: Device, out: Path, images: np.n
     with whole_directory(out, **{"n2uq-hw": __version__}, name=graph.name, board=device.name
                          ) as part:
         build = part / BUILD
-        with scratch() as folder:  # `part` is locked: no folder can be made whole in it
-            emit(graph, plan.sizing, folder / BUILD, images, labels, progress)
-            shutil.copytree(folder / BUILD, build)
+        emit(graph, plan.sizing, build, images, labels, progress)
         identity = _identity(build)
         top = module_name(graph, TOP)
         write_file(part / f"{top}.v", board_verilog(
