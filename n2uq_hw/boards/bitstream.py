@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .. import tools
 from ..errors import N2uqError
+from ..sim.rtl.serial import CELLS
 from .devices import Device
 
 __all__ = ["Bitstream", "cell_models", "constraints", "make_bitstream", "need_tools"]
@@ -71,9 +72,14 @@ def constraints(device: Device) -> str:
 
 
 def cell_models(family: str) -> list[Path]:
-    """Yosys' Verilog models of the family's cells, and the files that these include."""
+    """Verilog models of the family's cells, and the files that these include.
+
+    Ours come first: Verilator takes the first of two modules of a name, and Yosys has black boxes.
+    """
     folder = tools.yosys_share() / family
-    return [folder / "cells_sim.v", *sorted(folder.glob("*.vh"))]
+    ours = [CELLS / f"{family}.v", CELLS / "block_ram.v"]
+    return [*(path for path in ours if ours[0].exists()), folder / "cells_sim.v",
+            *sorted(folder.glob("*.vh"))]
 
 
 def need_tools(device: Device) -> None:

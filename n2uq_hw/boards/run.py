@@ -64,8 +64,7 @@ def virtual_board(board: BoardBuild, *, netlist: bool = False,
                   progress: Progress = lambda stage, fraction: None) -> VirtualBoard:
     """The board's top in Verilator, with a pseudo-terminal as its serial port.
 
-    With `netlist`, what Yosys made of it, in the vendor's cells; of those of ECP5 and Gowin, Yosys
-    has no model of block RAM.
+    With `netlist`, what Yosys made of it, in models of the vendor's cells.
     """
     verilog = board.verilog
     if netlist:

@@ -202,8 +202,6 @@ def test_bitstreams_meet_their_clock_and_netlists_compute_the_same(
     board = api.board(api.lower(net), name, tmp_path / "b")
     assert board.told["fmax_mhz"] >= board.told["mhz"]
     assert (board.path / board.told["load"].split()[-1]).stat().st_size > 50_000
-    if find_board(name).family != "ice40":
-        pytest.skip("Yosys has no model of the block RAMs of ECP5 and Gowin")
     virtual = virtual_board(board, netlist=True)
     try:
         digits = data.load("digits")
