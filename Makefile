@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo venv lint test test-slow docs docs-figures bench bench-unrolled compare sim-imagenet \
+.PHONY: demo venv lint test test-slow docs docs-figures bench bench-unrolled formal compare sim-imagenet \
 	nets clean
 
 demo: $(VENV)/demo            ## a shipped network becomes Verilog, proven and costed
@@ -40,6 +40,9 @@ build/da4ml/done:             # an environment of its own: da4ml is no dependenc
 	$(PYTHON) -m venv build/da4ml
 	build/da4ml/bin/pip --disable-pip-version-check --quiet install da4ml==0.6.0
 	touch $@
+
+formal: $(VENV)/all           ## stream contract and golden's function of every unit, proven
+	$(BIN)/python -m bench.formal --jobs $(JOBS) --keep
 
 compare: $(VENV)/all          ## the README's table: N2UQ beside nonuniform designs, in minutes
 	$(BIN)/n2uq-hw compare --quick --jobs $(JOBS) --out compare

@@ -138,5 +138,19 @@ def in_logic(measured: Mapping[str, Any]) -> str:
          _number(row["fmax_mhz"]), f"{row['latency_ns']} ns"] for row in others)])
 
 
+def proofs(result: Mapping[str, Any]) -> str:
+    """A line per unit: how each property was proven, and in how long."""
+    units: dict[str, list[Row]] = {}
+    for row in result["rows"]:
+        units.setdefault(row["unit"], []).append(row)
+    return _table(
+        ["Unit", *(row["property"] for row in next(iter(units.values()))), "Images", "s"],
+        ([unit, *(row["how"] if row["found"] == "proven" else f"**{row['found']}**"
+                  for row in rows),
+          str(rows[-1]["images"]), f"{sum(row['seconds'] for row in rows):.1f}"]
+         for unit, rows in units.items()))
+
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "mvu": imagenet, "fmax": speeds, "network": trained, "mnist_in_logic": in_logic}
+    "mvu": imagenet, "fmax": speeds, "network": trained, "mnist_in_logic": in_logic,
+    "formal": proofs}

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from n2uq_hw.builds.emit import LINT, library_verilog
 from n2uq_hw.hw.library import Library
 from n2uq_hw.ir import Edge, Node, golden, infer
+from n2uq_hw.sim.contract import CONTRACT
 from n2uq_hw.sim.rtl.harness import Dut, Record, Run, Sink, Source, pack, unpack
 from n2uq_hw.sim.rtl.runner import simulate
 from n2uq_hw.templates import render
@@ -32,18 +33,15 @@ SCENARIOS = [(0, 0, ()), (0.5, 0, ()), (0, 0.5, ()), (0.3, 0.4, ()), (0, 0, (53,
 
 # A stream rule that the unit breaks (a beat offered is withdrawn or changes before it is taken)
 # inverts all beats from then on, so that they differ from the golden model's.
-CHECK = """
+CHECK = CONTRACT.read_text(encoding="utf-8") + """
 module checked_stream #(parameter WIDTH = 1) (input clk, input rst,
         input [WIDTH-1:0] payload, input valid, input ready, output [WIDTH-1:0] checked);
-    reg [WIDTH-1:0] held;
-    reg waiting, broken;
-    wire breaks = broken || waiting && !(valid && payload == held);
-    assign checked = payload ^ {WIDTH{breaks}};
-    always @(posedge clk) begin
-        waiting <= !rst && valid && !ready;
-        broken <= !rst && breaks;
-        held <= payload;
-    end
+    reg ever;
+    wire broken;
+    n2uq_contract #(.WIDTH(WIDTH)) contract (.clk(clk), .rst(rst), .valid(valid), .ready(ready),
+        .payload(payload), .broken(broken));
+    assign checked = payload ^ {WIDTH{ever || broken}};
+    always @(posedge clk) ever <= !rst && (ever || broken);
 endmodule
 """
 

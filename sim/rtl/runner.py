@@ -22,6 +22,7 @@ from n2uq_hw import tools
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.jobs import Progress
 
+from ..contract import bound
 from .harness import (
     DRAIN,
     PERIOD,
@@ -156,13 +157,17 @@ def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str,
     held = memories(verilog)
     sources = ["harness.sv", *(path.name for path in verilog if path not in held)]
 
+    checks = "" if icarus else bound("".join(  # Icarus binds nothing
+        path.read_text(encoding="utf-8") for path in verilog if path not in held))
+
     def translate(build: Path) -> None:
-        (build / "harness.sv").write_text(harness, encoding="utf-8")
+        for name, text in (("harness.sv", harness), ("n2uq_checks.sv", checks)):
+            (build / name).write_text(text, encoding="utf-8")
         by = _compile_icarus if icarus else partial(_verilate, level=0 if short else 1)
-        by(sources, build, report)
+        by([*sources, *(["n2uq_checks.sv"] if checks else [])], build, report)
 
     return compiled(simulator, [
-        harness, short, str(config.libs_dir), versions["cocotb"],
+        harness, checks, short, str(config.libs_dir), versions["cocotb"],
         versions["iverilog"] if icarus else tools.verilator().version], verilog, work, translate)
 
 

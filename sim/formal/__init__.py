@@ -1,0 +1,1 @@
+"""Formal proofs of units: the stream contract, and golden's function, for all inputs."""
