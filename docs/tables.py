@@ -151,6 +151,21 @@ def proofs(result: Mapping[str, Any]) -> str:
          for unit, rows in units.items()))
 
 
+def written(result: Mapping[str, Any]) -> str:
+    """What each part of the parameters costs as memory that can be written."""
+    return _table(["Written", "LUT", "FF", "BRAM18", "LUTRAM"], (
+        [row["written"], *(f"{row[of]:,}" for of in ("lut", "ff", "bram", "lutram"))]
+        for row in result["rows"]))
+
+
+MODELS = ("file", "bits", "layers", "cycles per image", "images/s", "LUT on xcup", "published")
+
+
+def of_others(result: Mapping[str, Any]) -> str:
+    """Networks of others, imported: a line each, its cells as the bench prints them."""
+    return _table(MODELS, ([row[name] for name in MODELS] for row in result["rows"]))
+
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "mvu": imagenet, "fmax": speeds, "network": trained, "mnist_in_logic": in_logic,
-    "formal": proofs}
+    "formal": proofs, "writable": written, "models": of_others}
