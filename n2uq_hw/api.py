@@ -333,7 +333,8 @@ class Build(Shown, emit.Build):
         """Write the waveforms of `images` [N, C, H, W], 1 to 64 of them, to an FST file.
 
         A scope per layer holds its units' streams: valid, ready, and each lane as a number.  Beside
-        the file lies `path`.gtkw, which GTKWave opens.  Needs pylibfst.
+        the file lie `path`.gtkw, which GTKWave opens, and `path`.sucl, Surfer's commands.  Needs
+        pylibfst.
         """
         images, _ = _checked(self.graph, images, None)
         with bars() as progress:
@@ -482,15 +483,13 @@ def board(graph: Graph, board: str, out: str | Path, *, cycles: int | None = Non
 
     Raises N2uqError for what does not fit or is too slow; then nothing is written.
     """
-    from .boards.design import divisor_of, plan_for
     from .boards.devices import find_board
     from .boards.emit import emit_board
 
     device = find_board(board)
-    plan = plan_for(graph, device, divisor_of(device, baud), cycles=cycles)
     images, labels = _vectors(graph, images, labels)
     with bars() as progress:
-        return emit_board(graph, plan, device, Path(out), images, labels, baud=baud,
+        return emit_board(graph, device, Path(out), images, labels, baud=baud, cycles=cycles,
                           bitstream=bitstream,
                           progress=lambda stage: progress(f"board: {stage}", 0.0))
 

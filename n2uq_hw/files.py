@@ -143,6 +143,8 @@ def whole_directory(out: Path, **about: Any) -> Iterator[Path]:
     except (OSError, shutil.Error) as error:
         raise N2uqError(f"{out}: cannot be written: {_reason(error)}") from None
     except N2uqError as error:
+        if str(part) not in str(error):
+            raise
         raise N2uqError(str(error).replace(str(part), str(out))) from None
     finally:
         if part is not None:

@@ -14,7 +14,16 @@ from ..errors import N2uqError
 from ..sim.rtl.serial import CELLS
 from .devices import Device
 
-__all__ = ["Bitstream", "cell_models", "constraints", "make_bitstream", "need_tools"]
+__all__ = ["Bitstream", "TooSlow", "cell_models", "constraints", "make_bitstream", "need_tools"]
+
+
+class TooSlow(N2uqError):
+    """The design reaches `fmax_mhz`, and the device's clock is faster."""
+
+    def __init__(self, device: Device, fmax_mhz: float) -> None:
+        self.fmax_mhz = fmax_mhz
+        super().__init__(f"{device.name}: must run at {device.mhz} MHz, but reaches "
+                         f"{fmax_mhz:.1f} MHz; another folding may")
 
 
 @dataclass(frozen=True)
@@ -102,8 +111,8 @@ def _script(names: Sequence[str], top: str, command: str) -> str:
 def make_bitstream(device: Device, verilog: Sequence[Path], top: str) -> Bitstream:
     """Synthesize, place, route and pack module `top` for the board; minutes for large ones.
 
-    `verilog` are files with the .hex files that they read.  Raises N2uqError where the device is
-    too small or the clock too fast, and for faults of the tools.
+    `verilog` are files with the .hex files that they read.  Raises TooSlow where the clock is too
+    fast, and N2uqError where the device is too small and for faults of the tools.
     """
     need_tools(device)
     family = FAMILIES[device.family]
@@ -118,8 +127,7 @@ def make_bitstream(device: Device, verilog: Sequence[Path], top: str) -> Bitstre
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         fmax = min(clock["achieved"] for clock in report["fmax"].values())
         if fmax < device.mhz:
-            raise N2uqError(f"{device.name}: must run at {device.mhz} MHz, but reaches {fmax:.1f} "
-                            "MHz; another folding may")
+            raise TooSlow(device, fmax)
         _pack(device, folder)
         names = (family.bitstream, family.constraints, "netlist.v")
         files = {name: (folder / name).read_bytes() for name in names}

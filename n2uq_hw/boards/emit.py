@@ -20,13 +20,14 @@ from ..ir import Graph
 from ..plan.plan import Plan
 from ..tables import Shown, Table
 from ..templates import render
-from .bitstream import FAMILIES, Bitstream, make_bitstream, need_tools
-from .design import TOP, board_verilog, divisor_of, sides
+from .bitstream import FAMILIES, Bitstream, TooSlow, make_bitstream, need_tools
+from .design import TOP, board_verilog, divisor_of, plan_for, sides
 from .devices import Device
 
 __all__ = ["BOARD", "BoardBuild", "emit_board", "is_board", "load_board"]
 
 BOARD, BUILD = "board.json", "build"
+RETRIES = 3  # foldings that are tried after one that misses the clock
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,6 +62,8 @@ class BoardBuild(Shown):
         else:
             table.add_row("clock", f"{told['mhz']} MHz; the design reaches "
                           f"{told['fmax_mhz']:.1f} MHz")
+            for cycles, mhz in told["missed"]:
+                table.add_row("too slow", f"{mhz:.1f} MHz with {cycles:,.0f} cycles per image")
             for name, (used, available) in told["utilization"].items():
                 table.add_row(name, f"{used:,} of {available:,}")
             table.add_row("load it", told["load"])
@@ -72,14 +75,18 @@ def _identity(build: Path) -> bytes:
     return hashlib.sha256((build / "manifest.json").read_bytes()).digest()[:8]
 
 
-def emit_board(graph: Graph, plan: Plan, device: Device, out: Path, images: np.ndarray,
-               labels: np.ndarray | None, *, baud: int, bitstream: bool = True,
-               progress: Callable[[str], None] = lambda stage: None) -> BoardBuild:
+def emit_board(graph: Graph, device: Device, out: Path, images: np.ndarray,
+               labels: np.ndarray | None, *, baud: int, cycles: int | None = None,
+               bitstream: bool = True, progress: Callable[[str], None] = lambda stage: None
+               ) -> BoardBuild:
     """Write the board directory `out`, whole or not at all.
+
+    The folding is that of `plan_for`.  Where it misses the device's clock, and no `cycles` are
+    asked for, one of twice the cycles is tried, up to `RETRIES` times: narrower units have shorter
+    paths.
 
     Parameters
     ----------
-    plan: of `plan_for`.
     images, labels: test vectors of the build in it, as for `builds.emit.emit`.
     baud: bits per second of the serial line.
     bitstream: without, no tool of the family is needed, and only the virtual board can run.
@@ -88,6 +95,25 @@ def emit_board(graph: Graph, plan: Plan, device: Device, out: Path, images: np.n
     divisor = divisor_of(device, baud)
     if bitstream:
         need_tools(device)
+    plan = plan_for(graph, device, divisor, cycles=cycles)
+    missed = list[tuple[float, float]]()
+    while True:
+        try:
+            return _emit(graph, plan, device, out, images, labels, divisor, bitstream, missed,
+                         progress)
+        except TooSlow as slow:
+            slower = plan_for(graph, device, divisor, cycles=int(2 * plan.cycles))
+            if cycles is not None or len(missed) == RETRIES or slower.cycles <= plan.cycles:
+                raise
+            missed.append((plan.cycles, slow.fmax_mhz))
+            progress(f"{slow.fmax_mhz:.1f} MHz, too slow: a folding of more cycles")
+            plan = slower
+
+
+def _emit(graph: Graph, plan: Plan, device: Device, out: Path, images: np.ndarray,
+          labels: np.ndarray | None, divisor: int, bitstream: bool,
+          missed: list[tuple[float, float]], progress: Callable[[str], None]) -> BoardBuild:
+    """Write the directory with this folding; `missed` are cycles and MHz of those tried before."""
     with whole_directory(out, **{"n2uq-hw": __version__}, name=graph.name, board=device.name
                          ) as part:
         build = part / BUILD
@@ -103,7 +129,7 @@ def emit_board(graph: Graph, plan: Plan, device: Device, out: Path, images: np.n
                 device, [part / f"{top}.v", *load_build(build).verilog], top)
             for name, content in made.files.items():
                 write_file(part / name, content)
-        told = _told(graph, plan, device, divisor, identity, made)
+        told = _told(graph, plan, device, divisor, identity, made) | {"missed": missed}
         write_file(part / BOARD, json.dumps(told, indent=1) + "\n")
         write_file(part / "report.md", render("board.md.j2", **told))
     return load_board(out)

@@ -48,7 +48,8 @@ class _Signal:
 
 def write_waves(build: Build, images: np.ndarray, path: Path, *, stalls: float = 0.0,
                 seed: int = 0, progress: Progress | None = None) -> None:
-    """Simulate `images` [N, C, H, W] and write an FST file, and GTKWave's `path`.gtkw beside it.
+    """Simulate `images` [N, C, H, W] and write an FST file; beside it GTKWave's save file,
+    `path`.gtkw, and Surfer's commands, `path`.sucl.
 
     The scopes are the network's layers, those of dotted names nested; in each lie the streams of
     its units.  A stream has `valid`, `ready` and a number per lane.  Raises N2uqError for more than
@@ -66,6 +67,7 @@ def write_waves(build: Build, images: np.ndarray, path: Path, *, stalls: float =
         graph, wave.name, port(graph, folding, wave.name), run.waves[graph.name][wave.name])]
     _write(fst, path, graph.name, signals, run.cycles)
     write_file(path.with_name(f"{path.name}.gtkw"), _gtkw(path, graph.name, signals))
+    write_file(path.with_name(f"{path.name}.sucl"), _surfer(graph.name, signals))
 
 
 def _library() -> Any:
@@ -189,3 +191,15 @@ def _gtkw(path: Path, name: str, signals: list[_Signal]) -> str:
                 datafmt = "bin" if signal.width == 1 else "signed" if signal.signed else "dec"
                 save.trace(f"{'.'.join((name, *scopes, signal.name))}{span}", datafmt=datafmt)
     return text.getvalue()
+
+
+def _surfer(name: str, signals: list[_Signal]) -> str:
+    """Surfer's commands: a divider per unit, numbers as decimals, signed where they are."""
+    lines = [f"variable_add {name}.clk"]
+    for scopes, group in groupby(signals, key=lambda signal: signal.scopes):
+        lines.append(f"divider_add {'.'.join(scopes)}")
+        for signal in group:
+            lines.append(f"variable_add {'.'.join((name, *scopes, signal.name))}")
+            if signal.width > 1:
+                lines.append(f"item_set_format {'Signed' if signal.signed else 'Unsigned'}")
+    return "\n".join((*lines, "zoom_fit", ""))

@@ -25,8 +25,8 @@ def verify(
             "each. Cycle counts are those of the first share.")] = False,
         waves: Annotated[Path | None, typer.Option(
             help="Write the waveforms of the images to this FST file: a scope per layer, a decimal "
-            "number per lane; and a .gtkw file beside it, which GTKWave opens. Needs pylibfst."
-            )] = None,
+            "number per lane. Beside it lie .gtkw, which GTKWave opens, and .sucl, Surfer's "
+            "commands. Needs pylibfst.")] = None,
         simulator: Simulator = "verilator", data_path: DataPath = None,
         as_json: AsJson = False) -> None:
     """Simulate a build's Verilog and compare every output bit with golden.

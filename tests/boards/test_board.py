@@ -11,7 +11,7 @@ import pytest
 from lines import Damaging
 
 from n2uq_hw import api, data
-from n2uq_hw.boards.bitstream import constraints
+from n2uq_hw.boards.bitstream import Bitstream, TooSlow, constraints
 from n2uq_hw.boards.design import divisor_of, plan_for
 from n2uq_hw.boards.devices import BOARDS, find_board
 from n2uq_hw.boards.emit import BoardBuild, load_board
@@ -105,6 +105,30 @@ def test_the_directory_is_whole_or_not_there(
     with pytest.raises(N2uqError, match="no place for it"):
         api.board(block, "icebreaker", tmp_path / "b")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_clock_that_is_missed_asks_for_a_slower_folding(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first two reach 9 and 11 MHz of 25; whoever asks for cycles gets no more of them."""
+    reached = iter([9.0, 11.0])
+
+    def make(device, verilog, top) -> Bitstream:
+        if (mhz := next(reached, None)) is not None:
+            raise TooSlow(device, mhz)
+        return Bitstream({"board.bit": b"bits"}, 26.0, {}, {})
+
+    monkeypatch.setattr("n2uq_hw.boards.emit.make_bitstream", make)
+    graph = api.lower("digits_cnn_w2a2")
+    made = api.board(graph, "ulx3s", tmp_path / "b")
+    (first, nine), (second, eleven) = made.told["missed"]
+    assert (nine, eleven) == (9.0, 11.0) and first < second < made.told["cycles"]
+    assert f"a folding of {first:,.0f} cycles was too slow | 9.0 MHz" in (
+        made.path / "report.md").read_text()
+    reached = iter([9.0])
+    with pytest.raises(TooSlow, match=r"^ulx3s-85f: must run at 25 MHz, but reaches 9\.0 MHz; "
+                                      r"another folding may$"):
+        api.board(graph, "ulx3s", tmp_path / "c", cycles=4096)
+    assert not (tmp_path / "c").exists()
 
 
 @pytest.mark.slow

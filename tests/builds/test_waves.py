@@ -73,6 +73,13 @@ def test_every_stream_carries_goldens_integers(built: Path, images: np.ndarray, 
     for name in signed:  # the last format above it is that of signed decimals
         above = held[:held.index(f"{name}[")].rpartition("@")[2]
         assert above.startswith("420\n"), name
+    lines = (tmp_path / "w.fst.sucl").read_text().splitlines()
+    shown = [line.removeprefix("variable_add ") for line in lines if line.startswith("variable")]
+    assert set(shown) == set(widths) and len(shown) == len(widths)
+    for name, width in widths.items():
+        format_ = lines[lines.index(f"variable_add {name}") + 1]
+        assert format_ == "item_set_format Signed" if name in signed else (
+            format_ == "item_set_format Unsigned") == (width > 1), name
     build.waves(images[:2], tmp_path / "again.fst", stalls=0.3, seed=4)
     assert read(tmp_path / "again.fst") == (widths, changes)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
