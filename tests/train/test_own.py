@@ -67,6 +67,7 @@ def settings(tmp_path: Path) -> Settings:
 def test_it_learns_and_goes_on_after_a_break(settings: Settings, tmp_path: Path,
                                              monkeypatch: pytest.MonkeyPatch) -> None:
     """The net of a run that was interrupted in its third epoch is that of one that was not."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of the user's module
     out = tmp_path / "own.safetensors"
     net = train_own(settings, out, quiet=True)
     whole = out.read_bytes()
