@@ -153,8 +153,9 @@ STEPS: dict[str, Any] = {
     "thresholds": np.array([[-5, 0, 3], [-2, 1, 6]]), "base": np.array([0, -1]),
     "signs": np.array([[1, 1, 1], [1, -1, 1]], np.int8)}
 SCALES: dict[str, Any] = {"multiplier": np.array([3, -5]), "offset": np.array([4, -1]), "shift": 2}
-LINES: dict[str, Any] = {"turn": np.array([0, 2]), "multiplier": np.array([[1, 2], [4, -3]]),
-         "offset": np.array([[1, 0], [-2, 3]]), "shift": 1}
+LINES: dict[str, Any] = {
+    "turn": np.array([0, 2]), "multiplier": np.array([[1, 2], [4, -3]]),
+    "offset": np.array([[1, 0], [-2, 3]]), "shift": 1}
 
 
 def claims() -> list[Claim]:
