@@ -45,7 +45,7 @@ from ..model import (
 from ..names import fresh
 from .formats import EXACT, OUTPUT_BITS, SIGNIFICANT, Formats, output_fraction_bits
 from .precision import Precision, split
-from .values import BENDS, Affine, Joined, Stage, Value, Waiting
+from .values import Affine, Joined, Stage, Value, Waiting
 
 __all__ = ["PRODUCT_BITS", "Lowering", "Ranges", "Rules"]
 
@@ -333,8 +333,7 @@ class Lowering:
         if x.order is not None:
             raise N2uqError(f"{self.net.name}: a Flatten must be followed by a Linear, "
                             f"not by the output")
-        if x.terms or any(isinstance(stage, Stage) and isinstance(stage.layer, BENDS)
-                          for stage in x.waiting):
+        if x.terms or not all(stage.affine for stage in x.waiting):
             x = self.fixed(x)
         values = self.net.meta.get("output") == "values"
         if top1 and (values or x.edge.channels == 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,10 +21,11 @@ from ..model import (
     Pointwise,
     Upsample,
 )
+from ..model.layers import windows
 from .builder import Lowering, Rules
 from .low_bit import whole
 from .steps import evaluated
-from .values import Affine, Joined, Stage, Value
+from .values import Affine, Joined, Means, Stage, Value
 
 __all__ = ["RULES"]
 
@@ -79,11 +81,10 @@ def _avg_pool(self: Lowering, layer: AvgPool, x: Value) -> Value:
         x = self.append(ir.Flatten(self.ours(f"{layer.name}_pixels")), x)
     else:
         positions = math.prod(model.pair(layer.kernel))
-        if padded := any(model.frame(layer.padding)):
+        if any(model.frame(layer.padding)):
+            if not (layer.count_pad or layer.total):
+                return _uneven(self, layer, x, positions)
             x = whole(self, layer, self.fixed(x) if x.waiting else x)
-        if padded and not (layer.count_pad or layer.total):
-            raise self.error(layer, "must count its padding, since windows of fewer pixels have "
-                             "other divisors, not leave it out")
         x = self.windows(layer, x, -x.origin.astype(np.int64)[:1], always=True)
     pooled = self.append(SumPool(layer.name, positions=positions), x)
     if not layer.total:
@@ -94,6 +95,25 @@ def _avg_pool(self: Lowering, layer: AvgPool, x: Value) -> Value:
     at = evaluated(x.stages(x.waiting), np.arange(2)[:, None].repeat(pooled.edge.channels, axis=1))
     line = Affine(layer.name, at[1] - at[0], at[0] * positions)
     return Value(pooled.node, pooled.edge, (np.ones(1),), (line,), pooled.order)
+
+
+def _uneven(self: Lowering, layer: AvgPool, x: Value, positions: int) -> Value:
+    """Means of the pixels alone.  A pad is so large an integer that a window's sum tells how many.
+
+    Sums with more pads lie above all that have fewer; so the mean is a function of the sum.
+    """
+    lo, hi = int(x.edge.lo.min()), int(x.edge.hi.max())
+    inside = windows(np.ones((1, 1, *x.edge.shape[:2])), layer.kernel, layer.stride,
+                     layer.padding).sum(axis=(4, 5))
+    counts = np.unique(inside.astype(np.int64))[::-1]
+    mark = max((int(many * hi - few * lo) // int(many - few) + 1
+                for many, few in pairwise(counts)), default=0)
+    pads = (positions - counts) * mark
+    means = Means(layer.name, pads + counts * lo, counts, pads, hi, x.origin, x.factors, x.divisor)
+    x = replace(x, factors=(np.ones(1),), waiting=(means, *x.waiting), origin=np.zeros(1),
+                divisor=1)
+    x = self.windows(layer, x, np.array([mark]), always=True)
+    return self.append(SumPool(layer.name, positions=positions), x)
 
 
 def _flatten(self: Lowering, layer: Flatten, x: Value) -> Value:

@@ -12,7 +12,7 @@ from ..ir import Node, Scale, Threshold, bits_for, infer
 from ..model import Layer, Params, Quant, layer_float
 from .fit import SHIFTS, Bounds, Fit, fit, of_steps
 from .steps import evaluated, every_step, step_function
-from .values import Value
+from .values import Means, Value
 
 __all__ = ["Levels", "Quantized", "levels_of", "node_of", "quantized", "stepped"]
 
@@ -133,7 +133,8 @@ def quantized(x: Value, levels: Levels) -> Quantized:
     written = _as_written(x, levels)
     if written is not None and levels.most - levels.least > MOST_LEVELS:
         return replace(written, node=_unclipped(written.node, x))
-    if x.plain and x.uniform and levels.uniform:
+    alike = not x.terms and all(isinstance(stage, Means) and stage.uniform for stage in x.waiting)
+    if alike and x.uniform and levels.uniform:
         lo, hi = lo.min(keepdims=True), hi.max(keepdims=True)  # one function for all channels
     thresholds, signs, base, proof = stepped(x, levels, lo, hi)
     bounds = of_steps(thresholds, signs, base, lo, hi, (levels.least, levels.most))

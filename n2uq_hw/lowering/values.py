@@ -13,7 +13,7 @@ from ..model import OPS, BatchNorm, Bias, Layer, Params, Pointwise, PReLU, ReLU6
 from ..model import ReLU as Relu
 from .steps import Scalar
 
-__all__ = ["BENDS", "Affine", "Joined", "Stage", "Value", "Waiting", "taken"]
+__all__ = ["BENDS", "Affine", "Joined", "Means", "Stage", "Value", "Waiting", "taken"]
 
 LINES = ("add", "sub", "rsub", "mul", "div", "neg")  # affine operations
 # Monotone in float64 too, since each is rounded correctly; the others come from a library.
@@ -134,7 +134,50 @@ class Joined:
         return Joined(self.name, tuple(branches))
 
 
-Waiting = tuple[Stage | Affine | Joined, ...]
+@dataclass(frozen=True, eq=False)
+class Means:
+    """Means of windows of which some have fewer pixels, by the sum of integers: see `moves`.
+
+    From `starts` [K] on, a sum is of `counts` [K] pixels and of pads that are `pads` [K] together;
+    those pixels are `most` at most.  `origin`, `factors` and `divisor` as of a Value.
+    """
+
+    name: str
+    starts: np.ndarray
+    counts: np.ndarray
+    pads: np.ndarray
+    most: int
+    origin: np.ndarray
+    factors: tuple[np.ndarray, ...]
+    divisor: int
+    affine = False
+    monotone = True
+
+    @property
+    def turns(self) -> tuple[float, ...]:
+        """The last sums before those of fewer pixels."""
+        return tuple(self.starts[1:] - 1.0)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all channels have one function."""
+        return all(each.size == 1 for each in (*self.factors, self.origin))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        kind = np.searchsorted(self.starts[1:], x, side="right")
+        count = self.counts[kind]
+        y = np.minimum(x - self.pads[kind], count * self.most) + count * self.origin
+        for factor in self.factors:
+            y = y * factor
+        return y / (count * self.divisor)
+
+    def take(self, order: np.ndarray) -> Means:
+        """The same of channels in another order."""
+        return replace(self, origin=taken(self.origin, order),
+                       factors=tuple(taken(factor, order) for factor in self.factors))
+
+
+Waiting = tuple[Stage | Affine | Joined | Means, ...]
 BENDS = (PReLU, Relu, ReLU6)
 
 

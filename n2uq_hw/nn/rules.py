@@ -406,12 +406,12 @@ for _name, _op, _turned in (("mul", "mul", "mul"), ("multiply", "mul", "mul"),
     RULES[_name] = _scalars(_op, _turned)
 
 
-def _whole_windows(net: Layers, input: Value, kernel: Size, stride: Size, padding: Size) -> None:
-    wanted = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(
-        input.image[2:], pair(kernel), pair(stride), pair(padding), strict=True))
-    if _image(net.step.shape)[2:] != wanted:
-        raise NoForm("must have whole windows, not end within one (ceil_mode) of "
-                     f"{shown(input.shape)}")
+def _clipped(net: Layers, input: Value, kernel: Size, stride: Size, padding: Size) -> Padding:
+    """The padding with what ceil_mode adds below and to the right, for windows that end beyond."""
+    more = [max((m - 1) * s + k - n - 2 * p, 0) for m, n, k, s, p in zip(
+        _image(net.step.shape)[2:], input.image[2:], pair(kernel), pair(stride), pair(padding),
+        strict=True)]
+    return _framed(padding, (0, more[0], 0, more[1]))
 
 
 @_rule("max_pool1d", "max_pool2d")
@@ -424,8 +424,8 @@ def _max_pool(net: Layers, input: Value, kernel_size: int | Sequence[int],
     around, apart = _sizes(input, padding, 0), _sizes(input, dilation)
     _only("return_indices", return_indices, False)
     spread = _size([(k - 1) * d + 1 for k, d in zip(pair(kernel), pair(apart), strict=True)])
-    _whole_windows(net, input, spread, step, around)
-    sizes = (kernel, step, around) if apart == 1 else (kernel, step, around, apart)
+    framed = _clipped(net, input, spread, step, around)
+    sizes = (kernel, step, framed) if apart == 1 else (kernel, step, framed, apart)
     return net.add(model.MaxPool, sizes, (input,))
 
 
@@ -438,15 +438,18 @@ def _avg_pool(net: Layers, input: Value, kernel_size: int | Sequence[int],
     step = _sizes(input, stride) if stride else kernel
     if divisor_override not in (None, 1):
         raise NoForm(f"must have divisor_override None or 1, not {divisor_override}")
+    framed = _clipped(net, input, kernel, step, around)
     if divisor_override == 1:
-        _whole_windows(net, input, kernel, step, around)
-        return net.add(model.AvgPool, (kernel, step, around, True, True), (input,))
+        return net.add(model.AvgPool, (kernel, step, framed, True, True), (input,))
     if around == 0 and pair(kernel) == input.image[2:]:
         return net.add(model.AvgPool, (), (input,))
     if kernel == step == 1:
         return input.layer
-    _whole_windows(net, input, kernel, step, around)
-    return net.add(model.AvgPool, (kernel, step, around, bool(count_include_pad)), (input,))
+    counted = bool(count_include_pad) and around != 0
+    if counted and framed != around:
+        raise NoForm("must not count pads (count_include_pad) where windows end beyond them "
+                     "(ceil_mode)")
+    return net.add(model.AvgPool, (kernel, step, framed, counted or framed == 0), (input,))
 
 
 @_rule("adaptive_avg_pool1d", "adaptive_avg_pool2d")

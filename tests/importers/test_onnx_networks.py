@@ -301,6 +301,19 @@ def averages_beside_products(n: Net, rng: Random) -> str:
                                 strides=[3, 2]))
 
 
+@case(3, 7, 9)
+def averages_of_fewer_pixels(n: Net, rng: Random) -> str:
+    """Pads that do not count, and windows that end beyond the image."""
+    x = n.op("Conv", n.quant("x", 0.25, 4), n.quant(weights(rng, 6, 3, 3, 3), 0.5, 3), pads=[1] * 4)
+    x = rectified(n, normalized(n, rng, x, 6), 0.7137)
+    x = n.op("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=0)
+    x = n.quant(normalized(n, rng, x, 6), 0.4137, 4)
+    x = n.op("Conv", x, n.quant(weights(rng, 4, 6, 1, 1), 0.5, 3))
+    x = n.op("AveragePool", n.quant(x, 0.6183, 5), kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+    x = n.op("MaxPool", n.quant(x, 0.2917, 5), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)
+    return n.op("MatMul", n.op("Flatten", x), n.quant(weights(rng, 16, 5), 0.25, 3))
+
+
 @case(4, 8, 8)
 def products_of_pixels(n: Net, rng: Random) -> str:
     x = n.op("Transpose", n.quant("x", 0.25, 4), perm=[0, 2, 3, 1])

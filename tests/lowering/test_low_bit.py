@@ -363,6 +363,24 @@ def test_moves(layers: list[Layer], quantized: bool) -> None:
     check(net, random_images(net), within=1e-7)
 
 
+@pytest.mark.parametrize("layers,values", [
+    ((Quant("q0", 1, -4, 3), AvgPool("mean", 3, 1, 1, False), Quant("q", 1, -8, 7)),
+     {"q0_scale": 0.25, "q_scale": 0.125}),
+    ((Quant("q0", 1, 0, 7), AvgPool("mean", 3, 2, (1, 0, 0, 2), False), BatchNorm("bn", 4),
+      Pointwise("relu", "relu"), Quant("q", 4, 0, 7)), {"q0_zero_point": 2, "q0_scale": 0.5}),
+    ((Steps("q0", 1, 3), Pointwise("a", "add", 4), AvgPool("mean", (2, 5), 1, (1, 1, 2, 4), False),
+      Quant("q", 1, -128, 127, "floor"), MaxPool("most", 2, 1), Steps("s", 1, 5)),
+     {"q0_offset": -0.3, "q_scale": 0.01}),
+    ((Quant("q0", 4, -4, 3), AvgPool("mean", 3, 3, (0, 0, 0, 1), False), Flatten("flat"),
+      Quant("q", 1, -8, 7), IntLinear("fc", 16, 3)),
+     {"q0_scale": [0.3, 0.1, 0.2, 0.7], "q_scale": 0.1})])
+def test_means_of_windows_of_fewer_pixels(layers: tuple[Layer, ...], values: dict) -> None:
+    """The divisor is that of each window, though a channel has one table for all."""
+    net = make(*layers, spec=IMAGE, **values)
+    graph = check(net, random_images(net, 40), within=1e-7)
+    assert "residual" not in graph.meta
+
+
 def test_groups_are_not_written_out() -> None:
     net = make(IntConv("conv", 4, 8, 3, groups=2), Quant("q", 1, 0, 7), spec=IMAGE, q_scale=1)
     graph = check(net, random_images(net))
@@ -381,9 +399,11 @@ def test_groups_are_not_written_out() -> None:
      "net: IntConv conv must read values of one scale, .* of q, whose channels have 4 scales"),
     ((Steps("s", 1, 3), IntConv("conv", 4, 2, 3, 1, 1)), {"s_scale": 1, "s_offset": 0.3},
      "net: IntConv conv pads with 0, which must be a level of s or lie midway .* not at -0.3"),
-    ((Quant("q", 1, 0, 3), AvgPool("pool", 2, 1, 1, False)), {},
-     "net: AvgPool pool must count its padding, .* not leave it out"),
+    ((Quant("q", 1, 0, 3), AvgPool("pool", 2, 1, 1, False), IntConv("conv", 4, 2, 1)), {},
+     "net: pool must be followed by a quantizer, since it is no line"),
     ((Pointwise("p", "tanh"), IntConv("conv", 4, 2, 1)), {},
+     "net: p must be followed by a quantizer, since it is no line"),
+    ((Quant("q", 1, 0, 3), Pointwise("p", "tanh")), {},
      "net: p must be followed by a quantizer, since it is no line"),
     ((Pointwise("p", "rdiv"), Quant("q", 1, 0, 3)), {},
      "net: Quant q cannot be lowered: values before the quantizer must be finite .* not inf"),

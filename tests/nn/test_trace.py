@@ -195,6 +195,22 @@ class Rectangles(nn.Module):
         return F.pixel_shuffle(F.avg_pool2d(x, 3, 1, 1)[:, :, ::2], 2)
 
 
+class Pools(nn.Module):
+    """Windows that end beyond the image, and averages of those with fewer pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.quan = nn.Conv2d(2, 4, 3, padding=1), LTQ(3)
+        self.mean = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+        self.again, self.last = LTQ(3), QuantizedConv2d(4, 4, 1)
+        self.most = nn.MaxPool2d(3, 2, ceil_mode=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.again(self.mean(self.quan(self.most(self.conv(x)))))
+        x = self.last(F.avg_pool2d(x, 2, 3, ceil_mode=True, divisor_override=1))
+        return F.avg_pool2d(x, (2, 1), (1, 2), (1, 0), ceil_mode=True, count_include_pad=False)
+
+
 class Scalars(nn.Module):
     """Functions of one value, as modules and as functions, and constants on either side."""
 
@@ -212,7 +228,7 @@ class Scalars(nn.Module):
         return 1 / (x.exp() + 1) + F.hardtanh(x.sqrt(), max_val=0.9)
 
 
-MODULES = {"unet": UNet, "densenet": DenseNet, "tcn": TCN, "rectangles": Rectangles,
+MODULES = {"unet": UNet, "densenet": DenseNet, "tcn": TCN, "rectangles": Rectangles, "pools": Pools,
            "scalars": Scalars, "resnet": ResNet8, "mobilenet": MobileNet, "lenet": Lenet,
            "reuse": Reuse, "in place": InPlace, "mlp": mlp, "nested": nested}
 
@@ -466,14 +482,12 @@ REFUSED = {
                  "training=self.training, and call module.eval() first"),
     "unused": (Does(lambda x: x, aux=nn.Linear(2, 2)),
                "aux.weight must be read by forward (and 1 more); delete what is not used"),
-    "ceil": (after(nn.MaxPool2d(3, 2, ceil_mode=True)), "1: F.max_pool2d must have whole windows, "
-             "not end within one (ceil_mode) of [N, 4, 8, 8]"),
     "indices": (Does(lambda x: F.max_pool2d(x, 2, return_indices=True)[0]),
                 "forward: F.max_pool2d_with_indices has no layer in a Net; what would do: "),
     "windows": (after(nn.AdaptiveAvgPool2d(3)), "1: F.adaptive_avg_pool2d must make windows of one "
                 "size, not (3, 3) of [N, 4, 8, 8]"),
-    "average": (after(nn.AvgPool2d(3, 2, ceil_mode=True)), "1: F.avg_pool2d must have whole "
-                "windows, not end within one (ceil_mode) of [N, 4, 8, 8]"),
+    "average": (after(nn.AvgPool2d(3, 2, 1, ceil_mode=True)), "1: F.avg_pool2d must not count pads "
+                "(count_include_pad) where windows end beyond them (ceil_mode)"),
     "divisor": (after(nn.AvgPool2d(2, divisor_override=3)),
                 "1: F.avg_pool2d must have divisor_override None or 1, not 3"),
     "mean": (Does(lambda x: x.mean((0, 1))), "forward: Tensor.mean must average all pixels of "
