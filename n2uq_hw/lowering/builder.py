@@ -45,7 +45,7 @@ from ..model import (
 from ..names import fresh
 from .formats import EXACT, OUTPUT_BITS, SIGNIFICANT, Formats, output_fraction_bits
 from .precision import Precision, split
-from .values import Affine, Joined, Stage, Value, Waiting
+from .values import Affine, Stage, Value, Waiting, Waits
 
 __all__ = ["PRODUCT_BITS", "Lowering", "Ranges", "Rules"]
 
@@ -232,7 +232,7 @@ class Lowering:
         return Scale(name, multiplier=_scaled(slope, shift), shift=shift,
                      offset=_scaled(intercept, shift) + (1 << shift >> 1))
 
-    def bent(self, x: Value, prelu: Stage | Affine | Joined, after: Waiting, slope: np.ndarray,
+    def bent(self, x: Value, prelu: Waits, after: Waiting, slope: np.ndarray,
              intercept: np.ndarray, span: int) -> PiecewiseLinear:
         """The lines on both sides of zero, and the bias behind them, if there is one."""
         assert isinstance(prelu, Stage)

@@ -25,7 +25,7 @@ from ..model.layers import windows
 from .builder import Lowering, Rules
 from .low_bit import whole
 from .steps import evaluated
-from .values import Affine, Joined, Means, Stage, Value
+from .values import Affine, Joined, Means, Stage, Value, Waiting
 
 __all__ = ["RULES"]
 
@@ -150,7 +150,7 @@ def _concat(self: Lowering, layer: Concat, *xs: Value) -> Value:
     return Value(y.node, y.edge, own, (), order, _joined(xs, [x.origin for x in xs]))
 
 
-def _own(x: Value) -> tuple[Affine | Stage | Joined, ...]:
+def _own(x: Value) -> Waiting:
     """All that makes real values of the integers of `x`."""
     zero, one = np.zeros(1), np.ones(1)
     stages = [Affine(x.node, one, x.origin), *(Affine(x.node, f, zero) for f in x.factors)]

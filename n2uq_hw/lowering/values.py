@@ -13,7 +13,8 @@ from ..model import OPS, BatchNorm, Bias, Layer, Params, Pointwise, PReLU, ReLU6
 from ..model import ReLU as Relu
 from .steps import Scalar
 
-__all__ = ["BENDS", "Affine", "Joined", "Means", "Stage", "Value", "Waiting", "taken"]
+__all__ = ["BENDS", "Affine", "Joined", "Means", "Stage", "Value", "Waiting", "Waits",
+           "taken"]
 
 LINES = ("add", "sub", "rsub", "mul", "div", "neg")  # affine operations
 # Monotone in float64 too, since each is rounded correctly; the others come from a library.
@@ -177,7 +178,8 @@ class Means:
                        factors=tuple(taken(factor, order) for factor in self.factors))
 
 
-Waiting = tuple[Stage | Affine | Joined | Means, ...]
+Waits = Stage | Affine | Joined | Means
+Waiting = tuple[Waits, ...]
 BENDS = (PReLU, Relu, ReLU6)
 
 
