@@ -34,9 +34,11 @@ __all__ = ["RULES", "added", "convolved", "matrix", "multiplied", "product"]
 
 EXPANDED = 2**20  # weights of a grouped convolution that is written out with zeros
 RATIO = 2**10     # of two scales, in whole numbers: what multipliers cost little for
+WIDE = 16         # bits of such a weight, above which it is said
 WIDEST = 2.0**31  # of a weight that holds a scale of its channel
 EXACT = 2.0**52   # of its sums: what float64 computes without rounding
 NEAR = 1e-9       # of a half, what float64 may miss
+ULPS = 2.0**-49   # of a slope, what float64 may miss
 
 
 def product(x: Value, factors: tuple[np.ndarray, ...], waiting: Waiting = ()) -> Value:
@@ -59,6 +61,7 @@ def integers(self: Lowering, layer: Layer, x: Value) -> Value:
     if x.waiting and all(stage.affine for stage in x.waiting) and not x.terms:
         slope, intercept, _ = self.line(x, x.waiting, 1.0)
         if slope.all():
+            slope = np.where(np.abs(slope / slope[0] - 1) <= ULPS, slope[0], slope)
             half = np.rint(2 * intercept / slope) / 2
             origin = np.where(np.abs(intercept / slope - half) <= NEAR, half, intercept / slope)
             return Value(x.node, x.edge, (_one(slope),), (), x.order, _one(origin))
@@ -97,13 +100,27 @@ def grouped(self: Lowering, layer: Layer, x: Value, weights: np.ndarray, groups:
     if reach.max() >= WIDEST or (reach.sum(axis=1) * span).max() >= EXACT:
         raise self.error(layer, "must read values of one scale, or of scales with a common unit of "
                          f"which weights take fewer than {WIDEST:.0e}, not those of {x.node}, "
-                         f"whose channels have {len(np.unique(factor))} scales")
-    return weights * per.astype(np.int64), np.array([unit])
+                         f"whose channels have {len(np.unique(factor))} scales; a quantizer of "
+                         "one scale before it would do")
+    weights = weights * per.astype(np.int64)
+    if (bits := int(np.abs(weights).max()).bit_length()) > WIDE:
+        self.warnings.append(f"{layer.name} has weights of {bits} bits, since channels of {x.node} "
+                             "have different scales; a quantizer of one scale before it would do")
+    return weights, np.array([unit])
 
 
 def _common(factors: np.ndarray) -> tuple[np.ndarray, float]:
-    """Whole numbers and a unit, whose products are the factors: floats are dyadic numbers."""
+    """Whole numbers and a unit, whose products are the factors: floats are dyadic numbers.
+
+    Factors that were computed, as a BatchNorm's are, have the ratios of small numbers that float64
+    cannot tell from theirs.
+    """
+    first = Fraction(float(factors[0]))
+    ratios = [(Fraction(float(factor)) / first).limit_denominator(RATIO) for factor in factors]
     exact = [Fraction(float(factor)) for factor in factors]
+    if all(abs(ratio * first / each - 1) <= ULPS for ratio, each in zip(ratios, exact, strict=True)
+           ) and math.lcm(*(ratio.denominator for ratio in ratios)) < WIDEST:
+        exact = [ratio * first for ratio in ratios]
     base = math.lcm(*(each.denominator for each in exact))
     whole = [int(each * base) for each in exact]
     unit = math.gcd(*whole) or 1

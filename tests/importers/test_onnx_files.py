@@ -255,7 +255,10 @@ def test_many_nodes_of_one_name(tmp_path: Path) -> None:
      "constants must have at most"),
     (lambda n: n.op("Reshape", "x", n.const([3, 7], np.int64)), "shape must have the 20 elements"),
     (lambda n: n.op("MatMul", "x", n.op("Mul", "x", 2.0)), "must multiply an activation by "),
-    (lambda n: n.op("Mul", "x", n.op("Tanh", "x")), "must have a constant, or be the sum of two"),
+    (lambda n: n.op("Mul", "x", n.op("Tanh", "x")), "must not multiply two activations: only"),
+    (lambda n: n.op("Div", "x", n.op("Exp", "x")), "must not divide two activations: only their"),
+    (lambda n: n.op("Max", "x", n.op("Tanh", "x")), "must not join two activations: only their s"),
+    (lambda n: n.op("LSTM", "x", M, M), "LSTM LSTM_0 has no integer form"),
     (lambda n: n.op("MatMul", n.op("Softmax", "x"), M), "must be at the end of the network"),
     (lambda n: n.op("TopK", "x", n.const([3], np.int64), outputs=2)[1], "must take the one larg"),
     (lambda n: n.op("Div", "x", np.zeros(20)), "must not divide by 0"),
@@ -322,6 +325,10 @@ def test_reals_without_a_quantizer_need_a_format(tmp_path: Path) -> None:
     path = net.save(net.op("MatMul", "x", net.quant(M, 10.0, 4)), tmp_path / "net.onnx")
     with pytest.raises(N2uqError, match="input x must have a quantizer or a format: give --inp"):
         import_onnx(path)
+    per_channel = net.save(net.op("MatMul", net.quant("x", np.arange(1, 21), 4), M),
+                           tmp_path / "channels.onnx")
+    with pytest.raises(N2uqError, match=r"or a format \(Quant_\d has scales per channel\): give"):
+        import_onnx(per_channel)
     spec = n2.import_onnx(path, input_scale=0.25, input_bits=3).net.input
     assert (spec.min, spec.max, spec.scale) == (0, 7, 0.25)
     for wrong in (dict(scale=0.0), dict(scale=np.nan), dict(bits=0), dict(bits=17)):

@@ -122,7 +122,8 @@ def decoder_of_a_vector(n: Net, rng: Random) -> str:
     x = n.op("MatMul", n.op("Flatten", rectified(n, x, 1.913)), n.quant(
         weights(rng, 180, 6), 0.5, 3))
     x = n.op("Reshape", n.quant(x, 5.137, 4), sizes(n, 1, 6, 1, 1))
-    return n.op("Conv", x, n.quant(weights(rng, 3, 6, 1, 1), 0.5, 3))
+    x = n.op("Conv", x, n.quant(weights(rng, 3, 6, 1, 1), 0.05, 3))
+    return n.op("Tanh", x)
 
 
 @case(4, 32)

@@ -381,6 +381,25 @@ def test_means_of_windows_of_fewer_pixels(layers: tuple[Layer, ...], values: dic
     assert "residual" not in graph.meta
 
 
+@pytest.mark.parametrize("slopes,bits", [([1.3] * 4, 3), ([1, 2, 0.75, -3], 7)])
+def test_a_normalization_before_a_product(slopes: list[float], bits: int) -> None:
+    """Its slopes go into the weights, up to ±7, where they have small ratios; its offsets out."""
+    net = make(Quant("q0", 1, -8, 7), BatchNorm("bn", 4), IntConv("conv", 4, 3, 3),
+               Quant("q", 1, -8, 7), spec=IMAGE, q0_scale=0.3, bn_running_var=0.37, q_scale=1.137,
+               bn_weight=slopes)
+    graph = check(net, random_images(net, 40))
+    conv = graph["conv"]
+    assert isinstance(conv, MatVec) and int(np.abs(conv.weights).max()).bit_length() == bits
+    assert "warnings" not in graph.meta
+
+
+def test_weights_that_hold_the_scales_of_channels_are_said() -> None:
+    net = make(Quant("q0", 4, -8, 7), IntConv("conv", 4, 3, 3, 1, 1), Quant("q", 1, -8, 7),
+               spec=IMAGE, q0_scale=np.float32([0.3, 0.1, 0.2, 0.7]), q_scale=1.137)
+    (warning,) = check(net, random_images(net)).meta["warnings"]
+    assert warning.startswith("conv has weights of 30 bits, since channels of q0 have different ")
+
+
 def test_groups_are_not_written_out() -> None:
     net = make(IntConv("conv", 4, 8, 3, groups=2), Quant("q", 1, 0, 7), spec=IMAGE, q_scale=1)
     graph = check(net, random_images(net))
@@ -395,7 +414,7 @@ def test_groups_are_not_written_out() -> None:
 @pytest.mark.parametrize("layers,values,message", [
     ((Quant("q", 3, 0, 3),), {}, "net: Quant q must have 1 or 4 channels, not 3"),
     ((Pointwise("p", "add", 3),), {}, "net: Pointwise p must have 1 or 4 channels, not 3"),
-    ((Quant("q", 4, 0, 3), IntConv("conv", 4, 2, 1)), {"q_scale": [0.1, 0.3, 0.7, 0.2]},
+    ((Quant("q", 4, 0, 3), IntConv("conv", 4, 2, 1)), {"q_scale": [0.1, np.e, 0.7, np.pi]},
      "net: IntConv conv must read values of one scale, .* of q, whose channels have 4 scales"),
     ((Steps("s", 1, 3), IntConv("conv", 4, 2, 3, 1, 1)), {"s_scale": 1, "s_offset": 0.3},
      "net: IntConv conv pads with 0, which must be a level of s or lie midway .* not at -0.3"),

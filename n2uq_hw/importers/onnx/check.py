@@ -81,8 +81,8 @@ def check(imported: Imported, samples: Samples) -> Check:
 
 
 def _ended(y: np.ndarray, ending: str) -> np.ndarray:
-    if ending == "Sigmoid":
-        return OPS["sigmoid"].function(y)
+    if ending in ("Sigmoid", "Tanh"):
+        return OPS[ending.lower()].function(y)
     if ending in ("Softmax", "LogSoftmax"):
         y = y - y.max(axis=1, keepdims=True)
         y = y - np.log(np.exp(y).sum(axis=1, keepdims=True))

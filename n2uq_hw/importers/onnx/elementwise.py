@@ -39,7 +39,7 @@ def _left_off(trace: Trace, node: Node, x: Tensor) -> Tensor:
 
 @rule(*UNARY)
 def _unary(trace: Trace, node: Node, x: Tensor) -> Tensor:
-    if node.op == "Sigmoid" and trace.at_end(node):
+    if node.op in ("Sigmoid", "Tanh") and trace.at_end(node):
         return _left_off(trace, node, x)
     if node.op in ("Floor", "Ceil", "Round"):
         rounding = {"Floor": "floor", "Ceil": "ceil", "Round": "even"}[node.op]
@@ -138,7 +138,9 @@ def _two(trace: Trace, node: Node, x: Tensor, y: Tensor, label: str) -> Tensor:
             if isinstance(layer, Pointwise) and layer.op == "sigmoid" and (
                     layer.inputs == (one.layer,) and one.dims == other.dims):
                 return trace.pointwise(one, "silu", None, label)
-    raise NoForm("must have a constant, or be the sum of two activations")
+    verb = {"Mul": "multiply", "Div": "divide"}.get(node.op, "join")
+    raise NoForm(f"must not {verb} two activations: only their sum has an integer form, and x·x, "
+                 "and x·Sigmoid(x)")
 
 
 def add(trace: Trace, x: Tensor, y: Tensor, label: str) -> Tensor:

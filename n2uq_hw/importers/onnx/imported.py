@@ -284,8 +284,9 @@ def _input(trace: Trace, layers: Sequence[Layer], form: Format
         return known, 1.0, []
     if not (isinstance(quantizer, Steps) or source.whole or (
             isinstance(quantizer, IntConv | IntLinear) and quantizer.name in trace.plain_weights)):
-        raise NoForm(f"input {source.input} must have a quantizer or a format: give --input-scale "
-                     "and --input-bits")
+        why = f" ({quantizer.name} has scales per channel)" if isinstance(quantizer, Quant) else ""
+        raise NoForm(f"input {source.input} must have a quantizer or a format{why}: give "
+                     "--input-scale and --input-bits")
     ends, said = PIXELS, "by default; --input-bits says otherwise"
     if form.samples is not None and form.samples.size and (
             form.samples.min() < 0 or form.samples.max() > 255):

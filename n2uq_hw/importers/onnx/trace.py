@@ -223,7 +223,7 @@ class Trace:
                          coded=t.tail.coded))
         made = self.layers[before:]
         self.layers, self.tail = self.layers[:before], self.tail + made
-        least, most = (-32, 0) if t.ending == "LogSoftmax" else (0, 1)
+        least, most = {"LogSoftmax": (-32, 0), "Tanh": (-1, 1)}.get(t.ending, (0, 1))
         values = self.rising
         values.setdefault(name, np.linspace(least, most, 1025).reshape(-1, 1))
         for layer in made:
