@@ -16,7 +16,8 @@ from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, let, shape_for, tree, wraps
 from .writable import Table, Writable
 
-__all__ = ["ThresholdUnit", "comparator_table", "search_table", "threshold_latency"]
+__all__ = ["ThresholdUnit", "comparator_table", "search_table", "threshold_latency",
+           "threshold_styles"]
 
 TERMS = 64  # bits that one expression counts; Amaranth recurses into each term
 
@@ -85,6 +86,16 @@ def _comparators(node: Threshold) -> tuple[int, ...]:
     return (hi - lo, lo) if count <= hi - lo else (hi - lo + count, lo - count // 2)
 
 
+def threshold_styles(node: Threshold, edge: Edge) -> tuple[str, ...]:
+    """The styles that a `ThresholdUnit` can have: of steps that can be written, parallel only if
+    the comparators for any of them take those that there are."""
+    if node.room:
+        t, _, base = comparator_table(node, edge)
+        if (t.shape[1], base) != _comparators(node):
+            return (SEARCH,)
+    return STYLES
+
+
 def search_table(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarray]:
     """Sorted thresholds int64 [C, 2**depth - 1] and the value between them, int64 [C, 2**depth].
 
@@ -126,6 +137,9 @@ class ThresholdUnit(Writable, Unit):
         if style not in STYLES:
             raise N2uqError(f"{node.name}: threshold style must be one of {', '.join(STYLES)}, "
                             f"not {style}")
+        if style not in threshold_styles(node, edge):
+            raise N2uqError(f"{node.name}: steps of a channel must only rise or only fall "
+                            f"in a unit of style {PARALLEL}; style {SEARCH} takes any")
         self.node, self.edge, self.out, self.pe, self.style = node, edge, out, pe, style
         self.tables_ = [] if not node.room else (
             self._rows() if style == PARALLEL else self._levels())
@@ -138,9 +152,6 @@ class ThresholdUnit(Writable, Unit):
         ends = [t.min(initial=0), t.max(initial=0)]
         if self.node.room:
             ends = [min(self.edge.lo.min(), 0), self.edge.hi.max() + 1]
-            if (t.shape[1], base) != _comparators(self.node):
-                raise N2uqError(f"{self.node.name}: steps of a channel must only rise or only fall "
-                                f"in a unit of style {PARALLEL}; style {SEARCH} takes any")
         return t, turn, base, shape_for(*map(int, ends))
 
     def _rows(self) -> list[Table]:

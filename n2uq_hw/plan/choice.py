@@ -11,13 +11,15 @@ import yaml
 
 from ..errors import N2uqError, check_range
 from ..files import read_text, write_file
-from ..ir import Flatten, Graph, MatVec, Node
+from ..hw.threshold import threshold_styles
+from ..ir import Flatten, Graph, MatVec, Node, Threshold
 from ..ir.folding import (
     FORMS,
     UNROLLED,
     FifoFold,
     Fold,
     Folding,
+    ThresholdFold,
     UnrolledFold,
     check,
     fifo_depths,
@@ -153,6 +155,8 @@ def unrolled(graph: Graph, levels: int = 2, lut: int = 6) -> Folding:
         if not isinstance(node, Flatten):
             most = next(fold for fold in reversed(folds_of(node, reads, edge))
                         if lanes_out(node, fold, edge) <= wanted)
+            if isinstance(node, Threshold):
+                most = ThresholdFold(most.pe, threshold_styles(node, reads[0])[0])
             folding[node.name] = UnrolledFold(
                 edge.channels, reads[0].channels, levels, lut) if isinstance(node, MatVec) else most
         for port, (name, read) in enumerate(zip(node.inputs, reads, strict=True)):

@@ -28,13 +28,13 @@ from ..errors import N2uqError
 from ..hw.depths import fifo_depth, gives_whole
 from ..hw.passes import absorb, hardware_graph, in_logic
 from ..hw.sliding_window import line_buffer
+from ..hw.threshold import threshold_styles
 from ..hw.width_convert import convert_width
 from ..ir.folding import (
     AUTO,
     FORMS,
     MEMORIES,
     PAIRED,
-    STYLES,
     ConvertFold,
     DepthwiseFold,
     FifoFold,
@@ -134,14 +134,16 @@ def _pairs_suit(node: ir.MatVec) -> bool:
     return bool((node.weights % 2 == 0).any()) and ir.code_bits(node) <= PAIRED_BITS
 
 
-def _styles(node: ir.Node, fold: Fold) -> list[dict[str, Any]]:
+def _styles(node: ir.Node, reads: tuple[ir.Edge, ...], fold: Fold) -> list[dict[str, Any]]:
     """What can be chosen for `node` beside lanes and memory, by field of its Fold."""
     if isinstance(node, ir.OffsetMatVec):
         return [{"form": PAIRED}]
     if isinstance(node, ir.MatVec):
         pairs = fold.pe > 1 and fold.simd > 1 and _pairs_suit(node)
         return [{"form": form} for form in (FORMS if pairs else CHOSEN)]
-    return [{"style": style} for style in STYLES] if isinstance(node, ir.Threshold) else [{}]
+    if isinstance(node, ir.Threshold):
+        return [{"style": style} for style in threshold_styles(node, reads[0])]
+    return [{}]
 
 
 def _late(cycles: np.ndarray, limit: int) -> np.ndarray:
@@ -263,7 +265,7 @@ class Problem:
         memories = [memory for memory in MEMORIES if memory != AUTO]
         options: dict[Fold, list[tuple[Fold, Cost]]] = {fold: [] for fold in folds}
         styled = [(fold, replace(fold, **styles)) for fold in folds
-                  for styles in _styles(node, fold)]
+                  for styles in _styles(node, reads, fold)]
         for fold, each in styled:
             if not isinstance(each, MatVecFold | DepthwiseFold):
                 options[fold].append((each, estimate(node, reads, edge, each, self.family)))

@@ -15,6 +15,7 @@ from graphs import random_chain, random_residual, resnet18
 
 from n2uq_hw.cost.estimate import Cost, estimate
 from n2uq_hw.errors import N2uqError
+from n2uq_hw.hw.accelerator import Accelerator
 from n2uq_hw.hw.passes import absorb, unroll
 from n2uq_hw.ir import (
     Add,
@@ -30,6 +31,7 @@ from n2uq_hw.ir import (
     SlidingWindow,
     SumPool,
     Threshold,
+    writable,
 )
 from n2uq_hw.ir.folding import (
     FORMS,
@@ -49,7 +51,7 @@ from n2uq_hw.ir.folding import (
 )
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.nets import find_net
-from n2uq_hw.plan.choice import choose, load_folding, solve
+from n2uq_hw.plan.choice import choose, load_folding, solve, unrolled
 from n2uq_hw.plan.problem import BLOCK_LUTS, CHOSEN, FF_LUTS, Problem, least, prices
 from n2uq_hw.sim.timing.fifos import size_fifos
 from n2uq_hw.sim.timing.forecast import forecast
@@ -426,3 +428,19 @@ def test_weights_with_a_zero_are_multiplied_in_pairs(family: str, least: int, mo
         assert fold.form == min(CHOSEN if 1 in (fold.pe, fold.simd) else FORMS,
                                 key=lambda form: costs[form])
         assert fold.form == "pairs" or cycles == 256
+
+
+def test_steps_that_rise_and_fall_and_can_be_written_are_searched() -> None:
+    """Comparators would be cheaper; those for any steps do not take these."""
+    chosen = []
+    for signs in ([[1, 1, 1]] * 2, [[1, 1, -1], [1, 1, 1]]):
+        graph = Graph("q", (Input("x", shape=(1, 1, 2), lo=-128, hi=127), Threshold(
+            "q", ("x",), np.array([[-30, 0, 55]] * 2), np.array(signs, np.int8),
+            np.zeros(2, np.int64)))).verify()
+        for each in (graph, writable(graph, "all")):
+            folds = choose(each, 1)["q"], unrolled(each)["q"]
+            chosen.append([fold.style for fold in folds if isinstance(fold, ThresholdFold)])
+    assert chosen == [["parallel"] * 2] * 3 + [["search"] * 2]
+    with pytest.raises(N2uqError, match=r"^q: steps of a channel must only rise or only fall in a "
+                       "unit of style parallel; style search takes any"):
+        Accelerator(each, unrolled(graph))
