@@ -44,6 +44,14 @@ def other(graph: ir.Graph, seed: int) -> ir.Graph:
             most = int(np.abs(node.multiplier).max())
             new = replace(node, multiplier=rng.integers(1, 2 * most, node.multiplier.shape),
                           offset=rng.permutation(node.offset))
+        elif isinstance(node, ir.PiecewiseLinear):
+            one = 1 << node.shift
+            kept = (node.multiplier == one).all(axis=1, keepdims=True)
+            far = max(int(np.abs(node.turn).max()), 2)
+            new = replace(node, turn=rng.integers(-far, far, node.turn.shape),
+                          offset=rng.permuted(node.offset.reshape(-1)).reshape(node.offset.shape),
+                          multiplier=np.where(kept, one, rng.integers(
+                              -one, one, node.multiplier.shape)))
         nodes.append(new)
     return graph.with_nodes(nodes)
 

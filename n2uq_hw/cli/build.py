@@ -47,8 +47,8 @@ def build(
             "interrupt.")] = False,
         writable: Annotated[str | None, typer.Option(
             metavar="WHAT", help="Parameters that AXI4-Lite can write while the network runs: "
-            "weights, thresholds (and scales), or all. Implies --control; `n2uq-hw pack` makes "
-            "the tables.")] = None,
+            "weights, thresholds (and scales, PReLUs), or all. Implies --control; `n2uq-hw pack` "
+            "makes the tables.")] = None,
         calibrate: Calibrate = None, *, formats: Formats,
         data_path: DataPath = None, as_json: AsJson = False) -> None:
     """Write Verilog, IR, folding, test vectors, manifest and report to a directory."""

@@ -263,13 +263,15 @@ class PiecewiseLinear(Node):
     """Two lines per channel, in fixed point: ``(x·multiplier[s] + offset[s]) >> shift``, floor.
 
     s = [x >= turn] chooses the line.  `multiplier` and `offset` are int64 [2, C], `turn` int64 [C];
-    bias, PReLU and bias are one such node.
+    bias, PReLU and bias are one such node.  `room` as of `writable.py`: the least and the greatest
+    multiplier of the lower line and of the upper one, then those of offsets; a turn may be any.
     """
 
     turn: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     multiplier: np.ndarray = field(default_factory=lambda: np.ones((2, 1), np.int64))
     offset: np.ndarray = field(default_factory=lambda: np.zeros((2, 1), np.int64))
     shift: int = 0
+    room: tuple[int, ...] = field(default=(), metadata=LATER)
 
 
 @dataclass(frozen=True, eq=False)

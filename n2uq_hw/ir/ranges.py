@@ -268,8 +268,11 @@ def _(node: OffsetMatVec, x: Edge) -> Edge:
 TIES = ("floor", "even")
 
 
-def scale_ends(node: Scale, x: Edge) -> np.ndarray:
-    """The ends of ``x·multiplier + offset``, int64 [2, C] or more: for all that it may get."""
+def scale_ends(node: Scale | PiecewiseLinear, x: Edge) -> np.ndarray:
+    """The ends of ``x·multiplier + offset``, int64 [2, C] or more: for all that it may get.
+
+    Of a PiecewiseLinear only where it has room.
+    """
     xs = np.stack([x.lo, x.hi])
     if not node.room:
         return xs * node.multiplier.astype(np.int64) + node.offset.astype(np.int64)
@@ -283,10 +286,7 @@ def _(node: Scale, x: Edge) -> Edge:
     _channels(node, x, multiplier=node.multiplier, offset=node.offset)
     _need(0 <= node.shift <= MAX_BITS, node, f"shift must be in 0..{MAX_BITS}, not {node.shift}")
     _need(node.ties in TIES, node, f"ties must be {' or '.join(TIES)}, not {node.ties!r}")
-    for key, array, room in zip(("multipliers", "offsets"), (node.multiplier, node.offset),
-                                (node.room[:2], node.room[2:]), strict=True):
-        _need(not room or (room[0] <= array.min() and array.max() <= room[-1]), node,
-              f"{key} must be in {'..'.join(map(str, room))}, not {array.min()}..{array.max()}")
+    _fits_room(node, multipliers=node.multiplier, offsets=node.offset)
     most = [max(map(abs, node.room[k:k + 2])) if node.room else _magnitude(array)
             for k, array in ((0, node.multiplier), (2, node.offset))]
     _narrow(node, _magnitude(x.lo, x.hi) * most[0] + most[1] + node.half)
@@ -296,6 +296,14 @@ def _(node: Scale, x: Edge) -> Edge:
               f"clip must be () or (lo, hi) with lo <= hi, not {node.clip}")
         ends = ends.clip(node.clip[0], node.clip[1])
     return Edge(x.shape, ends.min(axis=0), ends.max(axis=0))
+
+
+def _fits_room(node: Scale | PiecewiseLinear, **rows: np.ndarray) -> None:
+    """Refuse parameters beyond the room, which has two ends for each of `rows`."""
+    for key, array, lo, hi in zip(rows, rows.values(), node.room[::2], node.room[1::2],
+                                  strict=False):  # without room, nothing
+        _need(bool(lo <= array.min() and array.max() <= hi), node,
+              f"{key} must be in {lo}..{hi}, not {array.min()}..{array.max()}")
 
 
 def lines(node: PiecewiseLinear, x: np.ndarray) -> np.ndarray:
@@ -314,6 +322,13 @@ def _(node: PiecewiseLinear, x: Edge) -> Edge:
               f"{key} must be [2, 1] or [2, {x.channels}], not {list(array.shape)}")
     _need(0 <= node.shift <= MAX_BITS, node, f"shift must be in 0..{MAX_BITS}, not {node.shift}")
     _narrow(node, _magnitude(node.turn))
+    if node.room:
+        _fits_room(node, **{"lower multipliers": node.multiplier[0],
+                            "upper multipliers": node.multiplier[1], "offsets": node.offset})
+        *factors, low, high = map(abs, node.room)
+        _narrow(node, _magnitude(x.lo, x.hi) * max(factors) + max(low, high))
+        ends = scale_ends(node, x) >> node.shift
+        return Edge(x.shape, ends.min(axis=0), ends.max(axis=0))
     _narrow(node, _magnitude(x.lo, x.hi) * _magnitude(*node.multiplier)
             + _magnitude(*node.offset))
     # Each line is monotone: the ends of what is in range of it bound its values.

@@ -49,7 +49,8 @@ def test_a_shipped_network_gets_other_trainings_under_traffic(
 
 
 def _every_kind() -> tuple[ir.Graph, Folding]:
-    """Windows, depthwise and grouped products, both styles of thresholds, ties, signed weights."""
+    """Windows, depthwise and grouped products, both styles of thresholds, both kinds of bent lines,
+    ties, signed weights."""
     rng = np.random.default_rng(11)
     size = {"thresholds": (6, 3), "signs": (6, 3), "base": (6,)}
 
@@ -64,12 +65,18 @@ def _every_kind() -> tuple[ir.Graph, Folding]:
         steps("q1", "conv", 30), ir.SlidingWindow("w2", ("q1",), kernel=(2, 2)),
         ir.DepthwiseMatVec("depth", ("w2",), 2 * rng.integers(0, 8, (4, 6)) - 7),
         steps("q2", "depth", 12), ir.MatVec("grouped", ("q2",), rng.integers(-7, 8, (4, 3)), 2),
-        ir.Scale("y", ("grouped",), np.array([9, 5, 7, 3]), np.array([40, -9, 3, 0]), shift=3,
+        ir.PiecewiseLinear("prelu", ("grouped",), np.array([-9, 0, 12, 30]), shift=4,
+                           multiplier=np.array([[3, -5, 9, 15], [16] * 4]),
+                           offset=rng.integers(-90, 90, (2, 4))),
+        ir.PiecewiseLinear("lines", ("prelu",), np.array([-20, 7, 0, 4]), shift=3,
+                           multiplier=np.array([[3, -5, 9, 15], [5, 2, -1, -7]]),
+                           offset=rng.integers(-40, 40, (2, 4))),
+        ir.Scale("y", ("lines",), np.array([9, 5, 7, 3]), np.array([40, -9, 3, 0]), shift=3,
                  ties="even"))).verify()
     folds = {"x": Fold(3), "w1": Fold(3), "conv": MatVecFold(2, simd=6, form="pairs"),
              "q1": ThresholdFold(3, style="parallel"), "w2": Fold(2), "depth": DepthwiseFold(2),
              "q2": ThresholdFold(2, style="search"), "grouped": MatVecFold(1, simd=3),
-             "y": Fold(2)}
+             "prelu": Fold(2), "lines": Fold(1), "y": Fold(2)}
     return graph, folds
 
 
