@@ -13,7 +13,7 @@ from amaranth.lib import wiring
 
 from .verilog import Written
 
-__all__ = ["Library", "instantiate"]
+__all__ = ["Library", "inner", "instantiate"]
 
 
 class Library:
@@ -41,9 +41,13 @@ class Library:
             self._components[name] = make()
         return self._components[name].signature
 
+    def within(self, name: str) -> str:
+        """A module name of the module's own that is being converted, by its `name` in there."""
+        return f"{self._converting}.{name}"  # as Amaranth names submodules: no node has a dot
+
     def memory(self, name: str, bits: np.ndarray, attributes: Mapping[str, str | int]) -> str:
         """Keep ROM `name` of the module that is being converted; returns the ROM's module name."""
-        module = f"{self._converting}.{name}"  # as Amaranth names submodules: no node has a dot
+        module = self.within(name)
         if module in self.memories:
             raise NameError(f"{module}: a memory of this name is there already")
         self.memories[module] = bits, attributes
@@ -59,6 +63,11 @@ class Library:
             self._texts[name] = rtlil.convert(component, name=name, platform=self,
                                               emit_src=False)
         return dict(sorted(self._texts.items()))
+
+
+def inner(name: str, platform: Any) -> str:
+    """The module name of `name` inside the module that a Library is converting."""
+    return platform.within(name) if isinstance(platform, Library) else name
 
 
 def instantiate(make: Callable[[], wiring.Component], name: str, module: str, platform: Any,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal
 from amaranth.hdl import Value as HdlValue
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 
 from ..ir import Edge, PiecewiseLinear, Scale, scale_ends
+from .library import inner, instantiate
 from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, let, shape_for, wraps
 from .writable import Table as Stored
@@ -19,36 +24,145 @@ __all__ = ["LinesUnit"]
 PIECE = 17       # bits of a multiplier's operand; DSP blocks take them and a sign
 
 
+@dataclass(frozen=True)
+class Parameter:
+    """How a lane gets a parameter: `rows` of it, a cycle before it is used, or one that is fixed.
+
+    Of two rows, whether x reached the turn chooses.
+    """
+
+    shape: Shape
+    rows: int
+    fixed: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the lanes of a unit have in common; see `LinesUnit`.
+
+    Members
+    -------
+    x, product, out: shapes of the element, of the product, of the result.
+    turn, multiplier, offset: the parameters that are read.
+    schedule: that of the unit.
+    around: the power of an upper line that goes round the multiplier.
+    reach: the ends of the line, before the clip.
+    """
+
+    x: Shape
+    product: Shape
+    out: Shape
+    turn: Parameter | None
+    multiplier: Parameter | None
+    offset: Parameter
+    schedule: tuple[int, int, int]
+    around: int | None
+    shift: int
+    even: bool
+    reach: tuple[int, int]
+    clip: tuple[int, ...]
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """Those that are read, by name."""
+        return {name: parameter for name in ("turn", "multiplier", "offset")
+                if (parameter := getattr(self, name))}
+
+
 class Pipeline:
-    """Values of a beat by name and cycle, in registers that hold while `enable` is low.
+    """Values by name and cycle, in registers that hold while `enable` is low.
 
     Cycle 0 is the one in which the beat is taken.
     """
 
-    def __init__(self, m: Module, enable: Signal, platform: Any, **start: Any) -> None:
-        self.m, self.enable, self.platform = m, enable, platform
+    def __init__(self, m: Module, enable: Signal, **start: Any) -> None:
+        self.m, self.enable = m, enable
         self._values = {(name, 0): value for name, value in start.items()}
 
     def at(self, name: str, cycle: int) -> Any:
         """The value `name` in `cycle`, delayed by registers that all who ask share."""
         if (name, cycle) not in self._values:
             before = self.at(name, cycle - 1)
-            register = self._values[name, cycle] = Signal.like(before, name=f"{name}_{cycle}")
-            with self.m.If(self.enable):
-                self.m.d.sync += register.eq(before)
+            return self.set(name, cycle, before, before.shape())
         return self._values[name, cycle]
 
-    def lanes(self, name: str, cycle: int) -> list[HdlValue]:
-        """The lanes of `at(name, cycle)`."""
-        value = self.at(name, cycle)
-        return [value[lane] for lane in range(value.shape().length)]
-
-    def set(self, name: str, cycle: int, lanes: list, shape: Shape) -> None:
-        """Let `name` be in `cycle` what `lanes` are in the cycle before."""
-        register = self._values[name, cycle] = Signal(beats(shape, len(lanes)),
-                                                      name=f"{name}_{cycle}")
+    def set(self, name: str, cycle: int, value: HdlValue, shape: Shape) -> Signal:
+        """Let `name` be in `cycle` what `value` is in the cycle before."""
+        register = self._values[name, cycle] = Signal(shape, name=f"{name}_{cycle}")
         with self.m.If(self.enable):
-            self.m.d.sync += let(register, lanes)
+            self.m.d.sync += register.eq(value)
+        return register
+
+
+class Lane(wiring.Component):
+    """One lane of a `LinesUnit`: its arithmetic, and all that waits for it.
+
+    Latency `line.schedule[-1]` cycles, and 1 for a clip; II = 1.
+
+    Parameters
+    ----------
+    line: what the lanes have in common.
+    power: of two, that the element is multiplied by if nothing else multiplies.
+
+    Members
+    -------
+    enable: while it is low, registers hold.
+    x: the element.
+    turn, multiplier, offset: parameters as `line` has them, rows in an array.
+    o: the result.
+    """
+
+    def __init__(self, line: Line, power: int) -> None:
+        self.line, self.power = line, power
+        super().__init__({"enable": In(1), "x": In(line.x), "o": Out(line.out), **{
+            name: In(beats(parameter.shape, parameter.rows))
+            for name, parameter in line.parameters.items()}})
+
+    def elaborate(self, platform):
+        m = Module()
+        line, p = self.line, Pipeline(m, self.enable, x=self.x)
+        above, operands, last = line.schedule
+        if line.turn:
+            turn = self._parameter(p, "turn", above - 1)
+            p.set("above", above, p.at("x", above - 1) >= turn, Shape(1))
+        term = self._term(p, operands, last - 1)
+        total = term + self._parameter(p, "offset", last - 1)
+        result = p.set("line", last, self._shifted(total), shape_for(*line.reach))
+        if line.clip:
+            held, _ = _clamp(result, line.clip, line.reach)
+            result = p.set("held", last + 1, held, line.out)
+        m.d.comb += self.o.eq(result)
+        return m
+
+    def _parameter(self, p: Pipeline, name: str, cycle: int) -> HdlValue:
+        """A parameter in `cycle`, in a register unless it is fixed."""
+        parameter, rows = self.line.parameters[name], getattr(self, name)
+        if parameter.fixed:
+            return rows[0]
+        chosen = rows[0] if parameter.rows == 1 else Mux(
+            p.at("above", cycle - 1), rows[1], rows[0])
+        return p.set(name, cycle, chosen, parameter.shape)
+
+    def _shifted(self, total: HdlValue) -> HdlValue:
+        """The bits above the shift."""
+        line = total.shift_right(self.line.shift)
+        if not self.line.even:
+            return line
+        held = Cat(line[0] & total[:self.line.shift].any(), line[1:])
+        return held.as_signed() if line.shape().signed else held
+
+    def _term(self, p: Pipeline, operands: int, cycle: int) -> HdlValue:
+        """In `cycle`, the element times its multiplier, read from cycle `operands` on."""
+        if self.line.multiplier:
+            product = _product(p, operands + 1, p.at("x", operands),
+                               self._parameter(p, "multiplier", operands))
+            p.set("product", operands + 2, product, self.line.product)
+            term = p.at("product", cycle)
+        else:
+            term = p.at("x", cycle).shift_left(self.power)
+        if self.line.around is None:
+            return term
+        return Mux(p.at("above", cycle), p.at("x", cycle).shift_left(self.line.around), term)
 
 
 class Table:
@@ -82,29 +196,25 @@ class Table:
         """The rows of the memory."""
         return bits_of(self.words.reshape(self.groups, -1), self.shape.width)
 
+    @property
+    def parameter(self) -> Parameter:
+        """How a lane gets it."""
+        return Parameter(self.shape, self.rows, bool(self.constants))
+
     def ready(self, above: int) -> int:
         """The first cycle in which a beat's values can be there, `above` that of its choice."""
         return max(2 * (self.groups > 1 or self.unit is not None), (above + 1) * (self.rows > 1))
 
-    def lookup(self, p: Pipeline, cycle: int) -> list[HdlValue]:
-        """A beat's values in `cycle`, in registers unless constant."""
-        if self.constants:
-            return [Const(v, self.shape) for v in self.constants]
+    def read(self, p: Pipeline, cycle: int, platform: Any) -> list[HdlValue]:
+        """A word for each lane, its rows side by side, for lanes that use it in `cycle`."""
+        width = self.shape.width
         if self.groups == 1 and self.unit is None:
-            read = [[Const(v, self.shape) for v in row] for row in self.words[0].tolist()]
-        else:
-            width = self.shape.width
-            port = self.unit.table(p.m, self.name) if self.unit else rom(
-                p.m, self.name, self.bits, p.platform)
-            p.m.d.comb += [port.addr.eq(p.at("word", cycle - 2)), port.en.eq(p.enable)]
-            entries = [port.word(k, width) for k in range(self.rows * self.pe)]
-            entries = [word.as_signed() for word in entries] if self.shape.signed else entries
-            read = [entries[row * self.pe:][:self.pe] for row in range(self.rows)]
-        chosen = read[0] if self.rows == 1 else [
-            Mux(above, upper, lower) for above, lower, upper in
-            zip(p.lanes("above", cycle - 1), *read, strict=True)]
-        p.set(self.name, cycle, chosen, self.shape)
-        return p.lanes(self.name, cycle)
+            return [Cat(Const(v, self.shape) for v in rows) for rows in self.words[0].T.tolist()]
+        port = self.unit.table(p.m, self.name) if self.unit else rom(
+            p.m, self.name, self.bits, platform)
+        p.m.d.comb += [port.addr.eq(p.at("word", cycle - 2)), port.en.eq(p.enable)]
+        return [Cat(port.word(row * self.pe + k, width) for row in range(self.rows))
+                for k in range(self.pe)]
 
 
 def _ends(values: np.ndarray) -> tuple[int, int]:
@@ -126,24 +236,20 @@ def _clamp(x: HdlValue, clip: tuple[int, ...], reach: tuple[int, int]
     return Mux(high, hi, Mux(low, lo, x)), low | high
 
 
-def _products(p: Pipeline, cycle: int, xs: list[HdlValue], factors: list[HdlValue]
-              ) -> list[HdlValue]:
-    """``x·factor`` of each lane, sums of products that fit one DSP block each.
+def _product(p: Pipeline, cycle: int, x: HdlValue, factor: HdlValue) -> HdlValue:
+    """``x·factor``, a sum of products that fit one DSP block each.
 
     The wider operand is cut into pieces, whose products are registers in `cycle`.
     """
-    wide, narrow = (xs, factors) if len(xs[0]) >= len(factors[0]) else (factors, xs)
-    width, signed = wide[0].shape().width, wide[0].shape().signed
-    sums: list[HdlValue] = [Const(0)] * len(xs)
+    wide, narrow = (x, factor) if len(x) >= len(factor) else (factor, x)
+    width, signed = wide.shape().width, wide.shape().signed
+    terms = []
     for first in range(0, max(width - signed, 1), PIECE):
         last = first + PIECE >= width - signed
-        pieces = [x[first:] if last else x[first:first + PIECE] for x in wide]
-        parts = [(piece.as_signed() if last and signed else piece) * y
-                 for piece, y in zip(pieces, narrow, strict=True)]
-        p.set(f"part_{first}", cycle, parts, parts[0].shape())
-        sums = [total + part.shift_left(first) for total, part in
-                zip(sums, p.lanes(f"part_{first}", cycle), strict=True)]
-    return sums
+        piece = wide[first:] if last else wide[first:first + PIECE]
+        part = (piece.as_signed() if last and signed else piece) * narrow
+        terms.append(p.set(f"part_{first}", cycle, part, part.shape()).shift_left(first))
+    return sum(terms[1:], terms[0])
 
 
 class LinesUnit(Writable, Unit):
@@ -238,42 +344,29 @@ class LinesUnit(Writable, Unit):
         last_word = wraps(m, word, self.groups, enable & self.i.valid)
         if self.tables_:
             word = Cat(word, self.bank(m, self.pixels, enable & self.i.valid & last_word))
-        p = Pipeline(m, enable, platform, valid=self.i.valid, x=self.i.payload, word=word)
+        p = Pipeline(m, enable, valid=self.i.valid, word=word)
         above, operands, last = self.schedule()
+        tables = {"offset": (self.offset, last - 1)}
         if self.around is not None or max(self.multiplier.rows, self.offset.rows) > 1:
-            turns = self.turn.lookup(p, above - 1)
-            p.set("above", above, [x >= turn for x, turn in
-                                   zip(p.lanes("x", above - 1), turns, strict=True)], Shape(1))
-        terms, offsets = self._terms(p, operands, last - 1), self.offset.lookup(p, last - 1)
-        p.set("line", last, [self._shifted(term + offset) for term, offset in
-                             zip(terms, offsets, strict=True)], shape_for(*self.reach))
-        if self.clip:
-            last += 1
-            p.set("line", last, [_clamp(x, self.clip, self.reach)[0]
-                                 for x in p.lanes("line", last - 1)],
-                  self.o.payload.shape().elem_shape)
+            tables["turn"] = self.turn, above - 1
+        if not self.powers:
+            tables["multiplier"] = self.multiplier, operands
+        line = Line(
+            self.i.payload.shape().elem_shape, self.product, self.o.payload.shape().elem_shape,
+            turn=self.turn.parameter if "turn" in tables else None,
+            multiplier=self.multiplier.parameter if "multiplier" in tables else None,
+            offset=self.offset.parameter, schedule=(above, operands, last), around=self.around,
+            shift=self.shift, even=self.even, reach=self.reach, clip=self.clip)
+        words = {name: table.read(p, cycle, platform) for name, (table, cycle) in tables.items()}
+        results = []
+        for k in range(self.i.payload.shape().length):
+            power = self.powers[k % len(self.powers)] if self.powers else 0
+            m.submodules[f"lane{k}"], lane = instantiate(
+                partial(Lane, line, power), f"lane{k}", inner(f"lane_{power}", platform), platform)
+            m.d.comb += [lane.enable.eq(enable), lane.x.eq(self.i.payload[k]),
+                         *(getattr(lane, name).as_value().eq(of[k]) for name, of in words.items())]
+            results.append(lane.o)
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
-                     self.o.valid.eq(p.at("valid", last)), self.o.payload.eq(p.at("line", last))]
+                     self.o.valid.eq(p.at("valid", last + bool(self.clip))),
+                     let(self.o.payload, results)]
         return m
-
-    def _shifted(self, total: HdlValue) -> HdlValue:
-        """The bits above the shift."""
-        line = total >> self.shift
-        if not self.even:
-            return line
-        held = Cat(line[0] & total[:self.shift].any(), line[1:])
-        return held.as_signed() if line.shape().signed else held
-
-    def _terms(self, p: Pipeline, operands: int, cycle: int) -> list[HdlValue]:
-        """In `cycle`, each lane's element times its multiplier, read from cycle `operands` on."""
-        if self.powers:
-            terms = [x.shift_left(k) for x, k in zip(p.lanes("x", cycle), self.powers, strict=True)]
-        else:
-            p.set("product", operands + 2, _products(
-                p, operands + 1, p.lanes("x", operands), self.multiplier.lookup(p, operands)),
-                self.product)
-            terms = p.lanes("product", cycle)
-        if self.around is None:
-            return terms
-        return [Mux(above, x.shift_left(self.around), term) for above, x, term in
-                zip(p.lanes("above", cycle), p.lanes("x", cycle), terms, strict=True)]

@@ -287,7 +287,7 @@ def test_timing(bench: Bench) -> None:
 def test_multipliers(bench: Bench) -> None:
     """As many as a case says, each between registers."""
     run_yosys("\n".join([
-        "read_verilog plain.v", "proc", "memory_dff", "opt",
+        "read_verilog plain.v", "proc", "flatten", "memory_dff", "opt",
         *(f"select -assert-count {count} {name}/t:$mul" for name, count in FACTORS.items()
           if count >= 0),
         # Cells one step before a multiplier, one step behind.
