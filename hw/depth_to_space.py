@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from amaranth.hdl import Module
 from amaranth.lib.wiring import connect, flipped
@@ -18,7 +20,7 @@ def block_order(node: DepthToSpace, edge: Edge) -> Permute | None:
     """What brings the channels of a pixel into the order of mode DCR; None if they are in it."""
     order = np.arange(edge.channels)
     if node.mode == "CRD":
-        order = order.reshape(-1, node.block**2).T.reshape(-1)
+        order = order.reshape(-1, math.prod(node.sides)).T.reshape(-1)
     return None if (np.diff(order) == 1).all() else Permute(f"{node.name}_order", order=order)
 
 
@@ -27,18 +29,18 @@ def block_lines(node: DepthToSpace, edge: Edge, words: int) -> LineBuffer:
 
     A row, and what of the next one comes while all but the first of its lines are read.
     """
-    (height, width, _), b = edge.shape, node.block
-    line = width * b * words
-    return LineBuffer((2 * b - 1) * line + 1, height, 1, (
-        Loop("word", b * words, 1), Loop("pixel", width, b * b * words),
-        Loop("line", b, b * words)), (b * line,) * 3)
+    (height, width, _), (down, across) = edge.shape, node.sides
+    line = width * across * words
+    return LineBuffer((2 * down - 1) * line + 1, height, 1, (
+        Loop("word", across * words, 1), Loop("pixel", width, down * across * words),
+        Loop("line", down, across * words)), (down * line,) * 3)
 
 
 class DepthToSpaceUnit(Unit):
-    """The b·b·C channels of each pixel as b × b pixels of C channels, PE channels per beat.
+    """The a·b·C channels of each pixel as a × b pixels of C channels, PE channels per beat.
 
-    A row waits in a line buffer until all b lines were read of it.  An image takes
-    ``H·W·b·b·C/PE`` cycles; latency 2 cycles from a word to its beat.  Channels of mode CRD pass
+    A row waits in a line buffer until all a lines were read of it.  An image takes
+    ``H·W·a·b·C/PE`` cycles; latency 2 cycles from a word to its beat.  Channels of mode CRD pass
     a PermuteUnit first.
 
     Parameters

@@ -156,19 +156,19 @@ def _(node: ir.Upsample, port: int, count: np.ndarray, reads: tuple[ir.Edge, ...
 @needed.register
 def _(node: ir.DepthToSpace, port: int, count: np.ndarray, reads: tuple[ir.Edge, ...],
       edge: ir.Edge, takes: int, gives: int) -> np.ndarray:
-    (_, width, _), b, groups = reads[port].shape, node.block, edge.channels // gives
+    (_, width, _), (a, b), groups = reads[port].shape, node.sides, edge.channels // gives
     pixel, group = np.divmod(count - 1, groups)
     row, column = np.divmod(pixel, edge.shape[1])
-    (row, line), (column, across) = np.divmod(row, b), np.divmod(column, b)
+    (row, line), (column, across) = np.divmod(row, a), np.divmod(column, b)
 
     def come(column: np.ndarray | int, line: np.ndarray, last: np.ndarray | int) -> np.ndarray:
         """Beats up to that many of `line` of the pixel in `column`."""
-        return ((row * width + column) * b + line) * b * groups + last
+        return ((row * width + column) * a + line) * b * groups + last
 
     need = np.maximum(come(column, line, across * groups + group + 1),
                       (line > 0) * come(width - 1, line - 1, b * groups))
     if block_order(node, reads[port]):  # whole pixels
-        need = -(-need // (b * b * groups)) * (b * b * groups)
+        need = -(-need // (a * b * groups)) * (a * b * groups)
     return need
 
 

@@ -143,7 +143,24 @@ class _Writer(Tensors):
 
     @write.register
     def _(self, node: ir.DepthToSpace, x: Value) -> Value:
-        return self.moved(node, x, "DepthToSpace", blocksize=node.block, mode=node.mode)
+        (down, across), (_, _, outputs) = node.sides, self.edge(node).shape
+        if down == across:
+            return self.moved(node, x, "DepthToSpace", blocksize=down, mode=node.mode)
+        # ONNX's operator makes squares alone.
+        x = self.image(self.ordered(x))
+        height, width, _ = x.edge.shape
+        dtype, batch = self.dtype(x.edge, x.tensor), self.batch
+        sizes, places = ([batch, down, across, outputs, height, width], (0, 3, 4, 1, 5, 2)) \
+            if node.mode == "DCR" else ([batch, outputs, down, across, height, width],
+                                        (0, 1, 4, 2, 5, 3))
+        form = self.array(f"{node.name}.parts", np.array(sizes, np.int64))
+        tensor = self.op("Reshape", [x.tensor, form], f"{node.name}.split", sizes, dtype)
+        tensor = self.op("Transpose", [tensor], f"{node.name}.turned",
+                         [sizes[place] for place in places], dtype, perm=places)
+        sizes = [batch, outputs, height * down, width * across]
+        form = self.array(f"{node.name}.shape", np.array(sizes, np.int64))
+        tensor = self.op("Reshape", [tensor, form], node.name, sizes, dtype)
+        return self.settled(node, self.squeezed(node, tensor, dtype), dtype)
 
     @write.register
     def _(self, node: ir.Permute, x: Value) -> Value:

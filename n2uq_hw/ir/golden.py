@@ -192,12 +192,12 @@ def _(node: Upsample, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
 
 @evaluate.register
 def _(node: DepthToSpace, edges: tuple[Edge, ...], x: np.ndarray) -> np.ndarray:
-    (n, height, width, channels), b = x.shape, node.block
+    (n, height, width, _), (a, b) = x.shape, node.sides
     if node.mode == "DCR":
-        blocks = x.reshape(n, height, width, b, b, channels // b**2)
+        blocks = x.reshape(n, height, width, a, b, -1)
     else:
-        blocks = np.moveaxis(x.reshape(n, height, width, channels // b**2, b, b), 3, 5)
-    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, b * height, b * width, channels // b**2)
+        blocks = np.moveaxis(x.reshape(n, height, width, -1, a, b), 3, 5)
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, a * height, b * width, -1)
 
 
 @evaluate.register

@@ -142,13 +142,19 @@ class Upsample(Node):
 
 @dataclass(frozen=True, eq=False)
 class DepthToSpace(Node):
-    """[H, W, b·b·C] -> [b·H, b·W, C]: the channels of a pixel as a block of b × b pixels.
+    """[H, W, a·b·C] -> [a·H, b·W, C]: the channels of a pixel as a block of a × b pixels.
 
     They come in the order (row, column, channel) in `mode` DCR, (channel, row, column) in CRD.
+    `block` is (a, b), or a number for both.
     """
 
-    block: int = 1
+    block: int | tuple[int, int] = 1
     mode: str = "DCR"
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Rows and columns of a block."""
+        return (self.block, self.block) if isinstance(self.block, int) else self.block
 
 
 @dataclass(frozen=True, eq=False)

@@ -161,14 +161,14 @@ def _(node: Upsample, x: Edge) -> Edge:
 
 @infer.register
 def _(node: DepthToSpace, x: Edge) -> Edge:
-    block, (height, width, channels) = node.block, x.shape
+    (down, across), (height, width, channels) = node.sides, x.shape
+    size = down * across
     _need(node.mode in MODES, node, f"mode must be {' or '.join(MODES)}, not {node.mode!r}")
-    _need(block > 0 and channels % block**2 == 0, node,
-          f"the square of the block must divide the {channels} channels, not {block}²")
-    lo, hi = (end.reshape(block**2, -1) if node.mode == "DCR" else end.reshape(-1, block**2).T
+    _need(min(down, across) > 0 and channels % size == 0, node,
+          f"the pixels of a block must divide the {channels} channels, not {down}×{across}")
+    lo, hi = (end.reshape(size, -1) if node.mode == "DCR" else end.reshape(-1, size).T
               for end in (x.lo, x.hi))
-    return Edge((block * height, block * width, channels // block**2), lo.min(axis=0),
-                hi.max(axis=0))
+    return Edge((down * height, across * width, channels // size), lo.min(axis=0), hi.max(axis=0))
 
 
 @infer.register

@@ -30,7 +30,7 @@ from .steps import evaluated, packed
 from .sums import quantized_sum
 from .values import Stage, Value, Waiting, taken
 
-__all__ = ["RULES", "added", "convolved", "matrix", "multiplied", "product"]
+__all__ = ["RULES", "added", "convolved", "integers", "matrix", "multiplied", "product"]
 
 EXPANDED = 2**20  # weights of a grouped convolution that is written out with zeros
 RATIO = 2**10     # of two scales, in whole numbers: what multipliers cost little for

@@ -23,7 +23,7 @@ from ..model import (
 )
 from ..model.layers import windows
 from .builder import Lowering, Rules
-from .low_bit import whole
+from .low_bit import integers, whole
 from .steps import evaluated
 from .values import Affine, Joined, Means, Stage, Value, Waiting
 
@@ -41,11 +41,13 @@ def _image(self: Lowering, layer: Layer, x: Value) -> Value:
 def _max_pool(self: Lowering, layer: MaxPool, x: Value) -> Value:
     """The largest integer is the largest real value, where all that waits rises."""
     x = _image(self, layer, x)
+    if layer.zeros:
+        x = whole(self, layer, integers(self, layer, x))
     if not x.settled:
         x = _rising(self, x)
-    # No pixel is below the low end of its range: the pad never wins.
-    lo = x.edge.lo if (x.edge.lo != x.edge.lo[0]).any() else x.edge.lo[:1]
-    x = self.windows(layer, x, lo, always=True)
+    # No pixel is below the low end of its range: that pad never wins.
+    pad = -x.origin.astype(np.int64) if layer.zeros else x.edge.lo
+    x = self.windows(layer, x, pad if (pad != pad[0]).any() else pad[:1], always=True)
     return self.append(ir.MaxPool(layer.name, positions=math.prod(model.pair(layer.kernel))), x)
 
 
@@ -84,8 +86,8 @@ def _avg_pool(self: Lowering, layer: AvgPool, x: Value) -> Value:
         if any(model.frame(layer.padding)):
             if not (layer.count_pad or layer.total):
                 return _uneven(self, layer, x, positions)
-            x = whole(self, layer, self.fixed(x) if x.waiting else x)
-        x = self.windows(layer, x, -x.origin.astype(np.int64)[:1], always=True)
+            x = whole(self, layer, integers(self, layer, x))
+        x = self.windows(layer, x, -x.origin.astype(np.int64), always=True)
     pooled = self.append(SumPool(layer.name, positions=positions), x)
     if not layer.total:
         return replace(pooled, divisor=x.divisor * positions, origin=x.origin * positions)
@@ -174,7 +176,7 @@ def _upsample(self: Lowering, layer: Upsample, x: Value) -> Value:
 def _depth_to_space(self: Lowering, layer: DepthToSpace, x: Value) -> Value:
     """Channels become pixels of one channel: they must have one real value of an integer."""
     x = _image(self, layer, x)
-    if layer.block == 1:
+    if model.pair(layer.block) == (1, 1):
         return x
     x = self.fixed(x) if x.waiting or not x.uniform else x
     return self.append(ir.DepthToSpace(layer.name, block=layer.block, mode=layer.mode), x)

@@ -198,12 +198,16 @@ class Pact(Layer):
 
 @dataclass(frozen=True)
 class MaxPool(Layer):
-    """Maximum over a window of pixels; pads with -inf, by at most half a kernel all around."""
+    """Maximum over a window of pixels; pads with -inf, by at most half a kernel all around.
+
+    With `zeros` it pads with 0, as far as it may be.
+    """
 
     kernel: Size
     stride: Size
     padding: Padding = field(default=0, metadata=LATER)
     dilation: Size = field(default=1, metadata=LATER)
+    zeros: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -398,7 +402,7 @@ def _(layer: Pact, p: Params, x: np.ndarray) -> np.ndarray:
 @layer_float.register
 def _(layer: MaxPool, p: Params, x: np.ndarray) -> np.ndarray:
     return windows(x, layer.kernel, layer.stride, layer.padding, layer.dilation,
-                   -np.inf).max(axis=(4, 5))
+                   0 if layer.zeros else -np.inf).max(axis=(4, 5))
 
 
 @layer_float.register

@@ -131,12 +131,12 @@ class Upsample(Layer):
 
 @dataclass(frozen=True)
 class DepthToSpace(Layer):
-    """[N, C·b·b, H, W] -> [N, C, H·b, W·b]; channels run (b, b, C) in "DCR", (C, b, b) in "CRD".
+    """[N, C·a·b, H, W] -> [N, C, H·a, W·b]; channels run (a, b, C) in "DCR", (C, a, b) in "CRD".
 
-    A vector is an image of one pixel.
+    `block` is (a, b), or a number for both.  A vector is an image of one pixel.
     """
 
-    block: int
+    block: Size
     mode: str = "DCR"
 
 
@@ -236,12 +236,12 @@ def _(layer: Upsample, p: Params, x: np.ndarray) -> np.ndarray:
 @layer_float.register
 def _(layer: DepthToSpace, p: Params, x: np.ndarray) -> np.ndarray:
     x = x.reshape(*x.shape, 1, 1) if x.ndim == 2 else x
-    (count, channels, height, width), b = x.shape, layer.block
+    (count, _, height, width), (a, b) = x.shape, pair(layer.block)
     if layer.mode == "DCR":
-        x = x.reshape(count, b, b, -1, height, width).transpose(0, 3, 4, 1, 5, 2)
+        x = x.reshape(count, a, b, -1, height, width).transpose(0, 3, 4, 1, 5, 2)
     else:
-        x = x.reshape(count, -1, b, b, height, width).transpose(0, 1, 4, 2, 5, 3)
-    return x.reshape(count, channels // (b * b), height * b, width * b)
+        x = x.reshape(count, -1, a, b, height, width).transpose(0, 1, 4, 2, 5, 3)
+    return x.reshape(count, -1, height * a, width * b)
 
 
 @layer_float.register

@@ -286,10 +286,11 @@ def _check_inputs(net: Net) -> None:
                             f"output is {net.layers[-1].name}")
 
 
-SIZES = {"kernel": (2,), "stride": (2,), "dilation": (2,), "padding": (2, 4), "factor": (2,)}
+SIZES = {"kernel": (2,), "stride": (2,), "dilation": (2,), "padding": (2, 4), "factor": (2,),
+         "block": (2,)}
 CHOICES = {"order": ("chw", "hwc"), "mode": ("DCR", "CRD"), "op": tuple(OPS),
            "rounding": tuple(ROUNDINGS),
-           "float32": (False, True), "count_pad": (False, True), "total": (False, True)}
+           **dict.fromkeys(("float32", "count_pad", "total", "zeros"), (False, True))}
 
 
 def _check_hyperparameters(net: Net, layer: Layer) -> None:
@@ -306,7 +307,7 @@ def _check_hyperparameters(net: Net, layer: Layer) -> None:
     if isinstance(layer, AvgPool) and layer.total and layer.kernel == 0:
         raise N2uqError(f"{net.name}: kernel of {layer.name} must be its window's size, since it "
                         "gives totals, not 0")
-    if isinstance(layer, MaxPool):
+    if isinstance(layer, MaxPool) and not layer.zeros:
         (height, width), sides = pair(layer.kernel), frame(layer.padding)
         # What is padded alike on all sides, torch pads by at most half.
         most = ((height - 1) * pair(layer.dilation)[0], (width - 1) * pair(layer.dilation)[1]) \

@@ -348,6 +348,8 @@ def _(layer: model.Pact) -> nn.Module:
 
 @module_for.register
 def _(layer: model.MaxPool) -> nn.Module:
+    if layer.zeros:
+        raise N2uqError(f"padding of {layer.name} must be with -inf for torch, not with 0")
     return nn.MaxPool2d(layer.kernel, layer.stride, even_padding(layer), layer.dilation)
 
 

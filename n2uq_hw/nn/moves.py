@@ -78,8 +78,9 @@ def _(layer: model.Upsample) -> nn.Module:
 
 @module_for.register
 def _(layer: model.DepthToSpace) -> nn.Module:
-    if layer.mode != "CRD":
-        raise N2uqError(f"mode of {layer.name} must be CRD for torch, not {layer.mode}")
+    if layer.mode != "CRD" or not isinstance(layer.block, int):
+        raise N2uqError(f"{layer.name} must have one block size and mode CRD for torch, not "
+                        f"{layer.block} and {layer.mode}")
     return nn.PixelShuffle(layer.block)
 
 

@@ -529,6 +529,9 @@ def _flatten(net: Layers, input: Value, *shape: Any, **named: Any) -> str:
     """Whatever the arguments, the shape tells: rows of a reshape keep their order."""
     if _image(net.step.shape) == input.image:
         return input.layer
+    if len(input.shape) == 2 and len(net.step.shape) in (3, 4) and net.step.shape[0] == BATCH:
+        sides = _image(net.step.shape)[2:]  # a vector runs over (C, H, W)
+        return net.add(model.DepthToSpace, (_size(sides), "CRD"), (input,))
     if net.step.shape != (BATCH, math.prod(input.shape[1:])):
         raise NoForm(f"must make a vector of each image, [N, {math.prod(input.shape[1:])}], "
                       f"not {shown(net.step.shape)}")

@@ -107,12 +107,13 @@ def test_groups_dilation_concat_and_ties_to_even(groups: int, dilation: tuple[in
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 8), (1, 1, 8)])
-@pytest.mark.parametrize("mode", ["DCR", "CRD"])
-def test_what_moves_pixels_and_channels(mode: str, shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("mode,block", [("DCR", 2), ("CRD", 2), ("DCR", (4, 1)), ("CRD", (2, 4))])
+def test_what_moves_pixels_and_channels(mode: str, block: int | tuple[int, int],
+                                        shape: tuple[int, int, int]) -> None:
     graph = Graph("moves", (
         Input("input", shape=shape, lo=-9, hi=9),
         ir.Permute("order", ("input",), order=np.array([3, 1, 7, 0, 2, 5, 6, 4])),
-        ir.DepthToSpace("blocks", ("order",), block=2, mode=mode),
+        ir.DepthToSpace("blocks", ("order",), block=block, mode=mode),
         ir.Upsample("larger", ("blocks",), factor=(2, 3)))).verify()
     images = np.moveaxis(images_on(graph.edges["input"], 9, 0), -1, 1)
     same(graph, by_onnxruntime(export_onnx(graph, "integer", 9), images), images)
@@ -188,7 +189,7 @@ def test_there_and_back_with_the_class(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("kind", [random_chain, random_residual, random_dense])
 def test_random_graphs_there_and_back(kind, seed: int, tmp_path: Path) -> None:
-    """What comes back gives golden's integers; a max-pool may have a frame that no file has."""
+    """What comes back gives golden's integers."""
     graph = kind("net", seed)
     images = np.moveaxis(images_on(graph.edges["input"], 5, seed), -1, 1)
     onnx.save_model(export_onnx(graph, ("qonnx", "integer")[seed % 2]), tmp_path / "net.onnx")
@@ -196,8 +197,7 @@ def test_random_graphs_there_and_back(kind, seed: int, tmp_path: Path) -> None:
         again = api.lower(api.load(tmp_path / "net.onnx"))
     except N2uqError as error:
         assert any(part in str(error) for part in (
-            "must not follow a Pad", "behind a matrix product", "top1 must choose among classes",
-            "must read whole numbers"))
+            "top1 must choose among classes", "must read whole numbers"))
         return
     same(graph, again.forward(images) * again.scale, images)
 

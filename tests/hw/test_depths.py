@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -223,10 +224,12 @@ def test_least_depths_flow_beside_each_other(seed: int) -> None:
 
 @pytest.mark.parametrize("mode", ["DCR", "CRD"])
 @pytest.mark.parametrize("block,channels,lanes", [(1, 4, 2), (2, 1, 1), (2, 2, 1), (3, 4, 2),
-                                                  (2, 4, 4)])
-def test_needs_of_blocks(mode: str, block: int, channels: int, lanes: int) -> None:
+                                                  (2, 4, 4), ((3, 1), 2, 1), ((1, 2), 4, 2)])
+def test_needs_of_blocks(mode: str, block: int | tuple[int, int], channels: int, lanes: int
+                         ) -> None:
     """In mode CRD a unit takes whole pixels, unless their order is that of DCR."""
-    node, read = DepthToSpace("d", block=block, mode=mode), edge_of((3, 2, block**2 * channels))
+    node = DepthToSpace("d", block=block, mode=mode)
+    read = edge_of((3, 2, math.prod(node.sides) * channels))
     if mode == "DCR" or 1 in (block, channels):
         same_needs(node, read, lanes, lanes)
     else:

@@ -22,8 +22,10 @@ def upsample(factor: tuple[int, int], shape: Shape, pe: int, lo: int = 0, hi: in
     return case(node, edge, lambda out: UpsampleUnit(node, edge, pe=pe), 4)
 
 
-def blocks(block: int, mode: str, shape: Shape, pe: int, lo: int = 0, hi: int = 3) -> Case:
-    node = DepthToSpace("{}{}_of_{}x{}x{}_by{}".format(mode, block, *shape, pe), block=block,
+def blocks(block: int | tuple[int, int], mode: str, shape: Shape, pe: int, lo: int = 0,
+           hi: int = 3) -> Case:
+    sides = block if isinstance(block, int) else "x".join(map(str, block))
+    node = DepthToSpace("{}{}_of_{}x{}x{}_by{}".format(mode, sides, *shape, pe), block=block,
                         mode=mode)
     edge = edge_of(shape, lo, hi)
     return case(node, edge, lambda out: DepthToSpaceUnit(node, edge, out, pe=pe), 4)
@@ -47,6 +49,8 @@ CASES = [
     blocks(3, "DCR", (2, 3, 9), 1), blocks(3, "CRD", (2, 3, 27), 3), blocks(3, "CRD", (2, 3, 9), 1),
     blocks(1, "DCR", (3, 4, 2), 1), blocks(1, "CRD", (3, 4, 2), 2), blocks(4, "DCR", (1, 1, 16), 1),
     blocks(2, "CRD", (1, 5, 24), 3, -9, 9), blocks(2, "DCR", (5, 1, 4), 1),
+    blocks((3, 1), "DCR", (2, 3, 6), 2), blocks((1, 3), "CRD", (3, 2, 6), 1),
+    blocks((2, 3), "CRD", (1, 1, 12), 2), blocks((3, 2), "DCR", (3, 2, 6), 1),
     permute([1, 0], 2, 1), permute([1, 0], 2, 2), permute([0, 2, 4, 1, 3, 5], 6, 1),
     permute([5, 3, 1, 0, 2, 4], 6, 2), permute([5, 4, 3, 2, 1, 0], 6, 6), permute([0], 1, 1),
     permute([3, 0], 4, 2), permute([2, 3], 4, 1), permute([0, 0, 1, 1], 2, 1),

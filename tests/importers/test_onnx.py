@@ -134,6 +134,14 @@ GRAPHS: dict[str, tuple[tuple[int, ...], Callable[[Net], str]]] = {
                                        pads=[1, 0, 0, 1])),
     "max pool with ceil_mode": (IMAGE, lambda n: n.op("MaxPool", "x", kernel_shape=[3, 3],
                                                       strides=[2, 2], ceil_mode=1)),
+    "max pool behind a Pad with 0": (IMAGE, lambda n: n.op("MaxPool", n.op(
+        "Pad", "x", n.const([0, 0, 2, 1, 0, 0, 0, 2], np.int64)), kernel_shape=[2, 2])),
+    "max pool behind a Pad with any value": (IMAGE, lambda n: n.op("MaxPool", n.op(
+        "Pad", n.op("Mul", n.op("Round", "x"), -0.5), n.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64),
+        1.5), kernel_shape=[3, 3], strides=[2, 1])),
+    "max pool behind a Pad with -inf": (IMAGE, lambda n: n.op("MaxPool", n.op(
+        "Pad", "x", n.const([0, 0, 1, 0, 0, 0, 0, 1], np.int64), -np.inf), kernel_shape=[3, 3],
+        pads=[0, 1, 1, 0])),
     "max pool 1-D": (ROW, lambda n: n.op("MaxPool", "x", kernel_shape=[2], strides=[2])),
     "average pool": (IMAGE, lambda n: n.op("AveragePool", "x", kernel_shape=[3, 2], strides=[2, 1],
                                            pads=[1, 0, 0, 1])),
@@ -164,6 +172,16 @@ GRAPHS: dict[str, tuple[tuple[int, ...], Callable[[Net], str]]] = {
     "pixel shuffle by reshapes": ((1, 8, 3, 4), lambda n: n.op("Conv", n.op("Reshape", n.op(
         "Transpose", n.op("Reshape", "x", n.const([1, 2, 2, 2, 3, 4], np.int64)),
         perm=[0, 1, 4, 2, 5, 3]), n.const([1, 2, 6, 8], np.int64)), W[:, :2])),
+    "pixel shuffle of rows": ((1, 12, 3, 4), lambda n: n.op("Conv", n.op("Reshape", n.op(
+        "Transpose", n.op("Reshape", "x", n.const([1, 2, 3, 2, 3, 4], np.int64)),
+        perm=[0, 1, 4, 2, 5, 3]), n.const([1, 2, 9, 8], np.int64)), W[:, :2])),
+    "pixel shuffle 1-D": (ROW, lambda n: n.op("MaxPool", n.op("Reshape", n.op(
+        "Transpose", n.op("Reshape", "x", n.const([1, 2, 2, ROW[2]], np.int64)),
+        perm=[0, 1, 3, 2]), n.const([1, 2, 2 * ROW[2]], np.int64)), kernel_shape=[3])),
+    "a vector as an image": (VECTOR, lambda n: n.op("MaxPool", n.op(
+        "Reshape", "x", n.const([1, 2, 2, 5], np.int64)), kernel_shape=[2, 3])),
+    "a vector as a sequence": (VECTOR, lambda n: n.op("MaxPool", n.op(
+        "Reshape", "x", n.const([1, 4, 5], np.int64)), kernel_shape=[3])),
     "upsample": (IMAGE, lambda n: n.op("Resize", "x", "", np.float32([1, 1, 2, 3]),
                                        mode="nearest")),
     "upsample by sizes": (IMAGE, lambda n: n.op(

@@ -100,6 +100,11 @@ def test_upsample_and_blocks_against_torch() -> None:
     expected = [[[[int(image[y // 3, z // 3, (y % 3 * 3 + z % 3) * 2 + c]) for c in range(2)]
                   for z in range(12)] for y in range(9)] for image in x]
     same(DepthToSpace("n", block=3, mode="DCR"), edges, x, expected)
+    for mode, place in (("DCR", lambda row, column, c: (row * 3 + column) * 3 + c),
+                        ("CRD", lambda row, column, c: (c * 2 + row) * 3 + column)):
+        expected = [[[[int(image[y // 2, z // 3, place(y % 2, z % 3, c)]) for c in range(3)]
+                      for z in range(12)] for y in range(6)] for image in x]
+        same(DepthToSpace("n", block=(2, 3), mode=mode), edges, x, expected)
 
 
 def test_permute_against_torch() -> None:

@@ -153,7 +153,8 @@ def test_ranges_are_reached_and_never_exceeded(seed: int) -> None:
     check_exact(WidthConvert("n", lanes=1), edge(1, 2, 1, 3))
     check_exact(Add("n"), edge(1, 1, 2, 3), edge(1, 1, 2, 3))
     check_exact(Upsample("n", factor=(1, 2)), edge(1, 2, 2, 3))
-    check_exact(DepthToSpace("n", block=2, mode=("DCR", "CRD")[seed % 2]), edge(1, 1, 4, 4))
+    check_exact(DepthToSpace("n", block=(2, (1, 2))[seed // 2 % 2], mode=("DCR", "CRD")[seed % 2]),
+                edge(1, 1, 4, 4))
     check_exact(Permute("n", order=rng.integers(0, 3, 4)), edge(1, 1, 3, 4))
     check_exact(SlidingWindow("n", kernel=(1, 2), dilation=(1, 2), groups=2), edge(1, 3, 2, 2))
     check_exact(MatVec("n", weights=rng.integers(-3, 4, (4, 2)), groups=2), edge(1, 1, 4, 4))
@@ -290,7 +291,7 @@ VECTOR = {"shape": (1, 1, 2), "lo": 0, "hi": 3}
     (chain(Upsample("u", factor=(0, 1))),
      r"g: Upsample u: factors must be positive, not \(0, 1\)"),
     (chain(DepthToSpace("d", block=2)),
-     "g: DepthToSpace d: the square of the block must divide the 1 channels, not 2²"),
+     "g: DepthToSpace d: the pixels of a block must divide the 1 channels, not 2×2"),
     (chain(DepthToSpace("d", mode="X")), "g: DepthToSpace d: mode must be DCR or CRD, not 'X'"),
     (chain(Permute("p", order=array(0, 1))),
      r"g: Permute p: order must be \[C\] of channels 0..0, not \[2\] of 0..1"),

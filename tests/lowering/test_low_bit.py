@@ -381,6 +381,18 @@ def test_means_of_windows_of_fewer_pixels(layers: tuple[Layer, ...], values: dic
     assert "residual" not in graph.meta
 
 
+@pytest.mark.parametrize("pool", [MaxPool("pool", (3, 2), 1, (2, 1, 0, 3), zeros=True),
+                                  AvgPool("pool", 3, 2, 1)])
+@pytest.mark.parametrize("layers,values", [
+    ((Quant("q0", 4, -4, 3),), {"q0_scale": [0.25, 0.5, 0.125, 1]}),
+    ((Steps("s", 4, 3),), {"s_offset": [-3.5, -2, -0.5, 1], "s_scale": [0.5, -2, 1, -1]}),
+    ((Quant("q0", 1, -4, 3), Pointwise("m", "mul", 4), Pointwise("a", "add", 4)),
+     {"q0_scale": 0.5, "m_value": [-1, 0.5, 1, -2], "a_value": [1.5, -1, 0.5, 3]})])
+def test_pools_with_zeros_around(layers: tuple[Layer, ...], pool: Layer, values: dict) -> None:
+    net = make(*layers, pool, Quant("q", 1, -64, 63), spec=IMAGE, **values, q_scale=0.03125)
+    check(net, random_images(net), within=1e-9)
+
+
 @pytest.mark.parametrize("slopes,bits", [([1.3] * 4, 3), ([1, 2, 0.75, -3], 7)])
 def test_a_normalization_before_a_product(slopes: list[float], bits: int) -> None:
     """Its slopes go into the weights, up to ±7, where they have small ratios; its offsets out."""

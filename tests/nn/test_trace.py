@@ -211,6 +211,19 @@ class Pools(nn.Module):
         return F.avg_pool2d(x, (2, 1), (1, 2), (1, 0), ceil_mode=True, count_include_pad=False)
 
 
+class Decoder(nn.Module):
+    """A vector that becomes an image, and another that becomes a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.conv = nn.Linear(128, 24), nn.Conv2d(2, 3, (2, 3))
+        self.second, self.last = nn.Linear(12, 30), nn.Conv1d(5, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x.flatten(1))).view(-1, 2, 3, 4)
+        return self.last(self.second(self.conv(x).flatten(1)).reshape(-1, 5, 6))
+
+
 class Scalars(nn.Module):
     """Functions of one value, as modules and as functions, and constants on either side."""
 
@@ -229,6 +242,7 @@ class Scalars(nn.Module):
 
 
 MODULES = {"unet": UNet, "densenet": DenseNet, "tcn": TCN, "rectangles": Rectangles, "pools": Pools,
+           "decoder": Decoder,
            "scalars": Scalars, "resnet": ResNet8, "mobilenet": MobileNet, "lenet": Lenet,
            "reuse": Reuse, "in place": InPlace, "mlp": mlp, "nested": nested}
 

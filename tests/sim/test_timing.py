@@ -182,7 +182,7 @@ UNITS: list[tuple[Node, tuple[Edge, ...], Fold]] = [
     *((DepthToSpace(f"blocks{k}", block=block, mode=mode), (edge_of((3, 2, channels), -9, 9),),
        Fold(pe)) for k, (block, mode, channels, pe) in enumerate([
            (2, "DCR", 8, 2), (2, "DCR", 8, 1), (2, "CRD", 8, 2), (3, "CRD", 18, 1),
-           (1, "DCR", 4, 2)])),
+           (1, "DCR", 4, 2), ((3, 1), "DCR", 6, 1), ((1, 3), "CRD", 6, 2)])),
     *((Permute(f"permute{k}", order=RNG.integers(0, 4, outputs)), (IMAGE,), Fold(pe))
       for k, (outputs, pe) in enumerate([(4, 1), (4, 2), (4, 4), (8, 4), (6, 2), (2, 1), (2, 2)])),
     *((Concat(f"concat{k}", ("a", "b", "c")[:len(reads)]), reads, Fold(pe))

@@ -296,18 +296,23 @@ def _pooled(trace: Trace, node: Node, x: Tensor) -> tuple[Tensor, bool, _Window]
 def _max_pool(trace: Trace, node: Node, x: Tensor) -> Tensor:
     if x.factor < 0:
         x = trace.plain(x, node.name)
-    if any(x.pads) and (x.base.any() or x.factor < 0 or x.layer not in trace.positive):
-        raise NoForm("must not follow a Pad, unless with 0 around what is never below")
+    lowest = bool((x.base == -math.inf).all())  # of a Pad: the pool's own padding
+    zeros = any(x.pads) and not lowest and bool(
+        x.base.any() or x.layer not in trace.positive)
     x, swapped, window = _pooled(trace, node, x)
-    if any(x.pads) and any(side >= (window.kernel[k // 2] - 1) * window.dilation[k // 2] + 1
-                           for k, side in enumerate(window.pads)):
+    if zeros and window.pads != x.pads:
+        raise NoForm("must not pad what a Pad before it has padded with another value")
+    extent = [(size - 1) * apart + 1 for size, apart in zip(
+        window.kernel, window.dilation, strict=True)]
+    if any(x.pads) and not zeros and any(side >= extent[k // 2]
+                                         for k, side in enumerate(window.pads)):
         raise NoForm(f"kernel {window.kernel} must be larger than the pads {window.pads}")
     size = window.size(_spatial(x))
     name = trace.emit(MaxPool, node.name, x.layer, kernel=_field(window.kernel),
                       stride=_field(window.stride), padding=_sides(window.pads),
-                      dilation=_field(window.dilation))
-    return replace(new_image(name, x, x.size, *size, swapped=swapped), factor=x.factor,
-                   coded=x.coded)
+                      dilation=_field(window.dilation), zeros=zeros)
+    y = replace(new_image(name, x, x.size, *size, swapped=swapped), factor=x.factor, coded=x.coded)
+    return trace.added(y, x.base, f"{node.name}_base") if zeros and x.base.any() else y
 
 
 def _sides(pads: Four) -> int | Four:

@@ -118,8 +118,8 @@ def _sides(node: Node, rank: int, inputs: Sequence[Value]) -> tuple[tuple[int, .
     pads = tuple(int(size) for size in held[0].reshape(-1)) if held[0] is not None else \
         node.of("pads", ())
     value = float(held[1].reshape(-1)[0]) if held[1] is not None else node.of("value", 0.0)
-    if node.of("mode", "constant") != "constant" or not math.isfinite(value):
-        raise NoForm("must pad with a finite constant")
+    if node.of("mode", "constant") != "constant" or not value < math.inf:
+        raise NoForm("must pad with a constant, finite or -inf")
     if held[2] is not None:
         axes, whole = [int(axis) % rank for axis in held[2].reshape(-1)], [0] * (2 * rank)
         for place, axis in enumerate(axes):
@@ -136,13 +136,16 @@ def _framed(trace: Trace, node: Node, x: Tensor, pads: Sequence[int], value: flo
     x, swapped = trace.image(x)
     if any(pads[:2]) or any(pads[rank:rank + 2]):
         raise NoForm("must pad height and width alone")
+    if value == -math.inf and any(
+            reader.op != "MaxPool" for name in node.outputs for reader in trace.readers[name]):
+        raise NoForm("must pad with a finite constant, but for a MaxPool, not with -inf")
     if x.coded is not None:
         value = (value - x.coded[1]) * x.coded[0]
     value /= x.factor
     if any(x.pads) and (x.base != value).any():
         raise NoForm(f"must pad with {x.base[0] * x.factor:g} as the Pad before it, not with "
                      f"{value * x.factor:g}")
-    if value and not any(x.pads):
+    if value > -math.inf and value and not any(x.pads):
         x = trace.added(x, np.array([-value]), f"{node.name}_around")
     sides = [(0, 0)] * (rank == 3) + [(pads[axis], pads[rank + axis]) for axis in range(2, rank)]
     (top, bottom), (left, right) = reversed(sides) if swapped else sides

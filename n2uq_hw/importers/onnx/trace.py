@@ -33,7 +33,7 @@ from ...model import (
 from ...names import fresh
 from .constants import BINARY, FOLDS, UNARY, Constant
 from .reading import LARGEST_TENSOR, STANDARD, Node, NoForm, Source
-from .tensors import Atom, Axes, Tensor, atoms
+from .tensors import Axes, Tensor, atoms
 
 __all__ = ["DOMAINS", "RULES", "WIDE", "Row", "Trace", "Value", "rule"]
 
@@ -409,7 +409,8 @@ class Trace:
     def grid(self, name: str) -> Quant | None:
         """The quantizer whose values those of a layer are."""
         layer = self.layer(name)
-        while layer is not None and type(layer).__name__ in ("MaxPool", "Flatten", "Upsample"):
+        while isinstance(layer, Flatten | Upsample) or (
+                isinstance(layer, MaxPool) and not layer.zeros):
             layer = self.layer(layer.inputs[0])
         return layer if isinstance(layer, Quant) else None
 
@@ -464,18 +465,9 @@ class Trace:
             raise NoForm("must read an image [N, C, H, W] or [N, C, W], not one of shape "
                          f"{list(t.shape)}")
         t = self.pixels(t) if t.vector else t
+        if (blocks := self.blocks(t)) is not None:
+            return blocks
         channels, spatial = t.dims[1], t.dims[2:]
-        if len(spatial) == 2 and set(channels) < set(t.channels) and (
-                spatial[0][:1], spatial[1][:1]) == (t.height, t.width) and (
-                    len(spatial[0]), len(spatial[1])) == (2, 2):
-            down, right = spatial[0][1], spatial[1][1]
-            if down.size == right.size and {down, right, *channels} == set(t.channels):
-                t = self.reordered(t, (*channels, down, right))
-                name = self.emit(DepthToSpace, f"{t.layer}_blocks", t.layer, block=down.size,
-                                 mode="CRD")
-                tall, wide = (Atom(side[0].size * side[1].size) for side in spatial)
-                return replace(t, layer=name, channels=channels, height=(tall,), width=(wide,),
-                               dims=(t.batch, channels, (tall,), (wide,))), False
         if set(channels) != set(t.channels):
             raise NoForm("must have the channels in axis 1")
         t = self.reordered(t, channels)
@@ -489,18 +481,38 @@ class Trace:
             return t, True
         raise NoForm("must have height and width in the last two axes")
 
+    def blocks(self, t: Tensor) -> tuple[Tensor, bool] | None:
+        """An image with parts of its channels behind its height or width, as larger pixels."""
+        channels, spatial = t.dims[1], t.dims[2:]
+        own = (t.height, t.width) if len(spatial) == 2 else (t.height + t.width,)
+        inner = [dim[len(axes):] for dim, axes in zip(spatial, own, strict=True)]
+        parts = [atom for dim in inner for atom in dim]
+        if not parts or any(dim[:len(axes)] != axes for dim, axes in zip(
+                spatial, own, strict=True)) or {*channels, *parts} != set(t.channels):
+            return None
+        t, tall = self.reordered(t, (*channels, *parts)), len(spatial) == 1 and bool(t.height)
+        block = [math.prod(atom.size for atom in dim) for dim in inner]
+        sides = [atoms(math.prod(atom.size for atom in dim)) for dim in spatial]
+        if len(spatial) == 1:
+            block, image = ([*block, 1], [*sides, ()]) if tall else ([1, *block], [(), *sides])
+        else:
+            image = sides
+        name = self.emit(DepthToSpace, f"{t.layer}_blocks", t.layer, mode="CRD",
+                         block=block[0] if block[0] == block[1] else tuple(block))
+        return replace(t, layer=name, channels=channels, height=image[0], width=image[1],
+                       dims=(t.batch, channels, *sides)), tall
+
     def pixels(self, t: Tensor) -> Tensor:
-        """A vector as the square image that its axes make of it."""
+        """A vector as the image that its axes make of it."""
         channels, *spatial = t.dims[1:]
-        sizes = {math.prod(atom.size for atom in dim) for dim in spatial}
-        if len(sizes) > 1 or (len(spatial) == 1 and sizes != {1}):
-            raise NoForm(f"must read a square image behind a matrix product, not {list(t.shape)}")
-        t, block = self.reordered(t, (*(atom for dim in spatial for atom in dim), *channels)), min(
-            sizes)
-        name = self.emit(DepthToSpace, f"{t.layer}_pixels", t.layer, block=block, mode="DCR")
-        sides = [atoms(block) for _ in spatial]
-        return replace(t, layer=name, channels=channels, height=sides[0], width=sides[-1],
-                       dims=(t.batch, channels, *sides), vector=False)
+        t = self.reordered(t, (*(atom for dim in spatial for atom in dim), *channels))
+        sides = [math.prod(atom.size for atom in dim) for dim in spatial]
+        high, wide = (1, *sides)[-2:]
+        name = self.emit(DepthToSpace, f"{t.layer}_pixels", t.layer, mode="DCR",
+                         block=high if high == wide else (high, wide))
+        axes = [atoms(side) for side in sides]
+        return replace(t, layer=name, channels=channels, height=axes[-2] if len(axes) > 1 else (),
+                       width=axes[-1], dims=(t.batch, channels, *axes), vector=False)
 
     def bounded(self, t: Tensor) -> Tensor:
         """`t`, if it is not too large."""
