@@ -46,8 +46,8 @@ def test_requirements_pin_every_dependency() -> None:
 
 def test_only_the_torch_side_imports_torch_and_only_hardware_amaranth() -> None:
     """Everything after training works without torch; golden and lowering without Amaranth."""
-    code = ("import sys, n2uq_hw.cli, n2uq_hw.builds.accuracy, n2uq_hw.ir.golden, "
-            "n2uq_hw.lowering.lower; "
+    code = ("import sys, n2uq_hw.cli; assert 'numpy' not in sys.modules; "
+            "import n2uq_hw.builds.accuracy, n2uq_hw.ir.golden, n2uq_hw.lowering.lower; "
             "assert 'torch' not in sys.modules and 'amaranth' not in sys.modules; "
             "import n2uq_hw.builds.emit, n2uq_hw.builds.verify, n2uq_hw.builds.synth; "
             "assert 'torch' not in sys.modules")

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ..data import images_for
 from ..lowering.formats import Formats
 from .options import AsJson, Calibrate, Cycles, DataPath, NetName, Top1, takes_formats
 from .output import show, show_json
@@ -33,6 +32,7 @@ def board(
     on a simulation of the same design.
     """
     from .. import api
+    from ..data import images_for
 
     graph = api.lower(net, formats, top1=top1, calibrate=calibrate)
     images, labels = images_for(graph.meta.get("dataset", ""), data_path) or (None, None)

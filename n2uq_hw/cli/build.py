@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ..data import images_for
 from ..lowering.formats import Formats
 from .options import (
     AsJson,
@@ -53,6 +52,7 @@ def build(
         data_path: DataPath = None, as_json: AsJson = False) -> None:
     """Write Verilog, IR, folding, test vectors, manifest and report to a directory."""
     from .. import api
+    from ..data import images_for
 
     trained = api.load(net)
     graph = api.lower(trained, formats, top1=top1, calibrate=calibrate)

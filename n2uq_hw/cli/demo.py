@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from .. import data
-from ..builds.accuracy import topology, trained
 from ..tables import Table
 from .output import percent, say, show
 
@@ -18,7 +16,8 @@ CYCLES = 2304  # per image: a small design, which Yosys maps in half a minute
 def demo(out: Annotated[Path, typer.Option(help="Folder to work in.")] = Path("n2uq-demo")
          ) -> None:
     """Take a shipped digits CNN the whole way: Verilog, proven in simulation, and costed."""
-    from .. import api
+    from .. import api, data
+    from ..builds.accuracy import topology, trained
     from ..builds.measured import keep_agreement
 
     net, family = api.load("digits_cnn_w2a2"), "xcup"

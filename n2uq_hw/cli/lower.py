@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import data
-from ..builds import accuracy
 from ..errors import N2uqError
-from ..ir import Graph, describe, dump
 from ..lowering.formats import Formats
 from ..tables import Table
 from .options import (
@@ -23,6 +20,9 @@ from .options import (
     takes_formats,
 )
 from .output import bars, percent, say, show, show_json, warn
+
+if TYPE_CHECKING:
+    from ..ir import Graph
 
 
 @takes_formats
@@ -37,7 +37,9 @@ def lower(
         text: Annotated[bool, typer.Option("--text", help="Print the graph as text.")] = False,
         as_json: AsJson = False) -> None:
     """Lower a network to integers: layers, ranges, widths, and agreement with the float model."""
-    from .. import api
+    from .. import api, data
+    from ..builds import accuracy
+    from ..ir import describe, dump
 
     trained = api.load(net)
     if reference is not None and data_path is not None:

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from ..builds import accuracy
 from ..tables import Table
 from .options import AsJson, MnistPath
 from .output import bars, percent, show, show_json
@@ -17,6 +16,8 @@ def nets(
             help="Measure the accuracies anew: floats, golden, and RTL in simulation.")] = False,
         data_path: MnistPath = None, as_json: AsJson = False) -> None:
     """List the shipped networks and the accuracy that they reach."""
+    from ..builds import accuracy
+
     if measure:
         with bars() as progress:
             accuracy.measure_shipped(data_path, progress)

@@ -6,16 +6,16 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
-from .. import data
-from ..files import write_file
 from .options import AsJson, within
 from .output import bars, say, show, show_json
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..boards.emit import BoardBuild
+    from ..data import Samples
 
 
 def run(
@@ -36,6 +36,7 @@ def run(
 
     Nothing is compared with golden without --port; `verify` does that.
     """
+    from .. import data
     from ..api import load_build
     from ..boards.emit import is_board, load_board
 
@@ -53,6 +54,10 @@ def run(
 
 
 def _write(out: Path | None, outputs: np.ndarray, classes: np.ndarray | None) -> None:
+    import numpy as np
+
+    from ..files import write_file
+
     if out is not None:
         held = io.BytesIO()
         if classes is None:
@@ -62,7 +67,7 @@ def _write(out: Path | None, outputs: np.ndarray, classes: np.ndarray | None) ->
         write_file(out, held.getvalue())
 
 
-def _on_board(board: BoardBuild, samples: data.Samples, port: str, out: Path | None,
+def _on_board(board: BoardBuild, samples: Samples, port: str, out: Path | None,
               as_json: bool) -> None:
     """Exit code 1 where a bit differs."""
     from ..boards.run import run_board

@@ -134,13 +134,14 @@ def test_kill_9_ends_the_tools_too(built: Path, images: np.ndarray, tmp_path: Pa
 
 
 def test_a_signal_in_a_destructor_is_not_lost(tmp_path: Path) -> None:
-    code = ("import os, signal, sys, time; from n2uq_hw import cli\n"
+    code = ("import os, signal, sys, time; from n2uq_hw import cli; "
+            "from n2uq_hw.builds import accuracy\n"
             "class Last:\n"
             "    def __del__(self): os.kill(os.getpid(), signal.SIGINT); time.sleep(0)\n"
             "def table():\n"
             "    last = Last(); del last\n"
             "    time.sleep(20)\n"
-            "cli.nets.accuracy.shipped_table = table; sys.argv = ['n2uq-hw', 'nets']; cli.main()")
+            "accuracy.shipped_table = table; sys.argv = ['n2uq-hw', 'nets']; cli.main()")
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True,
                           text=True)

@@ -13,8 +13,8 @@ from commands import fault, names
 from conftest import Cli
 from safetensors.numpy import save
 
-from n2uq_hw import cli, tools
-from n2uq_hw.builds import emit
+from n2uq_hw import tools
+from n2uq_hw.builds import accuracy, emit
 from n2uq_hw.model import Net
 
 IMAGES = np.zeros((3, 2, 5, 5), np.uint8)
@@ -228,5 +228,5 @@ def test_what_no_module_foresees(run: Cli, monkeypatch: pytest.MonkeyPatch, erro
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(cli.nets.accuracy, "shipped_table", fail)
+    monkeypatch.setattr(accuracy, "shipped_table", fail)
     assert fault(run("nets")) == message
