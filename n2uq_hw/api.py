@@ -279,7 +279,7 @@ class Build(Shown, emit.Build):
 
     def verify(self, images: np.ndarray | None = None, labels: np.ndarray | None = None, *,
                stalls: float = 0.0, seed: int = 0, simulator: str = "verilator",
-               jobs: int | None = None) -> Verdict:
+               netlist: str = "", power_up: int | None = None, jobs: int | None = None) -> Verdict:
         """Simulate the Verilog and compare every bit of every output with golden.
 
         Parameters
@@ -287,6 +287,10 @@ class Build(Shown, emit.Build):
         images, labels: [N, C, H, W] and [N]; left out, the build's test vectors.
         stalls, seed: probability of a stalled cycle on either side, 0 to 0.95, and its pattern.
         simulator: "verilator" or "icarus".
+        netlist: "xcup", "ecp5" or "ice40": simulate what `cost` counts there, the cells that Yosys
+            makes of the accelerator, in Verilator and in models of these.
+        power_up: a seed, 1 to 2^31 - 1: registers, and memories without contents, start at random,
+            so that only the reset sets them.
         jobs: simulators side by side; 0 for one per core.
 
         A bit that differs is no error: the verdict tells.  Raises N2uqError for arguments that make
@@ -300,6 +304,7 @@ class Build(Shown, emit.Build):
         with bars() as progress:
             verdict = simulation.verify(
                 self, images, labels, stalls=stalls, seed=seed, simulator=simulator,
+                netlist=netlist, power_up=power_up,
                 jobs=len(os.sched_getaffinity(0)) if jobs == 0 else jobs, progress=progress)
         measured.keep_verdict(self, verdict, of)
         return verdict

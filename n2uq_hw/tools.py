@@ -42,8 +42,8 @@ def need(program: str, purpose: str) -> str:
 def fault(log: str) -> str:
     """The line of a tool's `log` that says best what went wrong."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    for mark in (r"^%Error(?!: Exiting)", r"^ERROR:", r"\berror:", r"No space left", r"\w*Error\b",
-                 r"\*\*\* "):
+    for mark in (r"%Fatal:", r"^%Error(?!: Exiting)", r"^ERROR:", r"\berror:", r"No space left",
+                 r"\w*Error\b", r"\*\*\* "):
         for line in lines:
             if re.search(mark, line):
                 return re.sub(r"^(%?error|ERROR):\s*", "", line, flags=re.IGNORECASE)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .. import tools
 from ..errors import N2uqError
-from ..sim.rtl.serial import CELLS
+from ..sim.rtl.netlists import cell_models
 from .devices import Device
 
 __all__ = ["Bitstream", "TooSlow", "cell_models", "constraints", "make_bitstream", "need_tools"]
@@ -78,17 +78,6 @@ def constraints(device: Device) -> str:
         lines = [f'IO_LOC "{port}" {pin};\nIO_PORT "{port}" IO_TYPE=LVCMOS33;'
                  for port, pin in device.pins.items()]
     return "\n".join((*lines, ""))
-
-
-def cell_models(family: str) -> list[Path]:
-    """Verilog models of the family's cells, and the files that these include.
-
-    Ours come first: Verilator takes the first of two modules of a name, and Yosys has black boxes.
-    """
-    folder = tools.yosys_share() / family
-    ours = [CELLS / f"{family}.v", CELLS / "block_ram.v"]
-    return [*(path for path in ours if ours[0].exists()), folder / "cells_sim.v",
-            *sorted(folder.glob("*.vh"))]
 
 
 def need_tools(device: Device) -> None:

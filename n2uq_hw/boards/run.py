@@ -13,9 +13,9 @@ from ..builds.task import Task
 from ..errors import N2uqError
 from ..files import readable
 from ..jobs import Progress
+from ..sim.rtl.netlists import cell_models
 from ..sim.rtl.serial import VirtualBoard, board_program
 from ..tables import Table
-from .bitstream import cell_models
 from .devices import find_board
 from .emit import BoardBuild
 from .host import Line, Port, Traffic, exchange, greet, open_port

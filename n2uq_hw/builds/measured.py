@@ -69,10 +69,10 @@ def keep_verdict(build: Build, verdict: Verdict, of: str) -> None:
     tool = "iverilog" if verdict.simulator == "icarus" else verdict.simulator
     row = verdict.as_dict() | {"predicted": predicted, "version": tools.versions()[tool]}
     del row["cycles_per_second"]  # of the machine, not of the design
-    key = ("images", "stalls", "seed", "simulator")
+    key = ("images", "stalls", "seed", "simulator", "netlist", "power_up")
     with _changed(build, of) as results:
         results["verdicts"] = [row, *(old for old in results.get("verdicts", ())
-                                      if any(old[name] != row[name] for name in key))]
+                                      if any(old.get(name) != row[name] for name in key))]
 
 
 def keep_costs(build: Build, costs: Synthesis, dsp: bool, placed: Pnr | None, of: str) -> None:

@@ -57,7 +57,7 @@ class Synthesis:
 
     `units` holds what ONE instance of each unit costs, all below it included; `cells` the whole
     design's cells by the vendor's name; `pads` is the bits of the top's ports; `version` is
-    Yosys's.
+    Yosys's; `netlist`, the file of these cells in Verilog, "" where it was not asked for.
     """
 
     top: str
@@ -68,6 +68,7 @@ class Synthesis:
     pads: int
     version: str
     script: str
+    netlist: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -104,6 +105,9 @@ FAMILIES = {
     "ecp5": ("synth_ecp5 -nowidelut", "-nodsp", ""),
     "ice40": ("synth_ice40", "", "-dsp"),
 }
+
+
+NETLIST = "netlist.v"
 
 
 def _cells(kind: str, names: str, weight: int = 1) -> dict[str, Resources]:
@@ -185,10 +189,12 @@ def _script(files: Sequence[str], top: str, family: str, units: Sequence[str], d
 
 
 def _cached(verilog: Sequence[Path], work: Path, name: str, key: Sequence[object],
-            compute: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+            compute: Callable[[Path], dict[str, Any]], beside: str = ""
+            ) -> tuple[dict[str, Any], Path]:
     """The JSON file of an earlier `compute` with the same `key` and Verilog, or a new one.
 
-    `compute` is given a folder that has the Verilog under its own names, and vanishes after.
+    `compute` is given a folder that has the Verilog under its own names, and vanishes after.  What
+    it makes there under the name `beside` is kept beside the JSON: the path.
     """
     names = [path.name for path in verilog]
     if not names or len(set(names)) != len(names):
@@ -197,22 +203,25 @@ def _cached(verilog: Sequence[Path], work: Path, name: str, key: Sequence[object
         texts = [hashlib.sha256(path.read_bytes()).hexdigest() for path in verilog]
         digest = hashlib.sha256(json.dumps([names, texts, key]).encode()).hexdigest()
         result = work / f"{name}-{digest[:16]}.json"
-        if result.is_file():
+        other = result.with_suffix(Path(beside).suffix)
+        if result.is_file() and (other.is_file() or not beside):
             earlier: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-            return earlier
+            return earlier, other
         with tools.scratch() as scratch:
             for path in verilog:
                 shutil.copy(path, scratch)
             counts = compute(scratch)
-        work.mkdir(parents=True, exist_ok=True)
+            work.mkdir(parents=True, exist_ok=True)
+            if beside:
+                write_file(other, (scratch / beside).read_bytes())
         write_file(result, json.dumps(counts, indent=1) + "\n")
-        return counts
+        return counts, other
     except OSError as error:
         raise N2uqError(f"{error.filename2 or error.filename or work}: {error.strerror}") from None
 
 
 def synthesize(verilog: Sequence[Path], top: str, family: str, *, units: Sequence[str] = (),
-               dsp: bool = True, work: Path) -> Synthesis:
+               dsp: bool = True, netlist: bool = False, work: Path) -> Synthesis:
     """Synthesize module `top` with Yosys and count its cells.
 
     Parameters
@@ -221,6 +230,7 @@ def synthesize(verilog: Sequence[Path], top: str, family: str, *, units: Sequenc
     family: "xcup" (UltraScale+), "xc7" (7 series), "ecp5" or "ice40".
     units: modules to keep apart and count one by one; all others flatten into these and `top`.
     dsp: whether products may use multiplier blocks.
+    netlist: keep what was made as Verilog, too.
     work: folder in which results are kept; the same question is answered from there.
 
     Raises N2uqError for a fault of Yosys, a unit that is not in the design, and a cell type
@@ -229,7 +239,8 @@ def synthesize(verilog: Sequence[Path], top: str, family: str, *, units: Sequenc
     if family not in FAMILIES:
         raise N2uqError(f"family: must be one of {', '.join(FAMILIES)}, not {family or 'nothing'}")
     script = _script([path.name for path in verilog], top, family, units, dsp,
-                     "tee -q -o stat.json stat -json")
+                     "tee -q -o stat.json stat -json",
+                     *[f"write_verilog -noattr {NETLIST}"] * netlist)
 
     def compute(folder: Path) -> dict[str, Any]:
         tools.run_yosys(script, folder)
@@ -244,21 +255,26 @@ def synthesize(verilog: Sequence[Path], top: str, family: str, *, units: Sequenc
                 "units": {name: asdict(_total(_leaves(modules, name))) for name in units}}
 
     version = tools.yosys_version()
-    counts = _cached(verilog, work, top, [family, script, version, repr(sorted(_COST.items()))],
-                     compute)
+    counts, beside = _cached(verilog, work, top,
+                             [family, script, version, repr(sorted(_COST.items()))], compute,
+                             NETLIST * netlist)
     return Synthesis(top, family, Resources(**counts["total"]),
                      {name: Resources(**row) for name, row in counts["units"].items()},
-                     counts["cells"], counts["pads"], version, script)
+                     counts["cells"], counts["pads"], version, script,
+                     str(beside) if netlist else "")
 
 
 def synthesize_build(build: Build, family: str, *, dsp: bool = True) -> Synthesis:
-    """Synthesize a build's accelerator; `units` has a row per node of the hardware graph."""
+    """Synthesize a build's accelerator; `units` has a row per node of the hardware graph.
+
+    Its netlist is kept, too: `verify` simulates the same cells that are counted here.
+    """
     graph, _ = hardware_graph(build.graph, build.folding)
     names = module_names(graph)
     modules = {names[node.name]: node.name for node in graph.nodes
                if not isinstance(node, Input | Flatten)}
     result = synthesize(build.verilog, module_name(graph), family, units=tuple(modules), dsp=dsp,
-                        work=build.path / "synthesis")
+                        netlist=True, work=build.path / "synthesis")
     return replace(result, units={modules[name]: used for name, used in result.units.items()})
 
 
@@ -311,8 +327,8 @@ def place_and_route(verilog: Sequence[Path], top: str, family: str, *, seed: int
         return report
 
     version = tools.versions()[f"yowasp-nextpnr-{family}"]
-    report = _cached(verilog, work, f"{top}-{device}",
-                     [script, options, version, tools.yosys_version()], compute)
+    report, _ = _cached(verilog, work, f"{top}-{device}",
+                        [script, options, version, tools.yosys_version()], compute)
     if not report["fmax"]:
         raise N2uqError(f"{top}: must have a clock to be timed, and has none")
     clock, speed = min(report["fmax"].items(), key=lambda item: item[1]["achieved"])

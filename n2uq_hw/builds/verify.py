@@ -14,6 +14,7 @@ import numpy as np
 
 from ..data import channels_last
 from ..errors import N2uqError
+from ..files import write_file
 from ..hw.accelerator import WRAPPER, module_name, signal_names
 from ..hw.control import bus
 from ..hw.passes import hardware_graph, saturates
@@ -22,6 +23,7 @@ from ..ir import Flatten, Fork, Graph, OffsetMatVec, Saturate, channels_first, g
 from ..ir.folding import Folding
 from ..jobs import Progress, side_by_side
 from ..sim.rtl.harness import DRAIN
+from ..sim.rtl.netlists import cell_models, unset
 from ..sim.rtl.runner import (
     MAX_IDLE,
     Await,
@@ -39,9 +41,13 @@ from ..sim.rtl.runner import (
 from ..sim.timing.forecast import cycles_per_image, mac_utilization
 from ..tables import Shown, Table
 from .emit import Build, Port, port, ports, report
+from .synth import synthesize_build
 from .task import Task, figure, measure
 
-__all__ = ["Trial", "Verdict", "golden_saturated", "streams", "trace", "verify"]
+__all__ = ["NETLISTS", "Trial", "Verdict", "golden_saturated", "netlist_verilog", "streams",
+           "trace", "verify"]
+
+NETLISTS = ("xcup", "ecp5", "ice40")  # families whose cells have models
 
 ELEMENTS = 2**25  # of all edges, for the images that golden keeps at a time
 BITS = 2**27      # of the beats of a share, a byte each in memory
@@ -65,6 +71,8 @@ class Verdict(Shown):
     `rule`: as in `Task`.
     `saturated`: elements that Saturate nodes changed, by the hardware's counter; None without.
     `saturated_exact`: whether golden counts as many in every share; None without.
+    `netlist`: the family of devices whose cells were simulated, "" for the Verilog as built.
+    `power_up`: the seed from which registers started, None for their own values.
     """
 
     images: int
@@ -85,6 +93,8 @@ class Verdict(Shown):
     mean_error: float | None = None
     counted: str = "images"
     rule: str = ""
+    netlist: str = ""
+    power_up: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -110,8 +120,10 @@ class Verdict(Shown):
         for row in self.rows():
             table.add_row(*row)
         shares = f", {self.shares} shares; cycles are those of the first" * (self.shares > 1)
-        return [f"{self.simulator}, stalls {self.stalls}, seed {self.seed}{shares}", table,
-                *filter(None, [self.first_mismatch])]
+        netlist = f", netlist for {self.netlist}" * bool(self.netlist)
+        start = f", registers from seed {self.power_up}" * (self.power_up is not None)
+        return [f"{self.simulator}{netlist}{start}, stalls {self.stalls}, seed {self.seed}{shares}",
+                table, *filter(None, [self.first_mismatch])]
 
 
 @dataclass(frozen=True)
@@ -132,7 +144,11 @@ class _Share:
 
 @dataclass(frozen=True)
 class Trial:
-    """A build and images [N, H, W, C], what golden gives for them, and how they are simulated."""
+    """A build and images [N, H, W, C], what golden gives for them, and how they are simulated.
+
+    `netlist`: as for `verify`.
+    `power_up`, `resets`: as for `simulate`; registers that `power_up` starts lose their own start.
+    """
 
     build: Build
     nhwc: np.ndarray
@@ -140,6 +156,9 @@ class Trial:
     stalls: float
     seed: int
     simulator: str
+    netlist: str = ""
+    power_up: int | None = None
+    resets: Sequence[int] = ()
 
     def shares(self, jobs: int | None) -> int:
         """In how many shares so many simulators take the images."""
@@ -148,6 +167,20 @@ class Trial:
         bits = sum(side.beats * (side.tdata + 1)
                    for side in ports(self.build.graph, self.build.folding))
         return min(max(jobs, -(-len(self.nhwc) * bits // BITS)), len(self.nhwc))
+
+    @cached_property
+    def verilog(self) -> list[Path]:
+        """The files to simulate: the build's, or others that are made of them and kept."""
+        if self.netlist:
+            return netlist_verilog(self.build, self.netlist)
+        if self.power_up is None:
+            return self.build.verilog
+        folder = _work(self.build) / "unset"
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in self.build.verilog:
+            text = path.read_text(encoding="utf-8")
+            write_file(folder / path.name, unset(text) if path.suffix == ".v" else text)
+        return [folder / path.name for path in self.build.verilog]
 
     @cached_property
     def cycles(self) -> list[int]:
@@ -167,10 +200,11 @@ class Trial:
             waves: tuple[Tap, ...] = ()) -> Run:
         """Simulate images first..end, and record transfers of `taps`, and changes of `waves`."""
         build = self.build
-        return simulate(build.verilog, [_dut(build, self.nhwc[first:end], taps, waves)],
+        return simulate(self.verilog, [_dut(build, self.nhwc[first:end], taps, waves)],
                         work=_work(build, taps + waves) / self.simulator,
                         stalls=(self.stalls, self.stalls), seed=self.seed,
-                        simulator=self.simulator, progress=progress,
+                        simulator=self.simulator, progress=progress, power_up=self.power_up,
+                        resets=self.resets, short=bool(self.netlist),
                         max_idle=MAX_IDLE + sum(self.cycles), listen=self.listens)
 
     def share(self, first: int, end: int, progress: Progress) -> _Share:
@@ -188,8 +222,25 @@ class Trial:
             run.cycles + self.listens, run.seconds)
 
     def located(self, share: _Share) -> str:
-        """Where the inner streams first leave golden: image, layer, pixel, channel, both values."""
+        """Where the first wrong image leaves golden: layer, pixel, channel, both values.
+
+        Of a netlist, whose inner streams have no names: the element of the output.
+        """
         at_image = int(share.wrong.argmax())
+        image = share.first + at_image
+        inner = "" if self.netlist else self._inner(share, at_image)
+        wrong = (share.got[at_image] != self.expected[image]).reshape(-1)
+        if inner or not wrong.any():
+            return inner or (f"image {image}: only bits beside the output differ, tdata padding or "
+                             "tlast")
+        at = int(wrong.argmax())
+        only, what = ("", "the netlist") if self.netlist else ("only ", "RTL")
+        return (f"image {image}: {only}the output differs, at element {at}: "
+                f"{share.got[at_image].reshape(-1)[at]} in {what}, "
+                f"{self.expected[image].reshape(-1)[at]} in golden")
+
+    def _inner(self, share: _Share, at_image: int) -> str:
+        """Where the inner streams of an image first leave golden, if they do."""
         image = share.first + at_image
         graph, folding = hardware_graph(self.build.graph, self.build.folding)
         taps = streams(graph, folding)
@@ -206,17 +257,22 @@ class Trial:
                 row, column, channel = (int(v) for v in np.unravel_index(at, edge.shape))
                 return (f"image {image}: layer {name} first differs at pixel ({row}, {column}), "
                         f"channel {channel}: {values[at]} in RTL, {right[at]} in golden")
-        wrong = (share.got[at_image] != self.expected[image]).reshape(-1)
-        if not wrong.any():
-            return f"image {image}: only bits beside the output differ, tdata padding or tlast"
-        at = int(wrong.argmax())
-        return (f"image {image}: only the output differs, at element {at}: "
-                f"{share.got[at_image].reshape(-1)[at]} in RTL, "
-                f"{self.expected[image].reshape(-1)[at]} in golden")
+        return ""
+
+
+def netlist_verilog(build: Build, family: str) -> list[Path]:
+    """What Yosys made of the accelerator for `cost`, its cells, and the build's own wrapper."""
+    netlist = Path(synthesize_build(build, family).netlist)
+    # The registers behind AXI4-Lite share a file with the accelerator, of which Verilator takes the
+    # first module of a name: the netlist's.
+    wrapper = f"{module_name(build.graph, WRAPPER)}.v"
+    return [netlist, *(path for path in build.verilog if build.control or path.name == wrapper),
+            *cell_models(family)]
 
 
 def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stalls: float = 0.0,
-           seed: int = 0, simulator: str = "verilator", jobs: int | None = None,
+           seed: int = 0, simulator: str = "verilator", netlist: str = "",
+           power_up: int | None = None, jobs: int | None = None,
            progress: Progress | None = None) -> Verdict:
     """Run `images` [N, C, H, W] through the build's AXI4-Stream ports and compare every bit.
 
@@ -225,22 +281,30 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
     labels: those of a `Task`.
     stalls: probability of a stalled cycle on either side, 0..0.95.
     seed: of the stall pattern, which begins anew in each share.
+    netlist: the family, of `NETLISTS`, of the cells that Yosys made of the accelerator for `cost`:
+        these run in place of its Verilog, in the wrapper as built.  Minutes for large networks.
+    power_up: a seed, 1 to 2^31 - 1: registers, and memories without contents, start at random, as
+        if nothing but the reset set them; None: as they do on an FPGA.
     jobs: simulators side by side, each with a share of the images, from reset on; at least as many
         shares, more where one would have over `BITS` bits.  None: one simulation of all images.
 
     On a mismatch its share is simulated again up to that image with taps on the inner streams, and
     `first_mismatch` names image, layer, pixel, channel and both values.
     """
-    _check(len(images), stalls, jobs)
+    _check(len(images), stalls, jobs, simulator, netlist, power_up)
     task = Task(build.graph, labels)
     nhwc = channels_last(images, build.graph.input.shape, build.graph.name)
-    trial = Trial(build, nhwc, golden.run(build.graph, nhwc), stalls, seed, simulator)
+    trial = Trial(build, nhwc, golden.run(build.graph, nhwc), stalls, seed, simulator, netlist,
+                  power_up)
     count = trial.shares(jobs)
     cuts = [k * len(images) // count for k in range(count + 1)]
     told = progress or (lambda stage, fraction: None)
+    if netlist:
+        told(f"yosys {netlist}", 0.0)
+    files = trial.verilog
     if count > 1:  # the simulator is there when they begin
-        prepare(build.verilog, [_dut(build, nhwc[:0])], work=_work(build) / simulator,
-                simulator=simulator, progress=told)
+        prepare(files, [_dut(build, nhwc[:0])], work=_work(build) / simulator,
+                simulator=simulator, short=bool(netlist), power_up=power_up, progress=told)
     shares = side_by_side(trial.share, list(pairwise(cuts)), jobs or 1, told)
     wrong = np.concatenate([each.wrong for each in shares])
     counted = [each.counted for each in shares]
@@ -263,10 +327,20 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
         cycles_per_second=sum(each.cycles for each in shares) / max(seconds, 1e-9), stalls=stalls,
         seed=seed, simulator=simulator, layers=layers, first_mismatch=first,
         saturated=_sum(counted),
-        saturated_exact=None if counted[0] is None else counted == counts, shares=count)
+        saturated_exact=None if counted[0] is None else counted == counts, shares=count,
+        netlist=netlist, power_up=power_up)
 
 
-def _check(images: int, stalls: float, jobs: int | None) -> None:
+def _check(images: int, stalls: float = 0.0, jobs: int | None = None,
+           simulator: str = "verilator", netlist: str = "", power_up: int | None = None) -> None:
+    if netlist and netlist not in NETLISTS:
+        raise N2uqError(f"netlist must be one of {', '.join(NETLISTS)}, not {netlist}")
+    if netlist and (simulator != "verilator" or power_up is not None):
+        raise N2uqError("netlist: must run in Verilator, its registers started as the device "
+                        "starts them, not " + ("at random" if power_up is not None else
+                                               f"in {simulator}"))
+    if power_up is not None and not 1 <= power_up < 2**31:
+        raise N2uqError(f"power_up must be a seed in 1..2^31 - 1, not {power_up}")
     if not 0 <= stalls <= 0.95:
         raise N2uqError(f"stalls must be a probability in 0..0.95, not {stalls}")
     if jobs is not None and jobs < 1:
@@ -358,7 +432,7 @@ def trace(build: Build, images: np.ndarray, name: str, progress: Progress | None
         raise N2uqError(f"{graph.name}: traced must be one of the units {', '.join(names)}, "
                         f"not {name!r}")
     nhwc = channels_last(images, build.graph.input.shape, build.graph.name)
-    _check(len(nhwc), 0.0, None)
+    _check(len(nhwc))
     trial = Trial(build, nhwc, nhwc, 0.0, 0, "verilator")
     record = trial.run(0, len(nhwc), progress, taps=taps).taps[graph.name][name]
     edge, stream, node = graph.edges[name], port(graph, folding, name), graph[name]

@@ -27,7 +27,15 @@ def verify(
             help="Write the waveforms of the images to this FST file: a scope per layer, a decimal "
             "number per lane. Beside it lie .gtkw, which GTKWave opens, and .sucl, Surfer's "
             "commands. Needs pylibfst.")] = None,
-        simulator: Simulator = "verilator", data_path: DataPath = None,
+        simulator: Simulator = "verilator",
+        netlist: Annotated[str, typer.Option(
+            metavar="FAMILY", help="Simulate the cells that Yosys makes of the accelerator, as "
+            "`cost` counts them, for xcup, ecp5 or ice40. In Verilator; minutes for large "
+            "networks.")] = "",
+        power_up: Annotated[int | None, typer.Option(
+            "--power-up", min=1, max=2**31 - 1, metavar="SEED", help="Start registers, and "
+            "memories without contents, at random, so that only the reset sets them.")] = None,
+        data_path: DataPath = None,
         as_json: AsJson = False) -> None:
     """Simulate a build's Verilog and compare every output bit with golden.
 
@@ -42,7 +50,8 @@ def verify(
     if waves is not None:
         build.waves(chosen, waves, stalls=stalls, seed=seed)
     verdict = build.verify(chosen, labels, stalls=stalls, seed=seed,
-                           simulator=simulator, jobs=0 if bulk else None)
+                           simulator=simulator, netlist=netlist, power_up=power_up,
+                           jobs=0 if bulk else None)
     if as_json:
         show_json(verdict.as_dict())
     else:

@@ -58,7 +58,8 @@ RUNTIME = "-O2"  # how Verilator's run-time library is compiled, once for all si
 def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
              stalls: tuple[float, float] = (0, 0), seed: int = 0, simulator: str = "verilator",
              resets: Sequence[int] = (), max_idle: int = MAX_IDLE, listen: int = DRAIN,
-             short: bool = False, progress: Progress | None = None) -> Run:
+             short: bool = False, power_up: int | None = None,
+             progress: Progress | None = None) -> Run:
     """Run all `duts` side by side, until each output gave its beats and each input took its own.
 
     Parameters
@@ -74,6 +75,8 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
     max_idle: the run has failed when no expected beat moved for so many cycles.
     listen: cycles in which a beat too many is noticed, after all has come and was taken.
     short: compile in half of the time what then takes up to five times as long: for few cycles.
+    power_up: the seed from which what the Verilog starts with no value starts, and what it leaves
+        undefined is drawn; None: 0 for all.  In Icarus all of it is undefined whatever this is.
     progress: is told the stage, "verilate", "compile" or "simulate", and the fraction done, 0 to 1.
 
     Raises
@@ -87,7 +90,7 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
     began = time.perf_counter()
     try:
         program, compiled = _program(verilog, harness_verilog(duts), work, simulator, report,
-                                     short=short)
+                                     short=short, random=power_up is not None)
         compile_seconds = time.perf_counter() - began if compiled else 0.0
         with tools.scratch(work, "run-") as run:
             write_inputs(run, duts, stalls, seed, max_idle, listen)
@@ -95,7 +98,7 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
                 {"period": PERIOD, "resets": [int(cycles) for cycles in resets]}), encoding="utf-8")
             for path in memories(verilog):
                 shutil.copy(path, run)
-            outcome = _execute(program, run, simulator, duts, report)
+            outcome = _execute(program, run, simulator, duts, report, power_up)
             return _result(run, duts, outcome, max_idle, compile_seconds)
     except OSError as error:
         name = error.filename2 or error.filename or work
@@ -103,14 +106,15 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
 
 
 def prepare(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
-            simulator: str = "verilator", progress: Progress | None = None) -> None:
+            simulator: str = "verilator", short: bool = False, power_up: int | None = None,
+            progress: Progress | None = None) -> None:
     """Compile what `simulate` will run for these devices, unless it is there; raises as it does.
 
     Then `simulate` may be called several times at once.
     """
     _check(verilog, duts, (0, 0), (), simulator)
     _program(verilog, harness_verilog(duts), work.resolve(), simulator,
-             progress or (lambda stage, fraction: None))
+             progress or (lambda stage, fraction: None), short=short, random=power_up is not None)
 
 
 def memories(verilog: Sequence[Path]) -> list[Path]:
@@ -145,7 +149,8 @@ def _check(verilog: Sequence[Path], duts: Sequence[Dut], stalls: tuple[float, fl
 
 
 def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str,
-             report: Progress, *, short: bool = False) -> tuple[Path, bool]:
+             report: Progress, *, short: bool = False, random: bool = False
+             ) -> tuple[Path, bool]:
     """The compiled simulator, and whether it had to be compiled."""
     icarus = simulator == "icarus"
     if icarus:
@@ -155,7 +160,8 @@ def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str,
         tools.verilator()
     versions = tools.versions()
     held = memories(verilog)
-    sources = ["harness.sv", *(path.name for path in verilog if path not in held)]
+    sources = ["harness.sv", *(path.name for path in verilog
+                              if path not in held and path.suffix != ".vh")]
 
     checks = "" if icarus else bound("".join(  # Icarus binds nothing
         path.read_text(encoding="utf-8") for path in verilog if path not in held))
@@ -163,11 +169,12 @@ def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str,
     def translate(build: Path) -> None:
         for name, text in (("harness.sv", harness), ("n2uq_checks.sv", checks)):
             (build / name).write_text(text, encoding="utf-8")
-        by = _compile_icarus if icarus else partial(_verilate, level=0 if short else 1)
+        by = _compile_icarus if icarus else partial(_verilate, level=0 if short else 1,
+                                                      unknown="unique" if random else "fast")
         by([*sources, *(["n2uq_checks.sv"] if checks else [])], build, report)
 
     return compiled(simulator, [
-        harness, checks, short, str(config.libs_dir), versions["cocotb"],
+        harness, checks, short, random, str(config.libs_dir), versions["cocotb"],
         versions["iverilog"] if icarus else tools.verilator().version], verilog, work, translate)
 
 
@@ -204,8 +211,11 @@ def compiled(kind: str, about: Sequence[str | bool], files: Sequence[Path], work
     return program, True
 
 
-def _verilate(sources: Sequence[str], build: Path, report: Progress, *, level: int) -> None:
+def _verilate(sources: Sequence[str], build: Path, report: Progress, *, level: int,
+              unknown: str) -> None:
     """Compile `sources` in the folder `build` to `simulator`, with Verilator and g++ -O`level`.
+
+    `unknown`: what becomes of undefined bits, as Verilator's --x-assign has it.
 
     Not by cocotb's own runner: that makes every signal public, which costs Verilator most of
     its optimizations, where the bench sees four signals of the harness.
@@ -215,8 +225,8 @@ def _verilate(sources: Sequence[str], build: Path, report: Progress, *, level: i
     report("verilate", 0.0)
     tools.run([
         verilator.command, "-cc", "--exe", "--vpi", "-O3", "-Wno-fatal", "--timing",
-        "--top-module", "harness", "--prefix", "Vtop", "-Mdir", ".", "-o", "simulator",
-        "--timescale", "/".join(_TIMESCALE),
+        "--x-assign", unknown, "--x-initial", "unique", "--top-module", "harness",
+        "--prefix", "Vtop", "-Mdir", ".", "-o", "simulator", "--timescale", "/".join(_TIMESCALE),
         "-LDFLAGS", f"-Wl,-rpath,{libs} -L{libs} -lcocotbvpi_verilator",
         str(Path(config.share_dir) / "lib" / "verilator" / "verilator.cpp"), *sources,
     ], cwd=build, env=verilator.env, name="verilator")
@@ -294,7 +304,7 @@ def _environment(simulator: str) -> dict[str, str]:
 
 
 def _execute(program: Path, run: Path, simulator: str, duts: Sequence[Dut],
-             report: Progress) -> dict[str, float]:
+             report: Progress, power_up: int | None) -> dict[str, float]:
     """Run the compiled simulator in the folder `run` and return what the bench left."""
     logs: list[tuple[Path, int]] = []
     total = 1
@@ -309,7 +319,8 @@ def _execute(program: Path, run: Path, simulator: str, duts: Sequence[Dut],
         moved = sum(path.stat().st_size // line for path, line in logs if path.exists())
         report("simulate", min(1.0, moved / total))
 
-    command = [str(program)] if simulator == "verilator" else [
+    drawn = [] if power_up is None else ["+verilator+rand+reset+2", f"+verilator+seed+{power_up}"]
+    command = [str(program), *drawn] if simulator == "verilator" else [
         tools.need("vvp", "simulation with Icarus"), "-m",
         str(config.lib_name_path("vpi", "icarus")), str(program)]
     report("simulate", 0.0)

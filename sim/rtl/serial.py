@@ -15,10 +15,9 @@ from n2uq_hw.signals import uninterrupted
 
 from .runner import Progress, compiled, make, memories
 
-__all__ = ["CELLS", "VirtualBoard", "board_program"]
+__all__ = ["VirtualBoard", "board_program"]
 
 BENCH = Path(__file__).with_name("serial.cpp")
-CELLS = Path(__file__).with_name("cells")  # models of what Yosys leaves as black boxes, by family
 
 
 def board_program(verilog: Sequence[Path], top: str, work: Path, progress: Progress) -> Path:
