@@ -176,10 +176,23 @@ def _upsample(self: Lowering, layer: Upsample, x: Value) -> Value:
 def _depth_to_space(self: Lowering, layer: DepthToSpace, x: Value) -> Value:
     """Channels become pixels of one channel: they must have one real value of an integer."""
     x = _image(self, layer, x)
-    if model.pair(layer.block) == (1, 1):
+    if (size := math.prod(model.pair(layer.block))) == 1:
         return x
-    x = self.fixed(x) if x.waiting or not x.uniform else x
+    every = np.arange(x.edge.channels)
+    places = every.reshape(size, -1) if layer.mode == "DCR" else every.reshape(-1, size).T
+    x = x.take(places[0]) if _alike(x, places) else self.fixed(x)
     return self.append(ir.DepthToSpace(layer.name, block=layer.block, mode=layer.mode), x)
+
+
+def _alike(x: Value, places: np.ndarray) -> bool:
+    """Whether all channels of each column of `places` have one real value of an integer."""
+    values = [*x.factors, x.origin]
+    for stage in x.waiting:
+        if not isinstance(stage, Stage | Affine):
+            return False
+        values += [stage.slope, stage.intercept] if isinstance(stage, Affine) else [
+            value for value in stage.params.values()]
+    return all(value.size == 1 or (value[places] == value[places[:1]]).all() for value in values)
 
 
 def _permute(self: Lowering, layer: Permute, x: Value) -> Value:

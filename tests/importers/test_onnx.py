@@ -182,6 +182,21 @@ GRAPHS: dict[str, tuple[tuple[int, ...], Callable[[Net], str]]] = {
         "Reshape", "x", n.const([1, 2, 2, 5], np.int64)), kernel_shape=[2, 3])),
     "a vector as a sequence": (VECTOR, lambda n: n.op("MaxPool", n.op(
         "Reshape", "x", n.const([1, 4, 5], np.int64)), kernel_shape=[3])),
+    "transposed conv": (IMAGE, lambda n: n.op(
+        "ConvTranspose", "x", W.reshape(4, 6, 3, 3), np.arange(6.0), strides=[2, 2],
+        pads=[1, 1, 1, 1], output_padding=[1, 1])),
+    "transposed conv of blocks": (IMAGE, lambda n: n.op("ConvTranspose", "x", np.ascontiguousarray(
+        W.reshape(4, 6, 3, 3)[:, :, :2, :2]), strides=[2, 2])),
+    "transposed conv in groups": (IMAGE, lambda n: n.op(
+        "ConvTranspose", "x", np.ascontiguousarray(W.reshape(4, 6, 3, 3)[:, :, :1]), group=2,
+        strides=[1, 3], pads=[0, 0, 0, 0])),
+    "transposed conv of stride 1": (IMAGE, lambda n: n.op(
+        "ConvTranspose", "x", W.reshape(4, 6, 3, 3), dilations=[1, 2], pads=[2, 1, 0, 3])),
+    "transposed conv with dilation": (IMAGE, lambda n: n.op(
+        "ConvTranspose", "x", W.reshape(4, 6, 3, 3), dilations=[3, 2], strides=[2, 3],
+        output_padding=[1, 1])),
+    "transposed conv 1-D": (ROW, lambda n: n.op("ConvTranspose", "x", np.ascontiguousarray(
+        W.reshape(4, 3, 6, 3)[..., :2]).reshape(4, 9, 4), strides=[2], pads=[1, 1])),
     "upsample": (IMAGE, lambda n: n.op("Resize", "x", "", np.float32([1, 1, 2, 3]),
                                        mode="nearest")),
     "upsample by sizes": (IMAGE, lambda n: n.op(

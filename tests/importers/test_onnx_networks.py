@@ -315,6 +315,107 @@ def averages_of_fewer_pixels(n: Net, rng: Random) -> str:
     return n.op("MatMul", n.op("Flatten", x), n.quant(weights(rng, 16, 5), 0.25, 3))
 
 
+def per_channel(n: Net, rng: Random, *shape: int, bits: int = 4, axis: int = 0) -> str:
+    """Weights with a scale for each of the channels along an axis."""
+    scales = rng.uniform(0.2, 0.6, shape[axis])
+    return n.quant(np.float32(rng.normal(0, 1, shape)),
+                   scales.reshape([-1 if k == axis else 1 for k in range(len(shape))]), bits)
+
+
+@case(3, 8, 8)
+def inverted_residuals(n: Net, rng: Random) -> str:
+    """MobileNetV2's block as Brevitas exports it: quantized sum, scales per channel."""
+    x = n.op("Conv", n.quant("x", 0.125, 6), per_channel(n, rng, 8, 3, 3, 3), pads=[1] * 4)
+    x = n.quant(normalized(n, rng, x, 8), 0.3137, 5)
+    y = n.op("Conv", x, per_channel(n, rng, 16, 8, 1, 1))
+    y = n.op("Clip", normalized(n, rng, y, 16), np.float32(0), np.float32(6))
+    y = n.op("Conv", n.quant(y, 0.4019, 4, signed=0), per_channel(n, rng, 16, 1, 3, 3),
+             group=16, pads=[1] * 4)
+    y = n.op("Clip", normalized(n, rng, y, 16), np.float32(0), np.float32(6))
+    y = n.op("Conv", n.quant(y, 0.4019, 4, signed=0), per_channel(n, rng, 8, 16, 1, 1))
+    y = n.quant(normalized(n, rng, y, 8), 0.3137, 5)
+    y = n.quant(n.op("Add", x, y), 0.6421, 5)
+    y = n.op("Flatten", n.op("GlobalAveragePool", y))
+    return n.op("Gemm", n.quant(y, 0.1173, 6), per_channel(n, rng, 5, 8), rng.normal(0, 1, 5),
+                transB=1)
+
+
+@case(2, 8, 8)
+def u_net_with_transposed_convolutions(n: Net, rng: Random) -> str:
+    a = n.op("Conv", n.quant("x", 0.125, 5), per_channel(n, rng, 6, 2, 3, 3), pads=[1] * 4)
+    a = rectified(n, normalized(n, rng, a, 6), 0.3137)
+    d = n.op("MaxPool", a, kernel_shape=[2, 2], strides=[2, 2])
+    d = rectified(n, n.op("Conv", d, per_channel(n, rng, 8, 6, 3, 3), pads=[1] * 4), 0.9713)
+    u = n.op("ConvTranspose", d, per_channel(n, rng, 8, 4, 2, 2, axis=1), rng.normal(0, 1, 4),
+             strides=[2, 2])
+    u = rectified(n, normalized(n, rng, u, 4), 1.2713)
+    c = n.op("Conv", n.quant(n.op("Concat", a, u, axis=1), 0.8071, 4, signed=0),
+             per_channel(n, rng, 6, 10, 3, 3), pads=[1] * 4)
+    return n.op("Conv", rectified(n, c, 1.5137), per_channel(n, rng, 2, 6, 1, 1), np.ones(2))
+
+
+@case(1, 12, 12)
+def autoencoder(n: Net, rng: Random) -> str:
+    x = n.quant("x", 0.125, 5)
+    for inputs, outputs in ((1, 6), (6, 8)):
+        x = n.op("Conv", x, per_channel(n, rng, outputs, inputs, 3, 3), pads=[1] * 4,
+                 strides=[2, 2])
+        x = rectified(n, normalized(n, rng, x, outputs), 0.7137)
+    x = rectified(n, n.op("MatMul", n.op("Flatten", x), n.quant(weights(rng, 72, 72), 0.1, 3)),
+                  1.2137)
+    x = n.op("Reshape", x, sizes(n, 1, 8, 3, 3))
+    x = n.op("ConvTranspose", x, per_channel(n, rng, 8, 6, 4, 4, axis=1), strides=[2, 2],
+             pads=[1] * 4)
+    x = rectified(n, normalized(n, rng, x, 6), 1.7137)
+    x = n.op("ConvTranspose", x, n.quant(weights(rng, 6, 1, 3, 3), 0.02, 3), np.ones(1),
+             strides=[2, 2], pads=[1] * 4, output_padding=[1, 1])
+    return n.op("Sigmoid", x)
+
+
+@case(5, 12)
+def perceptron_of_a_transformer(n: Net, rng: Random) -> str:
+    """Tokens [N, T, C]: products with bias, Gelu in a table, a quantized sum, a mean."""
+    x = n.quant("x", 0.125, 5)
+    for _ in range(2):
+        y = n.op("Add", n.op("MatMul", x, per_channel(n, rng, 12, 24, axis=1)),
+                 np.float32(rng.normal(0, 1, 24)))
+        y = n.quant(n.op("Gelu", n.op("Mul", y, 0.3)), 0.0713, 6)
+        y = n.op("Add", n.op("MatMul", y, per_channel(n, rng, 24, 12, axis=1)),
+                 np.float32(rng.normal(0, 1, 12)))
+        x = n.quant(n.op("Add", x, n.quant(n.op("Mul", y, 0.2), 0.0921, 6)), 0.1371, 6)
+    x = n.quant(n.op("ReduceMean", x, sizes(n, 1), keepdims=0), 0.0371, 7)
+    return n.op("MatMul", x, n.quant(weights(rng, 12, 4), 0.25, 3))
+
+
+@case(10, 49, run=by_onnxruntime)
+def keyword_spotting_as_qcdq(n: Net, rng: Random) -> str:
+    """1-D convolutions, depthwise and pointwise, weights of int8 with a scale per channel."""
+    def held(scale: float, x: str, low: int = -128) -> str:
+        s, zero = np.float32(scale), n.const(np.int8(0))
+        x = n.op("QuantizeLinear", x, s, zero)
+        if low > -128:
+            x = n.op("Clip", x, n.const(np.int8(low)), n.const(np.int8(-low - 1)))
+        return n.op("DequantizeLinear", x, s, zero)
+
+    def kernel(*shape: int) -> str:
+        codes = n.const(rng.integers(-7, 8, shape).astype(np.int8))
+        codes = n.op("Clip", codes, n.const(np.int8(-7)), n.const(np.int8(7)))
+        return n.op("DequantizeLinear", codes, np.float32(rng.uniform(0.01, 0.1, shape[0])),
+                    n.const(np.zeros(shape[0], np.int8)), axis=0)
+
+    x = n.op("Conv", held(0.02, "x"), kernel(16, 10, 3), np.float32(rng.normal(0, 0.1, 16)),
+             pads=[1, 1], strides=[2])
+    for dilation in (1, 2):
+        x = held(0.0371, n.op("Relu", x), -8)
+        x = n.op("Conv", x, kernel(16, 1, 3), group=16, pads=[dilation] * 2, dilations=[dilation])
+        x = n.op("Conv", held(0.0173, n.op("Relu", x), -8), kernel(16, 16, 1),
+                 np.float32(rng.normal(0, 0.1, 16)))
+    x = n.op("AveragePool", held(0.0291, n.op("Relu", x)), kernel_shape=[4], strides=[4],
+             ceil_mode=1)
+    x = n.op("Flatten", held(0.0113, x))
+    return n.op("Gemm", x, kernel(6, 112), np.float32(rng.normal(0, 0.1, 6)), transB=1)
+
+
 @case(4, 8, 8)
 def products_of_pixels(n: Net, rng: Random) -> str:
     x = n.op("Transpose", n.quant("x", 0.25, 4), perm=[0, 2, 3, 1])

@@ -185,6 +185,81 @@ def _biased(trace: Trace, y: Tensor, bias: object, label: str) -> Tensor:
     return trace.pointwise(y, "add", spread, f"{label}_bias")
 
 
+@rule("ConvTranspose")
+def _transposed(trace: Trace, node: Node, x: Tensor, w: object, bias: object = None) -> Tensor:
+    """A convolution that makes a block of pixels of each, as large as the strides, and moves them.
+
+    Pixel s·i + a of the result reads the pixels i - d of `x`, for all d, with the weights at
+    s·d + a + p: of every a these are the weights of a small convolution.
+    """
+    x, weights = trace.unpadded(x), _constant(w)
+    axes, groups = len(x.dims) - 2, node.of("group", 1)
+    if weights.array.ndim != axes + 2 or groups < 1 or x.shape[1] % groups or (
+            len(weights.array) != x.shape[1]):
+        raise NoForm(f"weights must have {axes + 2} axes and {x.shape[1]} channels in {groups} "
+                     f"groups, not be {list(weights.array.shape)}")
+    auto = node.of("auto_pad", "NOTSET")
+    if auto not in ("NOTSET", "VALID") or "output_shape" in node.attributes:
+        raise NoForm("must say its pads, not auto_pad or output_shape")
+    kernel = node.sizes("kernel_shape", weights.array.shape[2:])
+    strides, apart, more = (node.sizes(key, (default,) * axes) for key, default in (
+        ("strides", 1), ("dilations", 1), ("output_padding", 0)))
+    pads = node.sizes("pads", (0,) * (2 * axes))
+    if kernel != weights.array.shape[2:] or min(*strides, *apart) < 1 or min(*pads, *more) < 0:
+        raise NoForm(f"kernel must be that of the weights, not {kernel}; strides and dilations "
+                     f"positive, not {strides}, {apart}; pads not negative, not {pads}, {more}")
+    sides = [_phases(*each) for each in zip(x.shape[2:], kernel, strides, apart, pads[:axes],
+                                            pads[axes:], more, strict=True)]
+
+    def moved(array: np.ndarray) -> np.ndarray:
+        """[Cin, Cout/groups, ...] -> [Cout·strides, Cin/groups, ...]."""
+        array = array.reshape(groups, -1, *array.shape[1:]).swapaxes(1, 2)
+        array = array.reshape(-1, *array.shape[2:])
+        for axis, (taken, _, _) in enumerate(sides):
+            array = array.take(taken.clip(0), axis=2 + 2 * axis)
+        places = range(2, 2 + 2 * axes, 2)
+        array = array.transpose(0, *places, 1, *(place + 1 for place in places))
+        return array.reshape(-1, *array.shape[axes + 1:])
+
+    held = np.ones(1, bool)
+    for taken, _, _ in sides:  # [strides, kernel] of each axis
+        held = held[..., None, None] & (taken >= 0)
+    held = held.reshape(held.shape[1:])
+    held = held.transpose(*range(0, 2 * axes, 2), *range(1, 2 * axes, 2))
+    held = held.reshape(-1, 1, *held.shape[axes:])
+    held = np.tile(held, (weights.array.shape[1] * groups, *(1,) * (axes + 1)))
+    codes, scale = weights.codes, weights.scale
+    part = Constant(moved(weights.array) * held,
+                    None if codes is None else moved(codes) * held,
+                    None if scale is None else moved(scale))
+    small = replace(node, op="Conv", attributes={
+        "group": groups, "pads": tuple(side[1][k] for k in (0, 1) for side in sides)})
+    y = convolution(trace, small, x, part, node.name)
+    sizes = [side[2] for side in sides]
+    y = y.reshaped((y.shape[0], len(part.array) // math.prod(strides), *strides, *sizes))
+    y = y.transposed((0, 1, *(place for k in range(axes) for place in (2 + axes + k, 2 + k))))
+    y, _ = trace.image(y.reshaped((*y.shape[:2], *(size * stride for size, stride in zip(
+        sizes, strides, strict=True)))))
+    return _biased(trace, y, bias, node.name)
+
+
+def _phases(size: int, kernel: int, stride: int, apart: int, before: int, after: int, more: int
+            ) -> tuple[np.ndarray, tuple[int, int], int]:
+    """Of an axis: the places [stride, K] of the weights, -1 for none; pads; and pixels / stride."""
+    whole = (size - 1) * stride + (kernel - 1) * apart + 1 - before - after + more
+    if whole < 1 or whole % stride:
+        raise NoForm(f"must make whole multiples of its stride {stride}, not {whole} pixels; "
+                     "output_padding would do")
+    offsets = np.arange(kernel) * apart - before  # s·d + a of each weight
+    first, last = min(int(offsets.min()) // stride, 0), max(int(offsets.max()) // stride, 0)
+    taken = np.full((stride, last - first + 1), -1)
+    taken[offsets % stride, last - offsets // stride] = np.arange(kernel)
+    pads = last, whole // stride - size - first
+    if pads[1] < 0:
+        raise NoForm(f"must not cut off pixels that it reads: pads {before}, {after} are too large")
+    return taken, pads, whole // stride
+
+
 def product(trace: Trace, node: Node, x: Tensor, w: Constant, label: str) -> Tensor:
     """The product of the last axis of `x`, as real values, and a matrix [K, M]."""
     if x.columns is not None:
