@@ -31,8 +31,9 @@ def measured() -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory(prefix="n2uq-") as folder:
             plan = n2.fold(graph, cycles=CYCLES, search=False)
             cost = n2.build(graph, plan, Path(folder) / "build").cost(FAMILY, dsp=False)
-        rows.append({"written": what, **asdict(cost.total)})
-        print(rows[-1], file=sys.stderr)
+        estimate = {of: round(count) for of, count in plan.estimate._asdict().items()}
+        rows.append({"written": what, **asdict(cost.total), "estimate": estimate})
+        print(what, cost, sep="\n", file=sys.stderr)
     return rows
 
 

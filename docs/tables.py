@@ -153,9 +153,10 @@ def proofs(result: Mapping[str, Any]) -> str:
 
 def written(result: Mapping[str, Any]) -> str:
     """What each part of the parameters costs as memory that can be written."""
-    return _table(["Written", "LUT", "FF", "BRAM18", "LUTRAM"], (
-        [row["written"], *(f"{row[of]:,}" for of in ("lut", "ff", "bram", "lutram"))]
-        for row in result["rows"]))
+    cells = {"lut": "LUT", "ff": "FF", "bram": "BRAM18", "lutram": "LUTRAM"}
+    return _table(["Written", *(name for of in cells.values() for name in (of, "estimated"))], (
+        [row["written"], *(f"{count:,}" for of in cells for count in (
+            row[of], row["estimate"][of]))] for row in result["rows"]))
 
 
 MODELS = ("file", "bits", "layers", "cycles per image", "images/s", "LUT on xcup", "published")

@@ -23,13 +23,13 @@ class Library:
 
     Members
     -------
-    memories: each ROM that wants a file, by module name: uint8 bits [depth, width], and Verilog
-        attributes; complete after `rtlil()`, see `hw/memory.py`.
+    memories: each memory that wants a file, by module name: uint8 bits [depth, width], Verilog
+        attributes, and whether it is written; complete after `rtlil()`, see `hw/memory.py`.
     written: the Verilog of components that write it, by module name; complete after `rtlil()`.
     """
 
     def __init__(self) -> None:
-        self.memories: dict[str, tuple[np.ndarray, Mapping[str, str | int]]] = {}
+        self.memories: dict[str, tuple[np.ndarray, Mapping[str, str | int], bool]] = {}
         self.written: dict[str, str] = {}
         self._converting = ""
         self._texts: dict[str, str] = {}
@@ -45,12 +45,13 @@ class Library:
         """A module name of the module's own that is being converted, by its `name` in there."""
         return f"{self._converting}.{name}"  # as Amaranth names submodules: no node has a dot
 
-    def memory(self, name: str, bits: np.ndarray, attributes: Mapping[str, str | int]) -> str:
-        """Keep ROM `name` of the module that is being converted; returns the ROM's module name."""
+    def memory(self, name: str, bits: np.ndarray, attributes: Mapping[str, str | int], *,
+               written: bool = False) -> str:
+        """Keep memory `name` of the module that is being converted; returns its module name."""
         module = self.within(name)
         if module in self.memories:
             raise NameError(f"{module}: a memory of this name is there already")
-        self.memories[module] = bits, attributes
+        self.memories[module] = bits, attributes, written
         return module
 
     def rtlil(self) -> dict[str, str]:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, ClockSignal, Instance, Module, Mux, Signal
 from amaranth.hdl import Value as HdlValue
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..ir.folding import AUTO, BLOCK, LOGIC
+from .library import Library
 from .memory import Port, words
 from .stream import wraps
 
@@ -27,6 +28,9 @@ __all__ = ["INDEX_BITS", "WORD", "Column", "Table", "Writable", "columns_of",
 
 WORD = 32       # bits of a column, as of a word on the bus
 INDEX_BITS = 8  # of an image's number: fewer than 2**INDEX_BITS are inside at a time
+# From so many words on, those of all columns, a table gets files: in the Verilog each has a line,
+# together 16 kB, as from `memory.FILE_BITS` on.
+FILE_WORDS = 2**9
 
 ATTRIBUTES: dict[str, dict[str, str | int]] = {
     AUTO: {}, BLOCK: {"ram_style": "block"}, LOGIC: {"ram_style": "distributed"}}
@@ -78,6 +82,24 @@ def row_bits(columns: Iterable[Column]) -> int:
 def _row_bits(tables: list[Table]) -> int:
     """Bits of the address of a row, in the longest table."""
     return max((len(table.bits) - 1).bit_length() for table in tables)
+
+
+class _Banks(memory.Memory):
+    """A column of `bits`, in the text; or, with a name, in a file if the platform is a Library."""
+
+    def __init__(self, name: str, bits: np.ndarray, attributes: dict[str, str | int]) -> None:
+        self.name, self.bits = name, bits
+        super().__init__(shape=bits.shape[1], depth=len(bits), init=words(bits),
+                         attrs=FILLED | attributes)
+
+    def elaborate(self, platform):
+        if not self.name or not isinstance(platform, Library):
+            return super().elaborate(platform)
+        (read,), (write,) = self.read_ports, self.write_ports
+        attributes = {name: value for name, value in self.attrs.items() if name not in FILLED}
+        return Instance(platform.memory(self.name, self.bits, attributes, written=True),
+                        i_clk=ClockSignal(), i_en=read.en, i_addr=read.addr, o_data=read.data,
+                        i_write=write.en, i_write_addr=write.addr, i_write_data=write.data)
 
 
 class Writable:
@@ -133,12 +155,11 @@ class Writable:
         size = (depth - 1).bit_length()
         addr, en = Signal(size + 1, name=f"{name}__addr"), Signal(name=f"{name}__en")
         parts = []
+        in_file = (2**size + depth) * len(found.columns) >= FILE_WORDS
         for k, bits in enumerate(found.columns):
-            rows = words(bits)
-            rows += [0] * (2**size - depth) + rows
-            m.submodules[f"{name}_{k}"] = column = memory.Memory(
-                shape=bits.shape[1], depth=len(rows), init=rows,
-                attrs=FILLED | ATTRIBUTES[found.style])
+            banks = np.concatenate([np.pad(bits, ((0, 2**size - depth), (0, 0))), bits])
+            m.submodules[f"{name}_{k}"] = column = _Banks(
+                f"{name}_{k}" * in_file, banks, ATTRIBUTES[found.style])
             read, write = column.read_port(), column.write_port()
             m.d.comb += [
                 read.addr.eq(addr), read.en.eq(en), write.en.eq(self.tables.en[at + k]),

@@ -88,11 +88,11 @@ def library_verilog(library: Library, name: str) -> dict[str, str]:
                          *(text for _, text in sorted(library.written.items()))])
     memories = sorted(library.memories.items())
     rows = [{"module": module, "file": f"{module}.hex", "depth": len(bits), "width": bits.shape[1],
-             "address": (len(bits) - 1).bit_length(), "attributes": attributes}
-            for module, (bits, attributes) in memories]
+             "address": (len(bits) - 1).bit_length(), "attributes": attributes, "written": written}
+            for module, (bits, attributes, written) in memories]
     return {f"{name}.v": render("library.v.j2", verilog=verilog, memories=rows,
                                  folder=folder_macro(name)),
-            **{f"{module}.hex": hex_rows(bits).decode() for module, (bits, _) in memories}}
+            **{f"{module}.hex": hex_rows(bits).decode() for module, (bits, *_) in memories}}
 
 
 def accelerator_verilog(graph: Graph, folding: Folding, control: bool = False) -> dict[str, str]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from .. import ir
+from ..hw.writable import INDEX_BITS
 from ..ir.folding import AUTO, MEMORIES
-from .memories import Memory, rom
+from .memories import Memory, table
 
 __all__ = ["Counts", "Parts"]
 
@@ -46,9 +47,18 @@ class Parts:
         return {"lut": {"unit": 1, **self.lut, **logic}, "ff": {"unit": 1, **self.ff, "copy": copy}}
 
 
-def _roms(depth: int, width: int, family: str) -> dict[str, Memory]:
+def _weight_tables(node: ir.MatVec | ir.DepthwiseMatVec, depth: int, width: int, family: str
+                   ) -> dict[str, Memory]:
     """A memory of weights in each style."""
-    return {style: rom(depth, width, family, style=style) for style in MEMORIES}
+    return {style: table(depth, width, family, written=bool(node.room), style=style)
+            for style in MEMORIES}
+
+
+def _bank(node: ir.Node, read: ir.Edge) -> int:
+    """Bits of the counters of pixels and images of a unit whose tables are written, see
+    `hw/writable.py`."""
+    pixels = read.shape[0] * read.shape[1]
+    return (_count(pixels) + INDEX_BITS) * bool(getattr(node, "room", ()))
 
 
 @lru_cache(2**12)

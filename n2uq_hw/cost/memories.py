@@ -8,10 +8,11 @@ from math import ceil
 from typing import NamedTuple
 
 from ..hw.mac import LUT
-from ..ir.folding import AUTO, BLOCK
+from ..hw.writable import WORD
+from ..ir.folding import AUTO, BLOCK, LOGIC
 from .fitted import numbers
 
-__all__ = ["FAMILIES", "Family", "Memory", "ram", "rom"]
+__all__ = ["FAMILIES", "Family", "Memory", "ram", "rom", "table"]
 
 
 class Memory(NamedTuple):
@@ -87,9 +88,11 @@ def _block(depth: int, width: int, family: str, *, written: bool) -> _Blocks:
 
 
 @lru_cache(2**16)
-def ram(depth: int, width: int, family: str, *, block: bool, ports: int = 2, apart: bool = False
-        ) -> Memory:
+def ram(depth: int, width: int, family: str, *, block: bool, ports: int = 2, apart: bool = False,
+        style: str = AUTO) -> Memory:
     """A memory that is written; `block` if it is read a cycle ahead, and so may be block RAM.
+
+    `style` is one of `folding.MEMORIES`; of "auto", Yosys takes what it finds cheapest.
 
     With 1 of `ports`, it is read at the address that is written; `apart` if Yosys can see that it
     is never written where it is read.
@@ -105,7 +108,7 @@ def ram(depth: int, width: int, family: str, *, block: bool, ports: int = 2, apa
         rows, wide = ceil(depth / 16), ceil(width / 4)
         cost, luts = 4 * wide * rows + 0.4 * width * (rows - 1), 6 * wide * rows
     blocks = _block(depth, width, family, written=True)
-    if block and blocks.cost <= cost:
+    if block and style != LOGIC and (style == BLOCK or blocks.cost <= cost):
         # ECP5's blocks say nothing of a word read while it is written: logic beside them does.
         beside = width if family == "ecp5" and not apart else 0
         return Memory(blocks.blocks, select=blocks.select + beside, copy=2 * beside)
@@ -135,3 +138,15 @@ def rom(depth: int, width: int, family: str, *, late: bool = False, style: str =
         luts = numbers(family).rom_late * 2.0**((depth - 1).bit_length() - LUT) if depth > 64 else 1
     deep = luts > 3
     return Memory(table=columns * luts * (not deep), deep=columns * luts * deep, copy=columns)
+
+
+@lru_cache(2**16)
+def table(depth: int, width: int, family: str, *, written: bool, late: bool = False,
+          style: str = AUTO) -> Memory:
+    """A `rom`, or, if it is `written`, RAMs of both banks, of columns of a bus's word each."""
+    if not written:
+        return rom(depth, width, family, late=late, style=style)
+    rows = 2**(depth - 1).bit_length() + depth
+    parts = [ram(rows, min(width - low, WORD), family, block=True, style=style)
+             for low in range(0, width, WORD)]
+    return Memory._make(map(sum, zip(*parts, strict=True)))

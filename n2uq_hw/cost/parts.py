@@ -19,7 +19,7 @@ from ..hw.mac import LUT
 from ..hw.sliding_window import line_buffer, stages
 from ..hw.upsample import upsample_lines
 from ..ir.folding import DepthwiseFold, Fold
-from .counts import LUT4, Counts, Parts, _bits, _count, _roms, _weight_bits, _wraps
+from .counts import LUT4, Counts, Parts, _bank, _bits, _count, _weight_bits, _weight_tables, _wraps
 from .memories import ram
 from .parts_lines import lines_parts
 from .parts_matvec import matvec_parts
@@ -217,7 +217,8 @@ def _(node: ir.DepthwiseMatVec, reads: tuple[ir.Edge, ...], edge: ir.Edge, fold:
     positions, groups, product = len(node.weights), edge.channels // pe, bits + width + 1
     pool = _pool("DepthwiseMatVec", _bits(edge), _bits(edge), positions, groups, pe, family)
     length = positions * groups
+    count = _count(length) + _bank(node, reads[0])
     return Parts("DepthwiseMatVec",
-                 {**pool.lut, "multiply": pe * bits * width, "address": _count(length)},
-                 {**pool.ff, "in": pe * (width + product), "address": _count(length)},
-                 pool.memories, _roms(length, pe * bits, family), fold.memory)
+                 {**pool.lut, "multiply": pe * bits * width, "address": count},
+                 {**pool.ff, "in": pe * (width + product), "address": count},
+                 pool.memories, _weight_tables(node, length, pe * bits, family), fold.memory)

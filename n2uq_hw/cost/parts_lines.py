@@ -11,9 +11,9 @@ import numpy as np
 from .. import ir
 from ..hw.mac import LUT
 from ..ir.folding import Fold
-from .counts import Parts, _bits, _count
+from .counts import Parts, _bank, _bits, _count
 from .fitted import numbers
-from .memories import rom
+from .memories import table
 from .parts_threshold import _compared, _compares
 
 __all__ = ["lines_parts"]
@@ -59,6 +59,8 @@ class _Lines(NamedTuple):
 
 @lru_cache(256)
 def _lines(node: ir.Scale | ir.PiecewiseLinear, edge: ir.Edge) -> _Lines:
+    if node.room:
+        return _room(node, edge)
     bent = isinstance(node, ir.PiecewiseLinear)
     turn = node.turn if isinstance(node, ir.PiecewiseLinear) else edge.hi
     turn = np.broadcast_to(turn, edge.channels).clip(edge.lo.min(), edge.hi.max() + 1)
@@ -84,7 +86,6 @@ def _lines(node: ir.Scale | ir.PiecewiseLinear, edge: ir.Edge) -> _Lines:
     even = np.log2(np.maximum(np.abs(either & -either), 1))
     own = (np.log2(np.maximum(np.abs(ends * m)[:, used].max(axis=(0, 1)), 1)) // 1 + 1
            + (edge.lo.min() < 0)) * (either != 0)
-    clip = getattr(node, "clip", ())
     two_offsets = bool((c[0] != c[1]).any())
     bends = two or two_offsets
     alike, line = _alike(factors), ir.bits_for(lo, hi)[0]
@@ -98,7 +99,29 @@ def _lines(node: ir.Scale | ir.PiecewiseLinear, edge: ir.Edge) -> _Lines:
                   float(even.mean()), _width(product) - float(own.mean()),
                   tuple(either[:1 if alike else 16].tolist()),
                   tuple((turn[:1] if _alike(turn[None]) else turn).tolist()),
-                  ((clip[0],) * (lo < clip[0]) + (clip[1] + 1,) * (clip[1] < hi)) if clip else ())
+                  _beyond(node, values))
+
+
+def _room(node: ir.Scale | ir.PiecewiseLinear, edge: ir.Edge) -> _Lines:
+    """The same of lines that are written."""
+    *factors, low, high = node.room
+    bends, half = isinstance(node, ir.PiecewiseLinear), getattr(node, "half", 0)
+    around = bends and factors[2] == factors[3]
+    x, used = np.array([edge.lo.min(), edge.hi.max()]), np.array(factors[:2 if around else None])
+    line = ir.scale_ends(node, edge) + half >> node.shift
+    return _Lines(
+        factor=_width(used), offset=_width(np.array([low, high]) + half),
+        turn=_width(x + np.array([0, 1])) * bends, bends=bends, two_offsets=bends,
+        product=_width(np.outer(x, used)), line=_width(line), zeros=0,
+        sum=_width(line) + node.shift, rows=1 + (bends and not around), around=around, alike=False,
+        powers=False, even=0.0, spare=0.0, factors=(), turns=(), ends=_beyond(node, line))
+
+
+def _beyond(node: ir.Scale | ir.PiecewiseLinear, line: np.ndarray) -> tuple[int, ...]:
+    """What a clip compares `line` with: the ends of it that this can pass."""
+    clip = getattr(node, "clip", ())
+    return ((clip[0],) * bool(line.min() < clip[0])
+            + (clip[1] + 1,) * bool(clip[1] < line.max())) if clip else ()
 
 
 def _alike(values: np.ndarray) -> bool:
@@ -193,8 +216,8 @@ def lines_parts(node: ir.Scale | ir.PiecewiseLinear, reads: tuple[ir.Edge, ...],
                 fold: Fold, family: str) -> Parts:
     """What the unit of `node` is made of."""
     it, pe, x, out = _lines(node, reads[0]), fold.pe, _bits(reads[0]), _bits(edge)
-    groups, xcup = edge.channels // pe, family == "xcup"
-    bends, multiplies, changes = it.bends, not it.powers, groups > 1
+    groups, xcup, written = edge.channels // pe, family == "xcup", bool(node.room)
+    bends, multiplies, changes = it.bends, not it.powers, groups > 1 or written
     fixed = not changes or it.alike
     clips = len(it.ends) > 0
     # The cycles of `LinesUnit.schedule`.
@@ -240,10 +263,12 @@ def lines_parts(node: ir.Scale | ir.PiecewiseLinear, reads: tuple[ir.Edge, ...],
     products = sum(piece + narrow for piece in pieces) - dead + it.product - dead
     bits = x * delay + it.line + out * clips + chosen * bends + products * multiplies
     waits = max((ready - 1 for *_, ready in tables), default=0)
-    memories = tuple(rom(groups, pe * rows * width, family) for width, rows, _ in tables)
+    memories = tuple(table(groups, pe * rows * width, family, written=written)
+                     for width, rows, _ in tables)
+    word, bank = _count(groups) + written, _bank(node, reads[0])
     # What is read waits in registers too, equal columns in one.
     read = sum(min(pe * width, memory.copy if rows == 1 and not memory.bram else np.inf)
                for (width, rows, _), memory in zip(tables, memories, strict=True))
     return Parts(
-        "Lines", {**lut, "count": _count(groups) * (waits > 0)},
-        {"bits": pe * bits + read, "control": last + clips + _count(groups) * waits}, memories)
+        "Lines", {**lut, "count": _count(groups) * (waits > 0) + bank},
+        {"bits": pe * bits + read, "control": last + clips + word * waits + bank}, memories)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from .. import ir
 from ..hw.mac import LUT, digit_bits
 from ..ir.folding import MatVecFold
-from .counts import Parts, _bits, _count, _roms, _weight_bits
+from .counts import Parts, _bank, _bits, _count, _weight_bits, _weight_tables
 from .memories import Memory, ram
 
 __all__ = ["matvec_parts"]
@@ -85,7 +85,7 @@ def matvec_parts(node: ir.MatVec, reads: tuple[ir.Edge, ...], edge: ir.Edge, fol
     products, centered = fold.products, isinstance(node, ir.OffsetMatVec)
     direct = not products.offset or centered
     lane = (_planes if products.bitwise else _tables if direct and a < LUT else _multipliers)(
-        node, reads[0], fold, rows, family)
+        node, reads[0], fold, 2**20 if node.room else rows, family)
     lut, ff, width, srl = lane.lut, lane.ff, lane.width, lane.srl
     lut["acc"] = pe * acc * (1 if xcup else 2)
     ff["acc"] = pe * acc
@@ -100,13 +100,13 @@ def matvec_parts(node: ir.MatVec, reads: tuple[ir.Edge, ...], edge: ir.Edge, fol
         srl += (shared.width + bits) * long
         width += 1
     vector = [ram(beats, simd * a, family, block=True, ports=1)] if folds > 1 else []
-    count = _count(beats) + _count(folds) + _count(rows)
+    count = _count(beats) + _count(folds) + _count(rows) + _bank(node, reads[0])
     return Parts(lane.key,
                  {**lut, "replay": simd * a * (folds > 1), "count": count},
                  {**ff, "term": pe * width, "vector": simd * a,
                   "control": count + 3 * lane.levels},
-                 (*vector, Memory(0, srl * xcup)), _roms(rows, pe * simd * bits, family),
-                 fold.memory)
+                 (*vector, Memory(0, srl * xcup)),
+                 _weight_tables(node, rows, pe * simd * bits, family), fold.memory)
 
 
 def _live(rows: int) -> float:
@@ -196,6 +196,9 @@ def _table(node: ir.MatVec, a: int, low: int, size: int, term: int, family: str)
 @lru_cache(64)
 def _least(node: ir.MatVec) -> int:
     """The least weight, 0 if all are odd: then its digits are, too."""
+    if node.room:
+        _, step, least = node.room
+        return least if step == 1 else 0
     return 0 if (node.weights % 2).all() else int(node.weights.min())
 
 

@@ -11,9 +11,9 @@ from .. import ir
 from ..hw.mac import LUT
 from ..hw.threshold import comparator_table
 from ..ir.folding import PARALLEL, ThresholdFold
-from .counts import LUT4, Parts, _bits, _count
+from .counts import LUT4, Parts, _bank, _bits, _count
 from .fitted import numbers
-from .memories import Memory, rom
+from .memories import Memory, rom, table
 
 __all__ = ["threshold_parts"]
 
@@ -47,8 +47,12 @@ class _Steps(NamedTuple):
 
 @lru_cache(256)
 def _steps(node: ir.Threshold, edge: ir.Edge, family: str) -> _Steps:
-    """As `comparator_table` of hw/threshold.py has them."""
+    """As `comparator_table` of hw/threshold.py has them; of those that are written, all bits."""
     never, bits = edge.hi.max() + 1, _bits(edge)
+    if node.room:
+        size = comparator_table(node, edge)[0].shape[1]
+        width = ir.bits_for(min(int(edge.lo.min()), 0), int(never))[0]
+        return _Steps(size, width, width, False, True, 0.0, 0.0, size, False, False)
     t = np.clip(node.thresholds, edge.lo.min(), never)
     base = node.base - (node.signs < 0).sum(axis=1)
     alike = all((values == values[0]).all() for values in (t, node.signs, base))
@@ -144,40 +148,42 @@ def threshold_parts(node: ir.Threshold, reads: tuple[ir.Edge, ...], edge: ir.Edg
                     fold: ThresholdFold, family: str) -> Parts:
     """What the unit of `node` is made of."""
     steps, pe, x, out = _steps(node, reads[0], family), fold.pe, _bits(reads[0]), _bits(edge)
-    groups = 1 if steps.alike else edge.channels // pe
-    count = _count(groups)
+    groups, written = 1 if steps.alike else edge.channels // pe, bool(node.room)
+    word, bank, changes = _count(groups), _bank(node, reads[0]), groups > 1 or written
+    count = word + bank
     if fold.style == PARALLEL:
         size = pe * steps.size
-        if groups > 1:
-            key, varying = "Threshold parallel", _varying(node, reads[0], steps.width, pe)
+        if changes:
+            key, varying = "Threshold parallel", size * steps.width if written else _varying(
+                node, reads[0], steps.width, pe)
             compare = size * (_compares(x, steps.width, varying / max(size, 1), groups, family)
                               + steps.mixed)
-            if groups == 2 and family == "xcup" and x > LUT:
+            if groups == 2 and family == "xcup" and x > LUT and not written:
                 compare = _pairs(node, reads[0], max(x, steps.width), pe)
-            tables = [rom(groups, varying + size * steps.mixed, family)]
+            tables = [table(groups, varying + size * steps.mixed, family, written=written)]
         else:
             key, compare, tables = "Threshold constant", pe * steps.fixed, []
-        kept = steps.size if groups > 1 else steps.kept
+        kept = steps.size if changes else steps.kept
         return Parts(key, {"compare": compare, "steps": pe * _ones(steps.size, family),
                            "count": count},
-                     {"x": pe * x * (groups > 1), "held": pe * (kept + out),
+                     {"x": pe * x * changes, "held": pe * (kept + out),
                       "count": count}, tuple(tables))
     thresholds, width = node.signs.shape[1], steps.searched
     depth = max(thresholds.bit_length(), 1)
     tables, compare = [], 0.0
     for level in range(depth):
         words, last = groups * 2**level, 2**(depth - level - 1)
-        table = rom(words, width, family, late=level > 0)
+        held = table(words, width, family, written=written, late=level > 0)
         # The entries beyond the last threshold are all the same.
         used = (thresholds + last) // (2 * last) / 2**level
-        tables.append(table._replace(table=table.table * used, deep=table.deep * used))
-        compare += (_compares(x, width, width, words, family, late=depth > 1) if words > 1
-                    else steps.first)
-    values = rom(groups * 2**depth, out, family, late=True)
+        tables.append(held._replace(table=held.table * used, deep=held.deep * used))
+        compare += (_compares(x, width, width, words + written, family, late=depth > 1)
+                    if words > 1 or written else steps.first)
+    values = table(groups * 2**depth, out, family, written=written, late=True)
     if not values.bram and steps.same:
         values = Memory(copy=out) if steps.counts else rom(2**depth, out, family, late=True)
     tables.append(values)
     return Parts("Threshold search", {"compare": pe * compare, "count": count},
                  {"x": pe * (depth * x + depth * (depth - 1) // 2),
-                  "count": count * (1 + depth) + depth},
+                  "count": count + (word + written) * depth + depth},
                  tuple(memory.times(pe) for memory in tables))

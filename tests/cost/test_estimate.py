@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from n2uq_hw.cost.samples import STORE, Sample, errors, fit, load_samples, save_
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.library import Library
 from n2uq_hw.hw.units import unit
-from n2uq_hw.ir import Add, Edge, Graph, Input, MatVec, Node, Threshold, Unrolled, infer
+from n2uq_hw.ir import Add, Edge, Graph, Input, MatVec, Node, Threshold, Unrolled, infer, writable
 from n2uq_hw.ir.folding import FORMS, Fold, MatVecFold, ThresholdFold, UnrolledFold
 
 VERSION, SAMPLES = load_samples()
@@ -133,6 +134,42 @@ def test_memories_that_are_only_read(family, depth, width, blocks) -> None:
     memory = rom(depth, width, family)
     assert memory.bram == blocks
     assert (memory.table + memory.deep == 0) == (blocks > 0)
+
+
+# Cells that Yosys 0.70 makes on xcup of single units whose tables are written: LUTs, flip-flops,
+# block RAMs, LUTs that are memory.
+WRITTEN: list[tuple[str, dict[str, Any], tuple[int, int, int, int]]] = [
+    ("Threshold", {"channels": 64, "steps": 3, "acc_bits": 12, "pe": 4, "style": "parallel"},
+     (136, 252, 0, 128)),
+    ("Threshold", {"channels": 64, "steps": 3, "acc_bits": 12, "pe": 4, "style": "search"},
+     (96, 238, 0, 160)),
+    ("Threshold", {"channels": 256, "steps": 7, "acc_bits": 14, "pe": 1, "style": "search"},
+     (39, 93, 5, 0)),
+    ("Threshold", {"channels": 512, "steps": 15, "acc_bits": 16, "pe": 2, "style": "parallel"},
+     (442, 90, 17, 0)),
+    ("Scale", {"channels": 64, "acc_bits": 12, "factor_bits": 10, "shift": 8, "pe": 2},
+     (638, 313, 0, 80)),
+    ("PiecewiseLinear", {"channels": 64, "acc_bits": 16, "factor_bits": 12, "shift": 11, "pe": 2,
+                         "prelu": True}, (960, 551, 0, 184)),
+    ("PiecewiseLinear", {"channels": 32, "acc_bits": 16, "factor_bits": 12, "shift": 11, "pe": 1,
+                         "prelu": False}, (494, 318, 0, 112)),
+    ("MatVec", {"outputs": 64, "inputs": 144, "weight_bits": 2, "act_bits": 2, "pe": 8, "simd": 16,
+                "form": "direct"}, (1057, 1083, 8, 16)),
+    ("MatVec", {"outputs": 64, "inputs": 576, "weight_bits": 2, "act_bits": 2, "pe": 4, "simd": 32,
+                "form": "direct", "memory": "block"}, (1090, 1122, 16, 32))]
+
+
+@pytest.mark.parametrize("kind,params,cells", WRITTEN)
+def test_units_whose_tables_are_written(kind, params, cells) -> None:
+    """Memories are those that Yosys makes, what is around them within an eighth."""
+    node, (read,), _, fold = Sample(kind, params).make()
+    graph = writable(Graph("g", (Input("x", shape=read.shape, lo=int(read.lo.min()),
+                                       hi=int(read.hi.max())), node)).verify(), "all")
+    node = graph.nodes[-1]
+    cost = estimate(node, graph.reads(node), graph.edges[node.name], fold, "xcup")
+    lut, ff, *memories = cells
+    assert [cost.bram, cost.lutram] == memories
+    assert cost.lut == pytest.approx(lut, rel=0.14) and cost.ff == pytest.approx(ff, rel=0.04)
 
 
 def test_small_memories() -> None:

@@ -24,6 +24,8 @@ from n2uq_hw.hw import memory
 from n2uq_hw.hw.library import Library
 from n2uq_hw.hw.memory import FILE_BITS, Port, bits_of, hex_rows, rom, words
 from n2uq_hw.hw.stream import Unit, beats
+from n2uq_hw.hw.threshold import ThresholdUnit
+from n2uq_hw.ir import Graph, Input, Threshold, writable
 from n2uq_hw.ir.folding import STYLES
 from n2uq_hw.sim.rtl.runner import simulate
 from n2uq_hw.tools import run_yosys
@@ -157,6 +159,34 @@ def test_synthesis_obeys_the_style(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                        work=tmp_path / "work").total.bram
     assert taken == memories.rom(depth, width, family, style=style).bram == (style == "block")
     assert memories.rom(depth, width, family).bram == (style == "logic")  # left to itself
+
+
+@pytest.mark.parametrize("style,large", [
+    ("parallel", {"table_0", "table_1"}), ("search", {"table_1_0_0", "table_2_0_0"})])
+def test_both_banks_of_a_large_table_lie_in_files(tmp_path: Path, style: str, large: set[str]
+                                                  ) -> None:
+    """The one in use, its rows filled up to a power of two, and the other; each column has its
+    file, and Yosys finds a RAM in it."""
+    rng = np.random.default_rng(0)
+    graph = writable(Graph("g", (Input("x", shape=(1, 1, 200), lo=-1000, hi=1000), Threshold(
+        "q", ("x",), rng.integers(-900, 900, (200, 3)), np.ones((200, 3), np.int8),
+        np.zeros(200, np.int64)))).verify(), "all")
+    unit, library = ThresholdUnit(graph["q"], graph.edges["x"], graph.edges["q"], pe=1,
+                                  style=style), Library()
+    library.signature("unit", lambda: unit)
+    files = library_verilog(library, "tables")
+    columns = {f"{table.name}_{k}": words(bits) for table in unit.tables_
+               for k, bits in enumerate(table.columns)}
+    assert files.keys() == {"tables.v", *(f"unit.{name}.hex" for name in large)}
+    for name in large:
+        rows = columns[name]
+        size = 2**(len(rows) - 1).bit_length()
+        assert [int(row, 16) for row in files[f"unit.{name}.hex"].split()] == [
+            *rows, *[0] * (size - len(rows)), *rows]
+        (tmp_path / f"unit.{name}.hex").write_text(files[f"unit.{name}.hex"])
+    (tmp_path / "tables.v").write_text(files["tables.v"])
+    found = run_yosys("read_verilog tables.v\nproc\nmemory -nomap\nstat", tmp_path)
+    assert len(files["tables.v"]) < 40_000 and "$mem" in found
 
 
 def test_verilog_names_its_files(tmp_path: Path) -> None:

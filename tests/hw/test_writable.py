@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -83,8 +84,10 @@ def _every_kind() -> tuple[ir.Graph, Folding]:
 @pytest.mark.parametrize("most", [None, 1])
 def test_every_kind_of_parameters(tmp_path: Path, most: int | None,
                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where units can tell only so few images apart that some must wait."""
+    """Also where units can tell only so few images apart that some must wait, of tables in files.
+    """
     if most:
+        monkeypatch.setattr(hw_writable, "FILE_WORDS", 1)
         for module in (hw_writable, control, emit, accelerator):
             monkeypatch.setattr(module, "INDEX_BITS", most)
     trained, folds = _every_kind()
@@ -92,6 +95,10 @@ def test_every_kind_of_parameters(tmp_path: Path, most: int | None,
     swapped = Swapped(writable(trained, "all"), folds, images, tmp_path,
                       [trained, other(trained, 1), other(trained, 2)])
     tests = "alone", "swapped", "back_and_forth", "refused", "soft_reset"
+    hexes = [path for path in swapped.build.verilog if path.suffix == ".hex"]
+    assert len(hexes) == len(swapped.tables[0].columns) * bool(most)
+    for path in hexes:  # to where the simulator runs
+        shutil.copy(path, tmp_path)
     assert swapped.failures(tmp_path, *tests) == [], _reasons(tmp_path)
     verdict = verify(swapped.build, images, None, stalls=0.2)
     assert verdict.mismatches == 0
