@@ -95,7 +95,8 @@ def test_a_ram_in_the_vendors_cells(tmp_path: Path, family: str, command: str,
     tool = tools.verilator()
     models = [str(path) for path in cell_models(family) if path.suffix == ".v"]
     tools.run([tool.command, "--binary", "--timing", "-Wno-fatal", "-Wno-lint",
-               "--top-module", "bench", f"-I{tools.yosys_share() / family}", "bench.v", "rams.v", "made.v", *models],
+               "--top-module", "bench", f"-I{tools.yosys_share() / family}", "bench.v", "rams.v",
+               "made.v", *models],
               cwd=tmp_path, env=tool.env, name="verilator")
     said = tools.run([str(tmp_path / "obj_dir" / "Vbench")], cwd=tmp_path, name="bench")
     assert "wrong: 0\n" in said, said
