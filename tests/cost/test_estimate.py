@@ -159,17 +159,28 @@ WRITTEN: list[tuple[str, dict[str, Any], tuple[int, int, int, int]]] = [
                 "form": "direct", "memory": "block"}, (1090, 1122, 16, 32))]
 
 
-@pytest.mark.parametrize("kind,params,cells", WRITTEN)
-def test_units_whose_tables_are_written(kind, params, cells) -> None:
-    """Memories are those that Yosys makes, what is around them within an eighth."""
+def written_cost(kind: str, params: dict[str, Any], family: str) -> Cost:
     node, (read,), _, fold = Sample(kind, params).make()
     graph = writable(Graph("g", (Input("x", shape=read.shape, lo=int(read.lo.min()),
                                        hi=int(read.hi.max())), node)).verify(), "all")
     node = graph.nodes[-1]
-    cost = estimate(node, graph.reads(node), graph.edges[node.name], fold, "xcup")
-    lut, ff, *memories = cells
+    return estimate(node, graph.reads(node), graph.edges[node.name], fold, family)
+
+
+@pytest.mark.parametrize("kind,params,cells", WRITTEN)
+def test_units_whose_tables_are_written(kind, params, cells) -> None:
+    """Memories are those that Yosys makes, what is around them within an eighth."""
+    cost, (lut, ff, *memories) = written_cost(kind, params, "xcup"), cells
     assert [cost.bram, cost.lutram] == memories
     assert cost.lut == pytest.approx(lut, rel=0.14) and cost.ff == pytest.approx(ff, rel=0.04)
+
+
+@pytest.mark.parametrize("at,lut,bram,lutram", [
+    (0, 405, 0, 504), (4, 975, 1, 168), (5, 1564, 3, 288)])
+def test_some_of_them_on_ecp5(at, lut, bram, lutram) -> None:
+    kind, params, _ = WRITTEN[at]
+    cost = written_cost(kind, params, "ecp5")
+    assert (cost.bram, cost.lutram) == (bram, lutram) and cost.lut == pytest.approx(lut, rel=0.15)
 
 
 def test_small_memories() -> None:
