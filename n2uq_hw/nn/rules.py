@@ -139,8 +139,8 @@ def add_whole(net: Layers, module: nn.Module, x: Value) -> str:
     return net.add(kind, sizes, (x,), **{key: getattr(module, key) for key in keys})
 
 
-MARGIN = "must read what no F.pad has framed, as a convolution may"
-FRAMED = {"conv1d", "conv2d"}  # operations that take a margin in
+MARGIN = "must read what no F.pad has framed, as a convolution or a max pool may"
+FRAMED = {"conv1d", "conv2d", "max_pool1d", "max_pool2d"}  # operations that take a margin in
 RULES: dict[str, Callable[..., str]] = {}
 
 
@@ -197,7 +197,7 @@ def _conv(net: Layers, input: Value, weight: Tensor, bias: Tensor | None = None,
 @_rule("pad")
 def _pad(net: Layers, input: Value, pad: Sequence[int], mode: str = "constant",
          value: float | None = None) -> str:
-    """Zeros around an image, for the convolution that reads it."""
+    """Zeros around an image, for the convolution or the max pool that reads it."""
     _only("mode", mode, "constant")
     left, right, top, bottom = (*pad, 0, 0, 0, 0)[:4]
     if value or min(pad) < 0 or any(pad[4:]) or len(pad) > 2 * (len(input.shape) - 2):
@@ -424,6 +424,11 @@ def _max_pool(net: Layers, input: Value, kernel_size: int | Sequence[int],
     around, apart = _sizes(input, padding, 0), _sizes(input, dilation)
     _only("return_indices", return_indices, False)
     spread = _size([(k - 1) * d + 1 for k, d in zip(pair(kernel), pair(apart), strict=True)])
+    if any(input.margin):  # of zeros
+        if around != 0 or ceil_mode:
+            raise NoForm("must not pad, or have ceil_mode, where F.pad has framed what it reads")
+        return net.add(model.MaxPool, (kernel, step, _framed(0, input.margin), apart, True),
+                       (input,))
     framed = _clipped(net, input, spread, step, around)
     sizes = (kernel, step, framed) if apart == 1 else (kernel, step, framed, apart)
     return net.add(model.MaxPool, sizes, (input,))

@@ -206,7 +206,8 @@ class Pools(nn.Module):
         self.most = nn.MaxPool2d(3, 2, ceil_mode=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.again(self.mean(self.quan(self.most(self.conv(x)))))
+        x = F.max_pool2d(F.pad(self.conv(x), (1, 0, 0, 1)), 2, 1)
+        x = self.again(self.mean(self.quan(self.most(x))))
         x = self.last(F.avg_pool2d(x, 2, 3, ceil_mode=True, divisor_override=1))
         return F.avg_pool2d(x, (2, 1), (1, 2), (1, 0), ceil_mode=True, count_include_pad=False)
 
@@ -431,7 +432,7 @@ SCALARS = "ReLU, ReLU6, PReLU, Sigmoid, Tanh, Hardtanh or a quantizer (LTQ, PACT
 STRIDE = "a convolution or a max-pool with a stride"
 CUT = ("must take every n-th pixel, or cut off what a convolution before it has padded; what would "
        f"do: {STRIDE}")
-MARGIN = "must read what no F.pad has framed, as a convolution may"
+MARGIN = "must read what no F.pad has framed, as a convolution or a max pool may"
 REFUSED = {
     "mish": (after(nn.Sequential(nn.Mish())),
              f"1.0: F.mish has no layer in a Net; what would do: {SCALARS}"),
@@ -458,6 +459,9 @@ REFUSED = {
     "constant per pixel": (Does(lambda x: x * torch.ones(8, 8)), "forward: Tensor.mul must read a "
                            "value per channel of [N, 4, 8, 8], not [8, 8]"),
     "frame": (Does(lambda x: F.relu(F.pad(x, (1, 1)))), f"forward: F.relu {MARGIN}"),
+    "framed twice": (Does(lambda x: F.max_pool2d(F.pad(x, (1, 1)), 3, 1, 1)),
+                     "forward: F.max_pool2d must not pad, or have ceil_mode, where F.pad has "
+                     "framed what it reads"),
     "framed output": (Does(lambda x: F.pad(x, (1, 1))), f"the output {MARGIN}"),
     "framed by ones": (Does(lambda x: F.pad(x, (1, 1), value=1.0)), "forward: F.pad must add zeros "
                        "around images, not [1, 1] of 1.0"),
