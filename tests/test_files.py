@@ -223,6 +223,7 @@ def test_a_file_system_without_exchange_is_served(tmp_path: Path, monkeypatch) -
         assert tree(tmp_path) == {"b/rtl/a.v": text}
 
 
+@pytest.mark.slow
 def test_builds_are_the_same_bytes_in_every_locale(net, tmp_path: Path) -> None:
     net.save(tmp_path / "small.safetensors")
     written = []

@@ -75,6 +75,7 @@ def called(name: str, names: Sequence[str]) -> tuple[Net, Graph, Folding]:
                             if old.name in folding}
 
 
+@pytest.mark.slow
 @given(st.sampled_from(NETS), st.lists(st.sampled_from(NAMES), min_size=9, max_size=9, unique=True))
 @example("always", ["comb", "conv1", "conv1_pad", "Conv1", "i", "o", "input", "logits", "conv1.0"])
 @example("n2uq", ["stall", "axis", "accelerator", "conv1 in", "conv1", "sum", "fifos", "x", "X"])
@@ -123,6 +124,7 @@ def test_names_change_nothing_but_names(tmp_path_factory: pytest.TempPathFactory
               "check -assert", folder)
 
 
+@pytest.mark.slow
 def test_in_simulation_and_on_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                            capsys: pytest.CaptureFixture[str]) -> None:
     """A wrong layer is found under the name that the user gave it; reports show all of them."""

@@ -36,6 +36,7 @@ def counter() -> tuple[Module, list[Signal]]:
     return m, [step, value]
 
 
+@pytest.mark.slow
 def test_verilog_is_amaranths_own_without_the_banner() -> None:
     m, ports = counter()
     got = tools.rtlil_to_verilog(rtlil.convert(m, name="top", ports=ports, emit_src=True))

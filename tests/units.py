@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from amaranth.hdl import Shape
 from amaranth.lib import data, wiring
+from marks import few
 from numpy.typing import ArrayLike
 
 from n2uq_hw.builds.emit import LINT, library_verilog
@@ -30,6 +31,7 @@ from n2uq_hw.tools import run, run_yosys, verilator
 # Sources and sinks that never stall, one of them, both; and resets in the middle of all of it.
 SCENARIOS = [(0, 0, ()), (0.5, 0, ()), (0, 0.5, ()), (0.3, 0.4, ()), (0, 0, (53, 0, 1, 200)),
              (0.4, 0.3, (7, 111, 29)), (0.2, 0.8, (2, 300))]
+QUICK = SCENARIOS[0], SCENARIOS[5]
 
 # A stream rule that the unit breaks (a beat offered is withdrawn or changes before it is taken)
 # inverts all beats from then on, so that they differ from the golden model's.
@@ -244,7 +246,7 @@ def bench_of(cases: Callable[[], Sequence[Case]]) -> Any:
 
 
 # What a module of tests takes over by name: `test_bit_exact, test_stream_rules = ...`.
-@pytest.mark.parametrize("source,sink,resets", SCENARIOS)
+@pytest.mark.parametrize("source,sink,resets", few(SCENARIOS, QUICK.__contains__))
 def bit_exact(bench: Bench, source: float, sink: float, resets: tuple[int, ...]) -> None:
     """Every output is golden's, whoever stalls, and after a reset at any time."""
     bench.run(source, sink, resets)

@@ -57,6 +57,7 @@ def test_the_table_lists_what_was_never_measured(tmp_path, monkeypatch) -> None:
     assert rows["digits_mlp_w2a2"]["weights"] == 64 * 64 + 64 * 64 + 64 * 10
 
 
+@pytest.mark.slow
 def test_measuring_keeps_the_rows_without_data(tmp_path, monkeypatch) -> None:
     """With no MNIST at hand, its figures stay; digits MLP is measured in float, golden and RTL."""
     path = tmp_path / "accuracy.json"

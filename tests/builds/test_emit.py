@@ -72,6 +72,7 @@ def test_manifest_has_the_hash_of_every_file(built: Path) -> None:
                                   for name, data in rest.items()}
 
 
+@pytest.mark.slow
 def test_memory_files_are_listed_and_found(net: Net, images: np.ndarray, tmp_path: Path,
                                            monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("n2uq_hw.hw.memory.FILE_BITS", 50)

@@ -18,8 +18,8 @@ from n2uq_hw.nets import find_net
 from n2uq_hw.plan.choice import choose
 from n2uq_hw.sim.timing.fifos import size_fifos
 
-NETS = ["digits_mlp_w2a2", "digits_cnn_w2a2",
-        pytest.param("mnist_mlp_w2a2", marks=needs_mnist),
+NETS = ["digits_cnn_w2a2", pytest.param("digits_mlp_w2a2", marks=pytest.mark.slow),
+        pytest.param("mnist_mlp_w2a2", marks=[needs_mnist, pytest.mark.slow]),
         pytest.param("digits_cnn_w3a3", marks=pytest.mark.slow),
         pytest.param("digits_cnn_w4a4", marks=pytest.mark.slow),
         pytest.param("mnist_cnn_w2a2", marks=[needs_mnist, pytest.mark.slow])]
@@ -45,6 +45,7 @@ def test_verilog_is_bit_exact_and_busy(name: str, tmp_path: Path) -> None:
             assert verdict.mac_utilization >= 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits_mlp_w2a2", "digits_cnn_w4a4"])
 def test_class_index_comes_out_too(name: str, tmp_path: Path) -> None:
     net = find_net(name)

@@ -18,8 +18,7 @@ from n2uq_hw.lowering.lower import lower
 from n2uq_hw.plan.choice import fold
 from n2uq_hw.tools import run_yosys
 
-QUICK = {("digits_mlp_w2a2", "default"), ("digits_cnn_w2a2", "default"),
-         ("mnist_resnet8_w2a2", "default")}
+QUICK = {("digits_cnn_w2a2", "default")}
 # In logic the others take minutes, and one beat of a CNN on MNIST is wider than Amaranth takes.
 CASES = [(name, folding) for name in nets.shipped() for folding in ("default", "fastest", "logic")
          if folding != "logic" or name.startswith("digits")]

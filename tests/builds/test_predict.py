@@ -112,6 +112,7 @@ def test_class_indices(net: Net, images: np.ndarray, tmp_path: Path) -> None:
     assert np.array_equal(got.classes, got.outputs)
 
 
+@pytest.mark.slow
 def test_maps_and_their_labels(tmp_path: Path) -> None:
     block = n2uq_block("block", (5, 4, 3), 4, stride=2)  # trailing pixels that nothing reads
     build = api.build(block, choose(block), tmp_path / "map")

@@ -166,6 +166,7 @@ def test_the_numbers_are_those_of_the_model(small: Build) -> None:
     assert ["golden (integers)", f"{100 * share:.2f} %", "8"] in html.rows
 
 
+@pytest.mark.slow
 def test_the_same_build_gives_the_same_page(small: Build) -> None:
     keep_verdict(small, verdict(small), verilog_hash(small))
     first = write_report(small).read_bytes()
@@ -380,6 +381,7 @@ def test_builds_of_other_kinds(kind: str, tmp_path: Path) -> None:
     assert any(isinstance(node, MatVec) for node in graph.nodes) != (kind == "one unit")
 
 
+@pytest.mark.slow
 def test_the_command_line(small: Build, tmp_path: Path) -> None:
     def command(*options: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-m", "n2uq_hw", "report", *options],

@@ -193,6 +193,7 @@ def test_top1_needs_classes(net: Net, message: str) -> None:
         lower(net, top1=True)
 
 
+@pytest.mark.slow
 def test_the_verilog_of_a_map_and_its_page(tmp_path: Path) -> None:
     labels = real(MAP, IMAGES).argmax(axis=1)
     labels[::2, 0] = -1

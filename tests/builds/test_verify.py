@@ -187,6 +187,7 @@ def clamped(tmp_path_factory: pytest.TempPathFactory, pixels: np.ndarray) -> Pat
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stalls", [0.0, 0.5])
 def test_saturation_is_counted(clamped: Path, pixels: np.ndarray, stalls: float) -> None:
     verdict = verify(load_build(clamped), pixels, None, stalls=stalls)
@@ -219,6 +220,7 @@ def slow_end(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("simulator", SIMULATORS)
 @pytest.mark.parametrize("stalls", [0.0, 0.5])
 def test_what_no_output_needs_is_counted(slow_end: Path, stalls: float, simulator: str) -> None:
@@ -285,6 +287,7 @@ def test_single_image(built: Path, images: np.ndarray) -> None:
     assert verdict.cycles_first_output == predicted.cycles_first_output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stalls,bits", [(0.0, 2**27), (0.4, 3000)])
 def test_shares_are_one_set(built: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch,
                             stalls: float, bits: int) -> None:
@@ -306,6 +309,7 @@ def test_shares_are_one_set(built: Path, images: np.ndarray, monkeypatch: pytest
     assert min(told) >= 0 and max(told) == 1
 
 
+@pytest.mark.slow
 def test_a_wrong_image_of_the_last_share_is_named(built: Path, tmp_path: Path, net: Net,
                                                   images: np.ndarray) -> None:
     right = lower(net)
@@ -326,6 +330,7 @@ def test_a_wrong_image_of_the_last_share_is_named(built: Path, tmp_path: Path, n
     assert verdict.first_mismatch.startswith("image 8: ")
 
 
+@pytest.mark.slow
 def test_a_deadlock_names_its_share(built: Path, tmp_path: Path, images: np.ndarray) -> None:
     build = edited(built, tmp_path, (".i__valid(s_axis_tvalid)",
                                      ".i__valid(s_axis_tvalid && s_axis_tdata == 0)"))
@@ -336,6 +341,7 @@ def test_a_deadlock_names_its_share(built: Path, tmp_path: Path, images: np.ndar
         verify(build, quiet, None, jobs=2)
 
 
+@pytest.mark.slow
 def test_counts_of_shares_add_up(clamped: Path, tmp_path: Path, pixels: np.ndarray) -> None:
     verdict = verify(load_build(clamped), pixels, None, jobs=2)
     assert verdict.saturated == sum(((x < -3) | (x > 5)).sum() for x in (pixels, 2 * pixels))

@@ -19,6 +19,7 @@ import typer
 from adverse import adverse
 from commands import COMMAND, child, fault, names, strict
 from conftest import Cli, random_net
+from marks import few
 from processes import left, marked
 
 from n2uq_hw import __version__, cli, model, nets
@@ -80,11 +81,11 @@ def test_a_simulator_that_crashes(run: Cli, simulated: Path, tmp_path: Path, scr
     assert names(tmp_path) == before
 
 
-@pytest.mark.parametrize("arguments,stage,number,times", [
+@pytest.mark.parametrize("arguments,stage,number,times", few([
     ("build small.safetensors --out o", "*/in.il", signal.SIGINT, 1),
     ("verify b --simulator verilator", "*/Vtop.mk", signal.SIGINT, 2),
     ("verify b --simulator verilator", "*/Vtop.mk", signal.SIGTERM, 1),
-    ("cost b", "*/small.v", signal.SIGINT, 1)])
+    ("cost b", "*/small.v", signal.SIGINT, 1)], lambda each: each[2] == signal.SIGINT))
 def test_a_signal_leaves_nothing(net: Net, built: Path, tmp_path: Path, arguments: str, stage: str,
                                  number: int, times: int) -> None:
     temporary, work = tmp_path / "t", tmp_path / "w"
@@ -359,6 +360,7 @@ def test_graph_is_not_written_where_images_are_wrong(run: Cli, net: Net, tmp_pat
     assert not (tmp_path / "g.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_builds_are_repeatable_and_readable(run: Cli, net: Net, tmp_path: Path) -> None:
     net.save(tmp_path / "small.safetensors")
     strange = "a [b] 'c\" é"
@@ -380,6 +382,7 @@ def test_reports_show_what_was_simulated(run: Cli, simulated: Path) -> None:
     assert "✔ Bit-exact on" in text and "Cycles measured are the cycles predicted." in text
 
 
+@pytest.mark.slow
 def test_unrolled(run: Cli, net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net.save(tmp_path / "small.safetensors")
     run("build", "small.safetensors", "--out", "b", "--unroll", 2)
@@ -457,6 +460,7 @@ def test_cost(run: Cli, simulated: Path) -> None:
     assert all(re.search(rf"^{unit} ", out, re.MULTILINE) for unit in costs["units"])
 
 
+@pytest.mark.slow
 def test_progress_is_for_terminals_and_on_stderr(simulated: Path) -> None:
     done = child(simulated, "verify", "b", "--json")
     assert done.stderr == "" and strict(done.stdout)["mismatches"] == 0

@@ -254,6 +254,7 @@ COMMAND = [sys.executable, "-m", "n2uq_hw", "compare", "--bits", "2", "--lanes",
            "cmos", "--out", "out", "--cache", "cache"]
 
 
+@pytest.mark.slow
 def test_exit_codes(mine: Path, tmp_path: Path) -> None:
     def run(*more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*COMMAND, *more], cwd=tmp_path, capture_output=True, text=True)

@@ -62,6 +62,7 @@ def test_an_mvu_with_the_levels_of_lsq_is_proven(tmp_path: Path) -> None:
     assert whole.name == "decode w2 of LSQ pairs"
 
 
+@pytest.mark.slow
 def test_tables_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = wholes()["decode w4 operator writable"]
     monkeypatch.setattr(
@@ -129,6 +130,7 @@ def test_networks_keep_their_folding() -> None:
         assert all(each.lanes == group[0].lanes > 1 for each in group)
 
 
+@pytest.mark.slow
 def test_quantizers_have_cases(tmp_path: Path) -> None:
     level = LEVELS["quantizer"]
     subjects = list(level.subjects((Uniform, Decode), weight_bits=2, act_bits=2, lanes=8))

@@ -379,6 +379,7 @@ def tight(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(cases, tmp_path_factory)
 
 
+@pytest.mark.slow
 def test_one_beat_less_deadlocks(tight: Bench) -> None:
     with pytest.raises(N2uqError, match=r"^short: deadlock, output o__payload gave 0 of 80 "):
         tight.run()

@@ -284,6 +284,7 @@ def test_timing(bench: Bench) -> None:
             assert np.array_equal(emitted, accepted + emitted[0]), name
 
 
+@pytest.mark.slow
 def test_multipliers(bench: Bench) -> None:
     """As many as a case says, each between registers."""
     run_yosys("\n".join([

@@ -104,6 +104,7 @@ SIMULATORS = ["verilator", pytest.param(
                                        reason="Icarus Verilog is not installed"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("simulator", SIMULATORS)
 def test_simulators_find_the_file(tmp_path: Path, simulator: str) -> None:
     files, case = large(tmp_path)

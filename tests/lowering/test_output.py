@@ -148,6 +148,7 @@ def test_sums_of_24_bit_weights_fit_int64_whatever_they_read() -> None:
     assert agreement(net, graph, images, None).worst_logit_error < 1e-4
 
 
+@pytest.mark.slow
 def test_the_verilog_of_24_bits(tmp_path: Path) -> None:
     net, images = wide_net(), np.random.default_rng(0).integers(0, 256, (6, 3, 4, 4))
     graph = lower(net, Formats(stem_bits=24, head_bits=24))

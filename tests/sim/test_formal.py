@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from marks import few
 
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.fifo import FifoUnit
@@ -119,8 +120,9 @@ endmodule
 """
 
 
-@pytest.mark.parametrize("payload,valid", [
-    ("i", "i_valid"), ("cycle[0] ? i : ~i", "i_valid"), ("i", "i_valid && cycle != 4'd5")])
+@pytest.mark.parametrize("payload,valid", few([
+    ("i", "i_valid"), ("cycle[0] ? i : ~i", "i_valid"), ("i", "i_valid && cycle != 4'd5")],
+    lambda each: each[0] != "i"))
 def test_streams_inside_a_net_are_checked(payload: str, valid: str, tmp_path: Path) -> None:
     """All outputs are right, and yet a unit changes, or withdraws, a beat that it offered."""
     (tmp_path / "net.v").write_text(NET.replace("PAYLOAD", payload).replace("VALID", valid))

@@ -395,6 +395,7 @@ def other_nets(tmp_path_factory: pytest.TempPathFactory) -> Bench:
                    + ["digits_cnn_w3a3", "digits_cnn_w4a4"], 4, tmp_path_factory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stalls", SIDES)
 def test_shipped_nets_are_predicted(digits: Bench, stalls: tuple[float, float]) -> None:
     check_wholes(digits, stalls, 5)
@@ -574,6 +575,7 @@ def test_spans_are_where_they_say() -> None:
     assert busy.tolist() == [cycles, 16 - cycles]
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path: Path) -> None:
     def command(*options: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-m", "n2uq_hw", "cycles", "digits_mlp_w2a2",
@@ -606,6 +608,7 @@ def test_the_other_shipped_nets_are_predicted(other_nets: Bench, stalls: tuple[f
     check_wholes(other_nets, stalls, 5)
 
 
+@pytest.mark.slow
 def test_no_write_beside_an_array(tmp_path: Path) -> None:
     """Nor other undefined behaviour, by g++'s sanitizers; and the results are the same."""
     runtime = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True,
