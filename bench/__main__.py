@@ -1,6 +1,7 @@
 """``make bench``: the project's figures, measured in one run.
 
     python -m bench [SECTION ...]
+    python -m bench long ...        hours: bench/long.py
 
 Sections: utilization, timing, golden, simulation, build, mlp, folding, accuracy, models, training.
 MNIST comes from $N2UQ_MNIST or ../shared/data/mnist; without it, random images of the same shape
@@ -234,7 +235,10 @@ SECTIONS = {"utilization": utilization, "timing": timing, "golden": golden,
 
 
 def main(names: list[str]) -> int:
-    """Run the sections `names`, or all of them."""
+    """Run the sections `names`, or all of them; or the long run, which has options of its own."""
+    if names[:1] == ["long"]:
+        from . import long
+        return long.main(names[1:])
     if unknown := [name for name in names if name not in SECTIONS]:
         print(f"error: section must be one of {', '.join(SECTIONS)}, not {unknown[0]}",
               file=sys.stderr)

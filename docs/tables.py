@@ -159,6 +159,15 @@ def written(result: Mapping[str, Any]) -> str:
             row[of], row["estimate"][of]))] for row in result["rows"]))
 
 
+def many_images(result: Mapping[str, Any]) -> str:
+    """Images that ran, of how many were asked for, and what they showed."""
+    return _table(["Network", "Images", "Cycles", "Mismatches", "Cycles as predicted"], (
+        [f"`{row['network']}`, {row['how']}", f"{row['images']:,}" + (
+            f" of {row['asked']:,}" if row["images"] < row["asked"] else ""),
+         f"{row['cycles']:,}", str(row["mismatches"]), "all" if row["exact"] else "**no**"]
+        for row in result["rows"]))
+
+
 MODELS = ("file", "bits", "layers", "cycles per image", "images/s", "LUT on xcup", "published")
 
 
@@ -169,4 +178,5 @@ def of_others(result: Mapping[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "mvu": imagenet, "fmax": speeds, "network": trained, "mnist_in_logic": in_logic,
-    "formal": proofs, "writable": written, "models": of_others}
+    "formal": proofs, "writable": written, "models": of_others,
+    "long": many_images}
