@@ -15,7 +15,7 @@ from n2uq_hw.builds.verify import NETLISTS, Trial, verify
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.ir import golden
 from n2uq_hw.nets import shipped
-from n2uq_hw.sim.timing.forecast import forecast, stalled
+from n2uq_hw.sim.timing.forecast import stalled
 
 # Cells that netlists of the small net have beside LUTs and flip-flops: all need models.
 CELLS = {"xcup": "RAM32M16", "ecp5": "TRELLIS_DPR16X4", "ice40": "SB_CARRY"}
@@ -87,16 +87,4 @@ def test_netlists_of_digits(net: str, family: str, tmp_path: Path) -> None:
     verdict = build.verify(digits.images[:8], digits.labels[:8], stalls=0.3, netlist=family)
     assert verdict.mismatches == 0
     timing = stalled(build.graph, build.folding, 8, 0.3, 0)
-    assert verdict.cycles_per_image == timing.cycles_per_image
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("net", [name for name in shipped() if not name.startswith("digits")])
-def test_netlists_of_mnist(net: str, tmp_path: Path) -> None:
-    """At the slowest folding, an image of random pixels: these are the largest netlists."""
-    graph = api.lower(net)
-    build = api.build(graph, api.fold(graph, cycles=25_000), tmp_path / "b")
-    verdict = build.verify(build.vectors["images"][:2], netlist="xcup")
-    timing = forecast(build.graph, build.folding, images=2)
-    assert verdict.mismatches == 0
     assert verdict.cycles_per_image == timing.cycles_per_image
