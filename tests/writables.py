@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,4 +94,7 @@ class Swapped:
     def failures(self, folder: Path, *tests: str, alone: int = 100) -> list[str]:
         """Run `tests` of the bench in `folder`; returns those that failed, see `cocotbed`."""
         (folder / "plan.json").write_text(json.dumps(self.plan(alone)))
+        for path in self.build.verilog:
+            if path.suffix == ".hex":  # is read where the simulator runs
+                shutil.copy(path, folder)
         return cocotbed.failures(self.simulator, self.top, "writable_bench", folder, *tests)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -97,8 +96,6 @@ def test_every_kind_of_parameters(tmp_path: Path, most: int | None,
     tests = "alone", "swapped", "back_and_forth", "refused", "soft_reset"
     hexes = [path for path in swapped.build.verilog if path.suffix == ".hex"]
     assert len(hexes) == len(swapped.tables[0].columns) * bool(most)
-    for path in hexes:  # to where the simulator runs
-        shutil.copy(path, tmp_path)
     assert swapped.failures(tmp_path, *tests) == [], _reasons(tmp_path)
     verdict = verify(swapped.build, images, None, stalls=0.2)
     assert verdict.mismatches == 0
