@@ -107,6 +107,15 @@ FAMILIES = {
 }
 
 
+# Yosys 0.70 gives RAM512X1S 16 bits of address, for 9, in its table of UltraScale's LUT memories:
+# a memory of one port and more than 256 words ends the synthesis.
+LUTRAMS = "lutrams_xcu.txt"
+WRONG, RIGHT = (f'"ABITS" {bits} {{\n\t\tabits {bits};' for bits in (16, 9))
+# Commands before `map_memory`, which finds nothing left: as it has them, but with the right table.
+MEMORIES = {"xcup": (
+    f"memory_libmap -logic-cost-rom 0.015625 -lib {LUTRAMS} -lib +/xilinx/brams_xc4v.txt "
+    "-D HAS_SIZE_36 -D HAS_MIXWIDTH_SDP -D HAS_ADDRCE -lib +/xilinx/urams.txt -no-auto-huge",
+    "techmap -map +/xilinx/lutrams_xc5v_map.v")}
 NETLIST = "netlist.v"
 
 
@@ -177,6 +186,9 @@ def _script(files: Sequence[str], top: str, family: str, units: Sequence[str], d
             *end: str) -> str:
     command, without, with_ = FAMILIES[family]
     command = f"{command} -top {top} {with_ if dsp else without}".rstrip()
+    mapped = [f"{command} -run begin:map_luts"] if family not in MEMORIES else [
+        f"{command} -run begin:map_memory", *MEMORIES[family],
+        f"{command} -run map_memory:map_luts"]
     return "\n".join([
         *(f"read_verilog -sv {name}" for name in files if not name.endswith(".hex")),
         f"hierarchy -check -top {top}",
@@ -184,8 +196,8 @@ def _script(files: Sequence[str], top: str, family: str, units: Sequence[str], d
         # Yosys 0.70 fails an assertion (count_id(wire->name) == 0, or GetSize(conn.first) ==
         # GetSize(conn.second)) when abc9 puts back a design in which a cell drives only part of a
         # wire; after splitnets no wire has parts.
-        "proc", "flatten", f"{command} -run begin:map_luts", "splitnets", "opt_clean",
-        f"{command} -run map_luts:", *end, ""])
+        "proc", "flatten", *mapped, "splitnets", "opt_clean", f"{command} -run map_luts:",
+        *end, ""])
 
 
 def _cached(verilog: Sequence[Path], work: Path, name: str, key: Sequence[object],
@@ -243,6 +255,9 @@ def synthesize(verilog: Sequence[Path], top: str, family: str, *, units: Sequenc
                      *[f"write_verilog -noattr {NETLIST}"] * netlist)
 
     def compute(folder: Path) -> dict[str, Any]:
+        if family in MEMORIES:
+            table = (tools.yosys_share() / "xilinx" / LUTRAMS).read_text(encoding="utf-8")
+            (folder / LUTRAMS).write_text(table.replace(WRONG, RIGHT), encoding="utf-8")
         tools.run_yosys(script, folder)
         stat = json.loads((folder / "stat.json").read_text(encoding="utf-8"))["modules"]
         modules = {name.removeprefix("\\"): row["num_cells_by_type"] for name, row in stat.items()}

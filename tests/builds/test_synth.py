@@ -25,6 +25,10 @@ DESIGNS = {
     "scratch": f"""(input clk, input we, input [4:0] w, r, input [7:0] d, output [7:0] q);
         reg [7:0] mem [0:31]; {CLOCKED} if (we) mem[w] <= d;
         assign q = mem[r];""",
+    # One port: a RAM512X1S of 8 LUTs for each bit
+    "deep": f"""(input clk, input we, input [8:0] a, input [1:0] d, output reg [1:0] q);
+        (* ram_style = "distributed" *) reg [1:0] mem [0:511];
+        {CLOCKED} begin if (we) mem[a] <= d; q <= mem[a]; end""",
     "pair": """(input clk, input [7:0] a, b, output [7:0] q);
         wire [7:0] x, y; register one (clk, a, x); register two (clk, b, y);
         register three (clk, x ^ y, q);""",
@@ -55,10 +59,12 @@ def test_plain_cells(verilog, work, family: str, top: str, expected: Resources) 
     ("xcup", "add", Resources(lut=16, carry=4)), ("ecp5", "add", Resources(lut=16, carry=8)),
     ("ice40", "add", Resources(lut=16, carry=15)),
     ("xcup", "rom", Resources(bram=1)), ("xc7", "rom", Resources(bram=1)),
+    ("xcup", "deep", Resources(ff=2, lutram=16)),
     ("ecp5", "rom", Resources(bram=1)), ("ice40", "rom", Resources(bram=4)),
     # 32 x 8: a RAM32M16 of 8 LUTs, or two RAM32M of 4, or 2 x 2 blocks of 16 x 4 and muxes
     ("xcup", "scratch", Resources(lutram=8)), ("xc7", "scratch", Resources(lutram=8)),
-    ("ecp5", "scratch", Resources(lut=10, lutram=24))], lambda each: each[0] == "ice40"))
+    ("ecp5", "scratch", Resources(lut=10, lutram=24))],
+    lambda each: each[0] == "ice40" or each[1] == "deep"))
 def test_memories_and_adders(verilog, work, family: str, top: str, expected: Resources) -> None:
     assert synthesize(verilog, top, family, work=work).total == expected
 
