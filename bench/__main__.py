@@ -2,6 +2,7 @@
 
     python -m bench [SECTION ...]
     python -m bench long ...        hours: bench/long.py
+    python -m bench fuzz ...        random networks and damaged files: bench/fuzz.py
 
 Sections: utilization, timing, golden, simulation, build, mlp, folding, accuracy, models, training.
 MNIST comes from $N2UQ_MNIST or ../shared/data/mnist; without it, random images of the same shape
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -235,10 +237,10 @@ SECTIONS = {"utilization": utilization, "timing": timing, "golden": golden,
 
 
 def main(names: list[str]) -> int:
-    """Run the sections `names`, or all of them; or the long run, which has options of its own."""
-    if names[:1] == ["long"]:
-        from . import long
-        return long.main(names[1:])
+    """Run the sections `names`, or all of them; or one that has options of its own."""
+    if names[:1] in (["long"], ["fuzz"]):
+        main = import_module(f".{names[0]}", __package__).main
+        return int(main(names[1:]))
     if unknown := [name for name in names if name not in SECTIONS]:
         print(f"error: section must be one of {', '.join(SECTIONS)}, not {unknown[0]}",
               file=sys.stderr)
