@@ -176,7 +176,16 @@ def of_others(result: Mapping[str, Any]) -> str:
     return _table(MODELS, ([row[name] for name in MODELS] for row in result["rows"]))
 
 
+def mutated(result: Mapping[str, Any]) -> str:
+    """A row per file: what became of its mutants."""
+    return _table(("File", "Mutants", "Tried", "Dead: test", "Dead: proof", "Same Verilog",
+                   "Equal by proof", "Survive", "Score"),
+                  ((f"`{row['file']}`", *(str(row[key]) for key in (
+                      "mutants", "tried", "test", "proof", "same", "equal", "survive")),
+                    f"{row['score']:.1%}") for row in result["rows"]))
+
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "mvu": imagenet, "fmax": speeds, "network": trained, "mnist_in_logic": in_logic,
     "formal": proofs, "writable": written, "models": of_others,
-    "long": many_images}
+    "long": many_images, "mutation": mutated}

@@ -1,0 +1,349 @@
+"""``python -m bench mutation``: small changes of the code, and whether a test sees each.
+
+    python -m bench mutation [--unit NAME ...] [--sample N] [--seed S] [--keep]
+
+A NAME is a row of `TARGETS`, by default all.  A mutant has one operator, constant, choice or
+statement changed, in a copy of the project.  It is dead if a test of its file fails, or a proof of
+its unit (docs/formal.md).  One that lives though the Verilog of every proven unit and of the
+digits networks is the same, byte for byte, changed nothing that is built; one with other Verilog
+for which the proofs still hold, and the cycles of all units, is equivalent as far as these reach.
+All others survive: a test is missing.
+
+``--sample`` takes so many of each file, chosen by the seed.  Rows are kept in build/mutation as
+they come, by the content of the file and of the tests, and are not made twice.  ``--keep`` writes
+the table of docs/mutation.md.  The exit code is 1 if one survives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from n2uq_hw import __version__, tools
+
+__all__ = ["TARGETS", "Mutant", "Target", "main", "mutants"]
+
+ROOT = Path(__file__).parents[1]
+WORK = Path("build/mutation")
+CYCLES = "tests/sim/test_timing.py", "-k", "units_are_predicted"  # of which no proof speaks
+LIMIT = 1200  # seconds for the tests of a mutant: one that hangs is dead
+DEAD, PROOF, SAME, EQUAL, SURVIVES = (
+    "test", "proof", "same Verilog", "equal by proof", "survives")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file, the tests that cover it, and the beginnings of the names of its units' proofs."""
+
+    file: str
+    tests: tuple[str, ...]
+    proofs: tuple[str, ...] = ()
+
+
+def _unit(name: str, test: str, *proofs: str) -> Target:
+    return Target(f"hw/{name}.py", (f"tests/hw/test_{test}.py",), proofs)
+
+
+TARGETS = {
+    "threshold": _unit("threshold", "threshold", "Threshold"),
+    "matvec": _unit("matvec", "matvec", "MatVec", "OffsetMatVec"),
+    "mac": _unit("mac", "mac", "MatVec"),
+    "depthwise": _unit("depthwise", "depthwise", "DepthwiseMatVec"),
+    "lines": _unit("lines", "eltwise", "Scale", "PiecewiseLinear"),
+    "saturate": _unit("saturate", "eltwise", "Saturate"),
+    "add": _unit("add", "eltwise", "Add"),
+    "argmax": _unit("argmax", "eltwise", "ArgMax"),
+    "concat": _unit("concat", "concat", "Concat"),
+    "permute": _unit("permute", "reorder", "Permute"),
+    "depth_to_space": _unit("depth_to_space", "reorder", "DepthToSpace"),
+    "upsample": _unit("upsample", "reorder", "Upsample"),
+    "pad": _unit("pad", "sliding_window", "Pad"),
+    "sliding_window": _unit("sliding_window", "sliding_window", "SlidingWindow"),
+    "line_buffer": _unit("line_buffer", "sliding_window", "SlidingWindow"),
+    "max_pool": _unit("max_pool", "pool", "MaxPool"),
+    "sum_pool": _unit("sum_pool", "pool", "SumPool"),
+    "fifo": _unit("fifo", "stream", "Fifo"),
+    "fork": _unit("fork", "stream", "Fork"),
+    "width_convert": _unit("width_convert", "stream", "WidthConvert"),
+    "unrolled": _unit("unrolled", "unrolled", "Unrolled"),
+    "compress": Target("hw/compress.py", ("tests/hw/test_heaps.py", "tests/hw/test_unrolled.py")),
+    "golden": Target("n2uq_hw/ir/golden.py", ("tests/ir/test_golden.py",
+                                              "tests/lowering/test_low_bit.py")),
+    "ranges": Target("n2uq_hw/ir/ranges.py", ("tests/ir",)),
+    "quantize": Target("n2uq_hw/lowering/quantize.py", ("tests/lowering",)),
+    "lower": Target("n2uq_hw/lowering/lower.py", ("tests/lowering",)),
+}
+
+# --- What a mutant changes ----------------------------------------------------------------------
+
+COMPARISONS: dict[type[ast.cmpop], str] = {
+    ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "=="}
+OPERATORS: dict[type[ast.operator], str] = {
+    ast.Add: "-", ast.Sub: "+", ast.Mult: "+", ast.FloorDiv: "*", ast.Mod: "//", ast.LShift: ">>",
+    ast.RShift: "<<", ast.BitAnd: "|", ast.BitOr: "&", ast.BitXor: "|"}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`old`, which is at `start` of the text, becomes `new`."""
+
+    line: int
+    start: int
+    old: str
+    new: str
+
+    def of(self, text: str) -> str:
+        """The text with the change."""
+        return text[:self.start] + self.new + text[self.start + len(self.old):]
+
+
+def mutants(text: str) -> list[Mutant]:
+    """All mutants of a Python file; none of annotations, messages of faults, and documentation."""
+    lines = [0]
+    for line in text.splitlines(keepends=True):
+        lines.append(lines[-1] + len(line))
+
+    def at(line: int, column: int) -> int:  # columns are of UTF-8 bytes
+        begin = lines[line - 1]
+        return begin + len(text[begin:lines[line]].encode()[:column].decode())
+
+    def span(node: Any) -> tuple[int, int]:
+        return at(node.lineno, node.col_offset), at(node.end_lineno, node.end_col_offset)
+
+    def outer(node: Any) -> tuple[int, int]:
+        """With the parentheses around it."""
+        first, end = span(node)
+        while text[:first].rstrip().endswith("(") and text[end:].lstrip().startswith(")"):
+            first, end = text.rindex("(", 0, first), text.index(")", end) + 1
+        return first, end
+
+    def swap(node: Any, first: int, end: int, new: str) -> Mutant:
+        return Mutant(node.lineno, first, text[first:end], new)
+
+    def between(node: Any, left: Any, right: Any, new: str) -> Mutant:
+        """The operator between two operands."""
+        first, end = span(left)[1], span(right)[0]
+        part = text[first:end]
+        core = part.strip(" ()\n\\")
+        begin = first + part.index(core)
+        return swap(node, begin, begin + len(core), new)
+
+    def changes(node: ast.AST) -> Iterator[Mutant]:
+        match node:
+            case ast.Compare(left=left, ops=ops, comparators=others):
+                for a, op, b in zip([left, *others], ops, others, strict=False):
+                    if type(op) in COMPARISONS:
+                        yield between(node, a, b, COMPARISONS[type(op)])
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
+                yield between(node, left, right, OPERATORS[type(op)])
+            case ast.BoolOp(op=op, values=values):
+                for a, b in pairwise(values):
+                    yield between(node, a, b, "or" if isinstance(op, ast.And) else "and")
+            case ast.UnaryOp(op=ast.Invert() | ast.Not() | ast.USub(), operand=operand):
+                yield swap(node, span(node)[0], outer(operand)[0], "")
+            case ast.Constant(value=bool(value)):
+                yield swap(node, *span(node), str(not value))
+            case ast.Constant(value=int(value)):
+                yield swap(node, *span(node), str(value + 1))
+            case ast.Call(func=ast.Name(id="Mux"), args=[_, a, b]):
+                yield swap(node, outer(a)[0], outer(b)[1],
+                           f"{text[slice(*outer(b))]}, {text[slice(*outer(a))]}")
+            case ast.Expr(value=ast.Call()) | ast.AugAssign():
+                yield swap(node, *span(node), "pass")
+
+    def walk(node: ast.AST) -> Iterator[Mutant]:
+        yield from changes(node)
+        for key, value in ast.iter_fields(node):
+            if key in ("annotation", "returns") or isinstance(node, ast.Raise | ast.JoinedStr):
+                continue
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    yield from walk(child)
+
+    tree = ast.parse(text)
+    found = [mutant for statement in tree.body for mutant in walk(statement)]
+    return sorted({mutant for mutant in found if mutant.new != mutant.old},
+                  key=lambda mutant: (mutant.start, mutant.new))
+
+
+# --- Whether it lives ---------------------------------------------------------------------------
+
+VERILOG = """
+import hashlib
+from n2uq_hw import api
+from n2uq_hw.builds.emit import accelerator_verilog
+from n2uq_hw.plan.choice import choose
+from n2uq_hw.sim.formal.claims import claims
+from n2uq_hw.hw.library import Library
+found = hashlib.sha256()
+for claim in claims():
+    library = Library()
+    library.signature("unit", claim.unit)
+    found.update(f"{claim.name}{library.rtlil()}{library.written}".encode())
+    for name, (bits, _) in sorted(library.memories.items()):
+        found.update(name.encode() + bits.tobytes())
+for net in ("digits_mlp_w2a2", "digits_cnn_w2a2"):
+    graph = api.lower(net)
+    for folding in choose(graph), choose(graph, 2304):
+        for name, text in sorted(accelerator_verilog(graph, folding).items()):
+            found.update(f"{name}{text}".encode())
+print(found.hexdigest())
+"""
+
+
+def tracked() -> list[str]:
+    """The files of the project."""
+    return subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True,
+                          text=True).stdout.splitlines()
+
+
+class Copy:
+    """A copy of the project, in which a file is changed and put back."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in tracked():
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, place, follow_symlinks=False)
+        self.env = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run(self, *arguments: str) -> tuple[bool, str]:
+        """Whether Python ends well with `arguments`, within LIMIT, and what it prints."""
+        process = subprocess.Popen([sys.executable, *arguments], cwd=self.folder, env=self.env,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                   start_new_session=True)
+        try:
+            printed, _ = process.communicate(timeout=LIMIT)
+        except BaseException as error:
+            os.killpg(process.pid, 9)
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                return False, f"not within {LIMIT} s"
+            raise
+        return process.returncode == 0, printed
+
+    def tests(self, *chosen: str) -> bool:
+        """Whether these tests pass."""
+        return self.run("-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *chosen)[0]
+
+    def proofs(self, target: Target) -> bool:
+        """Whether the proofs of its units hold."""
+        return self.run("-m", "bench.formal", "--jobs", "1", *target.proofs)[0]
+
+    def verdict(self, target: Target, mutant: Mutant, verilog: str) -> str:
+        """What becomes of a mutant; `verilog` is the digest without it."""
+        place = self.folder / target.file
+        whole = place.read_text(encoding="utf-8")
+        try:
+            place.write_text(mutant.of(whole), encoding="utf-8")
+            if not self.tests(*target.tests):
+                return DEAD
+            if not target.proofs:
+                return SURVIVES
+            if self.run("-c", VERILOG) == (True, verilog):
+                return SAME
+            if not self.tests(*CYCLES):
+                return DEAD
+            return EQUAL if self.proofs(target) else PROOF
+        finally:
+            place.write_text(whole, encoding="utf-8")
+
+
+def rows_of(name: str, copy: Copy, verilog: str, sample: int, seed: int
+            ) -> Iterator[dict[str, Any]]:
+    """The rows of a target's mutants, kept as they come."""
+    target = TARGETS[name]
+    text = (ROOT / target.file).read_text(encoding="utf-8")
+    every = mutants(text)
+    chosen = sorted(random.Random(f"{seed} {name}").sample(every, min(sample, len(every))) if sample
+                    else every, key=lambda mutant: mutant.start)
+    read = hashlib.sha256(text.encode())
+    for path in sorted(path for test in target.tests for path in (
+            (ROOT / test).rglob("*.py") if (ROOT / test).is_dir() else [ROOT / test])):
+        read.update(path.read_bytes())
+    kept = WORK / f"{name}-{read.hexdigest()[:16]}.jsonl"
+    WORK.mkdir(parents=True, exist_ok=True)
+    lines = kept.read_text(encoding="utf-8").splitlines() if kept.is_file() else []
+    known = {(row["start"], row["new"]): row for row in map(json.loads, lines)}
+    new = [mutant for mutant in chosen if (mutant.start, mutant.new) not in known]
+    if new and not copy.tests(*target.tests):
+        raise SystemExit(f"error: {', '.join(target.tests)}: must pass without a mutant")
+    for mutant in chosen:
+        row = known.get((mutant.start, mutant.new))
+        if row is None:
+            row = {"file": target.file, **vars(mutant),
+                   "found": copy.verdict(target, mutant, verilog)}
+            with kept.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        print(f"{target.file}:{row['line']}: {row['old']!r} -> {row['new']!r}: {row['found']}",
+              file=sys.stderr)
+        yield row
+
+
+def summary(file: str, rows: Sequence[dict[str, Any]], every: int) -> dict[str, Any]:
+    """A row of the table; the score is of those that change what is built."""
+    counts = Counter(row["found"] for row in rows)
+    real = len(rows) - counts[SAME] - counts[EQUAL]
+    return {"file": file, "mutants": every, "tried": len(rows), "test": counts[DEAD],
+            "proof": counts[PROOF], "same": counts[SAME], "equal": counts[EQUAL],
+            "survive": counts[SURVIVES],
+            "score": round((counts[DEAD] + counts[PROOF]) / real, 4) if real else 1.0,
+            "survivors": [f"{row['line']}: {row['old']} -> {row['new']}" for row in rows
+                          if row["found"] == SURVIVES]}
+
+
+def main(arguments: list[str]) -> int:
+    """Judge, and print the table."""
+    parser = argparse.ArgumentParser("python -m bench mutation")
+    parser.add_argument("--unit", action="append", metavar="NAME", choices=list(TARGETS))
+    parser.add_argument("--sample", type=int, default=0, metavar="N")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", action="store_true")
+    options = parser.parse_args(arguments)
+    results = []
+    with tools.scratch() as folder:
+        copy = Copy(folder)
+        well, verilog = copy.run("-c", VERILOG)
+        if not well:
+            raise SystemExit(f"error: Verilog without a mutant: {verilog.splitlines()[-1]}")
+        for name in options.unit or TARGETS:
+            rows = list(rows_of(name, copy, verilog, options.sample, options.seed))
+            every = len(mutants((ROOT / TARGETS[name].file).read_text(encoding="utf-8")))
+            results.append(summary(TARGETS[name].file, rows, every))
+    columns = ("file", "mutants", "tried", "test", "proof", "same", "equal", "survive", "score")
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="left" if column == "file" else "right")
+    for row in results:
+        table.add_row(*(f"{row[key]:.1%}" if key == "score" else str(row[key]) for key in columns))
+    Console(width=None if sys.stdout.isatty() else 118, highlight=False).print(table)
+    for row in results:
+        for survivor in row["survivors"]:
+            print(f"{row['file']}:{survivor}")
+    if options.keep:
+        sys.path.append(str(ROOT / "docs"))
+        import tables
+
+        tables.write("mutation", {
+            "command": " ".join(["python -m bench mutation", *arguments]),
+            "date": str(date.today()), "n2uq-hw": __version__,
+            "versions": tools.wheels("pyosys", "bitwuzla"), "rows": results})
+    return int(any(row["survive"] for row in results))

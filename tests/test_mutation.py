@@ -1,0 +1,69 @@
+"""Mutants of a text: which there are, and that each is a Python program of another meaning."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from bench import mutation
+from bench.mutation import TARGETS, Copy, Mutant, Target, mutants
+
+TEXT = '''"""µ: 1 + 1."""
+def f(a: int = 0, *, b: list[1]) -> "1":
+    """2 < 3."""
+    if a < 7 and not b:
+        raise ValueError(f"{a + 1}")
+    g(a)
+    a += 1
+    return Mux(a, ("µ", -a), (b))
+'''
+
+
+def test_mutants_by_hand() -> None:
+    changed = {mutant.of(TEXT) for mutant in mutants(TEXT)}
+    assert changed == {TEXT.replace(old, new) for old, new in [
+        ("= 0", "= 1"), ("< 7", "<= 7"), ("< 7", "< 8"), ("and", "or"), ("not b", "b"),
+        ("    g(a)", "    pass"), ("a += 1", "pass"), ("a += 1", "a += 2"), ("-a)", "a)"),
+        ('("µ", -a), (b)', '(b), ("µ", -a)')]}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_mutant_is_a_program_of_another_meaning(name: str) -> None:
+    target = TARGETS[name]
+    assert all((mutation.ROOT / test).exists() for test in target.tests)
+    text = (mutation.ROOT / target.file).read_text(encoding="utf-8")
+    plain, every = ast.dump(ast.parse(text)), mutants(text)
+    assert every
+    for mutant in every[::max(1, len(every) // 40)]:
+        assert ast.dump(ast.parse(mutant.of(text))) != plain, mutant
+
+
+def test_a_dead_one_and_one_that_survives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a project of two files; what is changed is put back."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "one.py").write_text("def f(a):\n    return a + 1 if a < 9 else 0\n")
+    (root / "test_one.py").write_text("from one import f\ndef test():\n    assert f(1) == 2\n")
+    monkeypatch.setattr(mutation, "ROOT", root)
+    monkeypatch.setattr(mutation, "tracked", lambda: ["one.py", "test_one.py"])
+    monkeypatch.setattr(mutation, "WORK", tmp_path / "kept")
+    monkeypatch.setitem(TARGETS, "one", Target("one.py", ("test_one.py",)))
+    copy = Copy(tmp_path / "copy")
+    rows = list(mutation.rows_of("one", copy, "", 0, 1))
+    assert {(row["old"], row["new"]): row["found"] for row in rows} == {
+        ("+", "-"): "test", ("1", "2"): "test", ("<", "<="): "survives", ("9", "10"): "survives",
+        ("0", "1"): "survives"}
+    assert (copy.folder / "one.py").read_text() == (root / "one.py").read_text()
+    monkeypatch.setattr(Copy, "verdict", None)  # kept: nothing runs again
+    assert list(mutation.rows_of("one", copy, "", 0, 1)) == rows
+    total = mutation.summary("one.py", rows, len(rows))
+    assert (total["score"], total["survive"], total["survivors"][0]) == (0.4, 3, "2: < -> <=")
+
+
+def test_the_score_is_of_those_that_change_what_is_built() -> None:
+    mutant = vars(Mutant(1, 0, "0", "1"))
+    rows = [{**mutant, "found": found} for found in (
+        mutation.DEAD, mutation.PROOF, mutation.SAME, mutation.EQUAL, mutation.SURVIVES)]
+    assert mutation.summary("f", rows, 9)["score"] == pytest.approx(2 / 3, abs=1e-4)
