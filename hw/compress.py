@@ -258,6 +258,17 @@ class _Search:
         for i in range(chain.width):
             self._put(2 * (chain.first + i) + turned, column + i)
 
+    def _straighten(self) -> bool:
+        """Make two complements of one column plain bits of their sum, where no chain removes any.
+
+        With LUT6, complements of a column carry through functions of POSITIONS at most.
+        """
+        column = next((at for at, literals in enumerate(self.others) if len(literals) > 1), None)
+        if column is None or self.graph.lut == 4:
+            return False
+        self._apply(column, [(2, 0)[:self.top - column]])
+        return True
+
     def _finish(self) -> tuple[int, int, list[tuple[int, ...]]] | None:
         """LUTs, first column and shapes of the least chain that adds all that is left."""
         absorbed = ABSORBED[self.graph.lut]
@@ -294,7 +305,8 @@ class _Search:
             end = self._finish()
             if end is not None and (best is None or self.spent + end[0] < best[0]):
                 best = self.spent + end[0], len(self.chains), end, self._rest()
-            if not (self._step(self.ratio) or self._advance() or self._step(0.01)):
+            if not (self._step(self.ratio) or self._advance() or self._step(0.01)
+                    or (best is None and self._straighten())):
                 break
         assert best is not None  # in the end no column has more literals than a chain takes
         luts, count, (_, start, shapes), columns = best

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from n2uq_hw import cli, model
 from n2uq_hw.builds.emit import emit, load_build
@@ -26,6 +27,9 @@ LAYERS = (
     model.BatchNorm("bn2", 4), model.LTQ("quan2", 3), model.Conv("conv3", 4, 6, 1, bits=2),
     model.BatchNorm("bn3", 6), model.Pact("quan3", 2), model.MaxPool("pool3", 2, 1),
     model.Flatten("flatten"), model.Linear("fc", 24, 5, bits=3), model.BatchNorm("bn_out", 5))
+
+settings.register_profile("seeded", derandomize=True, database=None)  # others: bench fuzz
+settings.load_profile("seeded")
 
 
 def random_net(name: str, layers: tuple[model.Layer, ...], shape: tuple[int, int, int],

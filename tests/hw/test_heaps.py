@@ -70,6 +70,7 @@ def special() -> dict[str, tuple[np.ndarray, int, int]]:
         "one_input": (np.array([[-3], [1], [0], [7]]), -5, 2), "one_output": (one, 0, 3),
         "single": (np.array([[1]]), 0, 1), "minus": (np.array([[-1]]), 0, 1),
         "constant": (odd(2, (3, 4), rng), 2, 2), "negative": (odd(2, (3, 8), rng), -7, -4),
+        "complements": (np.array([[-84], [-71], [-94], [-128]]), -8, -1),
         "tall": (odd(2, (2, 150), rng), 0, 3)}
 
 
