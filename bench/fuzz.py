@@ -193,9 +193,9 @@ class Grown:
         return Net("net", self.spec, tuple(self.layers), self.values)
 
 
-def nets(draw: Callable[..., Any], tally: Tally, folder: Path) -> None:
+def nets(of: st.DataObject, tally: Tally, folder: Path) -> None:
     """Golden's outputs are the formulas'."""
-    net = Grown(draw).net()
+    net = Grown(of.draw).net()
     tally.keep = lambda path: net.save(path.with_suffix(".safetensors"))
     spec = net.input
     images = np.random.default_rng(0).integers(spec.min, spec.max + 1, (40, *spec.shape))
@@ -217,15 +217,11 @@ def nets(draw: Callable[..., Any], tally: Tally, folder: Path) -> None:
 # --- Graphs -------------------------------------------------------------------------------------
 
 
-def graphs(draw: Callable[..., Any], tally: Tally, folder: Path) -> None:
+def graphs(of: st.DataObject, tally: Tally, folder: Path) -> None:
     """RTL gives golden's bits in the timing model's cycles."""
     from graphs import Drawn, random_chain, random_dense, random_folding, random_residual
 
-    class Of:
-        """What `Drawn` asks for."""
-
-    Of.draw = staticmethod(draw)  # type: ignore[attr-defined]
-    source = Drawn(Of)  # type: ignore[arg-type]
+    draw, source = of.draw, Drawn(of)
     make = draw(st.sampled_from([random_chain, random_residual, random_dense]))
     graph = make("g", source)
     folding = size_fifos(graph, random_folding(graph, source)).folding
@@ -238,9 +234,9 @@ def graphs(draw: Callable[..., Any], tally: Tally, folder: Path) -> None:
         path.with_suffix(".txt").write_text(f"stalls {stalls}, seed {number}, netlist {family}\n")
 
     tally.keep = keep
-    source_ = graph.input
+    edge = graph.input
     images = np.random.default_rng(number).integers(
-        source_.lo, source_.hi + 1, (IMAGES, source_.shape[2], *source_.shape[:2]))
+        edge.lo, edge.hi + 1, (IMAGES, edge.shape[2], *edge.shape[:2]))
     emit(graph, size_fifos(graph, folding), folder / "b", images[:2], None)
     build = load_build(folder / "b")
     tally.cases["netlists"] += bool(family)
@@ -321,12 +317,12 @@ def damaged(whole: bytes, draw: Callable[..., Any]) -> bytes:
     return bytes(text)
 
 
-def files(draw: Callable[..., Any], tally: Tally, folder: Path, every: dict) -> None:
+def files(of: st.DataObject, tally: Tally, folder: Path, every: dict) -> None:
     """A fault is one line."""
-    kind = draw(st.sampled_from(sorted(every)))
+    kind = of.draw(st.sampled_from(sorted(every)))
     path, read = every[kind]
     whole = path.read_bytes()
-    content = damaged(whole, draw)
+    content = damaged(whole, of.draw)
     tally.keep = lambda kept: kept.with_suffix(path.suffix).write_bytes(content) and None
     path.write_bytes(content)
     try:
@@ -362,7 +358,7 @@ def run(kind: str, seconds: float, first: int, tally: Tally) -> bool:
             def cases(of: Any) -> None:
                 tally.cases[kind] += 1
                 with tools.scratch() as place:
-                    case(of.draw, tally, place)
+                    case(of, tally, place)
 
             try:
                 cases()
