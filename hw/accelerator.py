@@ -122,8 +122,8 @@ class Accelerator(wiring.Component):
                 streams[node.name] = sources
                 continue
             make = self._make(node)
-            m.submodules[f"{names[node.name]}_unit"], ports = instantiate(
-                make, names[node.name], f"{prefix(graph)}_{names[node.name]}", platform)
+            ports = instantiate(m, make, names[node.name], f"{prefix(graph)}_{names[node.name]}",
+                                platform, submodule=f"{names[node.name]}_unit")
             for k, source in enumerate(sources):
                 connect(m, source, getattr(ports, f"i{k}" if len(sources) > 1 else "i"))
             streams[node.name] = [getattr(ports, name) for name in outputs(node)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from amaranth.back import rtlil
-from amaranth.hdl import ClockSignal, Elaboratable, Instance, ResetSignal
+from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal
 from amaranth.hdl import Value as HdlValue
 from amaranth.lib import wiring
 
@@ -71,21 +71,31 @@ def inner(name: str, platform: Any) -> str:
     return platform.within(name) if isinstance(platform, Library) else name
 
 
-def instantiate(make: Callable[[], wiring.Component], name: str, module: str, platform: Any,
-                *, clocked: bool = True) -> tuple[Elaboratable, Any]:
-    """The submodule that `make` makes, and its interface: an instance if `platform` is a Library.
+def instantiate(m: Module, make: Callable[[], wiring.Component], name: str, module: str,
+                platform: Any, *, clocked: bool = True, submodule: str = "", **inputs: HdlValue
+                ) -> Any:
+    """Add the submodule that `make` makes; returns its interface: an instance's for a Library.
 
-    A module without registers, not `clocked`, has no clock.  Without a Library (in Amaranth's own
-    simulator) the component serves as it is.
+    Of an instance the `inputs` are connected as they are, and the interface holds the other
+    members.  A module without registers, not `clocked`, has no clock.  Without a Library (in
+    Amaranth's own simulator) the component serves as it is.  Signals are named after `name`, and
+    the submodule too unless it is named apart.
     """
     if not isinstance(platform, Library):
-        component = make()
-        return component, component
-    signature = platform.signature(module, make)
+        m.submodules[submodule or name] = component = make()
+        m.d.comb += [HdlValue.cast(getattr(component, member)).eq(value)
+                     for member, value in inputs.items()]
+        return component
+    members = {member: of for member, of in platform.signature(module, make).members.items()
+               if member not in inputs}
+    signature = wiring.Signature(members)
     ports = signature.create(path=(name,))
     connections: dict[str, Any] = ({"i_clk": ClockSignal(), "i_rst": ResetSignal()} if clocked
                                    else {})
+    for member, value in inputs.items():
+        connections[f"i_{member}"] = value
     for path, member, value in signature.flatten(ports):
         flow = "i" if member.flow == wiring.In else "o"
         connections[f"{flow}_{'__'.join(map(str, path))}"] = HdlValue.cast(value)
-    return Instance(module, **connections), ports
+    m.submodules[submodule or name] = Instance(module, **connections)
+    return ports

@@ -361,11 +361,10 @@ class LinesUnit(Writable, Unit):
         results = []
         for k in range(self.i.payload.shape().length):
             power = self.powers[k % len(self.powers)] if self.powers else 0
-            m.submodules[f"lane{k}"], lane = instantiate(
-                partial(Lane, line, power), f"lane{k}", inner(f"lane_{power}", platform), platform)
-            m.d.comb += [lane.enable.eq(enable), lane.x.eq(self.i.payload[k]),
-                         *(getattr(lane, name).as_value().eq(of[k]) for name, of in words.items())]
-            results.append(lane.o)
+            results.append(instantiate(
+                m, partial(Lane, line, power), f"lane{k}", inner(f"lane_{power}", platform),
+                platform, enable=enable, x=self.i.payload[k],
+                **{name: of[k] for name, of in words.items()}).o)
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
                      self.o.valid.eq(p.at("valid", last + bool(self.clip))),
                      let(self.o.payload, results)]

@@ -279,8 +279,8 @@ class MacArray(wiring.Component):
         make = partial(DigitProduct, code_bits=len(code), activation=self.activation,
                        step=self.step, least=least)
         name, levels = f"product{low}_{lane}", _levels(self.step, least)
-        m.submodules[name], product = instantiate(
-            make, name, f"product_w{len(code)}_{levels}_a{_kind(self.activation)}", platform,
+        product = instantiate(
+            m, make, name, f"product_w{len(code)}_{levels}_a{_kind(self.activation)}", platform,
             clocked=False)
         m.d.comb += [product.code.eq(code), product.a.eq(a)]
         return product.p

@@ -222,8 +222,7 @@ class MatVecUnit(FoldedUnit):
             terms = lanes(m, a, pair_shape(element(self.edge)), "pair")[::3]  # the sums
         pes = []
         for k in range(self.pe):
-            m.submodules[f"pe{k}"], pe = instantiate(make, f"pe{k}", mac_name(**make.keywords),
-                                                     platform)
+            pe = instantiate(m, make, f"pe{k}", mac_name(**make.keywords), platform)
             pes.append(pe)
             m.d.comb += [pe.enable.eq(enable), pe.a.as_value().eq(a),
                          pe.codes.as_value().eq(weights.word(k, self.simd * bits))]
