@@ -22,7 +22,7 @@ __all__ = ["setup", "text"]
 
 def text() -> str:
     """The reference in Markdown: a section for each command that is not hidden."""
-    group: Any = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app())
     parts = [inspect.cleandoc(group.help or "")]
     for name, command in group.commands.items():
         if command.hidden:

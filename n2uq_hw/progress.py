@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["bars", "console"]
 
@@ -20,6 +20,8 @@ Report = Callable[[str, float], None]
 
 def console(stderr: bool = False) -> Console:
     """A terminal as wide as it is; elsewhere as wide as the text.  Text is text, not markup."""
+    from rich.console import Console
+
     terminal = Console(stderr=stderr, highlight=False, markup=False, emoji=False,
                        force_jupyter=False)
     if not terminal.is_terminal:
@@ -30,6 +32,8 @@ def console(stderr: bool = False) -> Console:
 @contextmanager
 def bars() -> Iterator[Report]:
     """A function (stage, fraction done) that shows a bar per stage while the block runs."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     if _in_notebook():
         with _notebook_bars() as report:
             yield report

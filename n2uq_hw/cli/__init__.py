@@ -5,58 +5,42 @@ A file per command.  Results go to standard output, all else to standard error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from .. import __version__
-from . import (
-    board,
-    build,
-    compare,
-    cost,
-    cycles,
-    demo,
-    estimator,
-    export,
-    fold,
-    import_net,
-    lower,
-    nets,
-    pack,
-    package,
-    report,
-    train,
-    verify,
-)
-from . import (
-    run as run_images,
-)
-from .process import run
+from . import process
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "main"]
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "nets": nets.nets, "train": train.train, "import": import_net.import_net,
-    "lower": lower.lower, "build": build.build, "verify": verify.verify, "run": run_images.run,
-    "board": board.board, "cycles": cycles.cycles,
-    "fold": fold.fold, "estimator": estimator.estimator, "cost": cost.cost,
-    "report": report.report, "package": package.package,
-    "pack": pack.pack, "export": export.export,
-    "compare": compare.compare, "demo": demo.demo}
-BEFORE: dict[str, Callable[..., None]] = {  # what these were called
-    "sim": verify.verify, "simulate": cycles.cycles}
+# Each command's module, which holds a function of the same name.
+COMMANDS = {
+    "nets": "nets", "train": "train", "import": "import_net", "lower": "lower", "build": "build",
+    "verify": "verify", "run": "run", "board": "board", "cycles": "cycles", "fold": "fold",
+    "estimator": "estimator", "cost": "cost", "report": "report", "package": "package",
+    "pack": "pack", "export": "export", "compare": "compare", "demo": "demo"}
+BEFORE = {"sim": "verify", "simulate": "cycles"}  # what these were called
 
-app = typer.Typer(
-    help="Trained N2UQ networks as verified hardware.\n\nExit codes: 0, all is well; 1, a bit in "
-    "simulation differs from golden; 2, a fault, named in one line; 130, Ctrl-C.",
-    no_args_is_help=True, pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]})
-for name, command in COMMANDS.items():
-    app.command(name)(command)
-for name, command in BEFORE.items():
-    app.command(name, hidden=True)(command)
+
+def app(asked: str = "") -> typer.Typer:
+    """The command line; only the command that is `asked` for, if there is one of that name.
+
+    To load and to describe all of them takes longer than to refuse a file.
+    """
+    made = typer.Typer(
+        help="Trained N2UQ networks as verified hardware.\n\nExit codes: 0, all is well; 1, a bit "
+        "in simulation differs from golden; 2, a fault, named in one line; 130, Ctrl-C.",
+        no_args_is_help=True, pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]})
+    made.callback()(_options)
+    known = COMMANDS | BEFORE
+    for name in [asked] if asked in known else known:
+        command = getattr(import_module(f".{known[name]}", __name__), known[name])
+        made.command(name, hidden=name in BEFORE)(command)
+    return made
 
 
 def _version(asked: bool) -> None:
@@ -65,7 +49,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(version: Annotated[bool, typer.Option(
         "--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
     pass
@@ -76,4 +59,4 @@ def main() -> None:
 
     Exit code: 0, 1 for a mismatch, 2 for a fault, 128 + its number for a signal (Ctrl-C: 130).
     """
-    run(app)
+    process.run(app(*sys.argv[1:2]))

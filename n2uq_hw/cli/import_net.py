@@ -89,11 +89,14 @@ def _checkpoint(file: Path, arch: str, out: Path, **options: Any) -> None:
 def _onnx(file: Path, out: Path | None, check: Path | None, explain: bool, as_json: bool,
           form: dict[str, Any]) -> None:
     with installed("to read ONNX files", "onnx"):
+        from ..importers.onnx.reading import read_source
+
+        source = read_source(file)  # what is no good file is refused before the rest is loaded
         from ..importers.onnx import Format, Unsupported, explained, import_onnx, read_samples
         from ..importers.onnx import check as compare
     samples = None if check is None else read_samples(check)
     try:
-        imported = import_onnx(file, Format(**form, samples=samples and samples.inputs),
+        imported = import_onnx(source, Format(**form, samples=samples and samples.inputs),
                                name=out.stem if out else None)
     except Unsupported as error:
         if explain and as_json:

@@ -7,12 +7,12 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-import rich.table
-
 from ..progress import bars, console
 from ..tables import Table, percent
 
 if TYPE_CHECKING:
+    import rich.table
+
     from ..ir import Graph
     from ..sim.timing.fifos import Sizing
 
@@ -29,6 +29,8 @@ def show(*parts: str | Table) -> None:
 
 def _fitted(table: Table) -> rich.table.Table:
     """The table for a terminal: cells that are too wide for it fold."""
+    import rich.table
+
     fitted = rich.table.Table(show_header=any(table.columns), box=None, header_style="bold",
                               pad_edge=False)
     for k, column in enumerate(table.columns):

@@ -183,7 +183,7 @@ def test_version_and_help(run: Cli) -> None:
 @pytest.mark.parametrize("command", ["nets", "train", "lower", "build", "verify", "cost", "demo",
                                      "export", "run"])
 def test_every_option_is_explained(command: str) -> None:
-    asked = typer.main.get_command(cli.app).commands[command]
+    asked = typer.main.get_command(cli.app()).commands[command]
     assert asked.help
     assert [p.name for p in asked.params if not getattr(p, "help", None)] == []
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from commands import child
 from conftest import Cli
 from onnx import TensorProto, helper
 from onnx_graphs import QONNX, Net
@@ -86,6 +89,8 @@ def control_flow(model: onnx.ModelProto) -> None:
 FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], Any], str]] = {
     "no opset": (lambda m: m.opset_import[0].CopyFrom(helper.make_opsetid("", 99)),
                  "opset must be in 1..2"),
+    "no opset of QONNX": (lambda m: m.opset_import.append(helper.make_opsetid(QONNX, 99)),
+                          "opset of qonnx.custom_op.general must be in 1..2, not 99"),
     "domain": (node(2, domain="some.vendor"), "MatMul MatMul_2 must be of a known domain, not"),
     "operator": (node(2, op_type="Einsum"), "Einsum MatMul_2 has no integer form"),
     "cycle": (loop, "must hold no cycle, not one through Quant Quant_0"),
@@ -176,6 +181,23 @@ def test_faulty_files_take_no_memory(tmp_path: Path) -> None:
         with pytest.raises(N2uqError):
             import_onnx(saved(small(change), tmp_path))
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18, name  # of KiB
+
+
+@pytest.mark.parametrize("name", ["cycle", "zero scale"])  # refused as it is read, and after
+def test_the_command_refuses_soon(name: str, tmp_path: Path) -> None:
+    change, message = FAULTS[name]
+    saved(small(change), tmp_path)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert message in child(tmp_path, "import", "net.onnx", "--out", "never", code=2).stderr
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+def test_reading_loads_no_more_than_it_needs() -> None:
+    code = "import sys, n2uq_hw.importers.onnx.reading; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                            check=True).stdout.split()
+    assert not {"n2uq_hw.model", "n2uq_hw.api", "rich", "torch", "amaranth"} & {*loaded}
 
 
 def test_the_file_without_a_fault(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from shared import MODELS, needs_models
 
 from n2uq_hw.importers.onnx import Format, Imported, import_onnx, read_samples
-from n2uq_hw.importers.onnx.check import EXACT
 from n2uq_hw.importers.onnx.ranges import Ends, bounds
+from n2uq_hw.importers.onnx.reference import EXACT
 from n2uq_hw.model import layer_float, load_net, walk
 
 NAMES = [path.stem for path in sorted(MODELS.glob("*.onnx"))] or ["none"]

@@ -26,6 +26,7 @@ from ...model import (
     layer_float,
 )
 from ...tables import Shown, Table
+from . import elementwise, linear, lines, moves, quantizers
 from .ranges import dead_layers
 from .reading import NoForm, Source, one_line, read_source
 from .tensors import Tensor
@@ -33,6 +34,7 @@ from .trace import Row, Trace
 
 __all__ = ["Imported", "import_onnx"]
 
+RULES_OF = (elementwise, linear, lines, moves, quantizers)  # loaded, they are registered
 LAYOUTS = {2: ("C",), 3: ("CW", "WC", "HW"), 4: ("CHW", "HWC"), 5: ()}
 PIXELS = (0, 255)
 BITS = range(1, 17)
@@ -129,23 +131,25 @@ class Format:
         return (-2**(bits - 1), max(2**(bits - 1) - 1, 1)) if self.signed else (0, 2**bits - 1)
 
 
-def import_onnx(path: Path, form: Format | None = None, *, name: str | None = None) -> Imported:
+def import_onnx(file: Path | Source, form: Format | None = None, *, name: str | None = None
+                ) -> Imported:
     """The net in an ONNX file; raises N2uqError, one line, with the file's name.
 
     Parameters
     ----------
-    path: a file of at most 256 MiB with its weights in it.  Nothing in it is executed.
+    file: one of at most 256 MiB with its weights in it, or what `read_source` found in such a file.
+        Nothing in it is executed.
     form: the format of the input, where the file has no quantizer there.
     name: of the net; None: as the file is called.
     """
-    source = read_source(path)
+    source = file if isinstance(file, Source) else read_source(file)
     try:
         trace = _trace(source)
-        return _finish(trace, form or Format(), name or path.stem)
+        return _finish(trace, form or Format(), name or source.path.stem)
     except Unsupported as error:
-        raise Unsupported(f"{path}: {one_line(error)}", error.rows) from None
+        raise Unsupported(f"{source.path}: {one_line(error)}", error.rows) from None
     except (NoForm, N2uqError) as error:
-        raise N2uqError(f"{path}: {one_line(error)}") from None
+        raise N2uqError(f"{source.path}: {one_line(error)}") from None
 
 
 def _trace(source: Source) -> Trace:

@@ -26,7 +26,7 @@ INPUT_KEY = "n2uq-hw.input"  # of the metadata: the range of the pixels, as JSON
 MOST_NODES = 2**15
 LARGEST_TENSOR = 2**26    # elements, of a constant or of what is between nodes
 STANDARD = ("", "ai.onnx")
-NEWEST = onnx.defs.onnx_opset_version()
+NEWEST = dict.fromkeys(STANDARD, onnx.defs.onnx_opset_version()) | {"qonnx.custom_op.general": 2}
 # The zero point of each operator's output: its type is that of the codes.
 ZERO_POINTS = {"QuantizeLinear": 2, "QLinearConv": 7, "QLinearMatMul": 7, "QGemm": 8,
                "QLinearAdd": 7, "QLinearGlobalAveragePool": 4, "QLinearAveragePool": 4,
@@ -136,9 +136,10 @@ def _source(path: Path, model: onnx.ModelProto) -> Source:
         raise NoForm(f"must hold no functions, not {model.functions[0].name}: inline them first "
                      "(onnx.inliner)")
     opsets = {_text(each.domain): each.version for each in model.opset_import}
-    for domain in STANDARD:
-        if not 0 < opsets.get(domain, 1) <= NEWEST:
-            raise NoForm(f"opset must be in 1..{NEWEST}, not {opsets[domain]}")
+    for domain, newest in NEWEST.items():
+        if not 0 < opsets.get(domain, 1) <= newest:
+            of = "" if domain in STANDARD else f" of {domain}"
+            raise NoForm(f"opset{of} must be in 1..{newest}, not {opsets[domain]}")
     opset = max(opsets.get(domain, 1) for domain in STANDARD)
     if graph.sparse_initializer:
         raise NoForm(f"{graph.sparse_initializer[0].values.name} must be dense, not sparse")
