@@ -112,7 +112,8 @@ def trace(module: torch.nn.Module, input: InputSpec | torch.Tensor | np.ndarray,
 
     Parameters
     ----------
-    module: in evaluation mode, of the layers of `n2uq_hw.nn` and of torch's Conv1d, Conv2d, Linear,
+    module: in evaluation mode, of the layers of `n2uq_hw.nn` and of torch's Conv1d, Conv2d,
+        ConvTranspose1d, ConvTranspose2d (whose output is a multiple of its stride), Linear,
         BatchNorm, ReLU, ReLU6, PReLU, LeakyReLU, Hardtanh, Sigmoid, Tanh and other functions of one
         value, max and average pools, Flatten, nearest Upsample, PixelShuffle, ChannelShuffle,
         Dropout, Identity, sums, `cat` of channels, and functions that do the same; `forward` takes

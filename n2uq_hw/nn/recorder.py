@@ -41,7 +41,7 @@ ADVICE = {name: would_do for would_do, names in {
     "BatchNorm": "layer_norm group_norm instance_norm local_response_norm normalize",
     "nothing in its place, the largest logit stays so": "softmax log_softmax",
     "float32 throughout": "double half bfloat16 type int long",
-    "Conv1d or Conv2d; Upsample before it": "conv3d conv_transpose2d conv_transpose1d",
+    "Conv1d or Conv2d": "conv3d conv_transpose3d",
     "Flatten": "permute transpose unflatten",
     "PixelShuffle, ChannelShuffle": "pixel_unshuffle",
 }.items() for name in names.split()}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .. import model
 from ..model import Layer, Padding, Size, frame, pair
 from ..model.layers import BN_EPS
+from ..model.transposed import block_weights, blocks
 from .layers import LTQ, PACT, QuantizedConv2d, QuantizedLinear
 from .low_bit import SIZES
 from .recorder import BATCH, Step, shown, whole
@@ -191,6 +192,36 @@ def _conv(net: Layers, input: Value, weight: Tensor, bias: Tensor | None = None,
     if bias is None:
         return name
     return net.add(model.Bias, (outputs,), (Value(name, net.step.shape),), f"{name}_bias",
+                   bias=bias.reshape(1, -1, 1, 1))
+
+
+@_rule("conv_transpose1d", "conv_transpose2d")
+def _conv_transpose(net: Layers, input: Value, weight: Tensor, bias: Tensor | None = None,
+                    stride: int | Sequence[int] = 1, padding: int | Sequence[int] = 0,
+                    output_padding: int | Sequence[int] = 0, groups: int = 1,
+                    dilation: int | Sequence[int] = 1) -> str:
+    """A convolution that makes a block of pixels of each, as large as the strides, and moves it."""
+    weight = weight.reshape(_image(tuple(weight.shape)))
+    steps = pair(_sizes(input, stride))
+    axes = [blocks(*each) for each in zip(
+        input.image[2:], weight.shape[2:], steps, pair(_sizes(input, dilation)),
+        ((side, side) for side in pair(_sizes(input, padding, 0))),
+        pair(_sizes(input, output_padding, 0)), strict=True)]
+    made = _image(net.step.shape)
+    if any(each.cut for each in axes):
+        raise NoForm(f"must make whole multiples of its stride {_size(steps)}, not "
+                     f"{shown(net.step.shape)}; output_padding would do")
+    parts = torch.from_numpy(block_weights(weight.detach().cpu().numpy(), groups, axes))
+    kernel = _size([each.places.shape[1] for each in axes])
+    sizes = (input.channels, len(parts), kernel, 1,
+             _framed(0, [side for each in axes for side in each.pads]), 1, groups)
+    name = net.add(model.FloatConv, sizes, (input,), weight=parts.contiguous())
+    if steps != (1, 1):
+        value = Value(name, (BATCH, len(parts), *(each.size for each in axes)))
+        name = net.add(model.DepthToSpace, (_size(steps), "CRD"), (value,), f"{name}_blocks")
+    if bias is None:
+        return name
+    return net.add(model.Bias, (made[1],), (Value(name, made),), f"{name}_bias",
                    bias=bias.reshape(1, -1, 1, 1))
 
 
@@ -451,9 +482,10 @@ def _avg_pool(net: Layers, input: Value, kernel_size: int | Sequence[int],
     if kernel == step == 1:
         return input.layer
     counted = bool(count_include_pad) and around != 0
-    if counted and framed != around:
-        raise NoForm("must not count pads (count_include_pad) where windows end beyond them "
-                     "(ceil_mode)")
+    if counted and framed != around:  # pads that count are pixels, those of ceil_mode are none
+        name = net.add(model.MaxPool, (1, 1, around, 1, True), (input,), _within(net, "pad"))
+        input = replace(input, layer=name)
+        framed, counted = _framed(framed, [-side for side in frame(around)]), False
     return net.add(model.AvgPool, (kernel, step, framed, counted or framed == 0), (input,))
 
 

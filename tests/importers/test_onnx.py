@@ -147,6 +147,12 @@ GRAPHS: dict[str, tuple[tuple[int, ...], Callable[[Net], str]]] = {
                                            pads=[1, 0, 0, 1])),
     "average pool that counts pads": (IMAGE, lambda n: n.op(
         "AveragePool", "x", kernel_shape=[3, 2], pads=[1, 0, 1, 1], count_include_pad=1)),
+    "average pool with ceil_mode that counts pads": (IMAGE, lambda n: n.op(
+        "AveragePool", n.op("Relu", "x"), kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4,
+        ceil_mode=1, count_include_pad=1)),
+    "average pool 1-D with ceil_mode that counts pads": (ROW, lambda n: n.op(
+        "AveragePool", "x", kernel_shape=[3], strides=[2], pads=[2, 1], ceil_mode=1,
+        count_include_pad=1)),
     "global average pool": (IMAGE, lambda n: n.op("GlobalAveragePool", "x")),
     "global max pool": (IMAGE, lambda n: n.op("GlobalMaxPool", "x")),
     "mean over pixels": (IMAGE, lambda n: n.op("ReduceMean", "x", n.const([-1, 2], np.int64),
@@ -197,6 +203,14 @@ GRAPHS: dict[str, tuple[tuple[int, ...], Callable[[Net], str]]] = {
         output_padding=[1, 1])),
     "transposed conv 1-D": (ROW, lambda n: n.op("ConvTranspose", "x", np.ascontiguousarray(
         W.reshape(4, 3, 6, 3)[..., :2]).reshape(4, 9, 4), strides=[2], pads=[1, 1])),
+    "transposed conv of an odd size": (IMAGE, lambda n: n.op(
+        "ConvTranspose", "x", W.reshape(4, 6, 3, 3), np.arange(6.0), strides=[2, 2],
+        pads=[1, 1, 1, 0])),
+    "transposed conv that is cut": (IMAGE, lambda n: n.op(
+        "ConvTranspose", "x", np.ascontiguousarray(W.reshape(4, 6, 3, 3)[:, :, :1]),
+        strides=[3, 2], pads=[4, 3, 5, 0], output_padding=[2, 0])),
+    "transposed conv 1-D that is cut": (ROW, lambda n: n.op("ConvTranspose", "x", W.reshape(
+        4, 3, 6, 3).reshape(4, 18, 3), strides=[2], pads=[1, 1])),
     "upsample": (IMAGE, lambda n: n.op("Resize", "x", "", np.float32([1, 1, 2, 3]),
                                        mode="nearest")),
     "upsample by sizes": (IMAGE, lambda n: n.op(

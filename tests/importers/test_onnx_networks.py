@@ -372,6 +372,19 @@ def autoencoder(n: Net, rng: Random) -> str:
     return n.op("Sigmoid", x)
 
 
+@case(2, 6, 6)
+def odd_sizes(n: Net, rng: Random) -> str:
+    """Transposed convolutions that are cut; averages that count pads, but not what ceil adds."""
+    x = n.op("AveragePool", n.quant("x", 0.125, 5), kernel_shape=[3, 3], strides=[2, 2],
+             pads=[1] * 4, ceil_mode=1, count_include_pad=1)
+    x = n.op("ConvTranspose", n.quant(x, 0.1137, 4), per_channel(n, rng, 2, 4, 3, 3, axis=1),
+             rng.normal(0, 1, 4), strides=[2, 2], pads=[1] * 4)
+    x = rectified(n, normalized(n, rng, x, 4), 0.7137)
+    x = n.op("ConvTranspose", x, n.quant(weights(rng, 4, 2, 2, 3), 0.02, 3), np.ones(4), group=2,
+             strides=[3, 1], pads=[1, 0, 1, 2])
+    return n.op("Flatten", x)
+
+
 @case(5, 12)
 def perceptron_of_a_transformer(n: Net, rng: Random) -> str:
     """Tokens [N, T, C]: products with bias, Gelu in a table, a quantized sum, a mean."""

@@ -208,8 +208,49 @@ class Pools(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(F.pad(self.conv(x), (1, 0, 0, 1)), 2, 1)
         x = self.again(self.mean(self.quan(self.most(x))))
+        x = F.avg_pool2d(x, 2, 1, 1, ceil_mode=True)
         x = self.last(F.avg_pool2d(x, 2, 3, ceil_mode=True, divisor_override=1))
         return F.avg_pool2d(x, (2, 1), (1, 2), (1, 0), ceil_mode=True, count_include_pad=False)
+
+
+class CountedPads(nn.Module):
+    """Averages that count their own pads, but not what ceil_mode adds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(2, 4, 1), nn.AvgPool2d((2, 3), 2, (1, 1), ceil_mode=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.pool(F.relu(self.conv(x))))
+
+
+class Upscaler(nn.Module):
+    """Transposed convolutions of several strides, with dilation and in groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.ConvTranspose2d(2, 6, 3, 2, 1, output_padding=1)
+        self.norm, self.quan = nn.BatchNorm2d(6), LTQ(3)
+        self.second = nn.ConvTranspose2d(6, 4, (2, 4), (1, 2), (0, 1), groups=2, bias=False)
+        self.last = nn.ConvTranspose2d(4, 3, (1, 3), (1, 2), dilation=(1, 2), output_padding=(0, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.quan(self.norm(F.relu(self.first(x))))
+        return self.last(self.quan(F.max_pool2d(self.second(x), (4, 2))))
+
+
+class Upsampled(nn.Module):
+    """A transposed convolution of a sequence."""
+
+    spec = InputSpec((2, 1, 16), 255, 1 / 255)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.quan = nn.Conv1d(2, 4, 3), LTQ(2)
+        self.up = nn.ConvTranspose1d(4, 3, 4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(self.quan(self.conv(x)))
 
 
 class Decoder(nn.Module):
@@ -243,13 +284,14 @@ class Scalars(nn.Module):
 
 
 MODULES = {"unet": UNet, "densenet": DenseNet, "tcn": TCN, "rectangles": Rectangles, "pools": Pools,
-           "decoder": Decoder,
+           "decoder": Decoder, "counted pads": CountedPads, "upscaler": Upscaler,
+           "upsampled": Upsampled,
            "scalars": Scalars, "resnet": ResNet8, "mobilenet": MobileNet, "lenet": Lenet,
            "reuse": Reuse, "in place": InPlace, "mlp": mlp, "nested": nested}
 
 
 SPECS = {ResNet8: replace(SPEC, mean=(0.25, 0.5), std=(0.5, 2.0)),
-         TCN: TCN.spec}
+         TCN: TCN.spec, Upsampled: Upsampled.spec}
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
@@ -504,8 +546,8 @@ REFUSED = {
                 "forward: F.max_pool2d_with_indices has no layer in a Net; what would do: "),
     "windows": (after(nn.AdaptiveAvgPool2d(3)), "1: F.adaptive_avg_pool2d must make windows of one "
                 "size, not (3, 3) of [N, 4, 8, 8]"),
-    "average": (after(nn.AvgPool2d(3, 2, 1, ceil_mode=True)), "1: F.avg_pool2d must not count pads "
-                "(count_include_pad) where windows end beyond them (ceil_mode)"),
+    "transposed": (after(nn.ConvTranspose2d(4, 2, 3, 2, 1)), "1: F.conv_transpose2d must make "
+                   "whole multiples of its stride 2, not [N, 2, 15, 15]; output_padding would do"),
     "divisor": (after(nn.AvgPool2d(2, divisor_override=3)),
                 "1: F.avg_pool2d must have divisor_override None or 1, not 3"),
     "mean": (Does(lambda x: x.mean((0, 1))), "forward: Tensor.mean must average all pixels of "

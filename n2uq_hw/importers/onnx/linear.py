@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from ...model import AvgPool, FloatConv, FloatLinear, IntConv, IntLinear, MaxPool
+from ...model.transposed import block_weights, blocks
 from .constants import Constant, axes_of
 from .reading import Node, NoForm
 from .tensors import Tensor, atoms, new_image, new_vector
-from .trace import Trace, rule
+from .trace import NO_PADS, Trace, rule
 
 __all__ = ["average_pool", "convolution", "integer_weights", "over_pixels", "product"]
 
@@ -189,8 +190,7 @@ def _biased(trace: Trace, y: Tensor, bias: object, label: str) -> Tensor:
 def _transposed(trace: Trace, node: Node, x: Tensor, w: object, bias: object = None) -> Tensor:
     """A convolution that makes a block of pixels of each, as large as the strides, and moves them.
 
-    Pixel s·i + a of the result reads the pixels i - d of `x`, for all d, with the weights at
-    s·d + a + p: of every a these are the weights of a small convolution.
+    Pixels that the last blocks have too many are cut off.
     """
     x, weights = trace.unpadded(x), _constant(w)
     axes, groups = len(x.dims) - 2, node.of("group", 1)
@@ -208,56 +208,35 @@ def _transposed(trace: Trace, node: Node, x: Tensor, w: object, bias: object = N
     if kernel != weights.array.shape[2:] or min(*strides, *apart) < 1 or min(*pads, *more) < 0:
         raise NoForm(f"kernel must be that of the weights, not {kernel}; strides and dilations "
                      f"positive, not {strides}, {apart}; pads not negative, not {pads}, {more}")
-    sides = [_phases(*each) for each in zip(x.shape[2:], kernel, strides, apart, pads[:axes],
-                                            pads[axes:], more, strict=True)]
-
-    def moved(array: np.ndarray) -> np.ndarray:
-        """[Cin, Cout/groups, ...] -> [Cout·strides, Cin/groups, ...]."""
-        array = array.reshape(groups, -1, *array.shape[1:]).swapaxes(1, 2)
-        array = array.reshape(-1, *array.shape[2:])
-        for axis, (taken, _, _) in enumerate(sides):
-            array = array.take(taken.clip(0), axis=2 + 2 * axis)
-        places = range(2, 2 + 2 * axes, 2)
-        array = array.transpose(0, *places, 1, *(place + 1 for place in places))
-        return array.reshape(-1, *array.shape[axes + 1:])
-
-    held = np.ones(1, bool)
-    for taken, _, _ in sides:  # [strides, kernel] of each axis
-        held = held[..., None, None] & (taken >= 0)
-    held = held.reshape(held.shape[1:])
-    held = held.transpose(*range(0, 2 * axes, 2), *range(1, 2 * axes, 2))
-    held = held.reshape(-1, 1, *held.shape[axes:])
-    held = np.tile(held, (weights.array.shape[1] * groups, *(1,) * (axes + 1)))
-    codes, scale = weights.codes, weights.scale
-    part = Constant(moved(weights.array) * held,
-                    None if codes is None else moved(codes) * held,
-                    None if scale is None else moved(scale))
+    sides = [blocks(*each) for each in zip(
+        x.shape[2:], kernel, strides, apart, zip(pads[:axes], pads[axes:], strict=True), more,
+        strict=True)]
+    if min(side.size * stride - side.cut for side, stride in zip(
+            sides, strides, strict=True)) < 1:
+        raise NoForm(f"must not cut off all pixels: pads {pads} are too large")
+    part = weights.map(lambda array: block_weights(array, groups, sides))
+    if weights.scale is not None:
+        part = replace(part, scale=block_weights(weights.scale, groups, sides, zeros=False))
     small = replace(node, op="Conv", attributes={
-        "group": groups, "pads": tuple(side[1][k] for k in (0, 1) for side in sides)})
+        "group": groups, "pads": tuple(side.pads[k] for k in (0, 1) for side in sides)})
     y = convolution(trace, small, x, part, node.name)
-    sizes = [side[2] for side in sides]
+    sizes = [side.size for side in sides]
     y = y.reshaped((y.shape[0], len(part.array) // math.prod(strides), *strides, *sizes))
     y = y.transposed((0, 1, *(place for k in range(axes) for place in (2 + axes + k, 2 + k))))
     y, _ = trace.image(y.reshaped((*y.shape[:2], *(size * stride for size, stride in zip(
         sizes, strides, strict=True)))))
-    return _biased(trace, y, bias, node.name)
+    return _biased(trace, _cut(trace, node, y, [side.cut for side in sides]), bias, node.name)
 
 
-def _phases(size: int, kernel: int, stride: int, apart: int, before: int, after: int, more: int
-            ) -> tuple[np.ndarray, tuple[int, int], int]:
-    """Of an axis: the places [stride, K] of the weights, -1 for none; pads; and pixels / stride."""
-    whole = (size - 1) * stride + (kernel - 1) * apart + 1 - before - after + more
-    if whole < 1 or whole % stride:
-        raise NoForm(f"must make whole multiples of its stride {stride}, not {whole} pixels; "
-                     "output_padding would do")
-    offsets = np.arange(kernel) * apart - before  # s·d + a of each weight
-    first, last = min(int(offsets.min()) // stride, 0), max(int(offsets.max()) // stride, 0)
-    taken = np.full((stride, last - first + 1), -1)
-    taken[offsets % stride, last - offsets // stride] = np.arange(kernel)
-    pads = last, whole // stride - size - first
-    if pads[1] < 0:
-        raise NoForm(f"must not cut off pixels that it reads: pads {before}, {after} are too large")
-    return taken, pads, whole // stride
+def _cut(trace: Trace, node: Node, x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """`x` without its last pixels: windows of which a depthwise convolution takes the first."""
+    if not any(sizes):
+        return x
+    kernel = [size + 1 for size in sizes]
+    first = np.tile(np.arange(math.prod(kernel)).reshape(kernel) == 0,
+                    (x.shape[1], 1, *(1 for _ in kernel)))
+    return convolution(trace, replace(node, op="Conv", attributes={"group": x.shape[1]}), x,
+                       Constant(first.astype(np.float64)), f"{node.name}_cut")
 
 
 def product(trace: Trace, node: Node, x: Tensor, w: Constant, label: str) -> Tensor:
@@ -408,8 +387,7 @@ def average_pool(trace: Trace, node: Node, x: Tensor, *, total: bool = False) ->
     if window.dilation != (1, 1):
         raise NoForm(f"dilations must be 1, not {window.dilation}")
     if any(window.ceil) and counted and any(window.pads):
-        if any(side > more for side, more in zip(window.pads, window.ceil, strict=True)):
-            raise NoForm("must not count pads where ceil_mode adds more")
+        x, window = _with_zeros(trace, node, x, window)
         counted = False
     size = window.size(_spatial(x))
     if window.kernel == _spatial(x) and not any(window.pads) and not total:
@@ -421,6 +399,19 @@ def average_pool(trace: Trace, node: Node, x: Tensor, *, total: bool = False) ->
     y = replace(new_image(name, x, x.size, *size, swapped=swapped), factor=x.factor)
     times = math.prod(window.kernel) if total else 1
     return trace.added(y, x.base * times, f"{node.name}_base") if x.base.any() else y
+
+
+def _with_zeros(trace: Trace, node: Node, x: Tensor, window: _Window) -> tuple[Tensor, _Window]:
+    """`x` with its pads as pixels, which count; of the window stay the pads that ceil_mode adds."""
+    own = tuple(side - more for side, more in zip(window.pads, window.ceil, strict=True))
+    window = replace(window, pads=window.ceil)
+    if not any(own):
+        return x, window
+    name = trace.emit(MaxPool, f"{node.name}_pad", x.layer, kernel=1, stride=1, padding=own,
+                      zeros=True)
+    height, width = _spatial(x)
+    return replace(x, layer=name, height=atoms(height + own[0] + own[1]),
+                   width=atoms(width + own[2] + own[3]), pads=NO_PADS), window
 
 
 def _all_of(trace: Trace, node: Node, x: Tensor, over: set[int]) -> Tensor:
