@@ -92,21 +92,30 @@ def _onnx(file: Path, out: Path | None, check: Path | None, explain: bool, as_js
         from ..importers.onnx.reading import read_source
 
         source = read_source(file)  # what is no good file is refused before the rest is loaded
-        from ..importers.onnx import Format, Unsupported, explained, import_onnx, read_samples
+        from ..importers.onnx import (
+            Format,
+            Unsupported,
+            explained,
+            import_onnx,
+            lowered,
+            read_samples,
+        )
         from ..importers.onnx import check as compare
     samples = None if check is None else read_samples(check)
     try:
         imported = import_onnx(source, Format(**form, samples=samples and samples.inputs),
                                name=out.stem if out else None)
+        graph = lowered(imported)
     except Unsupported as error:
         if explain and as_json:
             show_json({"nodes": [row._asdict() for row in error.rows]})
         elif explain:
             show(explained(error.rows))
         raise
-    for note in imported.notes:
+    notes = [*imported.notes, *graph.meta.get("warnings", ())]
+    for note in notes:
         say(f"note: {file}: {note}")
-    agrees = None if samples is None else compare(imported, samples)
+    agrees = None if samples is None else compare(imported, samples, graph)
     if out is not None:
         imported.net.save(out)
     spec = imported.net.input
@@ -115,7 +124,7 @@ def _onnx(file: Path, out: Path | None, check: Path | None, explain: bool, as_js
         return show_json({
             "name": imported.net.name, "layers": len(imported.net.layers),
             "input": {"shape": spec.shape, "min": spec.min, "max": spec.max, "scale": spec.scale},
-            "notes": imported.notes, **nodes, **(agrees._asdict() if agrees else {})})
+            "notes": notes, **nodes, **(agrees._asdict() if agrees else {})})
     if explain:
         show(explained(imported.rows))
     show(f"{out or file}: {len(imported.rows)} nodes, {len(imported.net.layers)} layers, "

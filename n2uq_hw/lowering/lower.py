@@ -40,9 +40,17 @@ from .formats import Formats
 from .steps import Scalar, step_function
 from .values import Affine, Value
 
-__all__ = ["RULES", "Ranges", "lower"]
+__all__ = ["RULES", "Ranges", "Unlowered", "lower"]
 
 STEM_BITS = 16            # for which `Precision.pixels` is
+
+class Unlowered(N2uqError):
+    """A net without an integer form; `layer` names the layer at which that shows."""
+
+    def __init__(self, error: N2uqError, layer: str) -> None:
+        super().__init__(str(error))
+        self.layer = layer
+
 
 def lower(net: Net, formats: Formats | None = None, *, top1: bool = False,
           ranges: Ranges | None = None) -> Graph:
@@ -66,13 +74,17 @@ def lower(net: Net, formats: Formats | None = None, *, top1: bool = False,
     accumulator, 2^-18 of the largest.  `meta["output"]` is "class" or
     "logits", or "values" if the net's own ``meta["output"]`` is.  `meta["exact"]` says of each
     quantizer of a low-bit net how it is proven, `meta["warnings"]` which are constant.  Raises
-    N2uqError for layers that have no integer form and for a residual stream that does not fit,
-    naming the layer.
+    Unlowered, an N2uqError, for layers that have no integer form and for a residual stream that
+    does not fit, naming the layer.
     """
     lowering = Lowering(net, formats or Formats(), ranges or {}, RULES)
-    for layer in net.layers:
-        lowering.lower(layer)
-    return lowering.finish(top1 or bool(net.meta.get("top1")))
+    layer = net.layers[-1]
+    try:
+        for layer in net.layers:
+            lowering.lower(layer)
+        return lowering.finish(top1 or bool(net.meta.get("top1")))
+    except N2uqError as error:
+        raise Unlowered(error, layer.name) from None
 
 
 def _channelwise(self: Lowering, layer: BatchNorm | Bias | PReLU, x: Value) -> Value:

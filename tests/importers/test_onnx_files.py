@@ -22,7 +22,7 @@ from shared import MODELS, needs_models
 
 import n2uq_hw as n2
 from n2uq_hw.errors import N2uqError
-from n2uq_hw.importers.onnx import Format, Unsupported, import_onnx
+from n2uq_hw.importers.onnx import Format, Unsupported, import_onnx, lowered
 
 M = np.arange(100, dtype=np.float32).reshape(20, 5) - 50
 SIGNED = Format(bits=4, signed=True)
@@ -375,6 +375,28 @@ def test_all_nodes_without_a_form_at_once(run: Cli, tmp_path: Path) -> None:
     assert error == f"error: {path}: Einsum Einsum_1 has no integer form\n"
     code, printed, _ = run("import", path, "--explain", "--json")
     assert code == 2 and "Einsum" in {row["op"] for row in json.loads(printed)["nodes"]}
+
+
+def test_what_lowering_has_no_form_for_is_refused_by_the_import(run: Cli, tmp_path: Path) -> None:
+    """Pixels less their mean, padded with a 0 that no pixel is, without a quantizer between."""
+    net = Net(1, 1, 4, 4)
+    x = net.op("Conv", net.op("Sub", "x", 123.675), net.quant(np.ones((2, 1, 3, 3)), 1.0, 3),
+               pads=[1] * 4)
+    path = net.save(net.quant(net.op("Relu", x), 1.5, 4), tmp_path / "net.onnx")
+    why = "pads with 0, which must be a level of input or lie midway between two, not at 123.675"
+    code, printed, error = run("import", path, "--input-bits", "8", "--out", "never", "--explain")
+    assert (code, error) == (2, f"error: {path}: Conv Conv_2 {why}\n")
+    assert f"Conv_2   Conv      UNSUPPORTED: {why}\n" in printed and "Relu_3   Relu" in printed
+    assert not (tmp_path / "never").exists()
+
+
+def test_what_lowering_says_without_a_name_is_of_its_node(tmp_path: Path) -> None:
+    net = Net(1, 20)
+    y = net.op("Tanh", net.op("MatMul", net.quant("x", 0.5, 4), net.quant(M, 10.0, 4)))
+    loaded = import_onnx(net.save(net.op("Add", y, net.op("Relu", y)), tmp_path / "net.onnx"))
+    with pytest.raises(Unsupported, match="Tanh_3 must be followed by a quantizer") as caught:
+        lowered(loaded)
+    assert [row.node for row in caught.value.rows if row.why] == ["Add_5"]
 
 
 # --- The command line -----------------------------------------------------------------------------

@@ -372,6 +372,16 @@ def autoencoder(n: Net, rng: Random) -> str:
     return n.op("Sigmoid", x)
 
 
+@case(3, 6, 6, form=Format(bits=8), least=0, most=255)
+def normalized_pixels(n: Net, rng: Random) -> str:
+    """ImageNet's mean and deviation before the first quantizer: a table per channel."""
+    mean, std = (np.float32(each).reshape(1, 3, 1, 1) for each in (
+        [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    x = n.op("Div", n.op("Sub", n.op("Div", "x", np.float32(255)), mean), std)
+    x = n.op("Conv", n.quant(x, 0.0187, 8), per_channel(n, rng, 4, 3, 3, 3), pads=[1] * 4)
+    return n.op("Flatten", rectified(n, x, 0.7137))
+
+
 @case(2, 6, 6)
 def odd_sizes(n: Net, rng: Random) -> str:
     """Transposed convolutions that are cut; averages that count pads, but not what ceil adds."""

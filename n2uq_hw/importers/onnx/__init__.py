@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .imported import Format, Imported, Unsupported, explained, import_onnx
-    from .reference import Check, Samples, check, read_samples
+    from .reference import Check, Samples, check, lowered, read_samples
     from .trace import RULES, Row
 
 __all__ = ["RULES", "Check", "Format", "Imported", "Row", "Samples", "Unsupported", "check",
-           "explained", "import_onnx", "read_samples"]
+           "explained", "import_onnx", "lowered", "read_samples"]
 
 
 def __getattr__(name: str) -> Any:

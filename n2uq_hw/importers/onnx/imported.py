@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class Imported(Shown):
     ending: what stood behind the last layer and was left off.
     tail: layers and their parameters behind that, left off, too.
     order: where each of the net's outputs is in the file's; None: they are in one order.
+    nodes: the node of the file that each layer was made for.
+    path: of the file.
     """
 
     net: Net
@@ -64,6 +66,8 @@ class Imported(Shown):
     ending: str = ""
     tail: tuple[tuple[Layer, dict[str, np.ndarray]], ...] = ()
     order: np.ndarray | None = field(default=None, compare=False)
+    nodes: Mapping[str, str] = field(default_factory=dict, compare=False)
+    path: Path = Path()
 
     def prepare(self, inputs: np.ndarray) -> np.ndarray:
         """The net's integers [N, C, H, W] of the file's inputs [N, ...], float."""
@@ -253,7 +257,8 @@ def _finish(trace: Trace, form: Format, name: str) -> Imported:
                   for layers in (host, trace.tail))
     places = tuple(trace.letters.index(letter) if letter in trace.letters else None
                    for letter in "CHW")
-    return Imported(net, rows, tuple(trace.notes), held, places, ending, tail, order)
+    return Imported(net, rows, tuple(trace.notes), held, places, ending, tail, order,
+                    trace.made, trace.source.path)
 
 
 def _input(trace: Trace, layers: Sequence[Layer], form: Format

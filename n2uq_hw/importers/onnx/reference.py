@@ -5,16 +5,19 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ...errors import N2uqError
 from ...files import readable
 from ...model import OPS, layer_float
-from .imported import Imported
+from .imported import Imported, Unsupported
 
-__all__ = ["Check", "Samples", "check", "read_samples"]
+if TYPE_CHECKING:
+    from ...ir import Graph
+
+__all__ = ["Check", "Samples", "check", "lowered", "read_samples"]
 
 EXACT = 1e-6    # of the outputs' range: what float32 leaves of a float64 formula
 
@@ -57,12 +60,30 @@ def read_samples(path: Path) -> Samples:
     return Samples(path, inputs, outputs.astype(np.float64).reshape(len(outputs), -1))
 
 
-def check(imported: Imported, samples: Samples) -> Check:
-    """Run golden on the inputs, and compare; what was left off is computed behind it."""
-    from ...lowering.lower import lower  # which a file that is refused does without
+def lowered(imported: Imported) -> Graph:
+    """The integers of the net; raises `Unsupported` for the node that has none."""
+    from ...lowering.lower import Unlowered, lower  # which a file that is refused does without
 
     net = imported.net
-    graph = lower(net)
+    try:
+        return lower(net)
+    except Unlowered as error:
+        said = str(error).removeprefix(f"{net.name}: ")
+        why = said.partition(f" {error.layer} ")[2] or said
+        node = imported.nodes.get(error.layer, imported.rows[-1].node)
+        rows = [row._replace(why=why) if row.node == node else row for row in imported.rows]
+        op = next(row.op for row in rows if row.node == node)
+        said = f"{op} {node} {why}" if why != said else f"{op} {node}: {said}"
+        raise Unsupported(f"{imported.path}: {said}", rows) from None
+
+
+def check(imported: Imported, samples: Samples, graph: Graph | None = None) -> Check:
+    """Run golden on the inputs, and compare; what was left off is computed behind it.
+
+    `graph` is the net's, where it is lowered already.
+    """
+    net = imported.net
+    graph = graph or lowered(imported)
     images = imported.prepare(samples.inputs)
     ours = graph.forward(images).astype(np.float64).reshape(len(images), -1)
     if graph.meta["output"] != "class":

@@ -97,6 +97,7 @@ class Trace:
     tail, rising: layers that were left off behind what was, and values that each must not order
         otherwise.
     fenced: layers with a Pad around them, behind which what they read is out of reach.
+    made: the node that each layer was made for.
     whole, positive: layers that give whole numbers, and none below 0; "" for the images.
     """
 
@@ -105,6 +106,7 @@ class Trace:
         self.layers: list[Layer] = []
         self.params: dict[str, np.ndarray] = {}
         self.taken: set[str] = set()
+        self.made: dict[str, str] = {}
         self.named: dict[str, Layer] = {}
         self.rows: list[Row] = []
         self.notes: list[str] = []
@@ -137,6 +139,8 @@ class Trace:
             self.text, before = "", len(self.layers)
             try:
                 results = self.step(node)
+                self.made |= dict.fromkeys(
+                    (layer.name for layer in self.layers[before:]), node.name)
                 became = self.text or ", ".join(
                     _described(layer, node.name) for layer in self.layers[before:])
                 self.rows.append(Row(node.name, node.op, became or (
