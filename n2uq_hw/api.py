@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from .builds import report as pages
 from .builds import verify as simulation
 from .builds import waves as waveforms
 from .builds.accuracy import Agreement
+from .builds.paths import TimingPath
 from .builds.predict import Predictions
 from .builds.tables import Tables
 from .builds.tables import pack as pack_tables
@@ -25,7 +26,8 @@ from .cost.estimate import Cost
 from .cost.memories import FAMILIES
 from .errors import N2uqError, check_range, installed
 from .files import read_text, write_file
-from .hw.accelerator import module_name
+from .hw.accelerator import module_name, signal_names
+from .hw.passes import hardware_graph
 from .ir import Graph, writable
 from .ir.folding import Folding
 from .lowering import lower as lowering
@@ -198,6 +200,7 @@ class Costs(Shown):
     estimates: per unit, what was estimated without DSP blocks; empty where nothing is fitted.
     placed: the device and its MHz, and `cycles_per_image` as simulated; None without.
     imported: figures of Vivado, by name; None without.
+    paths: the longest paths between registers that were asked for, placed or of logic only.
     """
 
     name: str
@@ -207,6 +210,7 @@ class Costs(Shown):
     placed: synth.Pnr | None = None
     cycles_per_image: float = 0.0
     imported: dict[str, Any] | None = None
+    paths: tuple[TimingPath, ...] = ()
 
     @property
     def total(self) -> synth.Resources:
@@ -220,8 +224,12 @@ class Costs(Shown):
             summary["estimates"] = {name: cost._asdict() for name, cost in self.estimates.items()}
         if self.imported is not None:
             summary["imported"] = self.imported
+        if self.paths:
+            summary["paths"] = [asdict(path) | {"ns": path.ns} for path in self.paths]
         if self.placed is not None:
-            summary["pnr"] = self.placed.as_dict() | {
+            pnr = self.placed.as_dict()
+            del pnr["paths"]
+            summary["pnr"] = pnr | {
                 "cycles_per_image": self.cycles_per_image,
                 "images_per_second": self.placed.fmax_mhz * 1e6 / self.cycles_per_image}
         return summary
@@ -254,7 +262,20 @@ class Costs(Shown):
                 f"nextpnr-{synthesis.family} {self.placed.version}, {self.placed.device}, seed "
                 f"{self.placed.seed}: {self.placed.fmax_mhz:.1f} MHz; "
                 f"{self.cycles_per_image:,.2f} cycles per image, {rate:,.0f} images/s")
-        return shown
+        return shown + self._paths_parts()
+
+    def _paths_parts(self) -> list[str | Table]:
+        """A row per path."""
+        if not self.paths:
+            return []
+        table = Table("from", "to", "through", "LUTs", "carries", "ns", "logic", "wires", left=3)
+        for path in self.paths:
+            table.add_row(path.start, path.end, " ".join(path.units), str(path.luts),
+                          str(path.carries), *(f"{ns:.2f}" for ns in (
+                              path.ns, path.logic_ns, path.routing_ns)))
+        of = "as placed" if self.placed else (
+            "logic only: with Yosys' delays, of Artix-7; no path leads through a DSP block")
+        return [f"the longest paths between registers, {of}", table]
 
 
 @dataclass(frozen=True, repr=False)
@@ -352,7 +373,7 @@ class Build(Shown, emit.Build):
         return forecast(self.graph, self.folding, images=images)
 
     def cost(self, family: str = "xcup", *, dsp: bool = True, pnr: bool = False, seed: int = 1,
-             imported: str | Path | None = None) -> Costs:
+             imported: str | Path | None = None, paths: int = 0) -> Costs:
         """Synthesize the Verilog with Yosys; `pnr`: place and route it with nextpnr too.
 
         Parameters
@@ -361,7 +382,11 @@ class Build(Shown, emit.Build):
         dsp: whether multiplier blocks may be used.
         seed: of the placer.
         imported: the JSON that `vivado/ooc.tcl` of a package wrote: shown beside.
+        paths: show so many of the longest paths between registers, at most `synth.PATHS`: as
+            placed on ecp5 and ice40, of logic only on xcup and xc7.
         """
+        check_range("paths", paths, 0, synth.PATHS)
+        pnr = pnr or bool(paths and family in synth.PLACED)
         figures = None if imported is None else vivado.load_figures(Path(imported), self)
         of, placed, rate = measured.verilog_hash(self), None, 0.0
         with bars() as progress:
@@ -375,10 +400,14 @@ class Build(Shown, emit.Build):
                 rate = verdict.cycles_per_image
             progress(f"yosys {family}", 0.0)
             synthesis = synth.synthesize_build(self, family, dsp=dsp)
+            longest = () if not paths else placed.paths if placed else synth.logic_paths(synthesis)
+        names = {name: node for node, name in signal_names(
+            hardware_graph(self.graph, self.folding)[0]).items()}
         measured.keep_costs(self, synthesis, dsp, placed, of)
         # Beside what was counted, where there are estimates: the families that they are fitted to.
         guessed = {} if dsp or family not in FAMILIES else prices(self.graph, self.folding, family)
-        return Costs(self.graph.name, synthesis, dsp, guessed, placed, rate, figures)
+        return Costs(self.graph.name, synthesis, dsp, guessed, placed, rate, figures,
+                     tuple(path.named(names) for path in longest[:paths]))
 
     def report(self, images: np.ndarray | None = None, labels: np.ndarray | None = None, *,
                clock: float = pages.CLOCK) -> Path:

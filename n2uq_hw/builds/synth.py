@@ -18,9 +18,10 @@ from ..hw.accelerator import module_name, module_names
 from ..hw.passes import hardware_graph
 from ..ir import Flatten, Input
 from .emit import Build
+from .paths import TimingPath, of_netlist, of_sdf, specified, worst
 
-__all__ = ["FAMILIES", "Pnr", "Resources", "Synthesis", "TooLargeError", "place_and_route",
-           "synthesize", "synthesize_build"]
+__all__ = ["FAMILIES", "PATHS", "PLACED", "Pnr", "Resources", "Synthesis", "TooLargeError",
+           "logic_paths", "place_and_route", "synthesize", "synthesize_build"]
 
 
 class TooLargeError(N2uqError):
@@ -80,7 +81,7 @@ class Pnr:
     """Result of `place_and_route`.
 
     `fmax_mhz` is of the slowest clock; `utilization` gives used and available per kind of cell;
-    `critical_path` has a line per cell or net with its delay.
+    `critical_path` has a line per cell or net with its delay; `paths` are the `PATHS` longest.
     """
 
     top: str
@@ -89,6 +90,7 @@ class Pnr:
     fmax_mhz: float
     utilization: dict[str, tuple[int, int]]
     critical_path: str
+    paths: tuple[TimingPath, ...]
     seed: int
     version: str
     script: str
@@ -117,6 +119,7 @@ MEMORIES = {"xcup": (
     "-D HAS_SIZE_36 -D HAS_MIXWIDTH_SDP -D HAS_ADDRCE -lib +/xilinx/urams.txt -no-auto-huge",
     "techmap -map +/xilinx/lutrams_xc5v_map.v")}
 NETLIST = "netlist.v"
+PATHS = 100  # that are kept of a design
 
 
 def _cells(kind: str, names: str, weight: int = 1) -> dict[str, Resources]:
@@ -148,7 +151,7 @@ _COST: dict[str, Resources] = {
 
 # Options, what there is of LUT4, block RAM and DSP, and pads; from the smallest device on.
 # nextpnr-ice40 always makes pads of the ports, nextpnr-ecp5 can leave them.
-_DEVICES: dict[str, dict[str, tuple[list[str], Resources, int]]] = {
+PLACED: dict[str, dict[str, tuple[list[str], Resources, int]]] = {
     "ecp5": {
         f"LFE5U-{size}F": ([f"--{size}k", "--package", "CABGA381", "--out-of-context"],
                            Resources(lut=lut, ff=lut, bram=bram, dsp=dsp), 1 << 31)
@@ -316,8 +319,8 @@ def place_and_route(verilog: Sequence[Path], top: str, family: str, *, seed: int
 
     Raises TooLargeError if no device is large enough, N2uqError if the design has no clock to time.
     """
-    if family not in _DEVICES:
-        raise N2uqError(f"family: place and route needs one of {', '.join(_DEVICES)}, "
+    if family not in PLACED:
+        raise N2uqError(f"family: place and route needs one of {', '.join(PLACED)}, "
                         f"not {family or 'nothing'}")
     tools.need_nextpnr(family)
     dsp = dsp and family != "ice40"
@@ -325,21 +328,22 @@ def place_and_route(verilog: Sequence[Path], top: str, family: str, *, seed: int
     # A LUT that serves as memory fills its place like any other.
     need = replace(result.total, lut=result.total.lut + result.total.lutram)
     lacks = {name: _short(need, result.pads, limit, pads)
-             for name, (_, limit, pads) in _DEVICES[family].items()}
+             for name, (_, limit, pads) in PLACED[family].items()}
     device = next((name for name, lack in lacks.items() if not lack), "")
     if not device:
         largest, lack = list(lacks.items())[-1]
         raise TooLargeError(f"{top}: must fit {largest}, the largest {family} device, "
                             f"but needs {lack}")
     script = _script([path.name for path in verilog], top, family, (), dsp, "write_json top.json")
-    options = [*_DEVICES[family][device][0], "--json", "top.json", "--timing-allow-fail",
-               "--seed", str(seed), "--report", "report.json"]
+    options = [*PLACED[family][device][0], "--json", "top.json", "--timing-allow-fail",
+               "--seed", str(seed), "--report", "report.json", "--sdf", "delays.sdf"]
 
     def compute(folder: Path) -> dict[str, Any]:
         tools.run_yosys(script, folder)
         tools.run_nextpnr(family, options, folder)
         report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        return report
+        delays = of_sdf((folder / "delays.sdf").read_text(encoding="utf-8"))
+        return report | {"paths": [asdict(path) for path in worst(delays, PATHS)]}
 
     version = tools.versions()[f"yowasp-nextpnr-{family}"]
     report, _ = _cached(verilog, work, f"{top}-{device}",
@@ -350,7 +354,36 @@ def place_and_route(verilog: Sequence[Path], top: str, family: str, *, seed: int
     return Pnr(top, family, device, speed["achieved"],
                {name: (row["used"], row["available"])
                 for name, row in report["utilization"].items()},
-               _path_text(report["critical_paths"], clock), seed, version, script)
+               _path_text(report["critical_paths"], clock), _paths(report["paths"]), seed, version,
+               script)
+
+
+def logic_paths(synthesis: Synthesis) -> tuple[TimingPath, ...]:
+    """The `PATHS` longest paths of what `synthesize` made for xcup or xc7, netlist kept.
+
+    Delays are those that Yosys has, of cells of Artix-7; it has none of wires, of DSP blocks and
+    of most memories.
+    """
+    name = Path(synthesis.netlist)
+    script = "\n".join([*(f"read_verilog -lib -nowb +/xilinx/{cells}.v" for cells in (
+        "cells_sim", "cells_xtra")), f"read_verilog {name.name}",
+        f"hierarchy -top {synthesis.top}", "flatten", "write_json flat.json"])
+
+    def compute(folder: Path) -> dict[str, Any]:
+        tools.run_yosys(script, folder)
+        design = json.loads((folder / "flat.json").read_text(encoding="utf-8"))["modules"]
+        cells = (tools.yosys_share() / "xilinx" / "cells_sim.v").read_text(encoding="utf-8")
+        delays = of_netlist(design[synthesis.top], specified(cells))
+        return {"paths": [asdict(path) for path in worst(delays, PATHS)]}
+
+    found, _ = _cached([name], name.parent, f"{synthesis.top}-paths",
+                       [script, synthesis.version], compute)
+    return _paths(found["paths"])
+
+
+def _paths(rows: Sequence[Mapping[str, Any]]) -> tuple[TimingPath, ...]:
+    """Paths as they are kept in JSON."""
+    return tuple(TimingPath(**{**row, "units": tuple(row["units"])}) for row in rows)
 
 
 def _path_text(paths: Sequence[Mapping[str, Any]], clock: str) -> str:

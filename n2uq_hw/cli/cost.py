@@ -23,11 +23,15 @@ def cost(
         imported: Annotated[Path | None, typer.Option(
             "--import", help="Show beside it what Vivado found: the JSON that vivado/ooc.tcl of a "
             "package wrote.")] = None,
+        paths: Annotated[int, typer.Option(
+            "--paths", min=0, max=100, metavar="N", help="Show the N longest paths between "
+            "registers: placed on ecp5 and ice40, of logic only on xcup and xc7.")] = 0,
         as_json: AsJson = False) -> None:
     """Synthesize a build with Yosys: LUTs, flip-flops and memories per unit and in all."""
     from ..api import load_build
 
-    costs = load_build(folder).cost(family, dsp=dsp, pnr=pnr, seed=seed, imported=imported)
+    costs = load_build(folder).cost(family, dsp=dsp, pnr=pnr, seed=seed, imported=imported,
+                                    paths=paths)
     if as_json:
         return show_json(costs.as_dict())
     show(*costs.parts())

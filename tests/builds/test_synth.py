@@ -117,6 +117,8 @@ def test_place_and_route(verilog, work, family: str, device: str) -> None:
     assert result.device == device and 100 < result.fmax_mhz < 2000
     assert "one" in result.critical_path or "two" in result.critical_path
     assert any(used >= 8 for used, _ in result.utilization.values())
+    assert 1000 / result.fmax_mhz == pytest.approx(result.paths[0].ns, abs=0.001)  # nextpnr's own
+    assert "one" in result.paths[0].start or "two" in result.paths[0].start
 
 
 @pytest.mark.slow
