@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,3 +17,7 @@ needs_checkpoint = pytest.mark.skipif(not CHECKPOINT.is_file(), reason=f"no {CHE
 # Networks made by others, as ONNX files, and beside each its reference inputs and outputs.
 MODELS = SHARED / "models"
 needs_models = pytest.mark.skipif(not MODELS.is_dir(), reason="no shared models")
+NAMES = [path.stem for path in sorted(MODELS.glob("*.onnx"))] or ["none"]
+FORMATS: dict[str, dict[str, Any]] = {  # of inputs that no quantizer reads
+    "qkeras_mnist_cnn_w4w8a16": {"input_scale": 1 / 255, "input_bits": 8},
+    "dvs_cnn_w2a2_ternary": {"input_bits": 2, "input_signed": True}}

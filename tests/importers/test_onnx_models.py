@@ -6,21 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shared import MODELS, needs_models
+from shared import FORMATS, MODELS, NAMES, needs_models
 
-from n2uq_hw.importers.onnx import Format, Imported, import_onnx, read_samples
+from n2uq_hw.api import import_onnx
+from n2uq_hw.importers.onnx import Imported, read_samples
 from n2uq_hw.importers.onnx.ranges import Ends, bounds
 from n2uq_hw.importers.onnx.reference import EXACT
 from n2uq_hw.model import layer_float, load_net, walk
 
-NAMES = [path.stem for path in sorted(MODELS.glob("*.onnx"))] or ["none"]
-FORMATS = {  # of inputs that no quantizer reads
-    "qkeras_mnist_cnn_w4w8a16": Format(scale=1 / 255, bits=8),
-    "dvs_cnn_w2a2_ternary": Format(bits=2, signed=True)}
-
 
 def imported(name: str) -> Imported:
-    return import_onnx(MODELS / f"{name}.onnx", FORMATS.get(name))
+    return import_onnx(MODELS / f"{name}.onnx", **FORMATS.get(name, {}))
 
 
 @needs_models

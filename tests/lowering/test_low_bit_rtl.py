@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from low_bit import make, random_images
-from shared import MODELS, needs_models
+from shared import FORMATS, MODELS, NAMES, needs_models
 
 from n2uq_hw import api, model
 from n2uq_hw.builds.emit import emit, load_build
@@ -35,11 +35,6 @@ from n2uq_hw.model import (
 from n2uq_hw.plan.choice import choose
 from n2uq_hw.sim.timing.fifos import size_fifos
 from n2uq_hw.sim.timing.forecast import forecast
-
-NAMES = [path.stem for path in sorted(MODELS.glob("*.onnx"))] or ["none"]
-FORMATS: dict[str, dict] = {  # of inputs that no quantizer reads
-    "qkeras_mnist_cnn_w4w8a16": {"input_scale": 1 / 255, "input_bits": 8},
-    "dvs_cnn_w2a2_ternary": {"input_bits": 2, "input_signed": True}}
 
 
 def same_in_rtl(graph: Graph, images: np.ndarray, folder: Path) -> None:
