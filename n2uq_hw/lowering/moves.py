@@ -175,7 +175,7 @@ def _upsample(self: Lowering, layer: Upsample, x: Value) -> Value:
 
 def _depth_to_space(self: Lowering, layer: DepthToSpace, x: Value) -> Value:
     """Channels become pixels of one channel: they must have one real value of an integer."""
-    x = _image(self, layer, x)
+    x = _image(self, layer, _in_order(self, x))
     if (size := math.prod(model.pair(layer.block))) == 1:
         return x
     every = np.arange(x.edge.channels)
@@ -199,9 +199,17 @@ def _permute(self: Lowering, layer: Permute, x: Value) -> Value:
     order = self.net.of(layer)["order"].astype(np.int64)
     if order.max() >= x.edge.channels:
         raise self.error(layer, f"must take channels below {x.edge.channels}, not {order.max()}")
-    if x.order is not None:
-        raise self.error(layer, "must read an image, not the vector of a Flatten")
-    return self.append(ir.Permute(layer.name, order=order), _image(self, layer, x).take(order))
+    x = _image(self, layer, _in_order(self, x))
+    return self.append(ir.Permute(layer.name, order=order), x.take(order))
+
+
+def _in_order(self: Lowering, x: Value) -> Value:
+    """`x`; a vector of a Flatten in the net's order instead of the stream's."""
+    if x.order is None:
+        return x
+    order = np.argsort(x.order)
+    node = ir.Permute(self.ours(f"{x.node}_order"), order=order)
+    return replace(self.append(node, replace(x, order=None).take(order)), order=None)
 
 
 RULES: Rules = {

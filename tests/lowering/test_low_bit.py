@@ -348,7 +348,9 @@ def test_concatenated_levels_and_accumulators() -> None:
     [Upsample("up", (2, 3)), AvgPool("mean", 2)], [DepthToSpace("shuffle", 2, "CRD")],
     [DepthToSpace("shuffle", 2)], [Permute("order", 5)],
     [Permute("order", 5), BatchNorm("bn", 5), Permute("again", 3), MaxPool("pool", 2, 2)],
-    [Flatten("flat", "hwc")], [Flatten("flat"), BatchNorm("bn", 168)]], ids=str)
+    [Flatten("flat", "hwc")], [Flatten("flat"), BatchNorm("bn", 168)],
+    [Flatten("flat"), DepthToSpace("view", (3, 7), "CRD"), Flatten("again")],
+    [Flatten("flat"), BatchNorm("bn", 168), Permute("order", 168)]], ids=str)
 @pytest.mark.parametrize("quantized", [True, False])
 def test_moves(layers: list[Layer], quantized: bool) -> None:
     """Of levels, and of accumulators that wait; channels taken twice or not at all."""
@@ -359,7 +361,7 @@ def test_moves(layers: list[Layer], quantized: bool) -> None:
     end: list[Layer] = [IntLinear("fc", 168, 4)] if flat else []
     net = make(*[Quant("q0", 1, -4, 3)][:quantized], *waits, *layers,
                Quant("q", 1, -8, 7), *end, spec=IMAGE, q0_scale=0.25, q_scale=0.125,
-               order_order=[3, 0, 1, 1, 2], again_order=[4, 0, 2])
+               order_order=np.arange(168)[::-1] if flat else [3, 0, 1, 1, 2], again_order=[4, 0, 2])
     check(net, random_images(net), within=1e-7)
 
 
