@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from n2uq_hw.builds.paths import TimingPath, of_netlist, of_sdf, specified, worst
 
 SDF = r"""(DELAYFILE (DIVIDER /) (TIMESCALE 1ps)
@@ -13,7 +14,7 @@ SDF = r"""(DELAYFILE (DIVIDER /) (TIMESCALE 1ps)
         (INTERCONNECT conv_unit.o_LUT4_Z/F fc_unit.at\[3\]_CCU2C_S0/A (1:5:250) (1:5:260))
         (INTERCONNECT fc_unit.at\[3\]_CCU2C_S0/FCO fc_unit.at\[4\]_CCU2C_S0/FCI (0:0:0) (0:0:0))
         (INTERCONNECT fc_unit.at\[4\]_CCU2C_S0/F fc_unit.at\[4\]_TRELLIS_FF_Q/DI (1:1:1) (1:1:2))
-        (INTERCONNECT fc_unit.at\[4\]_TRELLIS_FF_Q/Q conv_unit.sum\[0\]_TRELLIS_FF_Q/M (7:8:9) (1:1:1))
+    (INTERCONNECT fc_unit.at\[4\]_TRELLIS_FF_Q/Q conv_unit.sum\[0\]_TRELLIS_FF_Q/M (7:8:9) (1:1:1))
         (INTERCONNECT rst/O conv_unit.sum\[0\]_TRELLIS_FF_Q/LSR (1:1:9999) (1:1:9999)))))
   (CELL (CELLTYPE "TRELLIS_FF") (INSTANCE conv_unit.sum\[0\]_TRELLIS_FF_Q)
     (DELAY (ABSOLUTE (IOPATH CLK Q (430:477:525) (430:477:500))))
