@@ -185,7 +185,14 @@ def mutated(result: Mapping[str, Any]) -> str:
                     f"{row['score']:.1%}") for row in result["rows"]))
 
 
+def trees(result: Mapping[str, Any]) -> str:
+    """A PE of each size as a compressor tree, beside FINN's."""
+    return _table(("Lanes", "Bits", "LUT", "FF", "Cycles", "FINN's LUT", "Ratio"),
+                  ([*(f"{row[key]:,}" for key in ("lanes", "bits", "luts", "ff", "cycles", "finn")),
+                    f"{row['luts'] / row['finn']:.2f}"] for row in result["rows"]))
+
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "mvu": imagenet, "fmax": speeds, "network": trained, "mnist_in_logic": in_logic,
     "formal": proofs, "writable": written, "models": of_others,
-    "long": many_images, "mutation": mutated}
+    "long": many_images, "mutation": mutated, "compressor": trees}

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Verilog modules that are elaborated once and instantiated many times."""
 
 from __future__ import annotations

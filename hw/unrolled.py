@@ -13,7 +13,7 @@ from ..errors import N2uqError
 from ..ir import Edge, Threshold, Unrolled, threshold_values
 from .chains import TRUE, Chain, HeapGraph, Sum
 from .heaps import optimize
-from .stream import beats, element
+from .stream import Unit, beats, element
 from .verilog import Bit, Text, Written, joined, lookup, row
 
 __all__ = ["UnrolledUnit", "heap_graph", "unrolled_latency"]
@@ -44,7 +44,7 @@ def unrolled_latency(node: Unrolled, edge: Edge, levels: int, lut: int) -> int:
     return max(-(-depth // levels), 1)
 
 
-class UnrolledUnit(Written):
+class UnrolledUnit(Written, Unit):
     """``o = threshold(weights · i)``: a vector of K elements in, N out, every cycle.
 
     Latency `unrolled_latency` cycles; II = 1.

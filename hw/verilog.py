@@ -7,13 +7,12 @@ of them is what it makes of Amaranth's.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from amaranth.hdl import Shape
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In
-
-from .stream import Unit
 
 __all__ = ["Bit", "Text", "Written", "joined", "lookup", "row"]
 
@@ -27,14 +26,14 @@ class Text:
     power-up.
     """
 
-    def __init__(self, unit: Unit, name: str, registers: Sequence[str]) -> None:
+    def __init__(self, unit: wiring.Component, name: str, registers: Sequence[str]) -> None:
         """The ports of `unit`, `registers` of them registers, and clk and rst."""
         self._lines = list[str]()
         ports = ["input clk", "input rst"]
         for path, member, _ in unit.signature.flatten(unit):
             port = "__".join(map(str, path))
             kind = "reg " if port in registers else ""
-            width = Shape.cast(member.shape).width if port.endswith("payload") else 0
+            width = 0 if isinstance(member.shape, int) else Shape.cast(member.shape).width
             ports.append(f"{'input' if member.flow == In else 'output'} {kind}"
                          f"{_range(width)}{port}")
         self._lines += [f"module {name}(\n  " + ",\n  ".join(ports) + ");",
@@ -60,12 +59,21 @@ class Text:
         begin = f"if (rst) {name} <= 0;\n    else " if reset else ""
         self._lines.append(f"  always @(posedge clk)\n    {begin}if (enable) {name} <= {value};")
 
+    def instance(self, module: str, name: str, parameters: Mapping[str, str],
+                 inputs: Mapping[str, str], outputs: Mapping[str, int]) -> None:
+        """A module; each of its `outputs`, so many bits, becomes a word ``NAME_OUTPUT``."""
+        self._lines += [f"  wire {_range(width)}{name}_{port};" for port, width in outputs.items()]
+        values = ", ".join(f".{key}({value})" for key, value in parameters.items())
+        ports = ",\n    ".join([*(f".{port}({value})" for port, value in inputs.items()),
+                                *(f".{port}({name}_{port})" for port in outputs)])
+        self._lines.append(f"  {module} #({values}) {name} (\n    {ports});")
+
     def __str__(self) -> str:
         return "\n".join([*self._lines, "endmodule\n"])
 
 
-class Written(Unit):
-    """A unit whose module is a `Text`: a `Library` has its Verilog, and no RTLIL.
+class Written(wiring.Component):
+    """A component whose module is a `Text`: a `Library` has its Verilog, and no RTLIL.
 
     Amaranth cannot elaborate it.
     """
