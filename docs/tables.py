@@ -192,7 +192,12 @@ def trees(result: Mapping[str, Any]) -> str:
                     f"{row['luts'] / row['finn']:.2f}"] for row in result["rows"]))
 
 
+def of_cluster(result: Mapping[str, Any]) -> str:
+    """What a job costs a cluster."""
+    return _table(("What", "Measured"), ((row["what"], row["value"]) for row in result["rows"]))
+
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "mvu": imagenet, "fmax": speeds, "network": trained, "mnist_in_logic": in_logic,
     "formal": proofs, "writable": written, "models": of_others,
-    "long": many_images, "mutation": mutated, "compressor": trees}
+    "long": many_images, "mutation": mutated, "compressor": trees, "cluster": of_cluster}

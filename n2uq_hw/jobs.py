@@ -1,7 +1,8 @@
-"""Calls side by side: in threads, or in processes whose results are kept in a folder of files."""
+"""Calls side by side: in threads, in processes, or on a cluster; results are kept as files."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import select
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import connection, get_context
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
@@ -22,7 +24,8 @@ from typing import Any, NoReturn, TypeVar
 from .errors import N2uqError
 from .signals import uninterrupted
 
-__all__ = ["Failure", "Job", "Progress", "run_jobs", "side_by_side"]
+__all__ = ["Failure", "Job", "Progress", "alone", "cache_folder", "key_of", "run_jobs",
+           "side_by_side", "sources"]
 
 Progress = Callable[[str, float], None]  # is told a stage, and the share of it that is done
 Result = TypeVar("Result")
@@ -46,6 +49,26 @@ class Failure:
 
     text: str
     kind: str = ""
+
+
+def key_of(kind: str, *parts: object) -> str:
+    """The name under which a result is kept: equal for equal `parts`, by their `repr`."""
+    return f"{kind}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"
+
+
+@cache
+def sources(names: tuple[str, ...]) -> str:
+    """A digest of files and folders of this package, by their names in it."""
+    root, digest = Path(__file__).parent, hashlib.sha256()
+    for path in (root / name for name in names):
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where results are kept unless another folder is named: ~/.cache/n2uq-hw."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "n2uq-hw"
 
 
 def side_by_side(work: Callable[[int, int, Progress], Result], cuts: Sequence[tuple[int, int]],
@@ -80,31 +103,83 @@ def side_by_side(work: Callable[[int, int, Progress], Result], cuts: Sequence[tu
             pool.shutdown(cancel_futures=True)
 
 
-def run_jobs(jobs: Sequence[Job], cache: Path, *, workers: int, limit: float,
+def run_jobs(jobs: Sequence[Job], cache: Path, *, workers: int, limit: float, cluster: str = "",
              progress: Callable[[float], None] = lambda done: None,
              each: Callable[[int, dict[str, Any] | Failure], None] = lambda place, result: None
              ) -> list[dict[str, Any] | Failure]:
     """The results of all jobs, in their order; those that are kept already run no more.
 
     Each job is a process of its own: what it raises, and how it dies, is its own result.  The
-    processes end with this call, or with this process even if that is killed.
+    processes end with this call, or with this process even if that is killed.  On a cluster, jobs
+    that were asked for go on though this process ends, and the next call with them has what they
+    found (docs: More than one machine).
 
     Parameters
     ----------
     cache: folder of results, made if it is not there.
-    workers: processes at a time.
+    workers: processes at a time, on this machine.
     limit: seconds that a job may take.
+    cluster: the address of a dask scheduler, tcp://HOST:PORT, whose workers run the jobs; "" for
+        this machine.
     progress: is told the share of the jobs that are done.
     each: is given the place of each job that ran, and its result, as it comes.
     """
     results = _kept(jobs, cache)
     waiting = [k for k in range(len(jobs)) if k not in results]
-    running: dict[connection.Connection, tuple[int, BaseProcess, float]] = {}
+
+    def keep(place: int, result: dict[str, Any] | Failure) -> None:
+        results[place] = result
+        each(place, result)
+        progress(len(results) / len(jobs))
+
     if waiting:
-        _start_server()
+        progress(len(results) / len(jobs))
+        if cluster:
+            from .cluster import run_remotely
+
+            run_remotely(cluster, {k: (jobs[k].call, jobs[k].args) for k in waiting}, limit, alone,
+                         lambda k, found: keep(k, _returned(found, jobs[k].key, cache)))
+        else:
+            _run_here(jobs, waiting, cache, workers, limit, keep)
+    progress(1.0)
+    return [results[k] for k in range(len(jobs))]
+
+
+def alone(call: Callable[..., dict[str, Any]], args: tuple[Any, ...], limit: float, folder: Path
+          ) -> dict[str, Any] | Failure:
+    """The result of one call in a process of its own; `folder` is for what it leaves behind."""
+    (result,) = run_jobs([Job("", call, args)], folder, workers=1, limit=limit)
+    return result
+
+
+def _returned(found: dict[str, Any], key: str, cache: Path) -> dict[str, Any] | Failure:
+    """What came from a cluster, kept as `_work` keeps it."""
+    if "failure" in found:
+        return Failure(*found["failure"])
+    if key:
+        _keep(found["text"], key, cache)
+    result: dict[str, Any] = json.loads(found["text"])
+    return result
+
+
+def _keep(text: str, key: str, cache: Path) -> None:
+    """A result under its key, whole or not at all."""
+    part = cache / f".{key}.{os.getpid()}"
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(cache / f"{key}.json")
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def _run_here(jobs: Sequence[Job], waiting: list[int], cache: Path, workers: int, limit: float,
+              keep: Callable[[int, dict[str, Any] | Failure], None]) -> None:
+    """Run jobs in processes of this machine."""
+    running: dict[connection.Connection, tuple[int, BaseProcess, float]] = {}
+    _start_server()
     try:
         while waiting or running:
-            progress(len(results) / len(jobs))
             while waiting and len(running) < workers:
                 k = waiting.pop(0)
                 ours, theirs = _CONTEXT.Pipe(duplex=False)
@@ -118,22 +193,20 @@ def run_jobs(jobs: Sequence[Job], cache: Path, *, workers: int, limit: float,
             ready = connection.wait(list(running), max(0.0, next_end - time.monotonic()))
             for pipe, (k, child, end) in list(running.items()):
                 if pipe in ready:
-                    results[k] = _received(pipe, child)
+                    result = _received(pipe, child)
                 elif time.monotonic() >= end:
                     child.terminate()
-                    results[k] = Failure(f"took longer than {limit:g} s")
+                    result = Failure(f"took longer than {limit:g} s")
                 else:
                     continue
                 child.join()
                 del running[pipe]
-                each(k, results[k])
+                keep(k, result)
     finally:
         for _, child, _ in running.values():
             if child.pid is not None:
                 child.terminate()
                 child.join()
-    progress(1.0)
-    return [results[k] for k in range(len(jobs))]
 
 
 def _kept(jobs: Sequence[Job], cache: Path) -> dict[int, dict[str, Any] | Failure]:
@@ -148,7 +221,10 @@ def _kept(jobs: Sequence[Job], cache: Path) -> dict[int, dict[str, Any] | Failur
 
 def _start_server() -> None:
     """Start what the processes are forked from: it has the modules, and Ctrl-C passes it by."""
-    _CONTEXT.set_forkserver_preload(["n2uq_hw.cli", "n2uq_hw.compare.measure"])
+    _CONTEXT.set_forkserver_preload(["n2uq_hw.cli", "n2uq_hw.compare.measure", *(
+        name for name in ("distributed",) if name in sys.modules)])  # which each process imports
+    if threading.current_thread() is not threading.main_thread():  # of a cluster's worker
+        return ensure_running()
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         ensure_running()
@@ -184,20 +260,15 @@ def _work(pipe: connection.Connection, job: Job, cache: Path) -> None:
     sys.unraisablehook = astray
     threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     result: dict[str, Any] | Failure
-    part = cache / f".{job.key}.{os.getpid()}"
     try:
         text = json.dumps(job.call(*job.args))
         result = json.loads(text)  # as it will be read
         if job.key:
-            part.write_text(text, encoding="utf-8")
-            part.replace(cache / f"{job.key}.json")
+            _keep(text, job.key, cache)
     except Exception as error:  # of a user's class, for instance: any
         text = " ".join(str(error).split())
         kind = type(error).__name__
         result = Failure(text if isinstance(error, N2uqError) else f"{kind}: {text}", kind)
-    finally:
-        with suppress(OSError):
-            part.unlink()
     with suppress(BrokenPipeError):  # of who no longer waits for it
         pipe.send(result)
 

@@ -21,7 +21,8 @@ from ..hw.passes import hardware_graph, saturates
 from ..hw.saturate import COUNT_BITS
 from ..ir import Flatten, Fork, Graph, OffsetMatVec, Saturate, channels_first, golden
 from ..ir.folding import Folding
-from ..jobs import Progress, side_by_side
+from ..jobs import Failure, Job, Progress, run_jobs, side_by_side
+from ..shipping import Reads
 from ..sim.rtl.harness import DRAIN
 from ..sim.rtl.netlists import cell_models, unset
 from ..sim.rtl.runner import (
@@ -40,7 +41,8 @@ from ..sim.rtl.runner import (
 )
 from ..sim.timing.forecast import cycles_per_image, mac_utilization
 from ..tables import Shown, Table
-from .emit import Build, Port, port, ports, report
+from ..tools import scratch
+from .emit import Build, Port, load_build, port, ports, report
 from .synth import synthesize_build
 from .task import Task, figure, measure
 
@@ -50,6 +52,7 @@ __all__ = ["NETLISTS", "Trial", "Verdict", "golden_saturated", "netlist_verilog"
 NETLISTS = ("xcup", "ecp5", "ice40")  # families whose cells have models
 
 ELEMENTS = 2**25  # of all edges, for the images that golden keeps at a time
+LIMIT = 24 * 3600.0  # seconds for a share on a cluster
 BITS = 2**27      # of the beats of a share, a byte each in memory
 LISTEN = 100_000  # cycles for a beat too many, or those of an image if these are more
 
@@ -221,6 +224,32 @@ class Trial:
             record.cycles[output.beats - 1::output.beats], int(record.cycles[0]),
             run.cycles + self.listens, run.seconds)
 
+    def jobs(self, cuts: Sequence[tuple[int, int]]) -> list[Job]:
+        """A job for each of `cuts`, with the build but for what was made of it."""
+        folder = self.build.path
+        files = tuple(sorted(name for path in folder.rglob("*") if path.is_file() and not (
+            name := str(path.relative_to(folder))).startswith(("simulation", "synthesis"))))
+        return [Job("", _simulated, (
+            Reads(folder, files), self.nhwc[first:end], self.expected[first:end], self.stalls,
+            self.seed, self.simulator, self.netlist, self.power_up)) for first, end in cuts]
+
+    def elsewhere(self, cuts: Sequence[tuple[int, int]], cluster: str, progress: Progress
+                  ) -> list[_Share]:
+        """`share` for each of `cuts`, on the workers of a cluster."""
+        with scratch() as kept:
+            results = run_jobs(self.jobs(cuts), kept, workers=1, limit=LIMIT, cluster=cluster,
+                               progress=lambda done: progress("simulate", done))
+        shares = []
+        for (first, end), result in zip(cuts, results, strict=True):
+            if isinstance(result, Failure):
+                raise N2uqError(f"images {first} to {end - 1}: {result.text}")
+            truth = self.expected[first:end]
+            shares.append(_Share(**result | {
+                "first": first, "end": end, "wrong": np.array(result["wrong"], bool),
+                "got": np.array(result["got"], truth.dtype).reshape(truth.shape),
+                "ends": np.array(result["ends"])}))
+        return shares
+
     def located(self, share: _Share) -> str:
         """Where the first wrong image leaves golden: layer, pixel, channel, both values.
 
@@ -260,6 +289,15 @@ class Trial:
         return ""
 
 
+def _simulated(folder: Path, nhwc: np.ndarray, expected: np.ndarray, stalls: float, seed: int,
+               simulator: str, netlist: str, power_up: int | None) -> dict[str, Any]:
+    """A share of the images as a job: JSON of a `_Share` of all that it is given."""
+    trial = Trial(load_build(folder), nhwc, expected, stalls, seed, simulator, netlist, power_up)
+    share = trial.share(0, len(nhwc), lambda stage, done: None)
+    return vars(share) | {name: getattr(share, name).reshape(-1).tolist()
+                          for name in ("got", "wrong", "ends")}
+
+
 def netlist_verilog(build: Build, family: str) -> list[Path]:
     """What Yosys made of the accelerator for `cost`, its cells, and the build's own wrapper."""
     netlist = Path(synthesize_build(build, family).netlist)
@@ -272,7 +310,7 @@ def netlist_verilog(build: Build, family: str) -> list[Path]:
 
 def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stalls: float = 0.0,
            seed: int = 0, simulator: str = "verilator", netlist: str = "",
-           power_up: int | None = None, jobs: int | None = None,
+           power_up: int | None = None, jobs: int | None = None, cluster: str = "",
            progress: Progress | None = None) -> Verdict:
     """Run `images` [N, C, H, W] through the build's AXI4-Stream ports and compare every bit.
 
@@ -287,6 +325,7 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
         if nothing but the reset set them; None: as they do on an FPGA.
     jobs: simulators side by side, each with a share of the images, from reset on; at least as many
         shares, more where one would have over `BITS` bits.  None: one simulation of all images.
+    cluster: as for `run_jobs`: its workers simulate, a share each.
 
     On a mismatch its share is simulated again up to that image with taps on the inner streams, and
     `first_mismatch` names image, layer, pixel, channel and both values.
@@ -299,13 +338,16 @@ def verify(build: Build, images: np.ndarray, labels: np.ndarray | None, *, stall
     count = trial.shares(jobs)
     cuts = [k * len(images) // count for k in range(count + 1)]
     told = progress or (lambda stage, fraction: None)
-    if netlist:
-        told(f"yosys {netlist}", 0.0)
-    files = trial.verilog
-    if count > 1:  # the simulator is there when they begin
-        prepare(files, [_dut(build, nhwc[:0])], work=_work(build) / simulator,
-                simulator=simulator, short=bool(netlist), power_up=power_up, progress=told)
-    shares = side_by_side(trial.share, list(pairwise(cuts)), jobs or 1, told)
+    if cluster:
+        shares = trial.elsewhere(list(pairwise(cuts)), cluster, told)
+    else:
+        if netlist:
+            told(f"yosys {netlist}", 0.0)
+        files = trial.verilog
+        if count > 1:  # the simulator is there when they begin
+            prepare(files, [_dut(build, nhwc[:0])], work=_work(build) / simulator,
+                    simulator=simulator, short=bool(netlist), power_up=power_up, progress=told)
+        shares = side_by_side(trial.share, list(pairwise(cuts)), jobs or 1, told)
     wrong = np.concatenate([each.wrong for each in shares])
     counted = [each.counted for each in shares]
     counts = [golden_saturated(build.graph, nhwc[each.first:each.end]) for each in shares]

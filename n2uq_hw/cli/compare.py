@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import N2uqError
+from ..jobs import cache_folder
 from ..tables import Table
-from .options import AsJson, numbers, within
+from .options import AsJson, Cluster, numbers, within
 from .output import bars, say, show, show_json
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def compare(
         cache: Annotated[Path | None, typer.Option(
             envvar="N2UQ_CACHE", help="Folder of earlier measurements. Default: "
             "~/.cache/n2uq-hw.")] = None,
-        as_json: AsJson = False) -> None:
+        cluster: Cluster = "", as_json: AsJson = False) -> None:
     """Measure what N2UQ's arithmetic costs beside that of nonuniform quantizers.
 
     Exit code 1 if a design differs from its golden model; 2 if a row could not be measured.
@@ -81,8 +81,8 @@ def compare(
             levels for study in studies(level)
             for levels in study.levels(load_rows(study.results))))
     with bars() as progress:
-        result = measure(settings, cache or _cache_folder(), workers=jobs, limit=limit,
-                         progress=progress)
+        result = measure(settings, cache or cache_folder(), workers=jobs, limit=limit,
+                         cluster=cluster, progress=progress)
     summary = report.write(result, settings, out)
     if as_json:
         show_json(summary)
@@ -120,8 +120,3 @@ def _classes(own: Sequence[str], methods: str | None) -> tuple[type[Design], ...
         if name not in known:
             raise N2uqError(f"--methods must be of {', '.join(known)}, not {name or 'nothing'}")
     return tuple(cls for cls in classes if cls.method in methods.split(","))
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "n2uq-hw"

@@ -60,6 +60,9 @@ LeastFifos = Annotated[bool, typer.Option(
     "of a large network are a few percent deeper.")]
 Clock = Annotated[float, typer.Option(
     "--clock", callback=within(0.001, 100_000, "MHz"), help="Clock frequency in MHz.")]
+Cluster = Annotated[str, typer.Option(
+    "--cluster", metavar="ADDRESS", help="Run the jobs on this cluster of dask, tcp://HOST:PORT, "
+    "instead of on this machine. Needs distributed.")]
 Cycles = within(1, 10**12)
 Simulator = Annotated[str, typer.Option(help="The simulator: verilator or icarus.")]
 _FORMATS = {

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import AsJson, BuildDir, DataPath, Simulator
+from .options import AsJson, BuildDir, Cluster, DataPath, Simulator
 from .output import say, show, show_json
 
 
@@ -23,6 +23,10 @@ def verify(
         bulk: Annotated[bool, typer.Option(
             "--bulk", help="Share the images among the cores of the machine, with a simulator "
             "each. Cycle counts are those of the first share.")] = False,
+        shares: Annotated[int, typer.Option(
+            min=0, help="With --bulk: how many shares. 0 is one per core, or per thread of "
+            "--cluster.")] = 0,
+        cluster: Cluster = "",
         waves: Annotated[Path | None, typer.Option(
             help="Write the waveforms of the images to this FST file: a scope per layer, a decimal "
             "number per lane. Beside it lie .gtkw, which GTKWave opens, and .sucl, Surfer's "
@@ -51,7 +55,7 @@ def verify(
         build.waves(chosen, waves, stalls=stalls, seed=seed)
     verdict = build.verify(chosen, labels, stalls=stalls, seed=seed,
                            simulator=simulator, netlist=netlist, power_up=power_up,
-                           jobs=0 if bulk else None)
+                           jobs=shares if bulk or cluster else None, cluster=cluster)
     if as_json:
         show_json(verdict.as_dict())
     else:

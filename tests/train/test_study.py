@@ -26,7 +26,7 @@ def points(asked: study.Study) -> list[tuple[str, int]]:
             if bits < 4 or method != "k-means, 4-bit levels"]
 
 
-def here(jobs: list[Job], cache: Path, *, workers: int, limit: float,
+def here(jobs: list[Job], cache: Path, *, workers: int, limit: float, cluster: str,
          each: Callable[[int, study.Row], None]) -> None:
     """`run_jobs` in this process, which a test can reach into."""
     for place, job in enumerate(jobs):
