@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .api import (
         Build,
         Costs,
+        Exploration,
         Forecast,
         Formats,
         Graph,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         agreement,
         board,
         build,
+        explore,
         export,
         fold,
         import_onnx,
@@ -41,9 +43,10 @@ if TYPE_CHECKING:
     )
     from .errors import N2uqError
 
-__all__ = ["Build", "Costs", "Forecast", "Formats", "Graph", "InputSpec", "N2uqError", "Net",
-           "Plan", "Predictions", "Tables", "Verdict", "agreement", "board", "build", "export",
-           "fold", "import_onnx", "load", "load_build", "lower", "pack", "trace", "writable"]
+__all__ = ["Build", "Costs", "Exploration", "Forecast", "Formats", "Graph", "InputSpec",
+           "N2uqError", "Net", "Plan", "Predictions", "Tables", "Verdict", "agreement", "board",
+           "build", "explore", "export", "fold", "import_onnx", "load", "load_build", "lower",
+           "pack", "trace", "writable"]
 __version__ = "0.1.0"
 
 

@@ -22,14 +22,18 @@ from .builds.predict import Predictions
 from .builds.tables import Tables
 from .builds.tables import pack as pack_tables
 from .builds.verify import Verdict
+from .cluster import threads
 from .cost.estimate import Cost
 from .cost.memories import FAMILIES
 from .errors import N2uqError, check_range, installed
+from .exploring import search
+from .exploring.search import Exploration
 from .files import read_text, write_file
 from .hw.accelerator import module_name, signal_names
 from .hw.passes import hardware_graph
 from .ir import Graph, writable
 from .ir.folding import Folding
+from .jobs import cache_folder
 from .lowering import lower as lowering
 from .lowering.formats import Formats
 from .model import InputSpec, Net
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Build",
     "Costs",
+    "Exploration",
     "Forecast",
     "Formats",
     "Graph",
@@ -62,6 +67,7 @@ __all__ = [
     "agreement",
     "board",
     "build",
+    "explore",
     "export",
     "fold",
     "import_onnx",
@@ -278,6 +284,49 @@ class Costs(Shown):
         return [f"the longest paths between registers, {of}", table]
 
 
+def explore(net: Net | str | Path, family: str = "xcup", *, budget: int = 8,
+            stem_bits: tuple[int, ...] = (16, 12, 8), head_bits: tuple[int, ...] = (8, 6, 4),
+            styles: tuple[str, ...] | None = None, clock: float = 200.0,
+            cycles: tuple[int, ...] = (1, 10**12), images: int = 1000,
+            data_path: str | Path | None = None, out: str | Path | None = None, jobs: int = 0,
+            cache: str | Path | None = None, cluster: str = "") -> Exploration:
+    """Foldings, forms and bits of a net: all estimated, the promising ones synthesized.
+
+    Parameters
+    ----------
+    net: as `load` gives it, or what `load` takes.
+    family: "xcup" or "ecp5".
+    budget: how many designs to synthesize with Yosys.
+    stem_bits, head_bits: of the weights of full-precision convolutions and linear layers; all pairs
+        are tried where the net has such layers.
+    styles: what foldings are chosen from, of "least" (as `fold` does), "folded" (nothing in logic),
+        the forms "planes", "product", "direct" and "pairs", and "logic"; all if left out.
+    clock: MHz, for images per second.
+    cycles: the fewest and the most cycles per image.
+    images: most of the test images for golden's agreement with the float model.
+    data_path: where they are (`n2uq-hw explore --data`); digits need none.
+    out: a folder to write: explore.json, report.html with an interactive picture, foldings.
+    jobs: processes side by side; 0 for one per core.
+    cache: folder of results, by default ~/.cache/n2uq-hw; what is there is not made again.
+    cluster: the address of a dask scheduler, tcp://HOST:PORT, whose workers run the jobs.
+    """
+    net = net if isinstance(net, Net) else load(net)
+    options = search.Options(family, budget, tuple(stem_bits), tuple(head_bits),
+                             search.STYLES if styles is None else tuple(styles), clock,
+                             tuple(cycles))
+    held = data.images_for(net.meta.get("dataset", ""),
+                           None if data_path is None else Path(data_path))
+    shown, labels = (None, None) if held is None or images < 1 else (
+        held[0][:images], None if held[1] is None else held[1][:images])
+    with bars() as progress:
+        found = search.explore(net, options, cache_folder() if cache is None else Path(cache),
+                               images=shown, labels=labels, workers=jobs, cluster=cluster,
+                               progress=progress)
+    if out is not None:
+        found.write(out)
+    return found
+
+
 @dataclass(frozen=True, repr=False)
 class Build(Shown, emit.Build):
     """A build directory: its graph, folding, Verilog and test vectors, and what can be done to it.
@@ -301,7 +350,8 @@ class Build(Shown, emit.Build):
 
     def verify(self, images: np.ndarray | None = None, labels: np.ndarray | None = None, *,
                stalls: float = 0.0, seed: int = 0, simulator: str = "verilator",
-               netlist: str = "", power_up: int | None = None, jobs: int | None = None) -> Verdict:
+               netlist: str = "", power_up: int | None = None, jobs: int | None = None,
+               cluster: str = "") -> Verdict:
         """Simulate the Verilog and compare every bit of every output with golden.
 
         Parameters
@@ -313,7 +363,8 @@ class Build(Shown, emit.Build):
             makes of the accelerator, in Verilator and in models of these.
         power_up: a seed, 1 to 2^31 - 1: registers, and memories without contents, start at random,
             so that only the reset sets them.
-        jobs: simulators side by side; 0 for one per core.
+        jobs: simulators side by side; 0 for one per core, or per thread of the cluster.
+        cluster: the address of a dask scheduler, tcp://HOST:PORT, whose workers simulate.
 
         A bit that differs is no error: the verdict tells.  Raises N2uqError for arguments that make
         no simulation, and where a tool is missing or fails.
@@ -327,7 +378,8 @@ class Build(Shown, emit.Build):
             verdict = simulation.verify(
                 self, images, labels, stalls=stalls, seed=seed, simulator=simulator,
                 netlist=netlist, power_up=power_up,
-                jobs=len(os.sched_getaffinity(0)) if jobs == 0 else jobs, progress=progress)
+                jobs=(threads(cluster) if cluster else len(os.sched_getaffinity(0))) if jobs == 0
+                else jobs, cluster=cluster, progress=progress)
         measured.keep_verdict(self, verdict, of)
         return verdict
 

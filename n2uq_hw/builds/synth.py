@@ -16,12 +16,14 @@ from ..errors import N2uqError
 from ..files import write_file
 from ..hw.accelerator import module_name, module_names
 from ..hw.passes import hardware_graph
-from ..ir import Flatten, Input
-from .emit import Build
+from ..ir import Flatten, Graph, Input
+from ..ir.folding import Folding
+from .emit import Build, accelerator_verilog
 from .paths import TimingPath, of_netlist, of_sdf, specified, worst
 
 __all__ = ["FAMILIES", "PATHS", "PLACED", "Pnr", "Resources", "Synthesis", "TooLargeError",
-           "logic_paths", "place_and_route", "synthesize", "synthesize_build"]
+           "logic_paths", "place_and_route", "synthesize", "synthesize_build",
+           "synthesize_folding"]
 
 
 class TooLargeError(N2uqError):
@@ -287,12 +289,29 @@ def synthesize_build(build: Build, family: str, *, dsp: bool = True) -> Synthesi
 
     Its netlist is kept, too: `verify` simulates the same cells that are counted here.
     """
-    graph, _ = hardware_graph(build.graph, build.folding)
+    return _by_units(build.graph, build.folding, build.verilog, family, dsp=dsp, netlist=True,
+                     work=build.path / "synthesis")
+
+
+def synthesize_folding(graph: Graph, folding: Folding, family: str, *, dsp: bool = True
+                       ) -> Synthesis:
+    """What `synthesize_build` counts of a build of `graph` in this folding, without a build."""
+    with tools.scratch() as folder:
+        files = []
+        for name, text in accelerator_verilog(graph, folding).items():
+            files.append(folder / name)
+            files[-1].write_text(text, encoding="utf-8")
+        return _by_units(graph, folding, files, family, dsp=dsp, work=folder / "synthesis")
+
+
+def _by_units(graph: Graph, folding: Folding, verilog: Sequence[Path], family: str,
+              **options: Any) -> Synthesis:
+    """The accelerator, each unit of the hardware graph kept apart and counted."""
+    graph, _ = hardware_graph(graph, folding)
     names = module_names(graph)
     modules = {names[node.name]: node.name for node in graph.nodes
                if not isinstance(node, Input | Flatten)}
-    result = synthesize(build.verilog, module_name(graph), family, units=tuple(modules), dsp=dsp,
-                        netlist=True, work=build.path / "synthesis")
+    result = synthesize(verilog, module_name(graph), family, units=tuple(modules), **options)
     return replace(result, units={modules[name]: used for name, used in result.units.items()})
 
 

@@ -39,7 +39,8 @@ from ..sim.timing.fifos import WORK, size_fifos
 from .plan import Plan
 from .problem import Problem
 
-__all__ = ["choose", "fold", "load_folding", "save_folding", "sized", "solve", "unrolled"]
+__all__ = ["choose", "fold", "folding_text", "load_folding", "save_folding", "sized", "solve",
+           "unrolled"]
 
 
 def fold(graph: Graph, *, cycles: int | None = None, fps: float | None = None,
@@ -186,7 +187,12 @@ def choose(graph: Graph, cycles: int | None = None, family: str = "xcup") -> Fol
 
 
 def save_folding(folding: Folding, graph: Graph, path: Path) -> None:
-    """Write the folding as YAML, one line per unit with all that its kind has to choose.
+    """Write the folding to a file, as `folding_text` has it."""
+    write_file(path, folding_text(folding, graph))
+
+
+def folding_text(folding: Folding, graph: Graph) -> str:
+    """The folding as YAML, one line per unit with all that its kind has to choose.
 
     The depths of FIFOs come last, under a key of their own.
     """
@@ -194,7 +200,7 @@ def save_folding(folding: Folding, graph: Graph, path: Path) -> None:
     text = "".join(_yaml({name: row}) for name, row in rows.items())
     if depths := fifo_depths(graph, folding):
         text += _yaml({fifos_key(graph): depths}, default_flow_style=False)
-    write_file(path, text)
+    return text
 
 
 def _yaml(rows: dict[str, Any], default_flow_style: bool | None = None) -> str:
