@@ -1,6 +1,6 @@
 """``python -m bench mutation``: small changes of the code, and whether a test sees each.
 
-    python -m bench mutation [--unit NAME ...] [--sample N] [--seed S] [--keep]
+    python -m bench mutation [--unit NAME ...] [--sample N] [--seed S] [--keep] [--cluster ADDRESS]
 
 A NAME is a row of `TARGETS`, by default all.  A mutant has one operator, constant, choice or
 statement changed, in a copy of the project.  It is dead if a test of its file fails, or a proof of
@@ -11,7 +11,8 @@ All others survive: a test is missing.
 
 ``--sample`` takes so many of each file, chosen by the seed.  Rows are kept in build/mutation as
 they come, by the content of the file and of the tests, and are not made twice.  ``--keep`` writes
-the table of docs/mutation.md.  The exit code is 1 if one survives.
+the table of docs/mutation.md.  ``--cluster`` judges on the workers of a cluster of dask, which get
+the project by its hash (docs/cluster.md).  The exit code is 1 if one survives.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
@@ -37,6 +38,9 @@ from rich.console import Console
 from rich.table import Table
 
 from n2uq_hw import __version__, tools
+from n2uq_hw.errors import N2uqError
+from n2uq_hw.jobs import Failure, Job, run_jobs
+from n2uq_hw.shipping import Reads, python
 
 __all__ = ["TARGETS", "Mutant", "Target", "main", "mutants"]
 
@@ -217,9 +221,9 @@ def tracked() -> list[str]:
 class Copy:
     """A copy of the project, in which a file is changed and put back."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: Sequence[str] | None = None) -> None:
         self.folder = folder
-        for name in tracked():
+        for name in tracked() if names is None else names:
             place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, place, follow_symlinks=False)
@@ -267,7 +271,28 @@ class Copy:
             place.write_text(whole, encoding="utf-8")
 
 
-def rows_of(name: str, copy: Copy, verilog: str, sample: int, seed: int
+def judge(text: str) -> dict[str, str]:
+    """What becomes of one mutant, in this folder, which is a copy of the project."""
+    asked = json.loads(text)
+    return {"found": Copy(ROOT, ()).verdict(TARGETS[asked["name"]], Mutant(**asked["mutant"]),
+                                            asked["verilog"])}
+
+
+def elsewhere(name: str, new: Sequence[Mutant], copy: Copy, verilog: str, address: str,
+              keep: Callable[[Mutant, str], None]) -> None:
+    """`keep` for each mutant, judged on a cluster."""
+    def each(place: int, result: dict[str, Any] | Failure) -> None:
+        if isinstance(result, Failure):
+            raise N2uqError(f"{TARGETS[name].file}:{new[place].line}: {result.text}")
+        keep(new[place], result["found"])
+
+    WORK.mkdir(parents=True, exist_ok=True)
+    run_jobs([Job("", python, (Reads(copy.folder), "-m", "bench.mutation", json.dumps(
+        {"name": name, "mutant": vars(mutant), "verilog": verilog}))) for mutant in new],
+        WORK, workers=0, limit=10.0 * LIMIT, cluster=address, each=each)
+
+
+def rows_of(name: str, copy: Copy, verilog: str, sample: int, seed: int, cluster: str = ""
             ) -> Iterator[dict[str, Any]]:
     """The rows of a target's mutants, kept as they come."""
     target = TARGETS[name]
@@ -286,13 +311,19 @@ def rows_of(name: str, copy: Copy, verilog: str, sample: int, seed: int
     new = [mutant for mutant in chosen if (mutant.start, mutant.new) not in known]
     if new and not copy.tests(*target.tests):
         raise SystemExit(f"error: {', '.join(target.tests)}: must pass without a mutant")
+
+    def keep(mutant: Mutant, found: str) -> None:
+        row = {"file": target.file, **vars(mutant), "found": found}
+        known[mutant.start, mutant.new] = row
+        with kept.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    if cluster and new:
+        elsewhere(name, new, copy, verilog, cluster, keep)
     for mutant in chosen:
-        row = known.get((mutant.start, mutant.new))
-        if row is None:
-            row = {"file": target.file, **vars(mutant),
-                   "found": copy.verdict(target, mutant, verilog)}
-            with kept.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+        if (mutant.start, mutant.new) not in known:
+            keep(mutant, copy.verdict(target, mutant, verilog))
+        row = known[mutant.start, mutant.new]
         print(f"{target.file}:{row['line']}: {row['old']!r} -> {row['new']!r}: {row['found']}",
               file=sys.stderr)
         yield row
@@ -317,6 +348,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--sample", type=int, default=0, metavar="N")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--cluster", metavar="ADDRESS", default="")
     options = parser.parse_args(arguments)
     results = []
     with tools.scratch() as folder:
@@ -325,7 +357,8 @@ def main(arguments: list[str]) -> int:
         if not well:
             raise SystemExit(f"error: Verilog without a mutant: {verilog.splitlines()[-1]}")
         for name in options.unit or TARGETS:
-            rows = list(rows_of(name, copy, verilog, options.sample, options.seed))
+            rows = list(rows_of(name, copy, verilog, options.sample, options.seed,
+                                options.cluster))
             every = len(mutants((ROOT / TARGETS[name].file).read_text(encoding="utf-8")))
             results.append(summary(TARGETS[name].file, rows, every))
     columns = ("file", "mutants", "tried", "test", "proof", "same", "equal", "survive", "score")
@@ -347,3 +380,7 @@ def main(arguments: list[str]) -> int:
             "date": str(date.today()), "n2uq-hw": __version__,
             "versions": tools.wheels("pyosys", "bitwuzla"), "rows": results})
     return int(any(row["survive"] for row in results))
+
+
+if __name__ == "__main__":  # a job of a cluster
+    print(json.dumps(judge(sys.argv[1])))

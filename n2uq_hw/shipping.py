@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import os
 import pickle
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +21,8 @@ import numpy as np
 from . import tools
 from .errors import N2uqError
 
-__all__ = ["Packer", "Parcel", "Reads", "Writes", "called", "merge", "stored", "tree"]
+__all__ = ["Packer", "Parcel", "Reads", "Writes", "called", "merge", "python", "stored",
+           "tree"]
 
 LARGE = 2**14  # bytes of an array that goes apart: many jobs have the same
 
@@ -135,6 +139,17 @@ def called(text: bytes, store: Path, out: Path) -> dict[str, Any]:
     call, args = _Unpickler(text, store, out).load()
     result: dict[str, Any] = call(*args)
     return result
+
+
+def python(files: Path, *arguments: str) -> dict[str, Any]:
+    """The JSON that Python prints last, run in a copy of the folder `files` with `arguments`."""
+    with tools.scratch() as folder:
+        copy = folder / "files"
+        shutil.copytree(files, copy, symlinks=True)
+        text = tools.run([sys.executable, *arguments], cwd=copy, name=" ".join(arguments[:2]), env={
+            **os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"})
+        result: dict[str, Any] = json.loads(text.splitlines()[-1])
+        return result
 
 
 def _saved(array: np.ndarray) -> bytes:

@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from clusters import Cluster
 
 from bench import mutation
 from bench.mutation import TARGETS, Copy, Mutant, Target, mutants
@@ -67,3 +68,14 @@ def test_the_score_is_of_those_that_change_what_is_built() -> None:
     rows = [{**mutant, "found": found} for found in (
         mutation.DEAD, mutation.PROOF, mutation.SAME, mutation.EQUAL, mutation.SURVIVES)]
     assert mutation.summary("f", rows, 9)["score"] == pytest.approx(2 / 3, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_cluster_judges_as_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy, rows = Copy(tmp_path / "copy"), []
+    with Cluster(tmp_path) as held:
+        held.worker()
+        for address in (held.address, ""):
+            monkeypatch.setattr(mutation, "WORK", tmp_path / f"kept{bool(address)}")
+            rows.append([*mutation.rows_of("fork", copy, "", 1, 1, address)])
+    assert rows[0] == rows[1] and rows[0][0]["found"] in (mutation.DEAD, mutation.PROOF)
