@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,17 @@ from amaranth.lib import wiring
 from .verilog import Written
 
 __all__ = ["Library", "inner", "instantiate"]
+
+
+@contextmanager
+def _garbage_waits() -> Iterator[None]:
+    """Cyclic garbage is looked for a thousand times less often: of modules there is little."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1000 * thresholds[0], *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
 
 
 class Library:
@@ -55,6 +68,7 @@ class Library:
         self.memories[module] = bits, attributes, written
         return module
 
+    @_garbage_waits()
     def rtlil(self) -> dict[str, str]:
         """RTLIL text by module name, instances' modules included, but no `written` ones."""
         while waiting := self._components.keys() - self._texts.keys() - self.written.keys():

@@ -220,12 +220,11 @@ class MatVecUnit(FoldedUnit):
         if pairs:
             a = pair_sums(m, enable, terms, centered=self.start is not None)
             terms = lanes(m, a, pair_shape(element(self.edge)), "pair")[::3]  # the sums
-        pes = []
-        for k in range(self.pe):
-            pe = instantiate(m, make, f"pe{k}", mac_name(**make.keywords), platform)
-            pes.append(pe)
-            m.d.comb += [pe.enable.eq(enable), pe.a.as_value().eq(a),
-                         pe.codes.as_value().eq(weights.word(k, self.simd * bits))]
+        operand = Signal(len(a), name="a")
+        m.d.comb += operand.eq(a)
+        pes = [instantiate(m, make, f"pe{k}", mac_name(**make.keywords), platform, enable=enable,
+                           a=operand, codes=weights.word(k, self.simd * bits))
+               for k in range(self.pe)]
         m.d.comb += let(self.o.payload, (pe.acc for pe in pes))
         latency = mac_latency(self.simd, bits, self.edge.width, self.form)
         valid, first, final = self._control(m, enable, issue, beat == 0, last, latency)

@@ -52,7 +52,7 @@ class WidthConverter(Unit):
             last = wraps(m, count, self.ratio, self.o.valid & self.o.ready)
             m.d.comb += self.i.ready.eq(~self.o.valid | (self.o.ready & last))
             with m.If(self.o.ready):
-                m.d.sync += rest.eq(rest >> narrow)
+                m.d.sync += rest.eq(rest[narrow:])
             with m.If(self.i.ready):
                 m.d.sync += [rest.eq(self.i.p.as_value()), self.o.valid.eq(self.i.valid)]
         return m
