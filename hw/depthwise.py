@@ -25,7 +25,7 @@ def _tables(weights: np.ndarray, memory: str, room: tuple[int, ...]) -> list[Tab
 class ProductUnit(Writable, Unit):
     """``o = weights · i`` element by element, for weights in the order in which elements come.
 
-    Latency 2 cycles, II = 1.
+    Latency 3 cycles, II = 1.
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ class ProductUnit(Writable, Unit):
         codes, bits, step, least = weight_codes_of(self.weights, self.room)
         length, pe = codes.shape
         enable = Signal()
-        x = Signal.like(self.i.payload)
-        valid = Signal()
+        x, held = (Signal.like(self.i.payload, name=name) for name in ("x", "held"))
+        valid = Signal(2)
         if self.tables_:
             weights, word = self.table(m, "weights"), Signal(range(length))
             taken = enable & self.i.valid
@@ -60,11 +60,13 @@ class ProductUnit(Writable, Unit):
             wraps(m, weights.addr, length, enable & self.i.valid)
         m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable),
                      weights.en.eq(enable)]
+        row = weights.registered(m, "weights")
         with m.If(enable):
-            # Cycle 1: the beat meets its weights. Cycle 2: multiply.
-            m.d.sync += [x.eq(self.i.payload), valid.eq(self.i.valid), self.o.valid.eq(valid)]
+            # Cycles 1 and 2: the beat meets its weights. Cycle 3: multiply.
+            m.d.sync += [x.eq(self.i.payload), held.eq(x), valid.eq(Cat(self.i.valid, valid)),
+                         self.o.valid.eq(valid[1])]
             m.d.sync += let(self.o.payload, (
-                (weights.word(lane, bits) * step + least) * x[lane]
+                (row.word(lane, bits) * step + least) * held[lane]
                 for lane in range(pe)))
         return m
 
@@ -73,7 +75,7 @@ class DepthwiseMatVecUnit(Writable, Unit):
     """``o[c] = Σ_p weights[p, c]·i[p, c]`` for windows [P·C]: products, then a sum pool of them.
 
     Beats come position by position, each with C/PE channel groups.  A window takes ``P·C/PE``
-    cycles, II = 1; latency 3 cycles from a channel group's last position.
+    cycles, II = 1; latency 4 cycles from a channel group's last position.
 
     Parameters
     ----------

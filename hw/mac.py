@@ -46,11 +46,10 @@ def mac_latency(simd: int, code_bits: int, activation_bits: int, form: str) -> i
     """Cycles of a `MacArray` from its beat to its accumulator.
 
     ``tree_latency(SIMD) + digits_latency(code_bits, activation_bits, form) + 2``, of pairs
-    ``1 + tree_latency(⌈SIMD/2⌉)`` in the place of the first, `pair_sums` included.
+    ``tree_latency(⌈SIMD/2⌉)`` in the place of the first.
     """
-    lanes = PRODUCTS[form].lanes
-    first = (lanes > 1) + tree_latency(-(-simd // lanes))
-    return first + digits_latency(code_bits, activation_bits, form) + 2
+    terms = -(-simd // PRODUCTS[form].lanes)
+    return tree_latency(terms) + digits_latency(code_bits, activation_bits, form) + 2
 
 
 def lanes(m: Module, vector: HdlValue, shape: Shape, name: str) -> list[HdlValue]:
@@ -195,9 +194,8 @@ class MacArray(wiring.Component):
       are odd, ``2k_d - (2^s - 1)``, so that the lowest bit is a's.  Where a alone has 6 bits or
       more there is one digit and a multiplier.
 
-    Latency `mac_latency(SIMD, code_bits, bits of an activation, form)` from the activations to
-    `acc`, less 1 of pairs from `a`; `total` comes two cycles before that, `valid` and `first` one
-    cycle.  One beat per cycle.
+    Latency `mac_latency(SIMD, code_bits, bits of an activation, form)` from `a` and `codes` to
+    `acc`; `total` comes two cycles before that, `valid` and `first` one cycle.  One beat per cycle.
 
     Parameters
     ----------

@@ -102,12 +102,11 @@ class FoldedUnit(Writable, Unit):
         by_fold = codes.reshape(-1, self.pe, self.beats, self.simd).transpose(0, 2, 1, 3)
         return bits_of(by_fold.reshape(self.words, -1), bits)
 
-    def _fetch(self, m, platform, codes, bits, *, late=False):
-        """Issue beats; in cycle 1 each one, from the stream or the buffer, meets its weights.
+    def _fetch(self, m, platform, codes, bits):
+        """Issue beats, from the stream or the buffer.
 
         Returns the enable of all registers; whether a beat is issued, its number and whether it
-        is the last; the beat and the read port of its PE·SIMD codes, a cycle later, or two of the
-        codes if `late`.
+        is the last; the beat, a cycle later, and the port of its PE·SIMD codes, two cycles later.
         """
         enable = Signal()
         issue = Signal()
@@ -125,20 +124,15 @@ class FoldedUnit(Writable, Unit):
         wraps(m, fold, self.folds, issue & last)
         weights = self.table(m, "weights") if self.tables_ else rom(
             m, "weights", self._rows(codes, bits), platform, self.memory)
-        step = issue
-        if late:
-            held = Signal(name="late")
-            with m.If(enable):
-                m.d.sync += held.eq(issue)
-            step = enable & held
         if self.tables_:
             word = Signal(range(self.words))
-            done = step & wraps(m, word, self.words, step)
+            done = issue & wraps(m, word, self.words, issue)
             m.d.comb += weights.addr.eq(Cat(word, self.bank(m, self.pixels, done)))
         else:
-            wraps(m, weights.addr, self.words, step)
+            wraps(m, weights.addr, self.words, issue)
         m.d.comb += weights.en.eq(enable)
-        return enable, issue, beat, last, self._vector(m, enable, beat, replay), weights
+        return (enable, issue, beat, last, self._vector(m, enable, beat, replay),
+                weights.registered(m, "weights"))
 
     def _vector(self, m, enable, beat, replay):
         direct = Signal(len(self.i.p.as_value()), reset_less=True)
@@ -165,6 +159,13 @@ class FoldedUnit(Writable, Unit):
         ]
         return Mux(replayed, read.data, direct)
 
+    def _held(self, m, enable, vector):
+        """The beat, with its weights."""
+        held = Signal(len(vector), name="held", reset_less=True)
+        with m.If(enable):
+            m.d.sync += held.eq(vector)
+        return held
+
     def _control(self, m, enable, issue, first, last, latency):
         """valid, first and last of the beat whose dot product is at the accumulators."""
         stage = [issue, first, last]
@@ -180,7 +181,7 @@ class MatVecUnit(FoldedUnit):
     """``o = weights · i`` for each vector of K elements, SIMD per beat in, PE per beat out.
 
     Latency from the last beat of a fold to its output:
-    ``mac_latency(SIMD, bits of a code, bits of an activation, form) + 1`` cycles.  II = 1 beat per
+    ``mac_latency(SIMD, bits of a code, bits of an activation, form) + 2`` cycles.  II = 1 beat per
     cycle inside and between folds.
 
     Parameters
@@ -211,15 +212,18 @@ class MatVecUnit(FoldedUnit):
         m = Module()
         codes, bits, step, least = weight_codes_of(self.node.weights, self.node.room)
         pairs = self.products.lanes > 1
-        enable, issue, beat, last, a, weights = self._fetch(m, platform, codes, bits, late=pairs)
+        enable, issue, beat, last, vector, weights = self._fetch(m, platform, codes, bits)
 
-        # Cycles 2..: dot products; sums of the activations are shared by all PEs.
+        # Cycles 3..: dot products; sums of the activations are shared by all PEs.
         make = partial(MacArray, simd=self.simd, code_bits=bits, activation=element(self.edge),
                        acc=self.acc, step=step, least=least, form=self.form, start=self.start)
-        terms = lanes(m, a, element(self.edge), "lane")
         if pairs:
+            terms = lanes(m, vector, element(self.edge), "lane")
             a = pair_sums(m, enable, terms, centered=self.start is not None)
             terms = lanes(m, a, pair_shape(element(self.edge)), "pair")[::3]  # the sums
+        else:
+            a = self._held(m, enable, vector)
+            terms = lanes(m, a, element(self.edge), "lane")
         operand = Signal(len(a), name="a")
         m.d.comb += operand.eq(a)
         pes = [instantiate(m, make, f"pe{k}", mac_name(**make.keywords), platform, enable=enable,
@@ -227,7 +231,7 @@ class MatVecUnit(FoldedUnit):
                for k in range(self.pe)]
         m.d.comb += let(self.o.payload, (pe.acc for pe in pes))
         latency = mac_latency(self.simd, bits, self.edge.width, self.form)
-        valid, first, final = self._control(m, enable, issue, beat == 0, last, latency)
+        valid, first, final = self._control(m, enable, issue, beat == 0, last, latency + 1)
         total = adder_tree(m, enable, terms, "total") if (
             self.products.offset and self.start is None) else Const(0)
         # least is -(2^bits - 1) for odd weights: no multiplier, which would be a far DSP block.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,12 +58,13 @@ def hex_rows(bits: np.ndarray) -> bytes:
 @dataclass(frozen=True)
 class Port:
     """The read port of a ROM, `addr` and `en`; a row is that of its `parts`, `widest` bits each,
-    WIDEST if 0.
+    WIDEST if 0; `ones` are the bits of each that are 1 in all rows.
     """
 
     addr: Any
     en: Any
     parts: tuple[Any, ...]
+    ones: tuple[int, ...]
     widest: int = 0
 
     @property
@@ -83,6 +84,18 @@ class Port:
         return Cat(part[max(start - at * widest, 0):end - at * widest]
                    for at, part in enumerate(self.parts[first:last], first))
 
+    def registered(self, m: Module, name: str) -> Port:
+        """The port with a register behind it: a row two cycles after its address.
+
+        Logic gets a whole cycle then, where block RAM alone takes most of one.  Bits that never
+        change start as they are, so that synthesis finds them.
+        """
+        parts = [Signal(len(part), name=f"{name}__row_{k}", init=ones, reset_less=True)
+                 for k, (part, ones) in enumerate(zip(self.parts, self.ones, strict=True))]
+        with m.If(self.en):
+            m.d.sync += [row.eq(part) for row, part in zip(parts, self.parts, strict=True)]
+        return replace(self, parts=tuple(parts))
+
 
 def rom(m: Module, name: str, bits: np.ndarray, platform: Any, style: str = AUTO) -> Port:
     """The port of a ROM that becomes submodule `name` of `m`, or submodules if it is wide.
@@ -93,14 +106,16 @@ def rom(m: Module, name: str, bits: np.ndarray, platform: Any, style: str = AUTO
     synthesis may choose, "auto", or must take "block" RAM or "logic".
     """
     depth, width = bits.shape
+    ones = tuple(words(np.atleast_2d(bits.all(axis=0))[:, at:at + WIDEST])[0]
+                 for at in range(0, max(width, 1), WIDEST))
     if width <= WIDEST:
         port = _part(m, name, bits, platform, style)
-        return Port(port.addr, port.en, (port.data,))
+        return Port(port.addr, port.en, (port.data,), ones)
     addr, en = Signal(range(depth), name=f"{name}__addr"), Signal(name=f"{name}__en")
     parts = [_part(m, f"{name}_{k}", part, platform, style) for k, part in enumerate(
         np.split(bits, range(WIDEST, width, WIDEST), axis=1))]
     m.d.comb += [each for part in parts for each in (part.addr.eq(addr), part.en.eq(en))]
-    return Port(addr, en, tuple(part.data for part in parts))
+    return Port(addr, en, tuple(part.data for part in parts), ones)
 
 
 def _part(m: Module, name: str, bits: np.ndarray, platform: Any, style: str) -> Any:

@@ -41,15 +41,15 @@ def _search_depth(node: Threshold) -> int:
 
 
 def threshold_latency(node: Threshold, edge: Edge, pe: int, style: str) -> int:
-    """Cycles of a `ThresholdUnit`: 3 (parallel), 2 with constants; ``⌈log2(S + 1)⌉ + 1`` (search).
+    """Cycles of a `ThresholdUnit`: 4 (parallel), 2 with constants; ``2⌈log2(S + 1)⌉ + 2`` (search).
 
     A search has one level or more.
     """
     if style == SEARCH:
-        return _search_depth(node) + 1
+        return 2 * (_search_depth(node) + 1)
     if node.room:
-        return 3
-    return 2 if len(_steps(node, edge)[0]) == 1 or edge.channels == pe else 3
+        return 4
+    return 2 if len(_steps(node, edge)[0]) == 1 or edge.channels == pe else 4
 
 
 def comparator_table(node: Threshold, edge: Edge) -> tuple[np.ndarray, np.ndarray, int]:
@@ -116,8 +116,8 @@ class ThresholdUnit(Writable, Unit):
     """``o = base + Σ signs·[i >= thresholds]`` on PE channels per beat.
 
     Channel tables sit in a memory that steps through the channel groups; constants if there is one
-    group or all channels are alike.  Latency 3 cycles (parallel; 2 with constants) or
-    ``⌈log2(S + 1)⌉ + 1``, at least 2 (search); II = 1.
+    group or all channels are alike.  Latency 4 cycles (parallel; 2 with constants) or
+    ``2⌈log2(S + 1)⌉ + 2``, at least 4 (search); II = 1.
 
     Parameters
     ----------
@@ -225,25 +225,27 @@ class ThresholdUnit(Writable, Unit):
             rows = [[Const(int(v), shape) for v in t[lane % len(t)]] for lane in range(self.pe)]
             turns = [Const(_bits(turn[lane % len(t)]), max(size, 1)) for lane in range(self.pe)]
         else:
-            # Cycle 1: the row of this channel group is read.
+            # Cycles 1 and 2: the row of this channel group is read.
             fields = shape.width * size + (size if mixed else 0)
             port = self.table(m, "table") if self.tables_ else rom(
                 m, "table", self._rows()[0].bits, platform)
             word = self._word(m, self.groups, enable)
             m.d.comb += [port.addr.eq(word), port.en.eq(enable)]
-            valid, *lanes_x = self._delay(m, enable, [valid, *lanes_x],
-                                          ["valid_1", *(f"x_{k}" for k in range(self.pe))])
-            rows, turns = [], []
+            for cycle in (1, 2):
+                valid, *lanes_x = self._delay(
+                    m, enable, [valid, *lanes_x],
+                    [f"valid_{cycle}", *(f"x{k}_{cycle}" for k in range(self.pe))])
+            rows, turns, row = [], [], port.registered(m, "table")
             for lane in range(self.pe):
-                word = port.word(lane, fields)
+                word = row.word(lane, fields)
                 rows.append([_as(word.word_select(i, shape.width), shape) for i in range(size)])
                 turns.append(word[shape.width * size:] if mixed else
                              Const(_bits(turn[0]), max(size, 1)))
-        # Cycle 2: compare. Cycle 3: count.
+        # Cycle 3: compare. Cycle 4: count.
         held = [Cat(x >= row[i] for i in range(size)) ^ turns[lane][:size]
                 for lane, (x, row) in enumerate(zip(lanes_x, rows, strict=True))]
         valid, *held = self._delay(m, enable, [valid, *held],
-                                   ["valid_2", *(f"held_{k}" for k in range(self.pe))])
+                                   ["compared", *(f"held_{k}" for k in range(self.pe))])
         with m.If(enable):
             m.d.sync += self.o.valid.eq(valid)
             totals = []
@@ -260,7 +262,8 @@ class ThresholdUnit(Writable, Unit):
         group_index = self._word(m, self.groups if len(t) > 1 else 1, enable)
         valid, x = self.i.valid, [self.i.payload[lane] for lane in range(self.pe)]
         paths = [Const(0, 0)] * self.pe
-        # Cycle 1 + level: each lane reads its threshold at this level of its search tree.
+        # Cycles 1 + 2·level and 2 + 2·level: each lane reads its threshold at this level of its
+        # search tree.
         for level in range(depth + 1):
             ports = []
             for lane in range(self.pe):
@@ -268,16 +271,18 @@ class ThresholdUnit(Writable, Unit):
                 port = self.table(m, table.name) if self.tables_ else rom(
                     m, table.name, table.bits, platform)
                 m.d.comb += [port.en.eq(enable), port.addr.eq(Cat(paths[lane], group_index))]
-                ports.append(port.data)
+                ports.append(port.registered(m, table.name).data)
             if level == depth:
+                (valid,) = self._delay(m, enable, [valid], [f"valid_{level}"])
                 break
             index = paths
             names = ["valid", "group_index", *(f"{what}{lane}" for what in ("x", "index")
                                                  for lane in range(self.pe))]
-            valid, group_index, *rest = self._delay(
-                m, enable, [valid, group_index, *x, *index],
-                [f"{name}_{level}" for name in names])
-            x, index = rest[:self.pe], rest[self.pe:]
+            for part in ("", "_held"):
+                valid, group_index, *rest = self._delay(
+                    m, enable, [valid, group_index, *x, *index],
+                    [f"{name}_{level}{part}" for name in names])
+                x, index = rest[:self.pe], rest[self.pe:]
             paths = [Cat(x[lane] >= _as(ports[lane], shape), index[lane])
                      for lane in range(self.pe)]
         with m.If(enable):

@@ -166,4 +166,4 @@ class Writable:
                 write.addr.eq(Cat(self.tables.row[:size], ~self.tables.bank)),
                 write.data.eq(self.tables.data)]
             parts.append(read.data)
-        return Port(addr, en, tuple(parts), WORD)
+        return Port(addr, en, tuple(parts), (0,) * len(parts), WORD)

@@ -149,7 +149,7 @@ class SumsUnit(FoldedUnit):
 
     A beat out has the sums of PE outputs as `Sums` lays them out; or, where there is nothing to
     finish, the dot products.  A vector takes ``(N/PE)·(K/SIMD)`` cycles.  Latency from the last
-    beat of a fold: that of `partial`, which begins in cycle 1, and 1 more.
+    beat of a fold: that of `partial`, which begins in cycle 2, and 1 more.
 
     Parameters
     ----------
@@ -176,13 +176,14 @@ class SumsUnit(FoldedUnit):
         def codes(word, bits, name):
             return [Term(code, 0, 2**bits - 1, 1) for code in lanes(m, word, Shape(bits), name)]
 
-        # Cycles 2..: what depends on activations alone is shared by all PEs.
-        a = codes(vector, design.act_bits, "lane")
+        # Cycles 3..: what depends on activations alone is shared by all PEs.
+        a = codes(self._held(m, enable, vector), design.act_bits, "lane")
         shared = design.shared(d, a)
         bits = self.simd * design.weight_bits
         partial = [design.partial(d, codes(weights.word(k, bits), design.weight_bits,
                                            f"code{k}"), a, shared) for k in range(self.pe)]
-        valid, first, final = self._control(m, enable, issue, beat == 0, last, partial[0][0].cycle)
+        valid, first, final = self._control(m, enable, issue, beat == 0, last,
+                                            partial[0][0].cycle + 1)
         held = []
         for k, common in [*((k, False) for k in range(self.pe)), (0, True)]:
             terms = [term for term, which in zip(partial[k], self.sums.common, strict=True)

@@ -142,7 +142,7 @@ def _(node: MatVec, reads: tuple[Edge, ...], edge: Edge, fold: MatVecFold
       ) -> tuple[Stage, ...]:
     outputs, inputs = node.weights.shape
     latency = mac_latency(fold.simd, code_bits(node), reads[0].width, fold.form)
-    return pipe(latency + 1, beats=inputs // fold.simd, folds=outputs // node.groups // fold.pe)
+    return pipe(latency + 2, beats=inputs // fold.simd, folds=outputs // node.groups // fold.pe)
 
 
 @timing.register
@@ -155,7 +155,7 @@ def _(node: Unrolled, reads: tuple[Edge, ...], edge: Edge, fold: UnrolledFold
 def _(node: DepthwiseMatVec, reads: tuple[Edge, ...], edge: Edge, fold: Fold
       ) -> tuple[Stage, ...]:
     """Products, then a pool of them, each with an enable of its own."""
-    return (*pipe(2), *_pool(reads[0], edge, fold))
+    return (*pipe(3), *_pool(reads[0], edge, fold))
 
 
 @timing.register(MaxPool)

@@ -70,7 +70,7 @@ def test_timing(bench: Bench) -> None:
         unit = bench.cases[name].unit
         last = accepted.reshape(-1, len(unit.node.weights), unit.groups)[:, -1].reshape(-1)
         assert np.array_equal(accepted, np.arange(len(accepted))), name
-        assert np.array_equal(emitted, last + 3), name
+        assert np.array_equal(emitted, last + 4), name
 
 
 def test_accumulators_reach_their_range() -> None:

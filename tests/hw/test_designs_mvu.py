@@ -144,7 +144,7 @@ def test_timing_of_mvus(mvus: Bench) -> None:
         sums = whole if isinstance(whole, SumsUnit) else whole.sums
         vector, beat = np.divmod(np.arange(len(accepted)), sums.beats)
         assert np.array_equal(accepted - accepted[0], vector * sums.folds * sums.beats + beat), name
-        latency, lanes = sums.design.sums[0].cycle + 1, sums.pe
+        latency, lanes = sums.design.sums[0].cycle + 2, sums.pe
         if sums.design.finishes:
             lanes = finish_lanes(sums.pe, sums.beats)
             latency += whole.finish.latency + (lanes < sums.pe)

@@ -132,7 +132,7 @@ def test_timing(bench: Bench) -> None:
         beat = np.arange(len(accepted)) % unit.beats
         assert np.array_equal(accepted, vector * unit.folds * unit.beats + beat), name
         last = np.arange(1, len(emitted) + 1) * unit.beats - 1
-        assert np.array_equal(emitted, last + 1 + mac_latency(
+        assert np.array_equal(emitted, last + 2 + mac_latency(
             unit.simd, weight_bits(unit.node.weights), unit.edge.width, unit.form)), name
 
 

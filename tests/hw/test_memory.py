@@ -232,7 +232,7 @@ def test_words_of_a_wide_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("n2uq_hw.hw.memory.WIDEST", 8)
     row = 0x1B2D9F53
     parts = [Const(row >> at, min(8, 29 - at)) for at in range(0, 29, 8)]
-    port = Port(Signal(), Signal(), tuple(parts))
+    port = Port(Signal(), Signal(), tuple(parts), (0,) * len(parts))
     assert Const.cast(port.data).value == row
     for width in range(1, 30):
         for k in range(29 // width):

@@ -95,10 +95,10 @@ def test_latency(bench: Bench) -> None:
     for name, (accepted, emitted) in bench.timing.items():
         unit = bench.cases[name].unit
         if unit.style == "search":
-            latency = max(unit.node.signs.shape[1].bit_length(), 1) + 1
+            latency = 2 * max(unit.node.signs.shape[1].bit_length(), 1) + 2
         else:
             alike = len(comparator_table(unit.node, unit.edge)[0]) == 1
-            latency = 2 if alike or unit.groups == 1 else 3
+            latency = 2 if alike or unit.groups == 1 else 4
         assert np.array_equal(accepted, np.arange(len(accepted))), name
         assert np.array_equal(emitted, accepted + latency), name
 
