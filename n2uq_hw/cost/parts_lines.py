@@ -25,6 +25,8 @@ class _Lines(NamedTuple):
     Members
     -------
     factor: of the multipliers; offset, turn: 0 where all channels are alike.
+    differ: bits of the multipliers that are not the same in all channels.
+    live: share of their bits that are not 0 in all.
     bends: whether there are two lines; two_offsets: whether their offsets differ.
     product, line: of the product, of the result before it is clipped.
     zeros: lowest bits that no offset has; sum: of its addition, without these.
@@ -38,6 +40,8 @@ class _Lines(NamedTuple):
     """
 
     factor: int
+    differ: int
+    live: float
     offset: int
     turn: int
     bends: bool
@@ -91,7 +95,10 @@ def _lines(node: ir.Scale | ir.PiecewiseLinear, edge: ir.Edge) -> _Lines:
     alike, line = _alike(factors), ir.bits_for(lo, hi)[0]
     offsets = int(np.bitwise_or.reduce(c, axis=None))
     zeros = (offsets & -offsets).bit_length() - 1 if offsets else line + node.shift
-    return _Lines(_width(factors), 0 if _alike(c) else _width(c),
+    width = _width(factors)
+    columns = factors.reshape(-1, 1) >> np.arange(max(width, 1)) & 1
+    differ, live = (columns != columns[0]).any(axis=0), columns.any(axis=0)
+    return _Lines(width, int(differ.sum()), float(live.mean()), 0 if _alike(c) else _width(c),
                   (0 if _alike(turn[None]) else _width(turn)) if bends else 0, bends, two_offsets,
                   _width(product), line, zeros, max(line + node.shift - zeros, 0),
                   1 + bool((factors != factors[:1]).any()), around, alike,
@@ -110,7 +117,8 @@ def _room(node: ir.Scale | ir.PiecewiseLinear, edge: ir.Edge) -> _Lines:
     x, used = np.array([edge.lo.min(), edge.hi.max()]), np.array(factors[:2 if around else None])
     line = ir.scale_ends(node, edge) + half >> node.shift
     return _Lines(
-        factor=_width(used), offset=_width(np.array([low, high]) + half),
+        factor=_width(used), differ=_width(used), live=1.0,
+        offset=_width(np.array([low, high]) + half),
         turn=_width(x + np.array([0, 1])) * bends, bends=bends, two_offsets=bends,
         product=_width(np.outer(x, used)), line=_width(line), zeros=0,
         sum=_width(line) + node.shift, rows=1 + (bends and not around), around=around, alike=False,
@@ -227,7 +235,7 @@ def lines_parts(node: ir.Scale | ir.PiecewiseLinear, reads: tuple[ir.Edge, ...],
     last = max((operands + 2) * multiplies, above * it.around, offsets) + 1
     # Tables: bits of a word, words for a channel, the cycle in which a beat has its word.
     tables = [(width, rows, ready) for width, rows, ready, there in (
-        (it.factor, it.rows, operands, multiplies and not fixed),
+        (it.differ, it.rows, operands, multiplies and not fixed),
         (max(it.offset - it.zeros, 0), 1 + it.two_offsets, last - 1, it.offset > 0),
         (it.turn, 1, above - 1, bends)) if there and width and changes]
     wide, narrow = max(x, it.factor), min(x, it.factor)
@@ -237,8 +245,8 @@ def lines_parts(node: ir.Scale | ir.PiecewiseLinear, reads: tuple[ir.Edge, ...],
             _multiplied(value, bits, family) for value in it.factors for bits in _pieces(x)
             ) / len(it.factors)
     elif multiplies:
-        lut["multiply"] = pe * sum((min(piece, narrow) - 1) * max(piece, narrow)
-                                   for piece in pieces)
+        lut["multiply"] = pe * it.live * sum((min(piece, narrow) - 1) * max(piece, narrow)
+                                             for piece in pieces)
     # A constant is added by inverters before the carry, which go into other LUTs, and a choice
     # between terms by the LUTs before the carry: not on ECP5.
     varies, chosen = it.two_offsets or (changes and it.offset > 0), it.product * it.around

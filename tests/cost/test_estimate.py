@@ -21,7 +21,19 @@ from n2uq_hw.cost.samples import STORE, Sample, errors, fit, load_samples, save_
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.library import Library
 from n2uq_hw.hw.units import unit
-from n2uq_hw.ir import Add, Edge, Graph, Input, MatVec, Node, Threshold, Unrolled, infer, writable
+from n2uq_hw.ir import (
+    Add,
+    Edge,
+    Graph,
+    Input,
+    MatVec,
+    Node,
+    Scale,
+    Threshold,
+    Unrolled,
+    infer,
+    writable,
+)
 from n2uq_hw.ir.folding import FORMS, Fold, MatVecFold, ThresholdFold, UnrolledFold
 
 VERSION, SAMPLES = load_samples()
@@ -181,6 +193,20 @@ def test_some_of_them_on_ecp5(at, lut, bram, lutram) -> None:
     kind, params, _ = WRITTEN[at]
     cost = written_cost(kind, params, "ecp5")
     assert (cost.bram, cost.lutram) == (bram, lutram) and cost.lut == pytest.approx(lut, rel=0.15)
+
+
+# LUTs and flip-flops that Yosys 0.70 makes on xcup of a Scale of 32 channels, one lane, with two
+# multipliers: bits in which they agree are in no table, those that are 0 in both add nothing.
+@pytest.mark.parametrize("low,high,lut,ff", [
+    (65792, 65793, 51, 78), (33024, 33028, 60, 75), (32801, 33825, 89, 75), (700, 701, 122, 57)])
+def test_multipliers_that_share_bits(low, high, lut, ff) -> None:
+    which = np.arange(32) ** 2 % 7 > 2
+    graph = Graph("g", (Input("x", shape=(1, 1, 32), lo=-512, hi=511), Scale(
+        "y", ("x",), multiplier=np.where(which, high, low), offset=np.array([0]), shift=12,
+        clip=()))).verify()
+    node = graph.nodes[-1]
+    cost = estimate(node, graph.reads(node), graph.edges["y"], Fold(), "xcup")
+    assert cost.lut == pytest.approx(lut, rel=0.32) and cost.ff == pytest.approx(ff, rel=0.03)
 
 
 def test_small_memories() -> None:
