@@ -69,6 +69,7 @@ __all__ = ["KINDS", "main", "run"]
 KEPT = Path("build/fuzz")
 CASES = 10       # of hypothesis at a time
 IMAGES = 5
+ODD = 0.29731    # a scale
 NETLIST = 25     # one in so many graphs is synthesized
 SECONDS, ROOM = 5, 2**30  # for a file
 TESTS = Path(__file__).parents[1] / "tests"
@@ -86,15 +87,20 @@ class Tally:
 
 
 class Grown:
-    """A random net, layer by layer; `shape` [C, H, W] is that of the last one."""
+    """A random net, layer by layer; `shape` [C, H, W] is that of the last one.
+
+    Where a step is met exactly, in floats that are not dyadic, the formulas are no reference: they
+    compute a sum that is 0 as -1e-16, of which floor is -1.  So floor stands behind dyadic scales,
+    which `exact` tells, or a normalization; and no multiple of ODD lies halfway between levels.
+    """
 
     def __init__(self, draw: Callable[..., Any]) -> None:
         self.draw, self.layers, self.values = draw, list[Layer](), dict[str, np.ndarray]()
         self.shape = (self.among(1, 1, 2, 3, 5), self.among(1, 2, 4, 5, 7),
                       self.among(1, 3, 4, 6, 9))
         least = self.among(0, 0, -8, -70)
-        self.spec = InputSpec(self.shape, self.among(1, 3, 15, 90), self.among(1.0, 0.3),
-                              min=least)
+        most, scale = self.among(1, 3, 15, 90), self.among(1.0, ODD)
+        self.spec, self.exact = InputSpec(self.shape, most, scale, min=least), scale == 1.0
         self.rng = np.random.default_rng(draw(st.integers(0, 2**16)))
 
     def among(self, *values: Any) -> Any:
@@ -145,7 +151,8 @@ class Grown:
     def quantize(self) -> None:
         """What may stand between accumulator and quantizer, and the quantizer."""
         channels = self.shape[0]
-        for op in self.among((), ("norm",), ("leaky_relu",), ("norm", "relu"), ("mul", "tanh")):
+        before = self.among((), ("norm",), ("leaky_relu",), ("norm", "relu"), ("mul", "tanh"))
+        for op in before:
             if op == "norm":
                 self.add(BatchNorm, channels, weight=self.uniform(-1, 2), bias=self.uniform(-1, 1),
                          running_mean=self.uniform(-1, 1), running_var=self.uniform(0.1, 2))
@@ -153,8 +160,11 @@ class Grown:
                 self.add(Pointwise, op, self.among(1, channels), value=self.uniform(-0.5, 1.5))
         bits, signed = self.among(1, 2, 3, 4, 8), self.among(False, True)
         least = -2**(bits - 1) if signed and bits > 1 else 0
-        self.add(Quant, 1, least, least + 2**bits - 1, self.among("even", "floor", "half_up"),
-                 scale=self.among(0.25, 0.3, 1.0), zero_point=0)
+        roundings = ["even", "half_up", *["floor"] * (self.exact or "norm" in before)]
+        scale = self.among(0.25, ODD, 1.0)
+        self.add(Quant, 1, least, least + 2**bits - 1, self.among(*roundings),
+                 scale=scale, zero_point=0)
+        self.exact = scale != ODD
 
     def move(self) -> None:
         """Pixels and channels, as integers."""
