@@ -20,6 +20,9 @@ __all__ = ["ATTRIBUTES", "FILE_BITS", "bits_of", "hex_rows", "rom", "words"]
 # and less than the largest Verilog module around it.
 FILE_BITS = 2**16
 
+# Up to here no family's synthesis takes block RAM of its own accord.
+LOGIC_BITS = 2**11
+
 WIDEST = 2**15  # bits of a word; of a wider one memories lie side by side, for Amaranth has a limit
 
 # What synthesis reads of a style (`folding.MEMORIES`): Xilinx's attribute, which Yosys knows too,
@@ -101,7 +104,8 @@ def rom(m: Module, name: str, bits: np.ndarray, platform: Any, style: str = AUTO
     """The port of a ROM that becomes submodule `name` of `m`, or submodules if it is wide.
 
     It gives the row of `bits` [depth, width] at `addr`, one cycle after, and holds while `en` is
-    low.  From FILE_BITS bits on, if `platform` is a Library, the ROM is a module that reads the
+    low.  Of a ROM in logic the address is held, not the row: what makes the address and the ROM
+    itself have a cycle each if the port is `registered`, for fewer flip-flops.  From FILE_BITS bits on, if `platform` is a Library, the ROM is a module that reads the
     file which the Library's user writes; else its contents are part of `m`.  `style` says whether
     synthesis may choose, "auto", or must take "block" RAM or "logic".
     """
@@ -121,14 +125,21 @@ def rom(m: Module, name: str, bits: np.ndarray, platform: Any, style: str = AUTO
 def _part(m: Module, name: str, bits: np.ndarray, platform: Any, style: str) -> Any:
     """The port, `addr`, `en` and `data`, of a ROM of rows of at most WIDEST bits."""
     depth, width = bits.shape
+    port: Any = wiring.Signature({"addr": In(range(depth)), "en": In(1), "data": Out(width)}
+                                 ).create(path=(name,))
     if not isinstance(platform, Library) or bits.size < FILE_BITS or depth == 1:
         m.submodules[name] = table = memory.Memory(
             shape=width, depth=depth, init=words(bits),
             attrs=ATTRIBUTES[style] if depth > 1 else {})
-        port = table.read_port()  # is named as this variable
+        if style == BLOCK or (style == AUTO and bits.size > LOGIC_BITS):
+            port = table.read_port()  # is named as this variable
+            return port
+        read = table.read_port(domain="comb")
+        held = Signal(range(depth), name=f"{name}__held")
+        with m.If(port.en):
+            m.d.sync += held.eq(port.addr)
+        m.d.comb += [read.addr.eq(held), port.data.eq(read.data)]
         return port
-    port = wiring.Signature({"addr": In(range(depth)), "en": In(1), "data": Out(width)}
-                            ).create(path=(name,))
     m.submodules[name] = Instance(platform.memory(name, bits, ATTRIBUTES[style]),
                                   i_clk=ClockSignal(), i_en=port.en, i_addr=port.addr,
                                   o_data=port.data)
