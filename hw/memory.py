@@ -105,9 +105,10 @@ def rom(m: Module, name: str, bits: np.ndarray, platform: Any, style: str = AUTO
 
     It gives the row of `bits` [depth, width] at `addr`, one cycle after, and holds while `en` is
     low.  Of a ROM in logic the address is held, not the row: what makes the address and the ROM
-    itself have a cycle each if the port is `registered`, for fewer flip-flops.  From FILE_BITS bits on, if `platform` is a Library, the ROM is a module that reads the
-    file which the Library's user writes; else its contents are part of `m`.  `style` says whether
-    synthesis may choose, "auto", or must take "block" RAM or "logic".
+    itself have a cycle each if the port is `registered`, for fewer flip-flops.  From FILE_BITS bits
+    on, if `platform` is a Library, the ROM is a module that reads the file which the Library's user
+    writes; else its contents are part of `m`.  `style` says whether synthesis may choose, "auto",
+    or must take "block" RAM or "logic".
     """
     depth, width = bits.shape
     ones = tuple(words(np.atleast_2d(bits.all(axis=0))[:, at:at + WIDEST])[0]
