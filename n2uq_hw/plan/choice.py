@@ -86,8 +86,9 @@ def fold(graph: Graph, *, cycles: int | None = None, fps: float | None = None,
         cycles = _cycles_for(graph, fps, clock)
     with bars() as progress:
         progress("fold", 0.0)
-        if search and (cycles is not None or luts is not None):
-            return solve(Problem(graph, family), cycles=cycles, max_luts=luts, **sizing)
+        if cycles is not None or luts is not None:
+            return solve(Problem(graph, family, unrolls=search), cycles=cycles, max_luts=luts,
+                         **sizing)
         if unroll is not None:
             chosen = unrolled(graph, unroll, 6 if lut is None else lut)
         elif isinstance(folding, str | Path):
@@ -96,7 +97,7 @@ def fold(graph: Graph, *, cycles: int | None = None, fps: float | None = None,
             chosen = folding
             check(graph, chosen)
         else:
-            chosen = choose(graph, cycles, family)
+            chosen = choose(graph, family=family)
         return sized(graph, chosen, family, **sizing)
 
 
@@ -175,7 +176,8 @@ def choose(graph: Graph, cycles: int | None = None, family: str = "xcup") -> Fol
     Parameters
     ----------
     graph: lowered graph.
-    cycles: target cycles per image, at least 1; default `slowest_window`.
+    cycles: per image in the timing model at most, at least 1.  Default: every unit is busy for
+        `slowest_window` cycles at most, and they may wait for each other beside that.
     family: what costs are estimated for, xcup or ecp5.
 
     Raises N2uqError where a layer cannot reach the target at all.
@@ -183,7 +185,8 @@ def choose(graph: Graph, cycles: int | None = None, family: str = "xcup") -> Fol
     target = slowest_window(graph) if cycles is None else cycles
     if target < 1:
         raise N2uqError(f"{graph.name}: cycles per image must be at least 1, not {target}")
-    return Problem(graph, family, unrolls=False).solve(target)[1]
+    problem = Problem(graph, family, unrolls=False)
+    return problem.solve(target)[1] if cycles is None else problem.within(target)
 
 
 def save_folding(folding: Folding, graph: Graph, path: Path) -> None:

@@ -52,7 +52,7 @@ from n2uq_hw.ir.folding import (
 )
 from n2uq_hw.lowering.lower import lower
 from n2uq_hw.nets import find_net
-from n2uq_hw.plan.choice import choose, load_folding, solve, unrolled
+from n2uq_hw.plan.choice import choose, fold, load_folding, solve, unrolled
 from n2uq_hw.plan.problem import BLOCK_LUTS, CHOSEN, FF_LUTS, Problem, least, prices
 from n2uq_hw.sim.timing.fifos import size_fifos
 from n2uq_hw.sim.timing.forecast import forecast
@@ -320,6 +320,23 @@ def test_a_rate_holds_with_fifos_that_cost_time() -> None:
     assert plan.cycles == forecast(graph, plan.folding).cycles_per_image <= cycles
 
 
+@pytest.mark.parametrize("cycles", [1152, 576])
+def test_what_build_takes_is_what_fold_promises(run, cycles: int) -> None:
+    """All folded, units wait for each other where each is busy for so many cycles."""
+    graph = lower(find_net("digits_cnn_w2a2"))
+    assert forecast(graph, Problem(graph, unrolls=False).solve(cycles)[1]).cycles_per_image > cycles
+    assert run("build", "digits_cnn_w2a2", "--cycles", cycles, "--out", "b")[0] == 0
+    assert forecast(graph, load_folding(Path("b/folding.yaml"), graph)).cycles_per_image <= cycles
+    assert forecast(graph, choose(graph, cycles)).cycles_per_image <= cycles
+
+
+def test_a_budget_without_logic() -> None:
+    graph = lower(find_net("digits_cnn_w2a2"))
+    plan = fold(graph, luts=5000, search=False)
+    assert 3000 < plan.luts <= 5000
+    assert not any(isinstance(part, UnrolledFold) for part in plan.folding.values())
+
+
 def test_unknown_family() -> None:
     with pytest.raises(N2uqError, match=r"^family: estimates are for xcup, ecp5, not vax$"):
         choose(lower(find_net("digits_cnn_w2a2")), family="vax")
@@ -335,7 +352,8 @@ def test_fold_meets_a_rate_that_the_cycle_model_confirms(run) -> None:
     folding = load_folding(Path("f.yaml"), graph)
     assert forecast(graph, folding).cycles_per_image == summary["cycles_per_image"]
     # What units need by themselves is less: they wait for each other between two images.
-    assert forecast(graph, choose(graph, 20_000)).cycles_per_image > 20_000
+    busy = Problem(graph, unrolls=False).solve(20_000)[1]
+    assert forecast(graph, busy).cycles_per_image > 20_000
     parts = [*summary["layers"], summary["between"]]
     luts = sum(row["lut"] for row in parts)
     assert luts == pytest.approx(summary["total"]["lut"], abs=len(parts))
