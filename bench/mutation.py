@@ -3,11 +3,14 @@
     python -m bench mutation [--unit NAME ...] [--sample N] [--seed S] [--keep] [--cluster ADDRESS]
 
 A NAME is a row of `TARGETS`, by default all.  A mutant has one operator, constant, choice or
-statement changed, in a copy of the project.  It is dead if a test of its file fails, or a proof of
-its unit (docs/formal.md).  One that lives though the Verilog of every proven unit and of the
-digits networks is the same, byte for byte, changed nothing that is built; one with other Verilog
-for which the proofs still hold, and the cycles of all units, is equivalent as far as these reach.
-All others survive: a test is missing.
+statement changed (mutants.py), in a copy of the project.  It is dead if a proof of its unit fails
+(docs/formal.md), or a test of its file.  One that lives though the Verilog of every proven unit
+and of the digits networks is the same, byte for byte, changed nothing that is built; one with
+other Verilog for which the proofs still hold, and the cycles of all units, is equivalent as far as
+these reach.  All others survive: a test is missing.
+
+What is quick to tell comes first: quick proofs, then the tests that failed last, then the others,
+the soonest done before.
 
 ``--sample`` takes so many of each file, chosen by the seed.  Rows are kept in build/mutation as
 they come, by the content of the file and of the tests, and are not made twice.  ``--keep`` writes
@@ -18,11 +21,11 @@ the project by its hash (docs/cluster.md).  The exit code is 1 if one survives.
 from __future__ import annotations
 
 import argparse
-import ast
 import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +33,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +44,19 @@ from n2uq_hw.errors import N2uqError
 from n2uq_hw.jobs import Failure, Job, run_jobs
 from n2uq_hw.shipping import Reads, python
 
-__all__ = ["TARGETS", "Mutant", "Target", "main", "mutants"]
+from .mutants import Mutant, mutants
+
+__all__ = ["TARGETS", "Target", "main"]
 
 ROOT = Path(__file__).parents[1]
 WORK = Path("build/mutation")
 CYCLES = "tests/sim/test_timing.py", "-k", "units_are_predicted"  # of which no proof speaks
 LIMIT = 1200  # seconds for the tests of a mutant: one that hangs is dead
-DEAD, PROOF, SAME, EQUAL, SURVIVES = (
-    "test", "proof", "same Verilog", "equal by proof", "survives")
+DEAD, PROOF, SAME, EQUAL, SURVIVES, NONE = (
+    "test", "proof", "same Verilog", "equal by proof", "survives", "no program")
+COMPILES = "g++", "-std=c++17", "-fsyntax-only"
+TOOK = re.compile(r"^([\d.]+)s (?:call|setup|teardown) +(\S.*?)(?:\[.*)?$", re.MULTILINE)
+FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+::\w+(?:\[.*?\](?= - |$))?)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -93,99 +100,12 @@ TARGETS = {
     "ranges": Target("n2uq_hw/ir/ranges.py", ("tests/ir",)),
     "quantize": Target("n2uq_hw/lowering/quantize.py", ("tests/lowering",)),
     "lower": Target("n2uq_hw/lowering/lower.py", ("tests/lowering",)),
+    "cycles": Target("n2uq_hw/sim/timing/cycles.cpp", ("tests/sim/test_timing.py",
+                                                       "tests/sim/test_fifos.py")),
+    "axis": Target("templates/axis.v.j2", ("tests/hw/test_control.py", "tests/sim/test_rtl.py")),
+    "library": Target("templates/library.v.j2", ("tests/hw/test_memory.py",
+                                                 "tests/hw/test_writable.py")),
 }
-
-# --- What a mutant changes ----------------------------------------------------------------------
-
-COMPARISONS: dict[type[ast.cmpop], str] = {
-    ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "=="}
-OPERATORS: dict[type[ast.operator], str] = {
-    ast.Add: "-", ast.Sub: "+", ast.Mult: "+", ast.FloorDiv: "*", ast.Mod: "//", ast.LShift: ">>",
-    ast.RShift: "<<", ast.BitAnd: "|", ast.BitOr: "&", ast.BitXor: "|"}
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """`old`, which is at `start` of the text, becomes `new`."""
-
-    line: int
-    start: int
-    old: str
-    new: str
-
-    def of(self, text: str) -> str:
-        """The text with the change."""
-        return text[:self.start] + self.new + text[self.start + len(self.old):]
-
-
-def mutants(text: str) -> list[Mutant]:
-    """All mutants of a Python file; none of annotations, messages of faults, and documentation."""
-    lines = [0]
-    for line in text.splitlines(keepends=True):
-        lines.append(lines[-1] + len(line))
-
-    def at(line: int, column: int) -> int:  # columns are of UTF-8 bytes
-        begin = lines[line - 1]
-        return begin + len(text[begin:lines[line]].encode()[:column].decode())
-
-    def span(node: Any) -> tuple[int, int]:
-        return at(node.lineno, node.col_offset), at(node.end_lineno, node.end_col_offset)
-
-    def outer(node: Any) -> tuple[int, int]:
-        """With the parentheses around it."""
-        first, end = span(node)
-        while text[:first].rstrip().endswith("(") and text[end:].lstrip().startswith(")"):
-            first, end = text.rindex("(", 0, first), text.index(")", end) + 1
-        return first, end
-
-    def swap(node: Any, first: int, end: int, new: str) -> Mutant:
-        return Mutant(node.lineno, first, text[first:end], new)
-
-    def between(node: Any, left: Any, right: Any, new: str) -> Mutant:
-        """The operator between two operands."""
-        first, end = span(left)[1], span(right)[0]
-        part = text[first:end]
-        core = part.strip(" ()\n\\")
-        begin = first + part.index(core)
-        return swap(node, begin, begin + len(core), new)
-
-    def changes(node: ast.AST) -> Iterator[Mutant]:
-        match node:
-            case ast.Compare(left=left, ops=ops, comparators=others):
-                for a, op, b in zip([left, *others], ops, others, strict=False):
-                    if type(op) in COMPARISONS:
-                        yield between(node, a, b, COMPARISONS[type(op)])
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-                yield between(node, left, right, OPERATORS[type(op)])
-            case ast.BoolOp(op=op, values=values):
-                for a, b in pairwise(values):
-                    yield between(node, a, b, "or" if isinstance(op, ast.And) else "and")
-            case ast.UnaryOp(op=ast.Invert() | ast.Not() | ast.USub(), operand=operand):
-                yield swap(node, span(node)[0], outer(operand)[0], "")
-            case ast.Constant(value=bool(value)):
-                yield swap(node, *span(node), str(not value))
-            case ast.Constant(value=int(value)):
-                yield swap(node, *span(node), str(value + 1))
-            case ast.Call(func=ast.Name(id="Mux"), args=[_, a, b]):
-                yield swap(node, outer(a)[0], outer(b)[1],
-                           f"{text[slice(*outer(b))]}, {text[slice(*outer(a))]}")
-            case ast.Expr(value=ast.Call()) | ast.AugAssign():
-                yield swap(node, *span(node), "pass")
-
-    def walk(node: ast.AST) -> Iterator[Mutant]:
-        yield from changes(node)
-        for key, value in ast.iter_fields(node):
-            if key in ("annotation", "returns") or isinstance(node, ast.Raise | ast.JoinedStr):
-                continue
-            for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST):
-                    yield from walk(child)
-
-    tree = ast.parse(text)
-    found = [mutant for statement in tree.body for mutant in walk(statement)]
-    return sorted({mutant for mutant in found if mutant.new != mutant.old},
-                  key=lambda mutant: (mutant.start, mutant.new))
-
 
 # --- Whether it lives ---------------------------------------------------------------------------
 
@@ -212,6 +132,14 @@ print(found.hexdigest())
 """
 
 
+PYTEST = "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"
+KILLERS = 3  # tests that failed last, which are run first
+
+
+def _file(test: str) -> str:
+    return test.split("::")[0]
+
+
 def tracked() -> list[str]:
     """The files of the project."""
     return subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True,
@@ -227,6 +155,7 @@ class Copy:
             place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, place, follow_symlinks=False)
+        self.killers: list[str] = []
         self.env = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def run(self, *arguments: str) -> tuple[bool, str]:
@@ -245,20 +174,41 @@ class Copy:
         return process.returncode == 0, printed
 
     def tests(self, *chosen: str) -> bool:
-        """Whether these tests pass."""
-        return self.run("-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *chosen)[0]
+        """Whether these tests pass; one that fails is the first of the next call."""
+        first = [test for test in self.killers if _file(test) in map(_file, chosen)]
+        passed, printed = self.run(*PYTEST, "-x", *first, *chosen)
+        self.killers = [*FAILED.findall(printed)[:1], *self.killers][:KILLERS]
+        return passed
 
-    def proofs(self, target: Target) -> bool:
+    def ordered(self, target: Target) -> list[str]:
+        """The test functions of a target, the soonest done first."""
+        passed, printed = self.run(*PYTEST, "--durations=0", "--durations-min=0", *target.tests)
+        if not passed:
+            raise SystemExit(f"error: {', '.join(target.tests)}: must pass without a mutant")
+        seconds: dict[str, float] = {}
+        for took, test in TOOK.findall(printed):
+            seconds[test] = max(seconds.get(test, 0.0), float(took))
+        return sorted(seconds, key=lambda test: (seconds[test], test))
+
+    def proofs(self, target: Target, *options: str) -> bool:
         """Whether the proofs of its units hold."""
-        return self.run("-m", "bench.formal", "--jobs", "1", *target.proofs)[0]
+        return self.run("-m", "bench.formal", "--jobs", "1", *options, *target.proofs)[0]
 
-    def verdict(self, target: Target, mutant: Mutant, verilog: str) -> str:
-        """What becomes of a mutant; `verilog` is the digest without it."""
+    def verdict(self, target: Target, mutant: Mutant, verilog: str, tests: Sequence[str]) -> str:
+        """What becomes of a mutant; `verilog` is the digest without it.
+
+        The quick proofs come first: no simulation has to be compiled for them.
+        """
         place = self.folder / target.file
         whole = place.read_text(encoding="utf-8")
         try:
             place.write_text(mutant.of(whole), encoding="utf-8")
-            if not self.tests(*target.tests):
+            if place.suffix == ".cpp" and subprocess.run(
+                    [*COMPILES, place], capture_output=True).returncode:
+                return NONE
+            if target.proofs and not self.proofs(target, "--fast"):
+                return PROOF
+            if not self.tests(*tests):
                 return DEAD
             if not target.proofs:
                 return SURVIVES
@@ -275,11 +225,11 @@ def judge(text: str) -> dict[str, str]:
     """What becomes of one mutant, in this folder, which is a copy of the project."""
     asked = json.loads(text)
     return {"found": Copy(ROOT, ()).verdict(TARGETS[asked["name"]], Mutant(**asked["mutant"]),
-                                            asked["verilog"])}
+                                            asked["verilog"], asked["tests"])}
 
 
-def elsewhere(name: str, new: Sequence[Mutant], copy: Copy, verilog: str, address: str,
-              keep: Callable[[Mutant, str], None]) -> None:
+def elsewhere(name: str, new: Sequence[Mutant], copy: Copy, verilog: str, tests: Sequence[str],
+              address: str, keep: Callable[[Mutant, str], None]) -> None:
     """`keep` for each mutant, judged on a cluster."""
     def each(place: int, result: dict[str, Any] | Failure) -> None:
         if isinstance(result, Failure):
@@ -288,7 +238,8 @@ def elsewhere(name: str, new: Sequence[Mutant], copy: Copy, verilog: str, addres
 
     WORK.mkdir(parents=True, exist_ok=True)
     run_jobs([Job("", python, (Reads(copy.folder), "-m", "bench.mutation", json.dumps(
-        {"name": name, "mutant": vars(mutant), "verilog": verilog}))) for mutant in new],
+        {"name": name, "mutant": vars(mutant), "verilog": verilog, "tests": tests})))
+        for mutant in new],
         WORK, workers=0, limit=10.0 * LIMIT, cluster=address, each=each)
 
 
@@ -297,7 +248,7 @@ def rows_of(name: str, copy: Copy, verilog: str, sample: int, seed: int, cluster
     """The rows of a target's mutants, kept as they come."""
     target = TARGETS[name]
     text = (ROOT / target.file).read_text(encoding="utf-8")
-    every = mutants(text)
+    every = mutants(text, Path(target.file).suffix)
     chosen = sorted(random.Random(f"{seed} {name}").sample(every, min(sample, len(every))) if sample
                     else every, key=lambda mutant: mutant.start)
     read = hashlib.sha256(text.encode())
@@ -309,8 +260,10 @@ def rows_of(name: str, copy: Copy, verilog: str, sample: int, seed: int, cluster
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.is_file() else []
     known = {(row["start"], row["new"]): row for row in map(json.loads, lines)}
     new = [mutant for mutant in chosen if (mutant.start, mutant.new) not in known]
-    if new and not copy.tests(*target.tests):
-        raise SystemExit(f"error: {', '.join(target.tests)}: must pass without a mutant")
+    order = kept.with_suffix(".json")
+    if new and not order.is_file():
+        order.write_text(json.dumps(copy.ordered(target)), encoding="utf-8")
+    tests = json.loads(order.read_text(encoding="utf-8")) if new else []
 
     def keep(mutant: Mutant, found: str) -> None:
         row = {"file": target.file, **vars(mutant), "found": found}
@@ -319,10 +272,10 @@ def rows_of(name: str, copy: Copy, verilog: str, sample: int, seed: int, cluster
             file.write(json.dumps(row) + "\n")
 
     if cluster and new:
-        elsewhere(name, new, copy, verilog, cluster, keep)
+        elsewhere(name, new, copy, verilog, tests, cluster, keep)
     for mutant in chosen:
         if (mutant.start, mutant.new) not in known:
-            keep(mutant, copy.verdict(target, mutant, verilog))
+            keep(mutant, copy.verdict(target, mutant, verilog, tests))
         row = known[mutant.start, mutant.new]
         print(f"{target.file}:{row['line']}: {row['old']!r} -> {row['new']!r}: {row['found']}",
               file=sys.stderr)
@@ -332,8 +285,9 @@ def rows_of(name: str, copy: Copy, verilog: str, sample: int, seed: int, cluster
 def summary(file: str, rows: Sequence[dict[str, Any]], every: int) -> dict[str, Any]:
     """A row of the table; the score is of those that change what is built."""
     counts = Counter(row["found"] for row in rows)
-    real = len(rows) - counts[SAME] - counts[EQUAL]
-    return {"file": file, "mutants": every, "tried": len(rows), "test": counts[DEAD],
+    tried = len(rows) - counts[NONE]
+    real = tried - counts[SAME] - counts[EQUAL]
+    return {"file": file, "mutants": every, "tried": tried, "test": counts[DEAD],
             "proof": counts[PROOF], "same": counts[SAME], "equal": counts[EQUAL],
             "survive": counts[SURVIVES],
             "score": round((counts[DEAD] + counts[PROOF]) / real, 4) if real else 1.0,
@@ -359,7 +313,8 @@ def main(arguments: list[str]) -> int:
         for name in options.unit or TARGETS:
             rows = list(rows_of(name, copy, verilog, options.sample, options.seed,
                                 options.cluster))
-            every = len(mutants((ROOT / TARGETS[name].file).read_text(encoding="utf-8")))
+            place = ROOT / TARGETS[name].file
+            every = len(mutants(place.read_text(encoding="utf-8"), place.suffix))
             results.append(summary(TARGETS[name].file, rows, every))
     columns = ("file", "mutants", "tried", "test", "proof", "same", "equal", "survive", "score")
     table = Table(box=None, pad_edge=False)

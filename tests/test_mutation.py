@@ -9,7 +9,8 @@ import pytest
 from clusters import Cluster
 
 from bench import mutation
-from bench.mutation import TARGETS, Copy, Mutant, Target, mutants
+from bench.mutants import Mutant, mutants
+from bench.mutation import TARGETS, Copy, Target
 
 TEXT = '''"""µ: 1 + 1."""
 def f(a: int = 0, *, b: list[1]) -> "1":
@@ -30,13 +31,44 @@ def test_mutants_by_hand() -> None:
         ('("µ", -a), (b)', '(b), ("µ", -a)')]}
 
 
+def test_mutants_of_cpp_by_hand() -> None:
+    text = """#include <vector>  // 1 + 1
+template <int k> bool f(const int *x, std::vector<int> &v) {
+    wake(x[0] + 2);
+    if (!v.size() || *x <= 0x10) return true; /* 3 */
+    return "a < 4"[k] == '5' && x[0]++ >> 1 & 1ull;
+}
+"""
+    changed = {mutant.of(text) for mutant in mutants(text, ".cpp")}
+    assert changed == {text.replace(old, new, 1) for old, new in [
+        ("wake(x[0] + 2);", ";"), ("x[0] +", "x[1] +"), ("+ 2", "- 2"), ("+ 2", "+ 3"), ("!v", "v"),
+        ("||", "&&"), ("<= ", "< "), ("true", "false"), ("==", "!="), ("&& x[0]", "|| x[0]"),
+        ("&& x[0]", "&& x[1]"), ("++", "--"), (">> 1", "<< 1"), (">> 1", ">> 2"),
+        ("1 & 1ull", "1 | 1ull")]}
+
+
+def test_mutants_of_a_template_by_hand() -> None:
+    """A ``<=`` assigns, a ``|`` filters."""
+    text = """{% if a and not b %}  // 1
+  wire [{{ width - 1 }}:0] x = y == 1'b0;
+  always @(posedge clk) z <= {{ all | length }};
+{# 2 #}"""
+    changed = {mutant.of(text) for mutant in mutants(text, ".j2")}
+    assert changed == {text.replace(old, new, 1) for old, new in [
+        ("and", "or"), ("- 1", "+ 1"), ("- 1", "- 2"), (":0]", ":1]"), ("==", "!="),
+        ("1'b0", "1'b1")]}
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_mutant_is_a_program_of_another_meaning(name: str) -> None:
     target = TARGETS[name]
     assert all((mutation.ROOT / test).exists() for test in target.tests)
     text = (mutation.ROOT / target.file).read_text(encoding="utf-8")
-    plain, every = ast.dump(ast.parse(text)), mutants(text)
+    every = mutants(text, Path(target.file).suffix)
     assert every
+    if not target.file.endswith(".py"):
+        return
+    plain = ast.dump(ast.parse(text))
     for mutant in every[::max(1, len(every) // 40)]:
         assert ast.dump(ast.parse(mutant.of(text))) != plain, mutant
 
@@ -56,6 +88,9 @@ def test_a_dead_one_and_one_that_survives(tmp_path: Path, monkeypatch: pytest.Mo
     assert {(row["old"], row["new"]): row["found"] for row in rows} == {
         ("+", "-"): "test", ("1", "2"): "test", ("<", "<="): "survives", ("9", "10"): "survives",
         ("0", "1"): "survives"}
+    assert copy.killers[0] == "test_one.py::test"
+    order, = (tmp_path / "kept").glob("*.json")
+    assert order.read_text() == '["test_one.py::test"]'
     assert (copy.folder / "one.py").read_text() == (root / "one.py").read_text()
     monkeypatch.setattr(Copy, "verdict", None)  # kept: nothing runs again
     assert list(mutation.rows_of("one", copy, "", 0, 1)) == rows
@@ -66,8 +101,17 @@ def test_a_dead_one_and_one_that_survives(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_score_is_of_those_that_change_what_is_built() -> None:
     mutant = vars(Mutant(1, 0, "0", "1"))
     rows = [{**mutant, "found": found} for found in (
-        mutation.DEAD, mutation.PROOF, mutation.SAME, mutation.EQUAL, mutation.SURVIVES)]
-    assert mutation.summary("f", rows, 9)["score"] == pytest.approx(2 / 3, abs=1e-4)
+        mutation.DEAD, mutation.PROOF, mutation.SAME, mutation.EQUAL, mutation.SURVIVES,
+        mutation.NONE)]
+    total = mutation.summary("f", rows, 9)
+    assert total["score"] == pytest.approx(2 / 3, abs=1e-4) and total["tried"] == 5
+
+
+def test_what_does_not_compile_is_no_mutant(tmp_path: Path) -> None:
+    copy, target = Copy(tmp_path, ()), Target("one.cpp", ())
+    (tmp_path / "one.cpp").write_text("int f() { return 1 + 2; }\n")
+    assert copy.verdict(target, Mutant(1, 19, "+", "!"), "", []) == mutation.NONE
+    assert copy.verdict(target, Mutant(1, 19, "+", "-"), "", ["--version"]) == mutation.SURVIVES
 
 
 @pytest.mark.slow
