@@ -5,6 +5,7 @@
     python -m bench fuzz ...        random networks and damaged files: bench/fuzz.py
     python -m bench mutation ...    changes of the code that tests must see: bench/mutation.py
     python -m bench cluster ...     what a job costs a cluster of dask: bench/cluster.py
+    python -m bench energy ...      how much networks of each design switch: bench/energy.py
 
 Sections: utilization, timing, golden, simulation, build, mlp, folding, accuracy, models, training.
 MNIST comes from $N2UQ_MNIST or ../shared/data/mnist; without it, random images of the same shape
@@ -240,7 +241,7 @@ SECTIONS = {"utilization": utilization, "timing": timing, "golden": golden,
 
 def main(names: list[str]) -> int:
     """Run the sections `names`, or all of them; or one that has options of its own."""
-    if names[:1] in (["long"], ["fuzz"], ["mutation"], ["cluster"]):
+    if names[:1] in (["long"], ["fuzz"], ["mutation"], ["cluster"], ["energy"]):
         main = import_module(f".{names[0]}", __package__).main
         return int(main(names[1:]))
     if unknown := [name for name in names if name not in SECTIONS]:

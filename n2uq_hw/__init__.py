@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import (
+        Activity,
         Build,
         Costs,
         Exploration,
@@ -43,10 +44,10 @@ if TYPE_CHECKING:
     )
     from .errors import N2uqError
 
-__all__ = ["Build", "Costs", "Exploration", "Forecast", "Formats", "Graph", "InputSpec",
-           "N2uqError", "Net", "Plan", "Predictions", "Tables", "Verdict", "agreement", "board",
-           "build", "explore", "export", "fold", "import_onnx", "load", "load_build", "lower",
-           "pack", "trace", "writable"]
+__all__ = ["Activity", "Build", "Costs", "Exploration", "Forecast", "Formats", "Graph",
+           "InputSpec", "N2uqError", "Net", "Plan", "Predictions", "Tables", "Verdict", "agreement",
+           "board", "build", "explore", "export", "fold", "import_onnx", "load", "load_build",
+           "lower", "pack", "trace", "writable"]
 __version__ = "0.1.0"
 
 

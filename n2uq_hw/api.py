@@ -12,11 +12,13 @@ import numpy as np
 
 from . import data, nets, packages
 from .builds import accuracy, emit, measured, synth
+from .builds import activity as switching
 from .builds import predict as prediction
 from .builds import report as pages
 from .builds import verify as simulation
 from .builds import waves as waveforms
 from .builds.accuracy import Agreement
+from .builds.activity import Activity
 from .builds.paths import TimingPath
 from .builds.predict import Predictions
 from .builds.tables import Tables
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from .importers.onnx import Imported
 
 __all__ = [
+    "Activity",
     "Build",
     "Costs",
     "Exploration",
@@ -460,6 +463,24 @@ class Build(Shown, emit.Build):
         guessed = {} if dsp or family not in FAMILIES else prices(self.graph, self.folding, family)
         return Costs(self.graph.name, synthesis, dsp, guessed, placed, rate, figures,
                      tuple(path.named(names) for path in longest[:paths]))
+
+    def activity(self, images: np.ndarray | None = None, *, family: str = "xcup",
+                 saif: str | Path | None = None) -> Activity:
+        """Count how often nets switch on `images` [N, C, H, W], by unit: a proxy of energy.
+
+        Parameters
+        ----------
+        images: left out, the build's test vectors.
+        family: "xcup", "ecp5" or "ice40": simulate the cells that `cost` counts there; "": the
+            Verilog as built, whose signals have no pins to count.
+        saif: a file for toggles and levels of every net, written whole or not at all.
+
+        Raises N2uqError where an output is not golden's.
+        """
+        images, _ = _checked(self.graph, self.vectors["images"] if images is None else images, None)
+        with bars() as progress:
+            return switching.activity(self, images, family=family, progress=progress,
+                                      saif=None if saif is None else Path(saif))
 
     def report(self, images: np.ndarray | None = None, labels: np.ndarray | None = None, *,
                clock: float = pages.CLOCK) -> Path:

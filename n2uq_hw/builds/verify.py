@@ -24,7 +24,7 @@ from ..ir.folding import Folding
 from ..jobs import Failure, Job, Progress, run_jobs, side_by_side
 from ..shipping import Reads
 from ..sim.rtl.harness import DRAIN
-from ..sim.rtl.netlists import cell_models, unset
+from ..sim.rtl.netlists import cell_models, shortened, unset
 from ..sim.rtl.runner import (
     MAX_IDLE,
     Await,
@@ -39,6 +39,7 @@ from ..sim.rtl.runner import (
     simulate,
     unpack,
 )
+from ..sim.rtl.switching import Switching
 from ..sim.timing.forecast import cycles_per_image, mac_utilization
 from ..tables import Shown, Table
 from ..tools import scratch
@@ -200,14 +201,14 @@ class Trial:
         return DRAIN + ceil(cycles / (1 - self.stalls))
 
     def run(self, first: int, end: int, progress: Progress | None, *, taps: tuple[Tap, ...] = (),
-            waves: tuple[Tap, ...] = ()) -> Run:
+            waves: tuple[Tap, ...] = (), switching: bool = False) -> Run:
         """Simulate images first..end, and record transfers of `taps`, and changes of `waves`."""
         build = self.build
         return simulate(self.verilog, [_dut(build, self.nhwc[first:end], taps, waves)],
                         work=_work(build, taps + waves) / self.simulator,
                         stalls=(self.stalls, self.stalls), seed=self.seed,
                         simulator=self.simulator, progress=progress, power_up=self.power_up,
-                        resets=self.resets, short=bool(self.netlist),
+                        resets=self.resets, short=bool(self.netlist), switching=switching,
                         max_idle=MAX_IDLE + sum(self.cycles), listen=self.listens)
 
     def share(self, first: int, end: int, progress: Progress) -> _Share:
@@ -215,14 +216,30 @@ class Trial:
         run, graph = self.run(first, end, progress), self.build.graph
         record, truth = run.sinks[graph.name][0], self.expected[first:end]
         _, output = ports(graph, self.build.folding)
-        # Data, the bits that pad it to bytes, and tlast.
-        wrong = (record.beats != _beats(truth, output)).reshape(end - first, -1).any(axis=1)
+        wrong = self._wrong(run, first, end)
         got = unpack(record.beats[:, :output.bits], output.lanes, output.width, output.signed
                      ).astype(truth.dtype).reshape(truth.shape)
         return _Share(
             first, end, got, wrong, _saturated(graph, run), int(run.sources[graph.name][0][0]),
             record.cycles[output.beats - 1::output.beats], int(record.cycles[0]),
             run.cycles + self.listens, run.seconds)
+
+    def _wrong(self, run: Run, first: int, end: int) -> np.ndarray:
+        """Of which images any bit differs: data, the bits that pad it to bytes, and tlast."""
+        graph, truth = self.build.graph, self.expected[first:end]
+        _, output = ports(graph, self.build.folding)
+        record = run.sinks[graph.name][0]
+        return (record.beats != _beats(truth, output)).reshape(end - first, -1).any(axis=1)
+
+    def check(self) -> None:
+        """Raise N2uqError for what cannot be simulated."""
+        _check(len(self.nhwc), self.stalls, None, self.simulator, self.netlist, self.power_up)
+
+    def switching(self, progress: Progress | None) -> tuple[np.ndarray, Switching, int]:
+        """Simulate all images: which differ from golden, how nets switch, and the cycles."""
+        run = self.run(0, len(self.nhwc), progress, switching=True)
+        assert run.switching is not None
+        return self._wrong(run, 0, len(self.nhwc)), run.switching, run.cycles
 
     def jobs(self, cuts: Sequence[tuple[int, int]]) -> list[Job]:
         """A job for each of `cuts`, with the build but for what was made of it."""
@@ -301,6 +318,11 @@ def _simulated(folder: Path, nhwc: np.ndarray, expected: np.ndarray, stalls: flo
 def netlist_verilog(build: Build, family: str) -> list[Path]:
     """What Yosys made of the accelerator for `cost`, its cells, and the build's own wrapper."""
     netlist = Path(synthesize_build(build, family).netlist)
+    text, names = shortened(netlist.read_text(encoding="utf-8"))
+    if names:
+        netlist = _work(build) / "netlist" / netlist.name
+        netlist.parent.mkdir(parents=True, exist_ok=True)
+        write_file(netlist, text)
     # The registers behind AXI4-Lite share a file with the accelerator, of which Verilator takes the
     # first module of a name: the netlist's.
     wrapper = f"{module_name(build.graph, WRAPPER)}.v"

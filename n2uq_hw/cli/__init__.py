@@ -20,8 +20,9 @@ __all__ = ["COMMANDS", "app", "main"]
 COMMANDS = {
     "nets": "nets", "train": "train", "import": "import_net", "lower": "lower", "build": "build",
     "verify": "verify", "run": "run", "board": "board", "cycles": "cycles", "fold": "fold",
-    "explore": "explore", "estimator": "estimator", "cost": "cost", "report": "report",
-    "package": "package", "pack": "pack", "export": "export", "compare": "compare", "demo": "demo"}
+    "explore": "explore", "estimator": "estimator", "cost": "cost", "activity": "activity",
+    "report": "report", "package": "package", "pack": "pack", "export": "export",
+    "compare": "compare", "demo": "demo"}
 BEFORE = {"sim": "verify", "simulate": "cycles"}  # what these were called
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.templates import render
 
+from .switching import Switching
+
 __all__ = ["DRAIN", "PERIOD", "Await", "Dut", "Probe", "Record", "Run", "Sink", "Source", "Tap",
            "harness_verilog", "pack", "read_cycles", "read_record", "stall_pattern", "streams",
            "unpack", "write_inputs"]
@@ -125,6 +127,7 @@ class Run:
     probes: uint8 bits [width], what each probe read, by its name.
     waves: the changes of each wave by its name: data, up to whole bytes, then ready, valid.
     cycles: from reset to the last expected beat.
+    switching: toggles of all signals, where they were asked for.
     seconds: wall time in the simulator, without compile and start-up.
     compile_seconds: wall time of the compile, 0.0 if the simulator was there.
     """
@@ -137,6 +140,7 @@ class Run:
     cycles: int
     seconds: float
     compile_seconds: float
+    switching: Switching | None = None
 
 
 def pack(values: np.ndarray, width: int) -> np.ndarray:
@@ -224,8 +228,11 @@ def streams(duts: Sequence[Dut]) -> Iterator[tuple[int, Dut, Source | Sink]]:
             yield next(port), dut, sink
 
 
-def harness_verilog(duts: Sequence[Dut]) -> str:
-    """The harness around `duts`; independent of beats, counts, stalls and seed."""
+def harness_verilog(duts: Sequence[Dut], dump: str = "") -> str:
+    """The harness around `duts`; independent of beats, counts, stalls and seed.
+
+    `dump`: the file for changes of all signals of the devices, from reset to the last beat.
+    """
     port, inner = count(), {kind: count() for kind in ("taps", "waves", "awaits", "probes")}
     rows = []
     for number, dut in enumerate(duts):
@@ -238,7 +245,7 @@ def harness_verilog(duts: Sequence[Dut]) -> str:
             **{kind: [(next(numbers), it) for it in getattr(dut, kind)]
                for kind, numbers in inner.items()}})
     return render("harness.sv.j2", duts=rows, ports=next(port), awaits=next(inner["awaits"]),
-                  drain=DRAIN, period=PERIOD)
+                  drain=DRAIN, period=PERIOD, dump=dump)
 
 
 def write_inputs(folder: Path, duts: Sequence[Dut], stalls: tuple[float, float], seed: int,

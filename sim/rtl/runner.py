@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +44,8 @@ from .harness import (
     unpack,
     write_inputs,
 )
+from .netlists import CELLS
+from .switching import DUMP, counted
 
 __all__ = ["MAX_IDLE", "Await", "Dut", "Probe", "Progress", "Record", "Run", "Sink", "Source",
            "Tap", "compiled", "make", "memories", "pack", "prepare", "simulate", "stall_pattern",
@@ -58,7 +61,7 @@ RUNTIME = "-O2"  # how Verilator's run-time library is compiled, once for all si
 def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
              stalls: tuple[float, float] = (0, 0), seed: int = 0, simulator: str = "verilator",
              resets: Sequence[int] = (), max_idle: int = MAX_IDLE, listen: int = DRAIN,
-             short: bool = False, power_up: int | None = None,
+             short: bool = False, power_up: int | None = None, switching: bool = False,
              progress: Progress | None = None) -> Run:
     """Run all `duts` side by side, until each output gave its beats and each input took its own.
 
@@ -77,6 +80,8 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
     short: compile in half of the time what then takes up to five times as long: for few cycles.
     power_up: the seed from which what the Verilog starts with no value starts, and what it leaves
         undefined is drawn; None: 0 for all.  In Icarus all of it is undefined whatever this is.
+    switching: count the toggles of all signals of the devices, from reset to the last beat; cells
+        of a vendor's library count by their ports' nets alone.
     progress: is told the stage, "verilate", "compile" or "simulate", and the fraction done, 0 to 1.
 
     Raises
@@ -89,8 +94,9 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
     work = work.resolve()
     began = time.perf_counter()
     try:
-        program, compiled = _program(verilog, harness_verilog(duts), work, simulator, report,
-                                     short=short, random=power_up is not None)
+        program, compiled = _program(
+            verilog, harness_verilog(duts, DUMP if switching else ""), work, simulator, report,
+            short=short, random=power_up is not None, dump=switching)
         compile_seconds = time.perf_counter() - began if compiled else 0.0
         with tools.scratch(work, "run-") as run:
             write_inputs(run, duts, stalls, seed, max_idle, listen)
@@ -98,8 +104,13 @@ def simulate(verilog: Sequence[Path], duts: Sequence[Dut], *, work: Path,
                 {"period": PERIOD, "resets": [int(cycles) for cycles in resets]}), encoding="utf-8")
             for path in memories(verilog):
                 shutil.copy(path, run)
-            outcome = _execute(program, run, simulator, duts, report, power_up)
-            return _result(run, duts, outcome, max_idle, compile_seconds)
+            if not switching:
+                outcome = _execute(program, run, simulator, duts, report, power_up)
+                return _result(run, duts, outcome, max_idle, compile_seconds)
+            with counted(run) as found:
+                outcome = _execute(program, run, simulator, duts, report, power_up)
+            return replace(_result(run, duts, outcome, max_idle, compile_seconds),
+                           switching=found[0])
     except OSError as error:
         name = error.filename2 or error.filename or work
         raise N2uqError(f"{name}: {error.strerror or error}") from None
@@ -149,7 +160,7 @@ def _check(verilog: Sequence[Path], duts: Sequence[Dut], stalls: tuple[float, fl
 
 
 def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str,
-             report: Progress, *, short: bool = False, random: bool = False
+             report: Progress, *, short: bool = False, random: bool = False, dump: bool = False
              ) -> tuple[Path, bool]:
     """The compiled simulator, and whether it had to be compiled."""
     icarus = simulator == "icarus"
@@ -170,7 +181,8 @@ def _program(verilog: Sequence[Path], harness: str, work: Path, simulator: str,
         for name, text in (("harness.sv", harness), ("n2uq_checks.sv", checks)):
             (build / name).write_text(text, encoding="utf-8")
         by = _compile_icarus if icarus else partial(_verilate, level=0 if short else 1,
-                                                      unknown="unique" if random else "fast")
+                                                      unknown="unique" if random else "fast",
+                                                      dump=dump)
         by([*sources, *(["n2uq_checks.sv"] if checks else [])], build, report)
 
     return compiled(simulator, [
@@ -212,10 +224,11 @@ def compiled(kind: str, about: Sequence[str | bool], files: Sequence[Path], work
 
 
 def _verilate(sources: Sequence[str], build: Path, report: Progress, *, level: int,
-              unknown: str) -> None:
+              unknown: str, dump: bool) -> None:
     """Compile `sources` in the folder `build` to `simulator`, with Verilator and g++ -O`level`.
 
     `unknown`: what becomes of undefined bits, as Verilator's --x-assign has it.
+    `dump`: whether signals can be dumped, but for those within a vendor's cells.
 
     Not by cocotb's own runner: that makes every signal public, which costs Verilator most of
     its optimizations, where the bench sees four signals of the harness.
@@ -228,10 +241,24 @@ def _verilate(sources: Sequence[str], build: Path, report: Progress, *, level: i
         "--x-assign", unknown, "--x-initial", "unique", "--top-module", "harness",
         "--prefix", "Vtop", "-Mdir", ".", "-o", "simulator", "--timescale", "/".join(_TIMESCALE),
         "-LDFLAGS", f"-Wl,-rpath,{libs} -L{libs} -lcocotbvpi_verilator",
+        *(_dumping(sources, build) if dump else []),
         str(Path(config.share_dir) / "lib" / "verilator" / "verilator.cpp"), *sources,
     ], cwd=build, env=verilator.env, name="verilator")
     report("verilate", 1.0)
-    make(build, verilator, "timing", level, report)
+    make(build, verilator, "dumps" if dump else "timing", level, report)
+
+
+def _dumping(sources: Sequence[str], build: Path) -> list[str]:
+    """Options of Verilator with which it can dump every signal, however wide and whatever its name.
+
+    Not those of cells, of which a netlist has the nets, nor those of the checks.
+    """
+    hidden = [name for name in sources if (CELLS / name).exists()
+              or name in ("cells_sim.v", "n2uq_checks.sv")]
+    (build / "dump.vlt").write_text("`verilator_config\n" + "".join(
+        f'tracing_off -file "*{name}"\n' for name in hidden), encoding="utf-8")
+    return ["--trace-vcd", "--trace-underscore", "--trace-max-width", "0", "--trace-max-array",
+            "0", "--no-trace-params", "dump.vlt"]
 
 
 def make(build: Path, verilator: tools.Verilator, kind: str, level: int, report: Progress) -> None:
