@@ -14,8 +14,9 @@ the soonest done before.
 
 ``--sample`` takes so many of each file, chosen by the seed.  Rows are kept in build/mutation as
 they come, by the content of the file and of the tests, and are not made twice.  ``--keep`` writes
-the table of docs/mutation.md.  ``--cluster`` judges on the workers of a cluster of dask, which get
-the project by its hash (docs/cluster.md).  The exit code is 1 if one survives.
+the rows of these files into the table of docs/mutation.md.  ``--cluster`` judges on the workers of
+a cluster of dask, which get the project by its hash (docs/cluster.md).  The exit code is 1 if one
+survives.
 """
 
 from __future__ import annotations
@@ -304,18 +305,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--cluster", metavar="ADDRESS", default="")
     options = parser.parse_args(arguments)
-    results = []
+    results, names = [], options.unit or list(TARGETS)
     with tools.scratch() as folder:
         copy = Copy(folder)
-        well, verilog = copy.run("-c", VERILOG)
+        units = any(TARGETS[name].proofs for name in names)
+        well, verilog = copy.run("-c", VERILOG) if units else (True, "")
         if not well:
             raise SystemExit(f"error: Verilog without a mutant: {verilog.splitlines()[-1]}")
-        for name in options.unit or TARGETS:
+        for name in names:
             rows = list(rows_of(name, copy, verilog, options.sample, options.seed,
                                 options.cluster))
             place = ROOT / TARGETS[name].file
             every = len(mutants(place.read_text(encoding="utf-8"), place.suffix))
-            results.append(summary(TARGETS[name].file, rows, every))
+            results.append({**summary(TARGETS[name].file, rows, every),
+                            "date": str(date.today())})
     columns = ("file", "mutants", "tried", "test", "proof", "same", "equal", "survive", "score")
     table = Table(box=None, pad_edge=False)
     for column in columns:
@@ -330,10 +333,14 @@ def main(arguments: list[str]) -> int:
         sys.path.append(str(ROOT / "docs"))
         import tables
 
+        fresh = {row["file"]: row for row in results}
+        others = json.loads((tables.RESULTS / "mutation.json").read_text(encoding="utf-8"))["rows"]
+        merged = {**{row["file"]: row for row in others}, **fresh}
         tables.write("mutation", {
             "command": " ".join(["python -m bench mutation", *arguments]),
             "date": str(date.today()), "n2uq-hw": __version__,
-            "versions": tools.wheels("pyosys", "bitwuzla"), "rows": results})
+            "versions": tools.wheels("pyosys", "bitwuzla"),
+            "rows": [row for _, row in sorted(merged.items())]})
     return int(any(row["survive"] for row in results))
 
 

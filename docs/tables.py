@@ -179,10 +179,10 @@ def of_others(result: Mapping[str, Any]) -> str:
 def mutated(result: Mapping[str, Any]) -> str:
     """A row per file: what became of its mutants."""
     return _table(("File", "Mutants", "Tried", "Dead: test", "Dead: proof", "Same Verilog",
-                   "Equal by proof", "Survive", "Score"),
+                   "Equal by proof", "Survive", "Score", "On"),
                   ((f"`{row['file']}`", *(str(row[key]) for key in (
                       "mutants", "tried", "test", "proof", "same", "equal", "survive")),
-                    f"{row['score']:.1%}") for row in result["rows"]))
+                    f"{row['score']:.1%}", row["date"]) for row in result["rows"]))
 
 
 def trees(result: Mapping[str, Any]) -> str:

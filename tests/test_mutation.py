@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,15 @@ def test_a_dead_one_and_one_that_survives(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(mutation.rows_of("one", copy, "", 0, 1)) == rows
     total = mutation.summary("one.py", rows, len(rows))
     assert (total["score"], total["survive"], total["survivors"][0]) == (0.4, 3, "2: < -> <=")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "docs"))
+    import tables
+
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)  # rows of other files stay in the table
+    tables.write("mutation", {"date": "", "rows": [
+        {"file": "one.py"}, {"file": "two.py", "tried": 7}]})
+    assert mutation.main(["--unit", "one", "--keep"]) == 1
+    written = json.loads((tmp_path / "mutation.json").read_text())["rows"]
+    assert [(row["file"], row["tried"]) for row in written] == [("one.py", 5), ("two.py", 7)]
 
 
 def test_the_score_is_of_those_that_change_what_is_built() -> None:
