@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.optimize import linprog
-from scipy.sparse import csr_matrix
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 __all__ = ["ANOTHER", "BELOW", "NONE", "Cell", "Chain", "Tree", "compressor_tree",
            "product_columns"]
@@ -183,6 +184,8 @@ class _Program:
 
         In the last level it is whole numbers.
         """
+        from scipy.optimize import linprog  # takes a while to load, and few networks need it
+
         equal, below, values, limits = [], [], list[float](), list[float]()
         for key, row in self.rows.items():
             match key:
@@ -209,6 +212,8 @@ class _Program:
                 if arc[0] == self.level and flow > WHOLE}
 
     def _matrix(self, rows: Sequence[Sequence[tuple[int, int]]]) -> csr_matrix:
+        from scipy.sparse import csr_matrix
+
         entries = [(k, at, n) for k, row in enumerate(rows) for at, n in row]
         i, j, x = zip(*entries, strict=True)
         return csr_matrix((x, (i, j)), shape=(len(rows), len(self.costs)))

@@ -12,11 +12,13 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..ir.folding import PRODUCTS
+from .compressor_mac import compressor_latency, compressor_offset
 from .library import instantiate
 from .stream import beats, shape_for
 
 __all__ = ["LUT", "DigitProduct", "MacArray", "adder_tree", "digit_bits", "digits_latency", "lanes",
-           "mac_latency", "mac_name", "pair_shape", "pair_sums", "pairs_offset", "tree_latency"]
+           "mac_latency", "mac_name", "pair_shape", "pair_sums", "pairs_offset", "products_offset",
+           "tree_latency"]
 
 LEVELS_PER_STAGE = 1  # adder levels between registers: two would merge into wide compressors
 LUT = 6    # inputs of a table that holds a product
@@ -43,11 +45,13 @@ def digits_latency(code_bits: int, activation_bits: int, form: str) -> int:
 
 
 def mac_latency(simd: int, code_bits: int, activation_bits: int, form: str) -> int:
-    """Cycles of a `MacArray` from its beat to its accumulator.
+    """Cycles of a PE of this `form` from its beat to its accumulator, see `MacArray`.
 
     ``tree_latency(SIMD) + digits_latency(code_bits, activation_bits, form) + 2``, of pairs
-    ``tree_latency(⌈SIMD/2⌉)`` in the place of the first.
+    ``tree_latency(⌈SIMD/2⌉)`` in the place of the first; of a heap `compressor_latency`.
     """
+    if PRODUCTS[form].heap:
+        return compressor_latency(simd, code_bits, activation_bits)
     terms = -(-simd // PRODUCTS[form].lanes)
     return tree_latency(terms) + digits_latency(code_bits, activation_bits, form) + 2
 
@@ -129,6 +133,14 @@ def pairs_offset(weights: np.ndarray, activation: Shape, simd: int) -> np.ndarra
     most = 2**int(np.abs(w).max()).bit_length() - 1
     more = (not activation.signed) * 2**activation.width - np.arange(w.shape[1]) % simd % 2
     return ((most - w) // 2 * more).sum(axis=1)
+
+
+def products_offset(weights: np.ndarray, activation: Shape, simd: int, form: str) -> np.ndarray:
+    """What the products of a `form` that thresholds follow add to each output, int64 [N]."""
+    if PRODUCTS[form].heap:
+        bits = int(np.abs(weights.astype(np.int64)).max()).bit_length()
+        return compressor_offset(weights, bits, activation)
+    return pairs_offset(weights, activation, simd)
 
 
 def _kind(shape: Shape) -> str:

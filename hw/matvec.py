@@ -12,6 +12,7 @@ from amaranth.lib import data, memory, wiring
 from ..errors import N2uqError
 from ..ir import Edge, MatVec, OffsetMatVec, levels
 from ..ir.folding import AUTO, FORMS, PRODUCTS
+from .compressor_mac import CompressorMac
 from .library import instantiate
 from .mac import (
     MacArray,
@@ -22,7 +23,7 @@ from .mac import (
     mac_name,
     pair_shape,
     pair_sums,
-    pairs_offset,
+    products_offset,
 )
 from .memory import bits_of, rom
 from .stream import Unit, beats, divides, element, let, shape_for, wraps
@@ -187,7 +188,7 @@ class MatVecUnit(FoldedUnit):
     Parameters
     ----------
     node, edge, out: weights [N, K/G], the edge that is read, the edge that is made.  An
-        OffsetMatVec is for centered pairs, its offset theirs and a constant.
+        OffsetMatVec is for centered pairs or a heap, its offset theirs and a constant.
     pe, simd: divisors of N/G and K/G.
     form: how products are summed, see `MacArray`.
     memory: style of the weights' ROM, see `folding.MEMORIES`.
@@ -196,17 +197,19 @@ class MatVecUnit(FoldedUnit):
     def __init__(self, node: MatVec, edge: Edge, out: Edge, *, pe: int, simd: int,
                  form: str = FORMS[0], memory: str = AUTO) -> None:
         super().__init__(node, edge, beats(element(out), pe), pe=pe, simd=simd, memory=memory)
-        if form not in FORMS:
-            raise N2uqError(f"{node.name}: product form must be one of {', '.join(FORMS)}, "
+        if form not in PRODUCTS:
+            raise N2uqError(f"{node.name}: product form must be one of {', '.join(PRODUCTS)}, "
                             f"not {form}")
         self.form, self.products, self.start = form, PRODUCTS[form], None
         self.acc = shape_for(*accumulator_range(np.stack(levels(node)), edge, simd,
                                                   node.groups))
         if isinstance(node, OffsetMatVec):
-            starts = node.offset - pairs_offset(node.weights, element(edge), simd)
-            if self.products.lanes == 1 or (starts != starts[0]).any():
-                raise N2uqError(f"{node.name}: an offset must be that of pairs")
+            starts = node.offset - products_offset(node.weights, element(edge), simd, form)
+            if not self.products.absorbed or (starts != starts[0]).any():
+                raise N2uqError(f"{node.name}: an offset must be that of pairs or a heap")
             self.start, self.acc = int(starts[0]), element(out)
+        elif self.products.heap:
+            raise N2uqError(f"{node.name}: form {form} must have its offset in thresholds")
 
     def elaborate(self, platform):
         m = Module()
@@ -215,8 +218,11 @@ class MatVecUnit(FoldedUnit):
         enable, issue, beat, last, vector, weights = self._fetch(m, platform, codes, bits)
 
         # Cycles 3..: dot products; sums of the activations are shared by all PEs.
-        make = partial(MacArray, simd=self.simd, code_bits=bits, activation=element(self.edge),
-                       acc=self.acc, step=step, least=least, form=self.form, start=self.start)
+        options = {"simd": self.simd, "code_bits": bits, "activation": element(self.edge),
+                   "acc": self.acc, "start": self.start}
+        kind = {"step": step, "least": least, "form": self.form}
+        make = partial(CompressorMac, **options) if self.products.heap else partial(
+            MacArray, **options, **kind)
         if pairs:
             terms = lanes(m, vector, element(self.edge), "lane")
             a = pair_sums(m, enable, terms, centered=self.start is not None)
@@ -226,7 +232,7 @@ class MatVecUnit(FoldedUnit):
             terms = lanes(m, a, element(self.edge), "lane")
         operand = Signal(len(a), name="a")
         m.d.comb += operand.eq(a)
-        pes = [instantiate(m, make, f"pe{k}", mac_name(**make.keywords), platform, enable=enable,
+        pes = [instantiate(m, make, f"pe{k}", mac_name(**options, **kind), platform, enable=enable,
                            a=operand, codes=weights.word(k, self.simd * bits))
                for k in range(self.pe)]
         m.d.comb += let(self.o.payload, (pe.acc for pe in pes))
@@ -236,14 +242,18 @@ class MatVecUnit(FoldedUnit):
             self.products.offset and self.start is None) else Const(0)
         # least is -(2^bits - 1) for odd weights: no multiplier, which would be a far DSP block.
         total = total - (total << bits) if step == 2 else total * least
-        for cycle in range(digits_latency(bits, self.edge.width, self.form)):
+        # Of a heap there is none, and nothing to wait for.
+        for cycle in range(0 if self.products.heap else digits_latency(
+                bits, self.edge.width, self.form)):
             delayed = Signal(HdlValue.cast(total).shape(), name=f"total_delayed_{cycle + 1}",
                              reset_less=True)
             with m.If(enable):
                 m.d.sync += delayed.eq(total)
             total = delayed
         for pe in pes:
-            m.d.comb += [pe.valid.eq(valid), pe.first.eq(first), pe.total.eq(total)]
+            m.d.comb += [pe.valid.eq(valid), pe.first.eq(first)]
+            if not self.products.heap:
+                m.d.comb += pe.total.eq(total)
         with m.If(enable):
             m.d.sync += self.o.valid.eq(valid & final)
         return m

@@ -20,9 +20,10 @@ from ..ir.folding import (
     lanes_in,
     lanes_out,
 )
+from ..errors import N2uqError
 from ..names import fresh
 from .depths import fifo_depth, gives_whole, join_depths, window_of
-from .mac import pairs_offset
+from .mac import products_offset
 from .stream import element
 from .width_convert import convert_width
 
@@ -79,10 +80,10 @@ def absorbs(graph: ir.Graph, node: ir.MatVec) -> bool:
 
 
 def absorb(graph: ir.Graph, folding: Folding) -> ir.Graph:
-    """An OffsetMatVec in the place of each MatVec of form "pairs" where `absorbs` allows it.
+    """An OffsetMatVec in the place of each MatVec of "pairs" or a "heap" where `absorbs` allows it.
 
-    Thresholds behind have what centered pairs add (`pairs_offset`), and a constant by which sums
-    are from 0 on.
+    Thresholds behind have what these add (`products_offset`), and a constant by which sums are from
+    0 on.  Raises N2uqError for a heap that has none behind it.
     """
     offsets, nodes = dict[str, np.ndarray](), list[ir.Node]()
     for node in graph.nodes:
@@ -90,9 +91,15 @@ def absorb(graph: ir.Graph, folding: Folding) -> ir.Graph:
         if isinstance(node, ir.Threshold) and node.inputs[0] in offsets:
             new = replace(node, thresholds=node.thresholds + offsets[node.inputs[0]][:, None])
         elif (type(node) is ir.MatVec and isinstance(fold := folding[node.name], MatVecFold)
-              and fold.products.lanes > 1 and absorbs(graph, node)):
+              and fold.products.absorbed):
+            if not absorbs(graph, node):
+                if fold.products.heap:
+                    raise N2uqError(f"{node.name}: form {fold.form} must have odd weights, and "
+                                    "behind it a Threshold with steps of each channel")
+                nodes.append(node)
+                continue
             (read,), sums = graph.reads(node), graph.edges[node.name]
-            offset = pairs_offset(node.weights, element(read), fold.simd)
+            offset = products_offset(node.weights, element(read), fold.simd, fold.form)
             offsets[node.name] = offset - (sums.lo + offset).min()
             new = ir.OffsetMatVec(**node.__dict__, offset=offsets[node.name])
         nodes.append(new)

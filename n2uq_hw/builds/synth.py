@@ -15,6 +15,7 @@ from .. import tools
 from ..errors import N2uqError
 from ..files import write_file
 from ..hw.accelerator import module_name, module_names
+from ..hw.compressor_mac import PRIMITIVES
 from ..hw.passes import hardware_graph
 from ..ir import Flatten, Graph, Input
 from ..ir.folding import Folding
@@ -109,7 +110,12 @@ FAMILIES = {
     "ecp5": ("synth_ecp5 -nowidelut", "-nodsp", ""),
     "ice40": ("synth_ice40", "", "-dsp"),
 }
+XILINX = "xcup", "xc7"
 
+
+# What reads Verilog: for Xilinx the primitives of compressor trees, by the macro that has them.
+SOURCE = "read_verilog -sv"
+CELLS = "read_verilog -lib +/xilinx/cells_sim.v"  # before a hierarchy is checked that has them
 
 # Yosys 0.70 gives RAM512X1S 16 bits of address, for 9, in its table of UltraScale's LUT memories:
 # a memory of one port and more than 256 words ends the synthesis.
@@ -194,8 +200,9 @@ def _script(files: Sequence[str], top: str, family: str, units: Sequence[str], d
     mapped = [f"{command} -run begin:map_luts"] if family not in MEMORIES else [
         f"{command} -run begin:map_memory", *MEMORIES[family],
         f"{command} -run map_memory:map_luts"]
+    source, *cells = (f"{SOURCE} -D {PRIMITIVES}", CELLS) if family in XILINX else (SOURCE,)
     return "\n".join([
-        *(f"read_verilog -sv {name}" for name in files if not name.endswith(".hex")),
+        *cells, *(f"{source} {name}" for name in files if not name.endswith(".hex")),
         f"hierarchy -check -top {top}",
         *(f"setattr -mod -set keep_hierarchy 1 {unit}" for unit in units),
         # Yosys 0.70 fails an assertion (count_id(wire->name) == 0, or GetSize(conn.first) ==

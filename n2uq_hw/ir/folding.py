@@ -45,7 +45,7 @@ from .nodes import (
     code_bits,
 )
 
-__all__ = ["AUTO", "BLOCK", "FOLDS", "FORMS", "LOGIC", "LUTS", "MEMORIES", "PAIRED",
+__all__ = ["AUTO", "BLOCK", "FOLDS", "FORMS", "HEAP", "LOGIC", "LUTS", "MEMORIES", "PAIRED",
            "PARALLEL", "PRODUCTS", "SEARCH", "STYLES", "UNROLLED", "ConvertFold", "DepthwiseFold",
            "FifoFold", "Fold", "Folding", "MatVecFold", "Products", "ThresholdFold",
            "UnrolledFold", "check", "choices", "divided", "fifo_depths", "fifo_names", "fifos_key",
@@ -63,18 +63,28 @@ class Products:
     tables: as much of it as a LUT takes beside the activation.
     lanes: whose sums all PEs share, for weights to choose among.
     offset: whether ``least·Σa``, which all PEs share, is added, for the code has no sign.
+    heap: all product bits at once, in a compressor tree, which thresholds must follow: see
+        `hw/compressor_mac.py`.
     """
 
     bitwise: bool = False
     tables: bool = False
     lanes: int = 1
     offset: bool = True
+    heap: bool = False
+
+    @property
+    def absorbed(self) -> bool:
+        """Whether thresholds behind can have a constant that the products add."""
+        return self.lanes > 1 or self.heap
 
 
 PRODUCTS = {  # by form
     "planes": Products(bitwise=True), "product": Products(),
-    "direct": Products(tables=True, offset=False), "pairs": Products(bitwise=True, lanes=2)}
-FORMS = tuple(PRODUCTS)
+    "direct": Products(tables=True, offset=False), "pairs": Products(bitwise=True, lanes=2),
+    "heap": Products(bitwise=True, offset=False, heap=True)}
+FORMS = tuple(form for form, products in PRODUCTS.items() if not products.heap)  # of any MatVec
+HEAP, = (form for form, products in PRODUCTS.items() if products.heap)
 PAIRED, = (form for form, products in PRODUCTS.items() if products.lanes > 1)
 UNROLLED = "unrolled"  # a MatVec in logic, see hw/unrolled.py
 UNROLLED_MOST = 2**18  # bits of its products: more take minutes to build
@@ -108,7 +118,7 @@ class MatVecFold(Fold):
     """
 
     simd: int = 1
-    form: str = _one_of(FORMS)
+    form: str = _one_of(tuple(PRODUCTS))
     memory: str = _one_of(MEMORIES)
 
     @property

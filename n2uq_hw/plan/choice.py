@@ -14,7 +14,7 @@ from ..files import read_text, write_file
 from ..hw.threshold import threshold_styles
 from ..ir import Flatten, Graph, MatVec, Node, Threshold
 from ..ir.folding import (
-    FORMS,
+    PRODUCTS,
     UNROLLED,
     FifoFold,
     Fold,
@@ -249,8 +249,8 @@ def load_folding(path: Path, graph: Graph) -> Folding:
 def _fold(path: Path, graph: Graph, node: Node, row: object, chosen: Fold) -> Fold:
     """The Fold that a file's `row` says; what it does not say is as `chosen`."""
     form = row.get("form") if isinstance(row, dict) else None
-    if isinstance(node, MatVec) and isinstance(form, str) and form not in (*FORMS, UNROLLED):
-        raise N2uqError(f"{path}: {node.name}.form must be one of {', '.join(FORMS)}, {UNROLLED}, "
+    if isinstance(node, MatVec) and isinstance(form, str) and form not in (*PRODUCTS, UNROLLED):
+        raise N2uqError(f"{path}: {node.name}.form must be one of {', '.join(PRODUCTS)}, {UNROLLED}, "
                         f"not {form!r}")
     kind = UnrolledFold if isinstance(node, MatVec) and form == UNROLLED else fold_types(node)[0]
     types = {f.name: type(f.default) for f in fields(kind)}

@@ -122,8 +122,8 @@ def test_hardware_graph_changes_no_value() -> None:
 
 @pytest.mark.parametrize("weights,steps,form,moved", [
     ("odd", 4, "pairs", True), ("odd", 4, "planes", False), ("all", 4, "pairs", False),
-    ("odd", 1, "pairs", False)])
-def test_offsets_of_pairs_lie_in_thresholds(weights: str, steps: int, form: str, moved: bool
+    ("odd", 1, "pairs", False), ("odd", 4, "heap", True)])
+def test_offsets_lie_in_thresholds(weights: str, steps: int, form: str, moved: bool
                                             ) -> None:
     """Where each channel has steps of its own: others have more lanes than there are channels."""
     rng = np.random.default_rng(0)
@@ -143,6 +143,7 @@ def test_offsets_of_pairs_lie_in_thresholds(weights: str, steps: int, form: str,
 
 
 def test_an_offset_is_not_moved_past_a_second_reader() -> None:
+    """Pairs do without; a heap cannot."""
     weights, steps = np.ones((2, 2), np.int8), np.zeros((2, 1), np.int64)
     graph = Graph("g", (
         Input("x", shape=(1, 1, 2), lo=0, hi=3), MatVec("y", ("x",), weights=weights),
@@ -150,6 +151,8 @@ def test_an_offset_is_not_moved_past_a_second_reader() -> None:
         Add("s", ("y", "z"))))
     folds = {"x": Fold(), "y": MatVecFold(form="pairs"), "z": ThresholdFold(), "s": Fold()}
     assert type(hardware_graph(graph, folds)[0]["y"]) is MatVec
+    with pytest.raises(N2uqError, match=r"^y: form heap must have odd weights, and behind it a "):
+        hardware_graph(graph, folds | {"y": MatVecFold(form="heap")})
 
 
 def diamond(**clamp: int) -> Graph:

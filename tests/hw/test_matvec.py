@@ -19,11 +19,11 @@ from units import (
 from n2uq_hw.builds.emit import library_verilog
 from n2uq_hw.errors import N2uqError
 from n2uq_hw.hw.library import Library
-from n2uq_hw.hw.mac import mac_latency, pairs_offset
+from n2uq_hw.hw.mac import mac_latency, products_offset
 from n2uq_hw.hw.matvec import MatVecUnit, accumulator_range, weight_codes_of
 from n2uq_hw.hw.stream import element
 from n2uq_hw.ir import Edge, MatVec, OffsetMatVec, infer, weight_bits
-from n2uq_hw.ir.folding import FORMS
+from n2uq_hw.ir.folding import FORMS, HEAP, PAIRED
 
 
 def odd(bits: int, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -56,18 +56,18 @@ def matvec(name: str, weights: np.ndarray, pe: int, simd: int, form: str,
                 rows.reshape(-1, *edge.shape))
 
 
-def centered(bits: int, pe: int, simd: int, lo: int, hi: int) -> Case:
-    """Pairs whose offset is in the sum: what they add by themselves, and a constant."""
+def centered(form: str, bits: int, pe: int, simd: int, lo: int, hi: int) -> Case:
+    """Products whose offset is in the sum: what they add by themselves, and a constant."""
     rng = np.random.default_rng(bits)
     weights, edge = odd(bits, (4, 15), rng), edge_of((1, 2, 15), lo, hi)
-    offset = pairs_offset(weights, element(edge), simd)
+    offset = products_offset(weights, element(edge), simd, form)
     plain = MatVec("plain", weights=weights)
     offset -= (infer(plain, edge).lo + offset).min()
-    node = OffsetMatVec(f"centered{bits}_pe{pe}_simd{simd}", weights=weights, offset=offset)
+    node = OffsetMatVec(f"{form}{bits}_pe{pe}_simd{simd}", weights=weights, offset=offset)
     rows = extremes(weights, edge, simd)
     rows = np.concatenate([rows, images_on(edge, 5, len(rows)).reshape(10, -1), rows[::-1]])
     return case(node, edge, lambda out: MatVecUnit(node, edge, out, pe=pe, simd=simd,
-                                                   form="pairs"), rows.reshape(-1, *edge.shape))
+                                                   form=form), rows.reshape(-1, *edge.shape))
 
 
 def cases() -> list[Case]:
@@ -100,8 +100,10 @@ def cases() -> list[Case]:
     units += [matvec("cancel", np.array([[-3, 3, 3]]), 1, 1, "product", 3, 5),
               matvec("one", np.array([[-3]]), 1, 1, "planes"),
               matvec("int8_array", odd(4, (2, 17), rng).astype(np.int8), 1, 17, "product")]
-    units += [centered(1 + n, pe, simd, *ends) for n, (pe, simd, ends) in enumerate(zip(
+    units += [centered(PAIRED, 1 + n, pe, simd, *ends) for n, (pe, simd, ends) in enumerate(zip(
         (1, 2, 4, 1, 2, 4, 1, 2), (3, 5, 15, 1, 3, 5, 15, 5), ranges, strict=True))]
+    units += [centered(HEAP, *case) for case in (
+        (1, 1, 1, 0, 1), (2, 2, 3, 0, 3), (2, 4, 15, -2, 1), (3, 2, 5, -3, 9), (4, 1, 5, 0, 15))]
     units += [matvec(f"pairs{pe}_{simd}", odd(2, (4, 12), rng), pe, simd, "pairs")
               for pe, simd in ((2, 12), (1, 4), (4, 3))]
     units += [matvec(f"groups{groups}_pe{pe}_simd{simd}_{form}", odd(2, (outputs, inputs), rng),
@@ -177,7 +179,7 @@ def test_bad_folding(pe: int, simd: int, message: str) -> None:
 
 def test_unknown_form() -> None:
     node, edge = MatVec("conv1", weights=np.ones((4, 9), np.int8)), edge_of((1, 1, 9), 0, 1)
-    message = "^conv1: product form must be one of planes, product, direct, pairs, not fast$"
+    message = "^conv1: product form must be one of planes, product, direct, pairs, heap, not fast$"
     with pytest.raises(N2uqError, match=message):
         MatVecUnit(node, edge, infer(node, edge), pe=1, simd=1, form="fast")
 
