@@ -26,7 +26,7 @@ from n2uq_hw import __version__, tools
 from n2uq_hw.builds import synth
 from n2uq_hw.builds.emit import library_verilog
 from n2uq_hw.hw.compressor import product_columns
-from n2uq_hw.hw.compressor_mac import PRIMITIVES, CompressorMac, compressor_latency
+from n2uq_hw.hw.compressor_mac import CompressorMac, compressor_latency
 from n2uq_hw.hw.library import Library
 from n2uq_hw.hw.mac import MacArray
 
@@ -35,13 +35,6 @@ FINN = {(16, 2): 85, (36, 2): 160, (64, 2): 267, (16, 3): 168, (36, 3): 326, (64
         (16, 4): 275, (36, 4): 588, (64, 4): 998}
 FORMS = "planes", "product", "direct"  # "pairs" has a part outside of a PE
 BEATS_BITS = 3
-# What Yosys is told of the primitives before its own library says the same.
-CELLS = """\
-(* blackbox *) module LUT6_2 #(parameter [63:0] INIT = 0)(
-  input I0, I1, I2, I3, I4, I5, output O5, O6); endmodule
-(* blackbox *) module CARRY4(
-  input CI, CYINIT, input [3:0] DI, S, output [3:0] CO, O); endmodule
-"""
 
 
 def resources(text: str) -> synth.Resources:
@@ -72,7 +65,7 @@ def rows_of(forms: bool, console: Console) -> list[dict[str, Any]]:
     for (simd, bits), finn in FINN.items():
         acc = Shape(product_columns(simd, bits, bits)[1] + BEATS_BITS)
         mac = CompressorMac(simd=simd, code_bits=bits, activation=Shape(bits), acc=acc)
-        total = resources(f"`define {PRIMITIVES}\n{CELLS}{mac.verilog('pe')}")
+        total = resources(mac.verilog("pe"))
         rows.append({
             "lanes": simd, "bits": bits, "luts": total.lut + total.lutram, "ff": total.ff,
             "cycles": compressor_latency(simd, bits, bits), "finn": finn,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
@@ -218,9 +219,10 @@ class MatVecUnit(FoldedUnit):
         enable, issue, beat, last, vector, weights = self._fetch(m, platform, codes, bits)
 
         # Cycles 3..: dot products; sums of the activations are shared by all PEs.
-        options = {"simd": self.simd, "code_bits": bits, "activation": element(self.edge),
-                   "acc": self.acc, "start": self.start}
-        kind = {"step": step, "least": least, "form": self.form}
+        options: dict[str, Any] = {
+            "simd": self.simd, "code_bits": bits, "activation": element(self.edge),
+            "acc": self.acc, "start": self.start}
+        kind: dict[str, Any] = {"step": step, "least": least, "form": self.form}
         make = partial(CompressorMac, **options) if self.products.heap else partial(
             MacArray, **options, **kind)
         if pairs:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from .. import ir
+from ..errors import N2uqError
 from ..ir.folding import (
     ConvertFold,
     Fold,
@@ -20,7 +21,6 @@ from ..ir.folding import (
     lanes_in,
     lanes_out,
 )
-from ..errors import N2uqError
 from ..names import fresh
 from .depths import fifo_depth, gives_whole, join_depths, window_of
 from .mac import products_offset

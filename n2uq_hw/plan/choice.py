@@ -250,8 +250,8 @@ def _fold(path: Path, graph: Graph, node: Node, row: object, chosen: Fold) -> Fo
     """The Fold that a file's `row` says; what it does not say is as `chosen`."""
     form = row.get("form") if isinstance(row, dict) else None
     if isinstance(node, MatVec) and isinstance(form, str) and form not in (*PRODUCTS, UNROLLED):
-        raise N2uqError(f"{path}: {node.name}.form must be one of {', '.join(PRODUCTS)}, {UNROLLED}, "
-                        f"not {form!r}")
+        raise N2uqError(f"{path}: {node.name}.form must be one of {', '.join(PRODUCTS)}, "
+                        f"{UNROLLED}, not {form!r}")
     kind = UnrolledFold if isinstance(node, MatVec) and form == UNROLLED else fold_types(node)[0]
     types = {f.name: type(f.default) for f in fields(kind)}
     *most, last = types

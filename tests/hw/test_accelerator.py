@@ -123,8 +123,7 @@ def test_hardware_graph_changes_no_value() -> None:
 @pytest.mark.parametrize("weights,steps,form,moved", [
     ("odd", 4, "pairs", True), ("odd", 4, "planes", False), ("all", 4, "pairs", False),
     ("odd", 1, "pairs", False), ("odd", 4, "heap", True)])
-def test_offsets_lie_in_thresholds(weights: str, steps: int, form: str, moved: bool
-                                            ) -> None:
+def test_offsets_lie_in_thresholds(weights: str, steps: int, form: str, moved: bool) -> None:
     """Where each channel has steps of its own: others have more lanes than there are channels."""
     rng = np.random.default_rng(0)
     w = 2 * rng.integers(0, 4, (4, 6)) - 3 if weights == "odd" else rng.integers(-2, 2, (4, 6))
