@@ -144,7 +144,7 @@ def test_targets_out_of_reach(graph: Graph, target: int, message: str) -> None:
     ("input", {"pe": 7}, "input: PE must divide the 64 elements, not 7"),
     ("logits", {"pe": 3}, "logits: PE must divide the 10 channels, not 3"),
     ("quan1", {"style": "serial"}, "quan1: style must be one of parallel, search, not 'serial'"),
-    ("conv1", {"form": ""}, "conv1: form must be one of planes, product, direct, pairs, not ''"),
+    ("conv1", {"form": ""}, "conv1: form must be one of planes, product, direct, pairs, heap, not ''"),
     ("conv2", {"memory": "bram"}, "conv2: memory must be one of auto, block, logic, not 'bram'"),
     ("quan1", Fold(), "quan1: folding must be ThresholdFold, not Fold(pe=1)"),
     ("conv2", ThresholdFold(), "conv2: folding must be MatVecFold or UnrolledFold, not "
@@ -260,7 +260,7 @@ def test_units_left_out_keep_the_chosen_folding(graph: Graph, tmp_path: Path) ->
     ("quan1: {form: unrolled}", "quan1: key must be pe or style, not form"),
     ("pool2: {style: search}", "pool2: key must be pe, not style"),
     ("conv2: {form: planar}",
-     "conv2.form must be one of planes, product, direct, pairs, unrolled, not 'planar'"),
+     "conv2.form must be one of planes, product, direct, pairs, heap, unrolled, not 'planar'"),
     ("conv2: {form: 7}", "conv2.form must be str, not 7"),
     ("conv2: {pe: two}", "conv2.pe must be int, not 'two'"),
     ("conv2: {pe: true}", "conv2.pe must be int, not True"),
