@@ -144,7 +144,8 @@ def test_targets_out_of_reach(graph: Graph, target: int, message: str) -> None:
     ("input", {"pe": 7}, "input: PE must divide the 64 elements, not 7"),
     ("logits", {"pe": 3}, "logits: PE must divide the 10 channels, not 3"),
     ("quan1", {"style": "serial"}, "quan1: style must be one of parallel, search, not 'serial'"),
-    ("conv1", {"form": ""}, "conv1: form must be one of planes, product, direct, pairs, heap, not ''"),
+    ("conv1", {"form": ""},
+     "conv1: form must be one of planes, product, direct, pairs, heap, not ''"),
     ("conv2", {"memory": "bram"}, "conv2: memory must be one of auto, block, logic, not 'bram'"),
     ("quan1", Fold(), "quan1: folding must be ThresholdFold, not Fold(pe=1)"),
     ("conv2", ThresholdFold(), "conv2: folding must be MatVecFold or UnrolledFold, not "
