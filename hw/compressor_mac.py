@@ -69,7 +69,8 @@ module @NAME@ #(parameter W = 1, parameter [4*W-1:0] ONE = 0, TWO = 0,
     end
   endgenerate
 `else
-  wire [W-1:0] x, y, z = THREE & n;
+  wire [W-1:0] x, y;
+  wire [W-1:0] z = THREE & n;
   generate
     for (i = 0; i < W; i = i + 1) begin : position
       wire [3:0] one = ONE[4*i +: 4], two = TWO[4*i +: 4];
