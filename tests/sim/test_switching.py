@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from n2uq_hw.sim.rtl.harness import PERIOD, Dut, Run, Sink, Source, pack
+from n2uq_hw.sim.rtl.netlists import shortened
 from n2uq_hw.sim.rtl.runner import simulate
 from n2uq_hw.sim.rtl.switching import Switching
 
@@ -88,3 +89,12 @@ def test_saif_read_back(tmp_path: Path) -> None:
     assert all(t0 + t1 == found.duration and tx == 0 for t0, t1, tx, _ in read.values())
     for bit, count in enumerate(counts_of(found, "dut0/_inner", "odd.name[1]")):
         assert read["harness/dut0/_inner", rf"odd\.name\[1\]\[{bit}\]"][3] == count
+
+
+def test_long_names_are_cut_and_known_again() -> None:
+    plain, dotted = "a" * 101, "_117_[3]" + "_LUT.O" * 15
+    new, other = "a" * 40 + "_n0", "_117__3_" + "_LUT_O" * 5 + "_L_n1"
+    form = "  wire {};\n  LUT #(.INIT(128'h" + plain + ")) \\{}  (.O(\\{} ), .I(\\b[1] ));"
+    assert shortened(form.format(plain, dotted, plain)) == (
+        form.format(new, other, new), {new: plain, other: dotted})
+    assert shortened("wire short;") == ("wire short;", {})
