@@ -197,7 +197,20 @@ def of_cluster(result: Mapping[str, Any]) -> str:
     return _table(("What", "Measured"), ((row["what"], row["value"]) for row in result["rows"]))
 
 
+def switching(result: Mapping[str, Any]) -> str:
+    """A row per design, beside that of N2UQ's which switches least."""
+    base = min((row for row in result["rows"] if row["method"] == "N2UQ"),
+               key=lambda row: float(row["all"]))
+    return _table(("Format", "Design", "LUT", "Cycles per image", "Low-bit layer", "Beside N2UQ",
+                   "Network", "Beside N2UQ"),
+                  ((row["method"], f"`{row['design']}`", f"{row['luts']:,}",
+                    f"{row['cycles']:,.1f}", f"{row['layers']:,.0f}",
+                    f"{row['layers'] / base['layers']:.2f}", f"{row['all']:,.0f}",
+                    f"{row['all'] / base['all']:.2f}") for row in result["rows"]))
+
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "mvu": imagenet, "fmax": speeds, "network": trained, "mnist_in_logic": in_logic,
     "formal": proofs, "writable": written, "models": of_others,
-    "long": many_images, "mutation": mutated, "compressor": trees, "cluster": of_cluster}
+    "long": many_images, "mutation": mutated, "compressor": trees, "cluster": of_cluster,
+    "energy": switching}
