@@ -241,7 +241,7 @@ SECTIONS = {"utilization": utilization, "timing": timing, "golden": golden,
 
 def main(names: list[str]) -> int:
     """Run the sections `names`, or all of them; or one that has options of its own."""
-    if names[:1] in (["long"], ["fuzz"], ["mutation"], ["cluster"], ["energy"]):
+    if names[:1] in (["long"], ["fuzz"], ["mutation"], ["cluster"], ["energy"], ["nets"]):
         main = import_module(f".{names[0]}", __package__).main
         return int(main(names[1:]))
     if unknown := [name for name in names if name not in SECTIONS]:
