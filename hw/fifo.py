@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, memory
 
-from .stream import Unit, wraps
+from .stream import Unit
 
 __all__ = ["LUT_DEPTH", "FifoUnit", "in_block"]
 
@@ -41,20 +41,30 @@ class FifoUnit(Unit):
         block = in_block(self.depth)
         write = store.write_port()
         read = store.read_port(domain="sync" if block else "comb")
-        level = Signal(range(self.depth + 1))
+        # Whether there is a beat, and room for one, are registers: paths begin there, not at counters.
+        some, room = Signal(), Signal(init=1)
         first = Signal(range(self.depth))
         push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
-        wraps(m, write.addr, self.depth, push)
-        last = wraps(m, first, self.depth, pop)
-        m.d.sync += level.eq(level + push - pop)
+        end = _next(m, write.addr, self.depth, push)
+        second = _next(m, first, self.depth, pop)
+        left = some & ~(pop & (second == write.addr))
+        m.d.sync += [some.eq(push | left), room.eq(pop | (room & ~(push & (end == first))))]
         m.d.comb += [
-            self.i.ready.eq(level != self.depth),
+            self.i.ready.eq(room),
             write.data.eq(self.i.payload), write.en.eq(push), self.o.payload.eq(read.data),
         ]
         if block:
             # In the next cycle the data are those of the beat that is first then, if it is stored.
-            m.d.comb += read.addr.eq(Mux(pop, Mux(last, 0, first + 1), first))
-            m.d.sync += self.o.valid.eq(level != pop)
+            m.d.comb += read.addr.eq(Mux(pop, second, first))
+            m.d.sync += self.o.valid.eq(left)
         else:
-            m.d.comb += [read.addr.eq(first), self.o.valid.eq(level != 0)]
+            m.d.comb += [read.addr.eq(first), self.o.valid.eq(some)]
         return m
+
+
+def _next(m: Module, place: Signal, depth: int, advance: Value) -> Value:
+    """The place behind `place`, of `depth` that lie in a ring; it goes there if `advance`."""
+    behind = Mux(place == depth - 1, 0, place + 1)
+    with m.If(advance):
+        m.d.sync += place.eq(behind)
+    return behind

@@ -110,18 +110,16 @@ def prove(claim: Claim, *, seconds: float = 600) -> Iterator[Proof]:
 
 
 def _queue(depth: int) -> Invariant:
-    """Of a FifoUnit: where it writes is `level` beats behind where it reads."""
+    """Of a FifoUnit: the places lie in the ring; if they are one, it is empty or full."""
     def invariant(name: Callable[[str], str]) -> str:
-        def number(signal: str) -> str:
-            bits = (depth if signal == "level" else depth - 1).bit_length() or 1
-            value = name(f"unit.{signal}")
-            if bits == 1:
-                value = f"(ite {value} #b1 #b0)"
-            return f"((_ zero_extend {16 - bits}) {value})"
-        level, first, end = map(number, ("level", "first", "write__addr"))
-        size = f"(_ bv{depth} 16)"
-        return (f"(bvule {level} {size}) (bvult {first} {size}) "
-                f"(= {end} (bvurem (bvadd {first} {level}) {size}))")
+        some, room = name("o__valid"), name("i__ready")
+        if depth == 1:
+            return f"(xor {some} {room})"
+        first, end = name("unit.first"), name("unit.write__addr")
+        bits = (depth - 1).bit_length()
+        inside = "" if depth == 2**bits else "".join(
+            f" (bvult {place} (_ bv{depth} {bits}))" for place in (first, end))
+        return f"(or {some} {room}) (= (and {some} {room}) (distinct {first} {end})){inside}"
     return invariant
 
 
@@ -163,7 +161,7 @@ def claims() -> list[Claim]:
     small, signed = _x(4, hi=3), _x(2, lo=-8, hi=7)
     few, pool = _x(2, lo=-4, hi=3), _x(4, lo=-2, hi=1)
     rows = [_of(f"Fifo, depth {depth}", ir.Fifo, _x(2), depth=depth,
-                claim={"invariant": _queue(depth) if depth > 1 else None, "images": 4,
+                claim={"invariant": _queue(depth), "images": 4,
                        "cycles": 12 + depth, "fast": depth == 2}) for depth in (1, 2, 5)]
     rows += [
         _of("Fork, 2 ways", ir.Fork, _x(2), ways=2, claim=FAST),
