@@ -1,12 +1,12 @@
 """Whole networks on ECP5: clock, LUTs and images per second, beside those of another commit.
 
-    python -m bench nets [--against COMMIT] [--seeds 1,2,3] [--keep] [NET ...]
+    python -m bench nets [--against COMMIT] [--seeds 1,2,3] [--keep]
+                         [NET[@CYCLES] ...]
 
-Each net is built with the folding that `build` chooses, placed and routed with each seed; the clock
-is the median.  The other commit is checked out beside the present code, in a folder that is removed
-afterwards, and runs the same commands.  Without nets all that are shipped: hours, of which
-nextpnr's results are kept.  ``--keep`` writes the rows to docs/results, where the table of
-docs/costs.md has them from.
+Each net is built with the folding that `build` chooses, for CYCLES if it says so, placed and routed
+with each seed; the clock is the median.  The other commit is checked out beside the present code,
+in a folder that is removed afterwards, and runs the same commands.  Without nets all that are
+shipped: hours, of which nextpnr's results are kept.  ``--keep`` writes the rows to docs/results.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def measured(code: Path, name: str, net: str, seeds: list[int]) -> dict[str, Any
     if name.endswith("dirty"):
         shutil.rmtree(folder, ignore_errors=True)
     if not folder.is_dir():
-        command(code, "build", net, "--out", str(folder))
+        what, _, cycles = net.partition("@")
+        command(code, "build", what, "--out", str(folder),
+                *(("--cycles", cycles) if cycles else ()))
     runs = [json.loads(command(code, "cost", str(folder), "--family", FAMILY, "--pnr", "--seed",
                                str(seed), "--json")) for seed in seeds]
     total, clock = runs[0]["total"], median(run["pnr"]["fmax_mhz"] for run in runs)
@@ -108,7 +110,8 @@ def show(console: Console, rows: list[dict[str, Any]]) -> None:
 def main(arguments: list[str]) -> int:
     """See above."""
     parser = argparse.ArgumentParser(prog="python -m bench nets")
-    parser.add_argument("nets", nargs="*", metavar="NET", help="default: all that are shipped")
+    parser.add_argument("nets", nargs="*", metavar="NET[@CYCLES]",
+                        help="default: all that are shipped")
     parser.add_argument("--against", metavar="COMMIT", help="measure this commit, too")
     parser.add_argument("--seeds", default="1,2,3", help="of the placer")
     parser.add_argument("--keep", action="store_true", help="write docs/results/nets.json")
