@@ -41,7 +41,7 @@ class FifoUnit(Unit):
         block = in_block(self.depth)
         write = store.write_port()
         read = store.read_port(domain="sync" if block else "comb")
-        # Whether there is a beat, and room for one, are registers: paths begin there, not at counters.
+        # A beat is there, and room for one, say registers: paths begin there, not at counters.
         some, room = Signal(), Signal(init=1)
         first = Signal(range(self.depth))
         push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
