@@ -6,6 +6,7 @@
     python -m bench mutation ...    changes of the code that tests must see: bench/mutation.py
     python -m bench cluster ...     what a job costs a cluster of dask: bench/cluster.py
     python -m bench energy ...      how much networks of each design switch: bench/energy.py
+    python -m bench nets ...        clock and rate of whole nets, of two commits: bench/nets.py
 
 Sections: utilization, timing, golden, simulation, build, mlp, folding, accuracy, models, training.
 MNIST comes from $N2UQ_MNIST or ../shared/data/mnist; without it, random images of the same shape
