@@ -150,6 +150,13 @@ class CompressorMac(Written):
             "codes": In(beats(Shape(code_bits), simd)), "valid": In(1), "first": In(1),
             "acc": Out(acc)})
 
+    @property
+    def cells(self) -> tuple[int, int]:
+        """LUTs of two outputs and flip-flops; Yosys takes one or two LUTs more for enables."""
+        writer = _Writer(self, "pe")
+        writer.text()
+        return self.tree.luts + self.width, writer.registers + self.width
+
     def verilog(self, name: str) -> str:
         """See `Written`; with a module for the chains behind it."""
         return _Writer(self, name).text()
@@ -163,6 +170,7 @@ class _Writer:
         self.module = Text(mac, name, ("acc",))
         self.gates, self.plain = self._products(), defaultdict[int, list[Bit]](list)
         self.now: dict[Bit, Bit] = {}  # where a bit is after registers
+        self.registers = 0  # bits of them
 
     def _products(self) -> dict[int, list[tuple[Bit, Bit, int]]]:
         """The bits of each product and the function of them, by column."""
@@ -248,6 +256,7 @@ class _Writer:
         for gates in self.gates.values():
             waiting += [bit for a, k, _ in gates for bit in (a, k)]
         waiting = sorted(set(waiting))
+        self.registers += len(waiting)
         for n in range(0, len(waiting), WORD):
             word = waiting[n:n + WORD]
             self.now.update(zip(word, self.module.register(

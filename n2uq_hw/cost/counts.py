@@ -28,6 +28,7 @@ class Parts:
     memories: how the unit's memories map, that of its weights apart.
     weights: how that one maps, by its style.
     memory: the style that it has.
+    exact: LUTs and flip-flops beside all these, which no weights change.
     """
 
     key: str
@@ -36,6 +37,7 @@ class Parts:
     memories: tuple[Memory, ...] = ()
     weights: dict[str, Memory] = field(default_factory=dict)
     memory: str = AUTO
+    exact: tuple[float, float] = (0, 0)
 
     @property
     def counts(self) -> dict[str, Counts]:

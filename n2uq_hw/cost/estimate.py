@@ -65,7 +65,8 @@ def estimates(node: Node, reads: tuple[Edge, ...], edge: Edge, fold: Fold, famil
         return [Cost()] * len(memories)
     weighs = weights(family, counted.key)
     lut, ff = weighs["lut"], weighs["ff"]
-    cost = Cost(lut["unit"] + weighed(counted.lut, lut), ff["unit"] + weighed(counted.ff, ff))
+    cost = Cost(lut["unit"] + weighed(counted.lut, lut),
+                ff["unit"] + weighed(counted.ff, ff)).plus(Cost(*counted.exact))
     for memory in counted.memories:
         cost = cost.plus(_mapped(memory, lut, ff))
     return [cost.plus(_mapped(counted.weights[style], lut, ff)) for style in memories

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """What a MatVec is made of: see `parts`."""
 
 from __future__ import annotations
@@ -5,13 +6,18 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from typing import NamedTuple
 
+from amaranth.hdl import Shape
+
 from .. import ir
+from ..hw.compressor_mac import CompressorMac
 from ..hw.mac import LUT, digit_bits
 from ..ir.folding import MatVecFold
 from .counts import Parts, _bank, _bits, _count, _weight_bits, _weight_tables
 from .memories import Memory, ram
 
 __all__ = ["matvec_parts"]
+
+CELL_LUTS = {"xcup": 1, "ecp5": 3.2}  # of a cell of a compressor tree: ECP5 has no such LUT
 
 
 class Tree(NamedTuple):
@@ -83,6 +89,8 @@ def matvec_parts(node: ir.MatVec, reads: tuple[ir.Edge, ...], edge: ir.Edge, fol
     folds, beats = outputs // node.groups // pe, inputs // simd
     rows, xcup = node.groups * folds * beats, family == "xcup"
     products, centered = fold.products, isinstance(node, ir.OffsetMatVec)
+    if products.heap:
+        return _heap(node, reads[0], edge, fold, family)
     direct = not products.offset or centered
     lane = (_planes if products.bitwise else _tables if direct and a < LUT else _multipliers)(
         node, reads[0], fold, 2**20 if node.room else rows, family)
@@ -107,6 +115,25 @@ def matvec_parts(node: ir.MatVec, reads: tuple[ir.Edge, ...], edge: ir.Edge, fol
                   "control": count + 3 * lane.levels},
                  (*vector, Memory(0, srl * xcup)),
                  _weight_tables(node, rows, pe * simd * bits, family), fold.memory)
+
+
+def _heap(node: ir.MatVec, read: ir.Edge, edge: ir.Edge, fold: MatVecFold, family: str) -> Parts:
+    """PEs as they are planned, and around them what is around pairs, weighed as there."""
+    (outputs, inputs), pe, simd, a = node.weights.shape, fold.pe, fold.simd, _bits(read)
+    folds, beats = outputs // node.groups // pe, inputs // simd
+    rows, bits = node.groups * folds * beats, _weight_bits(node)
+    luts, registers = _planned(simd, bits, a, _bits(edge))
+    count = _count(beats) + _count(folds) + _count(rows)
+    vector = (ram(beats, simd * a, family, block=True, ports=1),) if folds > 1 else ()
+    return Parts("MatVec centered", {"replay": simd * a * (folds > 1), "count": count},
+                 {"vector": simd * a, "control": count}, vector,
+                 _weight_tables(node, rows, pe * simd * bits, family), fold.memory,
+                 (pe * luts * CELL_LUTS[family], pe * registers))
+
+
+@cache
+def _planned(simd: int, bits: int, a: int, acc: int) -> tuple[int, int]:
+    return CompressorMac(simd=simd, code_bits=bits, activation=Shape(a), acc=Shape(acc)).cells
 
 
 def _live(rows: int) -> float:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -127,6 +128,17 @@ def test_tree_adds_up_all(simd: int, code_bits: int, activation_bits: int) -> No
     assert all(n <= 2 + (c == 0) for c, n in enumerate(tree.rest))
     # Two thirds of a LUT for a product, by count of bits, and what ends chains.
     assert tree.luts <= simd * code_bits * activation_bits * (0.8 if simd > 5 else 1)
+
+
+@pytest.mark.parametrize("lanes,bits", few(
+    [(16, 2), (36, 2), (16, 3), (64, 3)], lambda at: at == (16, 2)))
+def test_cells_are_counted_without_yosys(lanes: int, bits: int) -> None:
+    kept = json.loads((Path(__file__).parents[2] / "docs/results/compressor.json").read_text())
+    (row,) = [r for r in kept["rows"] if (r["lanes"], r["bits"]) == (lanes, bits)]
+    acc = Shape(product_columns(lanes, bits, bits)[1] + 3)
+    luts, registers = CompressorMac(
+        simd=lanes, code_bits=bits, activation=Shape(bits), acc=acc).cells
+    assert 0 <= row["luts"] - luts <= 2 and abs(row["ff"] - registers) <= 4
 
 
 PROOF = """
