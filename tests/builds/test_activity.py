@@ -89,9 +89,9 @@ def test_units_of_a_netlist(built: Path, images: np.ndarray, tmp_path: Path) -> 
     # The same images once more: twice the switching, but for what is before and behind.
     twice = build.activity(np.concatenate([images[:4]] * 2), family="ecp5")
     assert twice.per_image == pytest.approx(found.per_image, rel=0.1)
-    # No images differ: little but control switches.
+    # Black images, all the same: weights and control switch still, activations do not.
     flat = build.activity(np.zeros_like(images[:4]), family="ecp5")
-    assert flat.per_image < 0.6 * found.per_image
+    assert flat.per_image < 0.9 * found.per_image
     text = (tmp_path / "small.saif").read_text()
     nets = re.findall(r"\(T0 (\d+)\) \(T1 (\d+)\) \(TX (\d+)\) \(TC (\d+)\)", text)
     assert {sum(map(int, net[:3])) for net in nets} == {found.cycles * 10_000}
