@@ -66,7 +66,7 @@ def styled(style: str) -> Callable[[Graph], Folding]:
 
 def paired(graph: Graph) -> Folding:
     return {name: replace(fold, form="pairs") if name == "conv" and fold.simd % 2 == 0 else fold
-            for name, fold in choose(graph, 24).items()}
+            for name, fold in choose(graph, 30).items()}
 
 
 FOLDINGS: dict[str, Callable[[Graph], Folding]] = {
