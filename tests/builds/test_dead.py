@@ -61,7 +61,7 @@ GRAPHS = [
 def styled(style: str) -> Callable[[Graph], Folding]:
     return lambda graph: {
         name: replace(fold, style=style) if isinstance(fold, ThresholdFold) else fold
-        for name, fold in choose(graph, 24).items()}
+        for name, fold in choose(graph, 30).items()}
 
 
 def paired(graph: Graph) -> Folding:
